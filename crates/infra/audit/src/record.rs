@@ -1,0 +1,356 @@
+//! A ledger record: its fields, its kinds, and its canonical form (RFC 8785).
+//!
+//! A draft is everything but what the writer assigns (`stream`, `seq`, `at`, `prev_hash`). The canonical text is built from
+//! fragments that the caller renders, so that the single writer only joins and hashes; a property test compares the joined
+//! text with `serde_json_canonicalizer`.
+
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use systemprompt_models::ids::{ClientId, ContextId, EntryId, SessionId, TaskId, TraceId};
+use systemprompt_models::{Millis, Principal, RequestContext, UserType};
+
+/// Largest canonical record, in bytes (AUD-2).
+pub const MAX_RECORD_BYTES: usize = 32 * 1024;
+/// Largest canonical `detail`, in bytes.
+pub const MAX_DETAIL_BYTES: usize = 16 * 1024;
+/// Longest string inside `detail`, in characters; what is longer is a payload.
+pub const MAX_DETAIL_STRING: usize = 256;
+/// Largest integer that every JSON reader keeps exactly (2^53 - 1).
+const MAX_SAFE_INTEGER: i64 = 9_007_199_254_740_991;
+
+/// A record that cannot be appended. Each is a programming error of the caller, except a value that is too long.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RecordError {
+    #[error("a unit without a record")]
+    EmptyUnit,
+    #[error("a unit of {0} records, at most 16 are allowed")]
+    UnitTooLarge(usize),
+    #[error("detail{0} is a floating-point number; amounts are integers")]
+    Float(String),
+    #[error("detail{0} is outside ±(2^53-1)")]
+    IntegerRange(String),
+    #[error("detail{0} is longer than {MAX_DETAIL_STRING} characters; it belongs into a payload")]
+    StringTooLong(String),
+    #[error("detail has {0} bytes, at most {MAX_DETAIL_BYTES} are allowed")]
+    DetailTooLarge(usize),
+    #[error("the record has {0} bytes, at most {MAX_RECORD_BYTES} are allowed")]
+    RecordTooLarge(usize),
+    #[error("the record cannot be put into canonical form")]
+    Canonical,
+}
+
+macro_rules! kinds {
+    ($($name:ident = $text:literal;)*) => {
+        /// Kind of a ledger entry. Closed for writers; a reader keeps a kind that it does not know as text.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum EntryKind { $($name,)* }
+
+        impl EntryKind {
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    AuthzDecision = "authz.decision";
+    GovernanceDecision = "governance.decision";
+    InferenceOpened = "inference.opened";
+    InferenceClosed = "inference.closed";
+    ToolOpened = "tool.opened";
+    ToolClosed = "tool.closed";
+    SecretLeased = "secret.leased";
+    SecretEnded = "secret.ended";
+    SecretLeak = "secret.leak";
+    McpChild = "mcp.child";
+    ConfigReload = "config.reload";
+    AdminTokenIssued = "admin.token.issued";
+    AdminRuleCreated = "admin.rule.created";
+    AdminRuleChanged = "admin.rule.changed";
+    AdminRuleDeleted = "admin.rule.deleted";
+    AdminEntityCreated = "admin.entity.created";
+    AdminEntityChanged = "admin.entity.changed";
+    AdminEntityDeleted = "admin.entity.deleted";
+    AdminUserCreated = "admin.user.created";
+    AdminUserChanged = "admin.user.changed";
+    AdminUserDeleted = "admin.user.deleted";
+    AdminSecretWrite = "admin.secret.write";
+    AdminAuditRead = "admin.audit.read";
+    OauthApiKeyCreated = "oauth.api_key.created";
+    OauthApiKeyRevoked = "oauth.api_key.revoked";
+    OauthSessionCreated = "oauth.session.created";
+    OauthSessionRevoked = "oauth.session.revoked";
+    OauthKeyGenerated = "oauth.key.generated";
+    OauthKeyRotated = "oauth.key.rotated";
+    OauthKeyRetired = "oauth.key.retired";
+    SystemStart = "system.start";
+    SystemStop = "system.stop";
+    SystemRepair = "system.repair";
+    SystemRefusals = "system.refusals";
+}
+
+impl EntryKind {
+    /// Closing and system records may use the reserved quarter of the queue (AUD-12).
+    pub fn is_closing(self) -> bool {
+        let text = self.as_str();
+        text.ends_with(".closed") || text.starts_with("system.") || matches!(self, Self::SecretEnded)
+    }
+}
+
+/// Who acted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActorKind {
+    User,
+    Client,
+    Agent,
+    Service,
+    Anonymous,
+    System,
+}
+
+impl ActorKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Client => "client",
+            Self::Agent => "agent",
+            Self::Service => "service",
+            Self::Anonymous => "anonymous",
+            Self::System => "system",
+        }
+    }
+
+    /// The actor kind of a verified principal.
+    pub fn of(principal: &Principal) -> Self {
+        match principal.user_type {
+            UserType::Admin | UserType::User => Self::User,
+            UserType::Service if principal.client_id.is_some() => Self::Client,
+            UserType::Service | UserType::Mcp => Self::Service,
+            UserType::A2a => Self::Agent,
+            UserType::Anon | UserType::Unknown => Self::Anonymous,
+        }
+    }
+}
+
+/// A record before the writer gives it its place. Build it with [`Draft::new`] and the `with_*` methods.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub kind: EntryKind,
+    pub actor_kind: ActorKind,
+    pub actor_id: Box<str>,
+    pub act_chain: Vec<String>,
+    pub session_id: Option<SessionId>,
+    pub context_id: Option<ContextId>,
+    pub task_id: Option<TaskId>,
+    pub trace_id: Option<TraceId>,
+    pub client_id: Option<ClientId>,
+    /// (entity kind, entity id).
+    pub subject: Option<(Cow<'static, str>, Box<str>)>,
+    pub outcome: Cow<'static, str>,
+    /// A code with fixed parameters, never free text of a person (AUD-7).
+    pub reason: Option<Cow<'static, str>>,
+    pub policy: Option<Cow<'static, str>>,
+    pub detail: Map<String, Value>,
+}
+
+impl Draft {
+    /// A record of the system itself.
+    pub fn system(kind: EntryKind, outcome: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind,
+            actor_kind: ActorKind::System,
+            actor_id: "system".into(),
+            act_chain: Vec::new(),
+            session_id: None,
+            context_id: None,
+            task_id: None,
+            trace_id: None,
+            client_id: None,
+            subject: None,
+            outcome: outcome.into(),
+            reason: None,
+            policy: None,
+            detail: Map::new(),
+        }
+    }
+
+    /// A record about what the principal of `context` did or wanted to do.
+    pub fn new(kind: EntryKind, context: &RequestContext, outcome: impl Into<Cow<'static, str>>) -> Self {
+        let principal = &context.principal;
+        Self {
+            actor_kind: ActorKind::of(principal),
+            actor_id: principal.user_id.as_str().into(),
+            act_chain: principal.act_chain.iter().take(5).cloned().collect(),
+            session_id: (!principal.is_anonymous()).then(|| principal.session_id.clone()),
+            context_id: context.context_id.clone(),
+            task_id: context.task_id.clone(),
+            trace_id: Some(context.trace_id.clone()),
+            client_id: principal.client_id.clone(),
+            ..Self::system(kind, outcome)
+        }
+    }
+
+    pub fn with_subject(mut self, kind: impl Into<Cow<'static, str>>, id: impl Into<Box<str>>) -> Self {
+        self.subject = Some((kind.into(), id.into()));
+        self
+    }
+
+    pub fn with_reason(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    pub fn with_policy(mut self, policy: impl Into<Cow<'static, str>>) -> Self {
+        self.policy = Some(policy.into());
+        self
+    }
+
+    /// Sets one member of `detail`; a null value is left out.
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        let value = value.into();
+        if !value.is_null() {
+            self.detail.insert(key.to_owned(), value);
+        }
+        self
+    }
+
+    /// Whether this record denies a call.
+    pub fn is_denial(&self) -> bool {
+        matches!(self.kind, EntryKind::AuthzDecision | EntryKind::GovernanceDecision)
+            && self.outcome == "deny"
+    }
+
+    /// Renders the fragments around what the writer assigns, and checks the bounds of AUD-2.
+    pub(crate) fn render(self, id: EntryId) -> Result<Rendered, RecordError> {
+        check_detail(&self.detail)?;
+        let texts = self.fragments(&id)?;
+        let size = texts.iter().map(String::len).sum::<usize>() + RESERVED_BYTES;
+        if size > MAX_RECORD_BYTES {
+            return Err(RecordError::RecordTooLarge(size));
+        }
+        Ok(Rendered { id, texts, draft: self })
+    }
+
+    /// The four fragments: before `at`, before `prev_hash`, before `seq` and `stream`, the rest. Member order is RFC 8785's
+    /// (by UTF-16 code unit, all names here are ASCII):
+    /// act_chain actor | at | client_id context_id detail id kind outcome policy | prev_hash | reason | seq | session_id |
+    /// stream | subject_entity task_id trace_id v.
+    fn fragments(&self, id: &EntryId) -> Result<[String; 4], RecordError> {
+        let mut head = String::with_capacity(96);
+        head.push('{');
+        if !self.act_chain.is_empty() {
+            let _ = write!(head, "\"act_chain\":{},", canonical(&json!(self.act_chain))?);
+        }
+        let _ = write!(
+            head,
+            "\"actor\":{{\"id\":{},\"kind\":\"{}\"}},\"at\":",
+            text(&self.actor_id),
+            self.actor_kind.as_str()
+        );
+
+        let mut middle = String::with_capacity(256);
+        member(&mut middle, "client_id", self.client_id.as_ref().map(AsRef::as_ref));
+        member(&mut middle, "context_id", self.context_id.as_ref().map(AsRef::as_ref));
+        if !self.detail.is_empty() {
+            let detail = canonical(&self.detail)?;
+            if detail.len() > MAX_DETAIL_BYTES {
+                return Err(RecordError::DetailTooLarge(detail.len()));
+            }
+            let _ = write!(middle, "\"detail\":{detail},");
+        }
+        let (kind, outcome) = (self.kind.as_str(), text(&self.outcome));
+        let _ = write!(middle, "\"id\":\"{id}\",\"kind\":\"{kind}\",\"outcome\":{outcome},");
+        member(&mut middle, "policy", self.policy.as_deref());
+
+        let mut after_hash = String::with_capacity(64);
+        member(&mut after_hash, "reason", self.reason.as_deref());
+
+        let mut tail = String::with_capacity(160);
+        if let Some((kind, id)) = &self.subject {
+            let _ = write!(tail, "\"subject_entity\":{{\"id\":{},\"kind\":{}}},", text(id), text(kind));
+        }
+        member(&mut tail, "task_id", self.task_id.as_ref().map(AsRef::as_ref));
+        member(&mut tail, "trace_id", self.trace_id.as_ref().map(AsRef::as_ref));
+        tail.push_str("\"v\":1}");
+        Ok([head, middle, after_hash, tail])
+    }
+}
+
+/// What the writer adds: `at`, `prev_hash`, `seq`, `session_id`, `stream` and their names.
+const RESERVED_BYTES: usize = 320;
+
+/// A draft with its fragments, ready for the writer.
+#[derive(Debug)]
+pub(crate) struct Rendered {
+    pub id: EntryId,
+    pub draft: Draft,
+    texts: [String; 4],
+}
+
+impl Rendered {
+    /// The canonical text of this record at its place in the chain.
+    pub(crate) fn join(&self, stream: &str, seq: i64, at: Millis, prev_hash: &str) -> String {
+        let [head, middle, after_hash, tail] = &self.texts;
+        let mut out = String::with_capacity(
+            head.len() + middle.len() + after_hash.len() + tail.len() + RESERVED_BYTES,
+        );
+        let _ = write!(out, "{head}{at},{middle}\"prev_hash\":\"{prev_hash}\",{after_hash}\"seq\":{seq},");
+        member(&mut out, "session_id", self.draft.session_id.as_ref().map(AsRef::as_ref));
+        let _ = write!(out, "\"stream\":{},{tail}", text(stream));
+        out
+    }
+
+    /// Notes in `detail` by how much the clock had stepped back (AUD-5), and renders anew.
+    pub(crate) fn with_clock_back(self, by: Millis) -> Result<Self, RecordError> {
+        self.draft.with("clock_back_ms", by).render(self.id)
+    }
+}
+
+fn member(out: &mut String, name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        let _ = write!(out, "\"{name}\":{},", text(value));
+    }
+}
+
+/// A JSON string in canonical form. serde_json escapes exactly what RFC 8785 section 3.2.2.2 does.
+fn text(value: &str) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn canonical(value: &impl serde::Serialize) -> Result<String, RecordError> {
+    serde_json_canonicalizer::to_string(value).map_err(|_| RecordError::Canonical)
+}
+
+fn check_detail(detail: &Map<String, Value>) -> Result<(), RecordError> {
+    detail.iter().try_for_each(|(key, value)| check_value(value, &mut format!("/{key}")))
+}
+
+fn check_value(value: &Value, path: &mut String) -> Result<(), RecordError> {
+    match value {
+        Value::Number(n) => match n.as_i64() {
+            Some(i) if i.abs() <= MAX_SAFE_INTEGER => Ok(()),
+            Some(_) => Err(RecordError::IntegerRange(path.clone())),
+            None if n.is_u64() => Err(RecordError::IntegerRange(path.clone())),
+            None => Err(RecordError::Float(path.clone())),
+        },
+        // A string of at most 256 bytes has at most 256 characters; only longer ones are counted.
+        Value::String(s) if s.len() > MAX_DETAIL_STRING && s.chars().count() > MAX_DETAIL_STRING => {
+            Err(RecordError::StringTooLong(path.clone()))
+        }
+        Value::Array(items) => items.iter().enumerate().try_for_each(|(i, item)| nested(item, path, &i)),
+        Value::Object(map) => map.iter().try_for_each(|(key, item)| nested(item, path, key)),
+        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
+    }
+}
+
+fn nested(item: &Value, path: &mut String, step: &dyn std::fmt::Display) -> Result<(), RecordError> {
+    let length = path.len();
+    let _ = write!(path, "/{step}");
+    let result = check_value(item, path);
+    path.truncate(length);
+    result
+}

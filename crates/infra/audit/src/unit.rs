@@ -1,0 +1,184 @@
+//! A unit: the records of one call with the rows that they open or close, committed whole or not at all.
+
+use crate::record::{Draft, RecordError};
+use systemprompt_models::ids::EntryId;
+
+/// A value bound to a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cell {
+    Null,
+    Int(i64),
+    Text(Box<str>),
+    Blob(Box<[u8]>),
+}
+
+/// Type of a column. `Json` is TEXT on SQLite and JSONB on PostgreSQL; its cell is `Cell::Text`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColType {
+    Int,
+    Text,
+    Json,
+    Blob,
+}
+
+/// A column of a [`Table`].
+#[derive(Clone, Copy, Debug)]
+pub struct Col {
+    pub name: &'static str,
+    pub ty: ColType,
+}
+
+/// Short forms for the column lists of [`Table`] constants.
+impl Col {
+    pub const fn int(name: &'static str) -> Self {
+        Self { name, ty: ColType::Int }
+    }
+
+    pub const fn text(name: &'static str) -> Self {
+        Self { name, ty: ColType::Text }
+    }
+
+    pub const fn json(name: &'static str) -> Self {
+        Self { name, ty: ColType::Json }
+    }
+
+    pub const fn blob(name: &'static str) -> Self {
+        Self { name, ty: ColType::Blob }
+    }
+}
+
+/// A companion table of the ledger. Its owner writes its migration; the ledger builds its statements once at start.
+///
+/// `open` lists every column that a new row sets (the key among them, and `ledger_opened`); `close` those that the one
+/// closing update sets (`ledger_closed` among them). A table that is never closed has an empty `close`.
+#[derive(Debug)]
+pub struct Table {
+    pub name: &'static str,
+    pub key: &'static str,
+    pub open: &'static [Col],
+    pub close: &'static [Col],
+}
+
+/// A row that a unit inserts; `cells` come in the order of `TABLE.open`.
+pub trait OpenRow {
+    const TABLE: &'static Table;
+    fn cells(self) -> Vec<Cell>;
+}
+
+/// The closing update of a row. It counts once: only a row whose `ledger_closed` is still null is touched, and a unit whose
+/// row is closed already is refused. `cells` come in the order of `TABLE.close`.
+pub trait CloseRow {
+    const TABLE: &'static Table;
+    fn key(&self) -> &str;
+    fn cells(self) -> Vec<Cell>;
+}
+
+/// A single statement that must touch exactly one row, else this unit alone is refused ([`crate::LedgerError::Guard`]).
+/// Placeholders are `$1…$n`, in the order of `cells`.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    pub name: &'static str,
+    pub sql: &'static str,
+    pub cells: Vec<Cell>,
+}
+
+/// What is written of one companion row.
+#[derive(Debug)]
+pub(crate) enum RowWrite {
+    Open { table: &'static Table, cells: Vec<Cell> },
+    Close { table: &'static Table, key: Box<str>, cells: Vec<Cell> },
+}
+
+/// Most records that one unit may hold (AUD-9).
+pub const MAX_UNIT_RECORDS: usize = 16;
+
+/// Records, rows and guards that stand or fall together.
+#[derive(Debug, Default)]
+pub struct Unit {
+    pub(crate) drafts: Vec<(EntryId, Draft)>,
+    pub(crate) rows: Vec<RowWrite>,
+    pub(crate) guards: Vec<Guard>,
+}
+
+impl Unit {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a record and returns the id that its ledger entry will have.
+    pub fn record(&mut self, draft: Draft) -> EntryId {
+        let id = EntryId::generate();
+        self.drafts.push((id.clone(), draft));
+        id
+    }
+
+    /// Adds a row to insert.
+    pub fn open<R: OpenRow>(&mut self, row: R) {
+        self.rows.push(RowWrite::Open { table: R::TABLE, cells: row.cells() });
+    }
+
+    /// Adds the closing update of a row.
+    pub fn close<R: CloseRow>(&mut self, row: R) {
+        let key = row.key().into();
+        self.rows.push(RowWrite::Close { table: R::TABLE, key, cells: row.cells() });
+    }
+
+    /// Adds a guard.
+    pub fn require(&mut self, guard: Guard) {
+        self.guards.push(guard);
+    }
+
+    /// Whether a record of this unit says that the call is denied; such a unit never yields a permit.
+    pub fn is_denial(&self) -> bool {
+        self.drafts.iter().any(|(_, draft)| draft.is_denial())
+    }
+
+    pub(crate) fn check(&self) -> Result<(), RecordError> {
+        match self.drafts.len() {
+            0 => Err(RecordError::EmptyUnit),
+            n if n > MAX_UNIT_RECORDS => Err(RecordError::UnitTooLarge(n)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this unit closes what others opened; such a unit may use the reserved part of the queue (AUD-12).
+    pub(crate) fn is_closing(&self) -> bool {
+        self.drafts.iter().all(|(_, draft)| draft.kind.is_closing())
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(text.into_boxed_str())
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}
+
+impl From<bool> for Cell {
+    fn from(value: bool) -> Self {
+        Self::Int(i64::from(value))
+    }
+}
+
+impl<T: Into<Cell>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+impl From<&EntryId> for Cell {
+    fn from(id: &EntryId) -> Self {
+        Self::Text(id.as_str().into())
+    }
+}

@@ -1,0 +1,149 @@
+//! How a refusal looks in each protocol (SEC-1): status and JSON body. Headers that follow from it (`retry-after`,
+//! `www-authenticate`) are added by the edge.
+
+use crate::refusal::{Code, Refusal};
+use serde_json::{Value, json};
+
+/// The protocol whose error form a route speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Envelope {
+    /// RFC 9457 problem+json, our own API.
+    Problem,
+    /// `/v1/messages*`, `/v1/models*`.
+    Anthropic,
+    /// JSON-RPC 2.0 on MCP routes; refusals of the edge keep their HTTP status.
+    Mcp,
+    /// `hooks/govern`: always 200 with an explicit deny, since hook clients go on at any other status.
+    Hook,
+}
+
+/// A refusal in its protocol's form.
+#[derive(Debug)]
+pub struct Rendered {
+    pub status: u16,
+    pub content_type: &'static str,
+    pub body: Value,
+}
+
+impl Envelope {
+    pub fn render(self, refusal: &Refusal) -> Rendered {
+        match self {
+            Self::Problem => problem(refusal),
+            Self::Anthropic => anthropic(refusal),
+            Self::Mcp => mcp(refusal),
+            Self::Hook => hook(refusal),
+        }
+    }
+}
+
+fn problem(refusal: &Refusal) -> Rendered {
+    let mut body = json!({
+        "type": "about:blank",
+        "title": title(refusal.status()),
+        "status": refusal.status(),
+        "code": refusal.code.as_str(),
+        "detail": refusal.reason,
+    });
+    if let Some(map) = body.as_object_mut() {
+        let mut put = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                map.insert(key.to_owned(), value);
+            }
+        };
+        put("policy", refusal.policy.as_deref().map(Value::from));
+        put("rule_id", refusal.rule_id.clone().map(Value::from));
+        put("decision_id", refusal.decision_id.as_ref().map(|id| Value::from(id.as_str())));
+        put("retry_after", refusal.retry_after.map(Value::from));
+        put("trace_id", refusal.trace_id.as_ref().map(|id| Value::from(id.as_str())));
+        if !refusal.validation_errors.is_empty() {
+            let list = refusal.validation_errors.iter();
+            let list = list.map(|(field, message)| json!({"field": field, "message": message}));
+            put("validation_errors", Some(Value::Array(list.collect())));
+        }
+    }
+    Rendered { status: refusal.status(), content_type: "application/problem+json", body }
+}
+
+fn anthropic(refusal: &Refusal) -> Rendered {
+    let (status, kind) = match refusal.code {
+        // SDK clients read 403 as "sign in again" (GW-16), so a denial is a bad request here.
+        Code::Denied | Code::InsufficientScope => (400, "invalid_request_error"),
+        Code::BodyTooLarge => (413, "request_too_large"),
+        code => match code.status() {
+            401 => (401, "authentication_error"),
+            404 => (404, "not_found_error"),
+            429 => (429, "rate_limit_error"),
+            502 => (502, "api_error"),
+            503 => (503, "api_error"),
+            504 => (504, "timeout_error"),
+            500 => (500, "api_error"),
+            status => (status, "invalid_request_error"),
+        },
+    };
+    let message = match refusal.code {
+        Code::LedgerBusy
+        | Code::LedgerUnavailable
+        | Code::LedgerDiskLow
+        | Code::LedgerDamaged
+        | Code::LedgerFenced => {
+            "the audit record could not be written; the request was not sent".to_owned()
+        }
+        _ => refusal.sentence(),
+    };
+    let mut body = json!({"type": "error", "error": {"type": kind, "message": message}});
+    if let (Some(trace), Some(map)) = (&refusal.trace_id, body.as_object_mut()) {
+        map.insert("request_id".into(), Value::from(trace.as_str()));
+    }
+    Rendered { status, content_type: "application/json", body }
+}
+
+fn mcp(refusal: &Refusal) -> Rendered {
+    let status = refusal.status();
+    let code = match status {
+        503 => 5030,
+        _ => -32600,
+    };
+    let mut data = json!({"code": refusal.code.as_str()});
+    if let (Some(trace), Some(map)) = (&refusal.trace_id, data.as_object_mut()) {
+        map.insert("trace_id".into(), Value::from(trace.as_str()));
+    }
+    let body = json!({"jsonrpc": "2.0", "error": {"code": code, "message": refusal.sentence(), "data": data}});
+    Rendered { status, content_type: "application/json", body }
+}
+
+fn hook(refusal: &Refusal) -> Rendered {
+    let reason = format!("{}: {}", refusal.code.as_str(), refusal.sentence());
+    let body = json!({"hookSpecificOutput": {
+        "hookEventName": "PreToolUse",
+        "permissionDecision": "deny",
+        "permissionDecisionReason": reason,
+    }});
+    Rendered { status: 200, content_type: "application/json", body }
+}
+
+/// The standard phrase of a status (RFC 9110 section 15), as the `title` of a problem.
+fn title(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "Internal Server Error",
+    }
+}
