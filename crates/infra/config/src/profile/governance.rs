@@ -1,0 +1,67 @@
+//! `governance`: who decides, and whether the pipeline runs (SEC-64, SEC-70, SEC-81). Policies themselves are a service file.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GovernanceProfile {
+    pub authz: AuthzConfig,
+    pub pipeline: PipelineConfig,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthzConfig {
+    /// Absent: everything is denied, with the policy `authz_default_deny`.
+    pub hook: Option<AuthzHookConfig>,
+    pub actor_check: ActorCheck,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuthzHookConfig {
+    pub mode: AuthzHookMode,
+    /// The sentence that the mode `unrestricted` demands.
+    #[serde(default)]
+    pub acknowledgement: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthzHookMode {
+    /// Our own rules decide.
+    Rules,
+    /// Everything is denied, with the policy `authz_disabled`.
+    Disabled,
+    /// Everything is allowed, with the policy `authz_unrestricted`; needs the acknowledgement.
+    Unrestricted,
+}
+
+/// What `governance.authz.hook.acknowledgement` must say for the mode `unrestricted`, to the letter.
+pub const UNRESTRICTED_ACKNOWLEDGEMENT: &str = "I understand this disables all authorization";
+
+/// How the actors of a delegation chain count beside the subject.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ActorCheck {
+    /// A deny rule on any actor denies.
+    #[default]
+    DenyOnly,
+    /// Every actor needs an allow of its own.
+    Full,
+    Off,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PipelineConfig {
+    /// When false, calls are recorded with the policy `governance_disabled` and not examined.
+    pub enabled: bool,
+}
+
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
