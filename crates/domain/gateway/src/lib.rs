@@ -1,1 +1,3 @@
-//! room
+//! The model gateway.
+
+pub mod parse;
