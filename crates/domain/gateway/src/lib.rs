@@ -1,3 +1,4 @@
 //! The model gateway.
 
 pub mod parse;
+pub mod pricing;
