@@ -1,1 +1,38 @@
-//! room
+//! The ledger: records that are durable before their effect, chained by hash, written by one writer a node in groups.
+//!
+//! A caller puts the records of one call and the rows that they open or close into a [`Unit`]; [`Ledger::commit`] returns a
+//! [`Permit`] once all of it is on disk, and whoever carries the effect out takes that permit by value.
+
+mod chain;
+mod condition;
+mod disk;
+mod error;
+mod ledger;
+pub mod lookup;
+pub mod query;
+mod queue;
+pub mod record;
+pub mod repository;
+#[cfg(feature = "test-support")]
+pub mod testing;
+pub mod unit;
+pub mod verify;
+mod writer;
+
+pub use chain::leaf_hash;
+pub use condition::Condition;
+pub use error::LedgerError;
+pub use ledger::{GroupOptions, Ledger, LedgerMetrics, LedgerOptions, Permit, Receipt, StartError};
+pub use record::{ActorKind, Draft, EntryKind, RecordError};
+pub use repository::entries::{After, Filter, LedgerReader, LedgerRow};
+pub use unit::{Cell, CloseRow, Col, ColType, Guard, OpenRow, Table, Unit};
+
+use systemprompt_database::Migration;
+
+/// Tables of the ledger.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1001,
+    name: "ledger",
+    sqlite: include_str!("../migrations/sqlite/1001_ledger.sql"),
+    postgres: include_str!("../migrations/postgres/1001_ledger.sql"),
+}];

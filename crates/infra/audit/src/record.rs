@@ -295,18 +295,22 @@ impl Rendered {
     /// The canonical text of this record at its place in the chain.
     pub(crate) fn join(&self, stream: &str, seq: i64, at: Millis, prev_hash: &str) -> String {
         let [head, middle, after_hash, tail] = &self.texts;
-        let mut out = String::with_capacity(
-            head.len() + middle.len() + after_hash.len() + tail.len() + RESERVED_BYTES,
-        );
+        let mut out =
+            String::with_capacity(head.len() + middle.len() + after_hash.len() + tail.len() + RESERVED_BYTES);
         let _ = write!(out, "{head}{at},{middle}\"prev_hash\":\"{prev_hash}\",{after_hash}\"seq\":{seq},");
         member(&mut out, "session_id", self.draft.session_id.as_ref().map(AsRef::as_ref));
         let _ = write!(out, "\"stream\":{},{tail}", text(stream));
         out
     }
 
+    /// Bytes of the canonical text, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.texts.iter().map(String::len).sum::<usize>() + RESERVED_BYTES
+    }
+
     /// Notes in `detail` by how much the clock had stepped back (AUD-5), and renders anew.
-    pub(crate) fn with_clock_back(self, by: Millis) -> Result<Self, RecordError> {
-        self.draft.with("clock_back_ms", by).render(self.id)
+    pub(crate) fn with_clock_back(&self, by: Millis) -> Result<Self, RecordError> {
+        self.draft.clone().with("clock_back_ms", by).render(self.id.clone())
     }
 }
 

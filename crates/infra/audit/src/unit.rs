@@ -1,6 +1,6 @@
 //! A unit: the records of one call with the rows that they open or close, committed whole or not at all.
 
-use crate::record::{Draft, RecordError};
+use crate::record::{Draft, EntryKind, RecordError, Rendered};
 use systemprompt_models::ids::EntryId;
 
 /// A value bound to a column.
@@ -51,12 +51,19 @@ impl Col {
 ///
 /// `open` lists every column that a new row sets (the key among them, and `ledger_opened`); `close` those that the one
 /// closing update sets (`ledger_closed` among them). A table that is never closed has an empty `close`.
+///
+/// `opened_by` is the kind of record that always comes with a row, and the mirrors name the columns that repeat a member of
+/// the opening or the closing record (column, JSON pointer into the record): verification reports a missing row and a column
+/// that differs.
 #[derive(Debug)]
 pub struct Table {
     pub name: &'static str,
     pub key: &'static str,
     pub open: &'static [Col],
     pub close: &'static [Col],
+    pub opened_by: EntryKind,
+    pub mirror: &'static [(&'static str, &'static str)],
+    pub mirror_closed: &'static [(&'static str, &'static str)],
 }
 
 /// A row that a unit inserts; `cells` come in the order of `TABLE.open`.
@@ -133,18 +140,32 @@ impl Unit {
         self.drafts.iter().any(|(_, draft)| draft.is_denial())
     }
 
-    pub(crate) fn check(&self) -> Result<(), RecordError> {
+    /// Renders the records, on the caller's thread, so that the single writer only joins and hashes.
+    pub(crate) fn render(self) -> Result<RenderedUnit, RecordError> {
         match self.drafts.len() {
-            0 => Err(RecordError::EmptyUnit),
-            n if n > MAX_UNIT_RECORDS => Err(RecordError::UnitTooLarge(n)),
-            _ => Ok(()),
+            0 => return Err(RecordError::EmptyUnit),
+            n if n > MAX_UNIT_RECORDS => return Err(RecordError::UnitTooLarge(n)),
+            _ => {}
         }
+        let closing = self.is_closing();
+        let records =
+            self.drafts.into_iter().map(|(id, draft)| draft.render(id)).collect::<Result<_, _>>()?;
+        Ok(RenderedUnit { records, rows: self.rows, guards: self.guards, closing })
     }
 
     /// Whether this unit closes what others opened; such a unit may use the reserved part of the queue (AUD-12).
     pub(crate) fn is_closing(&self) -> bool {
         self.drafts.iter().all(|(_, draft)| draft.kind.is_closing())
     }
+}
+
+/// A unit as the writer takes it.
+#[derive(Debug)]
+pub(crate) struct RenderedUnit {
+    pub records: Vec<Rendered>,
+    pub rows: Vec<RowWrite>,
+    pub guards: Vec<Guard>,
+    pub closing: bool,
 }
 
 impl From<&str> for Cell {

@@ -20,7 +20,9 @@ pub struct Migration {
 /// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    #[error("schema_newer: the database has migration {found}, this binary knows up to {known}; use a newer binary")]
+    #[error(
+        "schema_newer: the database has migration {found}, this binary knows up to {known}; use a newer binary"
+    )]
     SchemaNewer { found: i64, known: i64 },
     #[error("migration {0} was changed after it had been applied")]
     Changed(i64),

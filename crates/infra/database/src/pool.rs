@@ -2,7 +2,9 @@
 
 use crate::write::{SqliteTx, WriteGate, WriteTx};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -56,6 +58,15 @@ pub struct SqliteDb {
 impl SqliteDb {
     pub fn reader(&self) -> &SqlitePool {
         &self.read
+    }
+
+    /// A read-only view of a file that somebody else writes; opened at first use.
+    pub fn lazy_reader(path: &Path) -> Self {
+        let options =
+            SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).pragma("query_only", "ON");
+        let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
+        let write = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options);
+        Self { path: path.to_path_buf(), read, write, gate: WriteGate::default() }
     }
 
     /// The file, which the ledger's writer opens for itself.

@@ -39,8 +39,9 @@ impl TestDb {
     /// A fresh database on the test server.
     #[expect(clippy::expect_used, clippy::disallowed_methods, reason = "a test without a database must fail")]
     pub async fn postgres(migrations: &[Migration]) -> Self {
-        let server = std::env::var(POSTGRES_VARIABLE)
-            .expect("SYSTEMPROMPT_TEST_POSTGRES names the test server; run the tests with `cargo xtask test`");
+        let server = std::env::var(POSTGRES_VARIABLE).expect(
+            "SYSTEMPROMPT_TEST_POSTGRES names the test server; run the tests with `cargo xtask test`",
+        );
         let name = format!("t_{}", systemprompt_models::ids::uuid_v4().simple());
         let (base, _) = server.rsplit_once('/').expect("a URL with a database name");
         let admin = sqlx::PgPool::connect(&server).await.expect("the test server");

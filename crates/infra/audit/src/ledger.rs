@@ -1,0 +1,332 @@
+//! The ledger: the one place where records become durable. `commit` gives a permit, `append` a receipt; both only after the
+//! record is on disk.
+
+use crate::chain::Chain;
+use crate::condition::Condition;
+use crate::disk::DiskGuard;
+use crate::error::LedgerError;
+use crate::lookup::Lookup;
+use crate::queue::{BatchLimits, Claim, Pending, Queue};
+use crate::repository::entries::LedgerReader;
+use crate::repository::streams;
+use crate::repository::{Statements, open_store};
+use crate::unit::{Table, Unit};
+use crate::verify;
+use crate::writer::Writer;
+use arc_swap::ArcSwap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use systemprompt_database::{Db, Engine};
+use systemprompt_models::ids::EntryId;
+use systemprompt_models::{Clock, Tasks};
+use tokio::sync::oneshot;
+
+/// Bounds of group commit; section `audit.group` of the profile.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupOptions {
+    /// How long the writer gathers more before it writes; only after a batch of more than one unit.
+    pub batch_window: Duration,
+    pub batch_max_records: usize,
+    pub batch_max_bytes: usize,
+    /// Records that may wait; a quarter of it is kept for closing records.
+    pub queue_max: usize,
+    /// How long a unit may wait to be taken into a batch.
+    pub append_timeout: Duration,
+    /// How long a caller waits for the commit of a batch that holds its unit.
+    pub commit_timeout: Duration,
+}
+
+impl GroupOptions {
+    /// The defaults of an engine.
+    pub fn for_engine(engine: Engine) -> Self {
+        Self {
+            batch_window: Duration::ZERO,
+            batch_max_records: match engine {
+                Engine::Sqlite => 256,
+                Engine::Postgres => 512,
+            },
+            batch_max_bytes: 1024 * 1024,
+            queue_max: 8192,
+            append_timeout: Duration::from_millis(2000),
+            commit_timeout: Duration::from_millis(10_000),
+        }
+    }
+}
+
+/// Most units in one batch on SQLite, so that other writers get their turn soon.
+const BATCH_UNITS_SQLITE: usize = 64;
+const BATCH_UNITS_POSTGRES: usize = 512;
+
+/// What a ledger is started with.
+#[derive(Clone, Debug)]
+pub struct LedgerOptions {
+    /// `server.instance_id`: one stream per node.
+    pub node_id: String,
+    /// Host of `jwt_issuer`; the origin of a stream is `<host>/ledger/<stream>`.
+    pub origin_host: String,
+    /// Folder whose free space is watched, and which holds `ledger.reserve` and `lookup.db`.
+    pub data_dir: PathBuf,
+    /// Below this many free bytes opening records are refused.
+    pub min_free_bytes: u64,
+    pub group: GroupOptions,
+}
+
+/// Where a unit's first record stands. `id` is that record's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    pub stream: Arc<str>,
+    pub seq: i64,
+    pub id: EntryId,
+}
+
+/// Proof that the record of an effect is durable. An upstream, a child process or a token issuer takes it by value, so the
+/// effect cannot happen before, or twice.
+#[must_use = "a permit is spent on the effect that was recorded"]
+#[derive(Debug)]
+pub struct Permit {
+    receipt: Receipt,
+}
+
+impl Permit {
+    pub fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
+}
+
+/// Counters since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerMetrics {
+    pub records: u64,
+    pub refused: u64,
+    pub batches: u64,
+    pub commit_micros: u64,
+    pub queue_depth: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub records: AtomicU64,
+    pub refused: AtomicU64,
+    pub batches: AtomicU64,
+    pub commit_micros: AtomicU64,
+}
+
+/// What the handle and the writer share.
+pub(crate) struct Shared {
+    pub queue: Queue,
+    pub condition: ArcSwap<Condition>,
+    pub counters: Counters,
+    pub clock: Arc<dyn Clock>,
+    pub group: GroupOptions,
+    pub limits: BatchLimits,
+}
+
+/// The ledger. Clones share one writer.
+#[derive(Clone)]
+pub struct Ledger(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    db: Db,
+    stream: Arc<str>,
+    tables: &'static [&'static Table],
+    lookup: Option<Lookup>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// Why the ledger did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the ledger's stream could not be claimed")]
+    Claim(#[source] sqlx::Error),
+    #[error("the ledger's end could not be read")]
+    Read(#[source] sqlx::Error),
+    #[error("the ledger's writer could not open its store: {0}")]
+    Store(String),
+    #[error("the ledger's look-up file could not be opened: {0}")]
+    Lookup(String),
+    #[error("the ledger's thread could not be started")]
+    Thread(#[source] std::io::Error),
+}
+
+impl Ledger {
+    /// Claims this node's stream, checks its last 1,024 records, and starts the writer. A chain that does not verify leaves the
+    /// ledger readable and refusing (AUD-54).
+    ///
+    /// # Errors
+    /// When the store cannot be opened, or the stream not be claimed.
+    pub async fn start(
+        db: &Db,
+        tables: &'static [&'static Table],
+        options: LedgerOptions,
+        clock: Arc<dyn Clock>,
+        tasks: &Tasks,
+    ) -> Result<Self, StartError> {
+        let claimed = streams::claim(db, &options.node_id, &options.origin_host, clock.now())
+            .await
+            .map_err(StartError::Claim)?;
+        let reader = LedgerReader::new(db.clone());
+        let (damage, last_at) = verify::check_tail(&reader, &claimed).await.map_err(StartError::Read)?;
+        let chain = Chain {
+            stream: claimed.stream.as_str().into(),
+            epoch: claimed.epoch,
+            head_seq: claimed.head_seq,
+            head_hash: claimed.head_hash.clone(),
+            last_at,
+        };
+        let engine = db.engine();
+        let shared = Arc::new(Shared {
+            queue: Queue::new(options.group.queue_max),
+            condition: ArcSwap::from_pointee(damage.map_or(Condition::Ready, Condition::Damaged)),
+            counters: Counters::default(),
+            clock,
+            group: options.group,
+            limits: BatchLimits {
+                records: options.group.batch_max_records,
+                bytes: options.group.batch_max_bytes,
+                units: match engine {
+                    Engine::Sqlite => BATCH_UNITS_SQLITE,
+                    Engine::Postgres => BATCH_UNITS_POSTGRES,
+                },
+            },
+        });
+        let stream = Arc::clone(&chain.stream);
+        let store =
+            open_store(db, Statements::for_tables(engine, tables)).await.map_err(StartError::Store)?;
+        let disk = DiskGuard::new(&options.data_dir, options.min_free_bytes);
+        let writer = Writer::new(Arc::clone(&shared), store, chain, disk.clone());
+        let thread = std::thread::Builder::new()
+            .name("ledger".into())
+            .spawn(move || writer.run())
+            .map_err(StartError::Thread)?;
+        disk.watch(Arc::clone(&shared), tasks);
+        let lookup = match db {
+            Db::Sqlite(_) => Some(
+                Lookup::open(&options.data_dir, reader, tasks)
+                    .map_err(|e| StartError::Lookup(e.to_string()))?,
+            ),
+            Db::Postgres(_) => None,
+        };
+        Ok(Self(Arc::new(Inner {
+            shared,
+            db: db.clone(),
+            stream,
+            tables,
+            lookup,
+            writer: Mutex::new(Some(thread)),
+        })))
+    }
+
+    /// Records a unit that permits an effect.
+    ///
+    /// # Errors
+    /// Any [`LedgerError`]; the effect must then not happen.
+    pub async fn commit(&self, unit: Unit) -> Result<Permit, LedgerError> {
+        if unit.is_denial() {
+            return Err(LedgerError::Denial);
+        }
+        self.enqueue(unit).await.map(|receipt| Permit { receipt })
+    }
+
+    /// Records a unit that permits nothing: a denial, the end of something, an administrative act.
+    ///
+    /// # Errors
+    /// Any [`LedgerError`]; what the unit says must then not be acted upon.
+    pub async fn append(&self, unit: Unit) -> Result<Receipt, LedgerError> {
+        self.enqueue(unit).await
+    }
+
+    async fn enqueue(&self, unit: Unit) -> Result<Receipt, LedgerError> {
+        let result = self.try_enqueue(unit).await;
+        if result.is_err() {
+            self.0.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    async fn try_enqueue(&self, unit: Unit) -> Result<Receipt, LedgerError> {
+        let shared = &self.0.shared;
+        shared.condition.load().admit(unit.is_closing())?;
+        let unit = unit.render()?;
+        let (answer, mut result) = oneshot::channel();
+        let claim = Claim::default();
+        // A caller that goes away before its unit was taken leaves no record of an effect that never happens.
+        let _withdraw = WithdrawOnDrop(claim.clone());
+        shared.queue.push(Pending { unit, claim: claim.clone(), answer })?;
+        let answered = match tokio::time::timeout(shared.group.append_timeout, &mut result).await {
+            Ok(answered) => answered,
+            Err(_) if claim.withdraw() => return Err(LedgerError::Busy),
+            Err(_) => tokio::time::timeout(shared.group.commit_timeout, result)
+                .await
+                .map_err(|_| LedgerError::Unavailable("the commit takes too long".into()))?,
+        };
+        answered.unwrap_or_else(|_| Err(LedgerError::Unavailable("the writer has ended".into())))
+    }
+
+    /// The stream that this node writes.
+    pub fn stream(&self) -> &Arc<str> {
+        &self.0.stream
+    }
+
+    /// Whether opening records are taken at present, and if not, why.
+    pub fn condition(&self) -> Arc<Condition> {
+        self.0.shared.condition.load_full()
+    }
+
+    /// Reads of the ledger, this node's and every other's.
+    pub fn reader(&self) -> LedgerReader {
+        LedgerReader::new(self.0.db.clone())
+    }
+
+    /// The look-up file of SQLite; PostgreSQL has indexes instead.
+    pub fn lookup(&self) -> Option<&Lookup> {
+        self.0.lookup.as_ref()
+    }
+
+    /// The companion tables.
+    pub fn tables(&self) -> &'static [&'static Table] {
+        self.0.tables
+    }
+
+    pub fn metrics(&self) -> LedgerMetrics {
+        let counters = &self.0.shared.counters;
+        LedgerMetrics {
+            records: counters.records.load(Ordering::Relaxed),
+            refused: counters.refused.load(Ordering::Relaxed),
+            batches: counters.batches.load(Ordering::Relaxed),
+            commit_micros: counters.commit_micros.load(Ordering::Relaxed),
+            queue_depth: self.0.shared.queue.depth() as u64,
+        }
+    }
+
+    /// Writes what waits and ends the writer. Nothing is taken afterwards.
+    pub async fn stop(&self) {
+        self.0.shared.queue.close();
+        let thread = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("stream", &self.0.stream).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
+}
+
+struct WithdrawOnDrop(Claim);
+
+impl Drop for WithdrawOnDrop {
+    fn drop(&mut self) {
+        self.0.withdraw();
+    }
+}

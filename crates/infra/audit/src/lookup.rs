@@ -1,0 +1,114 @@
+//! Look-ups by session, principal, trace and entity on SQLite. The ledger's own tables carry only keys that grow with time;
+//! `lookup.db` is a disposable copy of the index columns with ordinary indexes. It follows the ledger by cursor; a query
+//! first projects what is still missing, so that an answer is never older than the question.
+
+use crate::repository::entries::{After, Filter, LedgerReader, LedgerRow};
+use crate::repository::lookup;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use systemprompt_database::{Db, SqliteDb};
+use systemprompt_models::Tasks;
+
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// Entries copied at once; between two such steps others get the file.
+const STEP: i64 = 2000;
+
+/// The look-up file.
+#[derive(Clone)]
+pub struct Lookup {
+    projector: Arc<Mutex<rusqlite::Connection>>,
+    reader: LedgerReader,
+    ledger: LedgerReader,
+}
+
+/// Why the look-up file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    #[error("the look-up file failed")]
+    Project(#[source] rusqlite::Error),
+    #[error("the look-up file cannot be read")]
+    Read(#[source] sqlx::Error),
+    #[error("look-up files belong to SQLite")]
+    Engine,
+    #[error("the projection was interrupted")]
+    Interrupted,
+}
+
+impl Lookup {
+    /// Opens `lookup.db` in `folder`, made anew when it is unusable, and follows the ledger.
+    pub(crate) fn open(folder: &Path, ledger: LedgerReader, tasks: &Tasks) -> Result<Self, LookupError> {
+        let lookup = Self::attach(folder, ledger)?;
+        let follower = lookup.clone();
+        tasks.spawn_loop("ledger-lookup", FOLLOW_EVERY, move || {
+            let lookup = follower.clone();
+            async move {
+                if let Err(error) = lookup.follow().await {
+                    tracing::warn!(%error, "the look-up file does not follow the ledger");
+                }
+            }
+        });
+        Ok(lookup)
+    }
+
+    /// Opens `lookup.db` without following; for commands that read a stopped server's database.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn attach(folder: &Path, ledger: LedgerReader) -> Result<Self, LookupError> {
+        let Db::Sqlite(db) = ledger.db() else { return Err(LookupError::Engine) };
+        let path = folder.join("lookup.db");
+        let projector = lookup::open(&path, db.path()).or_else(|_| {
+            remove(&path);
+            lookup::open(&path, db.path())
+        });
+        let projector = projector.map_err(LookupError::Project)?;
+        let reader = SqliteDb::lazy_reader(&path);
+        Ok(Self {
+            projector: Arc::new(Mutex::new(projector)),
+            reader: LedgerReader::new(Db::Sqlite(reader)),
+            ledger,
+        })
+    }
+
+    /// Copies what is missing, step by step.
+    async fn follow(&self) -> Result<(), LookupError> {
+        loop {
+            let projector = Arc::clone(&self.projector);
+            let copied = tokio::task::spawn_blocking(move || {
+                let conn = projector.lock().unwrap_or_else(PoisonError::into_inner);
+                lookup::project(&conn, STEP)
+            });
+            let copied = copied.await.map_err(|_| LookupError::Interrupted)?.map_err(LookupError::Project)?;
+            if (copied as i64) < STEP {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A filtered page, with the record texts of the ledger.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub async fn filtered(
+        &self,
+        filter: &Filter,
+        after: Option<&After>,
+        limit: i64,
+    ) -> Result<Vec<LedgerRow>, LookupError> {
+        self.follow().await?;
+        let mut rows = self.reader.filtered(filter, after, limit).await.map_err(LookupError::Read)?;
+        for row in &mut rows {
+            self.ledger.fill_record(row).await.map_err(LookupError::Read)?;
+        }
+        Ok(rows)
+    }
+}
+
+fn remove(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let _ = std::fs::remove_file(PathBuf::from(name));
+    }
+}

@@ -1,0 +1,167 @@
+//! Verification of companion rows: each opening record has its row, and the columns that repeat the record agree with it.
+//! The statements are built from the registered tables.
+
+use crate::unit::Table;
+use crate::verify::Finding;
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+use systemprompt_database::{Db, on};
+
+const PAGE: i64 = 1000;
+
+/// A companion row beside the records that it names: key, entry ids, mirrored columns as text.
+struct Joined {
+    key: String,
+    opened: Option<String>,
+    closed: Option<String>,
+    open: Option<(String, i64, String)>,
+    close: Option<(String, i64, String)>,
+    mirrored: Vec<Option<String>>,
+}
+
+macro_rules! decode {
+    ($row:expr, $mirrors:expr) => {{
+        use sqlx::Row as _;
+        let row = $row;
+        let place = |at: usize| -> sqlx::Result<Option<(String, i64, String)>> {
+            let stream: Option<String> = row.try_get(at)?;
+            let seq: Option<i64> = row.try_get(at + 1)?;
+            let record: Option<String> = row.try_get(at + 2)?;
+            Ok(stream.zip(seq).zip(record).map(|((stream, seq), record)| (stream, seq, record)))
+        };
+        Joined {
+            key: row.try_get(0)?,
+            opened: row.try_get(1)?,
+            closed: row.try_get(2)?,
+            open: place(3)?,
+            close: place(6)?,
+            mirrored: (0..$mirrors).map(|i| row.try_get(9 + i)).collect::<sqlx::Result<_>>()?,
+        }
+    }};
+}
+
+/// Rows checked, and what is wrong with them.
+pub(crate) async fn check(db: &Db, table: &'static Table) -> sqlx::Result<(u64, Vec<Finding>)> {
+    let mut findings = missing_rows(db, table).await?;
+    let mut checked = 0;
+    let mut after = String::new();
+    loop {
+        let page = joined_page(db, table, &after).await?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.key);
+        checked += page.len() as u64;
+        findings.extend(page.iter().flat_map(|row| differences(table, row)));
+    }
+    Ok((checked, findings))
+}
+
+/// Opening records without their row.
+async fn missing_rows(db: &Db, table: &Table) -> sqlx::Result<Vec<Finding>> {
+    let sql = format!(
+        "SELECT e.stream, e.seq, e.id FROM ledger_entries e
+         WHERE e.kind = $1 AND NOT EXISTS (SELECT 1 FROM {} t WHERE t.ledger_opened = e.id)
+         ORDER BY e.stream, e.seq LIMIT {PAGE}",
+        table.name
+    );
+    let rows: Vec<(String, i64, String)> = on!(db, pool => sqlx::query_as(AssertSqlSafe(sql))
+        .bind(table.opened_by.as_str()).fetch_all(pool).await)?;
+    Ok(rows
+        .into_iter()
+        .map(|(stream, seq, id)| Finding {
+            check: "row_missing",
+            stream,
+            seq,
+            expected: format!("a row of {} opened by {id}", table.name),
+            found: "none".into(),
+        })
+        .collect())
+}
+
+async fn joined_page(db: &Db, table: &Table, after: &str) -> sqlx::Result<Vec<Joined>> {
+    let closed = if table.close.is_empty() { "NULL" } else { "t.ledger_closed" };
+    let mirrors: Vec<String> = table
+        .mirror
+        .iter()
+        .chain(table.mirror_closed)
+        .map(|(column, _)| format!(", CAST(t.{column} AS TEXT)"))
+        .collect();
+    let sql = format!(
+        "SELECT t.{key}, t.ledger_opened, CAST({closed} AS TEXT), o.stream, o.seq, o.record, c.stream, c.seq, c.record{columns}
+         FROM {name} t LEFT JOIN ledger_entries o ON o.id = t.ledger_opened
+         LEFT JOIN ledger_entries c ON c.id = CAST({closed} AS TEXT)
+         WHERE t.{key} > $1 ORDER BY t.{key} LIMIT {PAGE}",
+        key = table.key,
+        name = table.name,
+        columns = mirrors.concat(),
+    );
+    let count = mirrors.len();
+    match db {
+        Db::Sqlite(db) => {
+            let rows = sqlx::query(AssertSqlSafe(sql)).bind(after).fetch_all(db.reader()).await?;
+            rows.iter().map(|row| Ok(decode!(row, count))).collect()
+        }
+        Db::Postgres(pool) => {
+            let rows = sqlx::query(AssertSqlSafe(sql)).bind(after).fetch_all(pool).await?;
+            rows.iter().map(|row| Ok(decode!(row, count))).collect()
+        }
+    }
+}
+
+fn differences(table: &Table, row: &Joined) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let (open_columns, close_columns) = row.mirrored.split_at(table.mirror.len().min(row.mirrored.len()));
+    match &row.open {
+        Some(place) => compare(table, row, place, table.mirror, open_columns, &mut findings),
+        None => findings.push(unlinked(table, row, row.opened.as_deref())),
+    }
+    match (&row.closed, &row.close) {
+        (Some(_), Some(place)) => {
+            compare(table, row, place, table.mirror_closed, close_columns, &mut findings);
+        }
+        (Some(id), None) => findings.push(unlinked(table, row, Some(id))),
+        (None, _) => {}
+    }
+    findings
+}
+
+/// A row that names an entry which does not exist.
+fn unlinked(table: &Table, row: &Joined, id: Option<&str>) -> Finding {
+    Finding {
+        check: "row_differs",
+        stream: String::new(),
+        seq: 0,
+        expected: format!("the entry that {}.{} = {} names", table.name, table.key, row.key),
+        found: format!("no entry {}", id.unwrap_or("(null)")),
+    }
+}
+
+fn compare(
+    table: &Table,
+    row: &Joined,
+    (stream, seq, record): &(String, i64, String),
+    mirror: &[(&'static str, &'static str)],
+    columns: &[Option<String>],
+    findings: &mut Vec<Finding>,
+) {
+    let record = serde_json::from_str::<Value>(record).unwrap_or_default();
+    for ((column, pointer), found) in mirror.iter().zip(columns) {
+        let expected = record.pointer(pointer).map(|value| match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
+        if expected != *found {
+            findings.push(Finding {
+                check: "row_differs",
+                stream: stream.clone(),
+                seq: *seq,
+                expected: format!(
+                    "{}.{column} of {} = {}",
+                    table.name,
+                    row.key,
+                    expected.unwrap_or_default()
+                ),
+                found: found.clone().unwrap_or_default(),
+            });
+        }
+    }
+}

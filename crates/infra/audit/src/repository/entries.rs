@@ -1,0 +1,206 @@
+//! Reads of the ledger: pages by place, single entries, and filtered pages in order of time.
+
+use crate::repository::streams::{self, Stream};
+use systemprompt_database::{Db, on, sql};
+use systemprompt_models::Millis;
+
+/// A row of `ledger_entries`. `record` is the canonical text; the other columns are an index of it.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct LedgerRow {
+    pub stream: String,
+    pub seq: i64,
+    pub id: String,
+    pub at: Millis,
+    pub kind: String,
+    pub actor_kind: Option<String>,
+    pub actor_id: Option<String>,
+    pub act_chain: Option<String>,
+    pub session_id: Option<String>,
+    pub context_id: Option<String>,
+    pub task_id: Option<String>,
+    pub trace_id: Option<String>,
+    pub client_id: Option<String>,
+    pub subject_kind: Option<String>,
+    pub subject_id: Option<String>,
+    pub outcome: Option<String>,
+    pub reason: Option<String>,
+    pub policy: Option<String>,
+    pub record: Option<String>,
+    pub prev_hash: String,
+    pub hash: String,
+}
+
+/// Which entries are wanted; absent members do not restrict.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// A kind, or a family as `tool.*`.
+    pub kind: Option<String>,
+    pub actor: Option<String>,
+    pub subject_kind: Option<String>,
+    pub subject_id: Option<String>,
+    pub outcome: Option<String>,
+    pub policy: Option<String>,
+    pub trace_id: Option<String>,
+    pub session_id: Option<String>,
+    pub context_id: Option<String>,
+    pub client_id: Option<String>,
+    pub stream: Option<String>,
+    /// Epoch milliseconds, inclusive.
+    pub since: Option<Millis>,
+    /// Epoch milliseconds, exclusive.
+    pub until: Option<Millis>,
+    pub ascending: bool,
+}
+
+impl Filter {
+    /// Whether the answer needs an index that the SQLite ledger itself does not have.
+    pub(crate) fn needs_lookup(&self) -> bool {
+        let by_reference =
+            [&self.actor, &self.subject_id, &self.trace_id, &self.session_id, &self.context_id];
+        by_reference.iter().any(|member| member.is_some())
+    }
+
+    /// `LIKE` pattern of the kind; `_` and `%` do not occur in kinds but might in a hostile filter.
+    fn kind_pattern(&self) -> Option<String> {
+        self.kind.as_ref().map(|kind| {
+            let escaped = kind.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+            match escaped.strip_suffix('*') {
+                Some(family) => format!("{family}%"),
+                None => escaped,
+            }
+        })
+    }
+}
+
+/// Where a page begins: behind this entry in the order of the filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct After {
+    pub at: Millis,
+    pub stream: String,
+    pub seq: i64,
+}
+
+/// Reads the ledger of a database.
+#[derive(Clone, Debug)]
+pub struct LedgerReader {
+    db: Db,
+}
+
+impl LedgerReader {
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    pub(crate) fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// All streams, oldest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn streams(&self) -> sqlx::Result<Vec<Stream>> {
+        streams::list(&self.db).await
+    }
+
+    /// At most `limit` entries of a stream behind `seq`, in order.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn page(&self, stream: &str, after: i64, limit: i64) -> sqlx::Result<Vec<LedgerRow>> {
+        on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT * FROM ledger_entries WHERE stream = $1 AND seq > $2 ORDER BY seq LIMIT $3"
+        )).bind(stream).bind(after).bind(limit).fetch_all(pool).await)
+    }
+
+    /// One entry.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn by_id(&self, id: &str) -> sqlx::Result<Option<LedgerRow>> {
+        on!(&self.db, pool => sqlx::query_as(sql!("SELECT * FROM ledger_entries WHERE id = $1"))
+            .bind(id).fetch_optional(pool).await)
+    }
+
+    /// The record text of an entry.
+    pub(crate) async fn fill_record(&self, row: &mut LedgerRow) -> sqlx::Result<()> {
+        let text: Option<(Option<String>,)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT record FROM ledger_entries WHERE stream = $1 AND seq = $2"
+        )).bind(row.stream.clone()).bind(row.seq).fetch_optional(pool).await)?;
+        row.record = text.and_then(|(text,)| text);
+        Ok(())
+    }
+
+    /// A page of the entries that `filter` wants, by (`at`, `stream`, `seq`), newest first unless `ascending`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn filtered(
+        &self,
+        filter: &Filter,
+        after: Option<&After>,
+        limit: i64,
+    ) -> sqlx::Result<Vec<LedgerRow>> {
+        let since = filter.since.unwrap_or(0);
+        let until = filter.until.unwrap_or(Millis::MAX);
+        macro_rules! bound {
+            ($query:expr) => {
+                $query
+                    .bind(since)
+                    .bind(until)
+                    .bind(filter.kind_pattern())
+                    .bind(filter.actor.clone())
+                    .bind(filter.subject_kind.clone())
+                    .bind(filter.subject_id.clone())
+                    .bind(filter.outcome.clone())
+                    .bind(filter.policy.clone())
+                    .bind(filter.trace_id.clone())
+                    .bind(filter.session_id.clone())
+                    .bind(filter.context_id.clone())
+                    .bind(filter.client_id.clone())
+                    .bind(filter.stream.clone())
+                    .bind(after.map_or(if filter.ascending { 0 } else { Millis::MAX }, |a| a.at))
+                    .bind(after.map(|a| a.stream.clone()).unwrap_or_default())
+                    .bind(after.map_or(0, |a| a.seq))
+                    .bind(limit)
+            };
+        }
+        if filter.ascending {
+            on!(&self.db, pool => bound!(sqlx::query_as(sql!(
+                "SELECT * FROM ledger_entries
+                 WHERE at >= $1 AND at < $2
+                   AND (CAST($3 AS TEXT) IS NULL OR kind LIKE $3 ESCAPE '\\')
+                   AND (CAST($4 AS TEXT) IS NULL OR actor_id = $4)
+                   AND (CAST($5 AS TEXT) IS NULL OR subject_kind = $5)
+                   AND (CAST($6 AS TEXT) IS NULL OR subject_id = $6)
+                   AND (CAST($7 AS TEXT) IS NULL OR outcome = $7)
+                   AND (CAST($8 AS TEXT) IS NULL OR policy = $8)
+                   AND (CAST($9 AS TEXT) IS NULL OR trace_id = $9)
+                   AND (CAST($10 AS TEXT) IS NULL OR session_id = $10)
+                   AND (CAST($11 AS TEXT) IS NULL OR context_id = $11)
+                   AND (CAST($12 AS TEXT) IS NULL OR client_id = $12)
+                   AND (CAST($13 AS TEXT) IS NULL OR stream = $13)
+                   AND at >= $14 AND (at > $14 OR stream > $15 OR (stream = $15 AND seq > $16))
+                 ORDER BY at, stream, seq LIMIT $17"
+            ))).fetch_all(pool).await)
+        } else {
+            on!(&self.db, pool => bound!(sqlx::query_as(sql!(
+                "SELECT * FROM ledger_entries
+                 WHERE at >= $1 AND at < $2
+                   AND (CAST($3 AS TEXT) IS NULL OR kind LIKE $3 ESCAPE '\\')
+                   AND (CAST($4 AS TEXT) IS NULL OR actor_id = $4)
+                   AND (CAST($5 AS TEXT) IS NULL OR subject_kind = $5)
+                   AND (CAST($6 AS TEXT) IS NULL OR subject_id = $6)
+                   AND (CAST($7 AS TEXT) IS NULL OR outcome = $7)
+                   AND (CAST($8 AS TEXT) IS NULL OR policy = $8)
+                   AND (CAST($9 AS TEXT) IS NULL OR trace_id = $9)
+                   AND (CAST($10 AS TEXT) IS NULL OR session_id = $10)
+                   AND (CAST($11 AS TEXT) IS NULL OR context_id = $11)
+                   AND (CAST($12 AS TEXT) IS NULL OR client_id = $12)
+                   AND (CAST($13 AS TEXT) IS NULL OR stream = $13)
+                   AND at <= $14 AND (at < $14 OR stream < $15 OR (stream = $15 AND seq < $16))
+                 ORDER BY at DESC, stream DESC, seq DESC LIMIT $17"
+            ))).fetch_all(pool).await)
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The writer's store on SQLite: its own connection on its own thread, prepared statements, WAL with `synchronous=FULL`.
+
+use super::{Statements, table_of};
+use crate::chain::{Chain, Entry};
+use crate::unit::{Cell, Guard, RowWrite};
+use crate::writer::{Store, StoreError};
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Statement, ToSql};
+use std::path::PathBuf;
+use systemprompt_database::pool::BUSY_TIMEOUT;
+use systemprompt_database::write::Turn;
+use systemprompt_database::{SqliteDb, WriteGate, sql};
+
+pub(super) struct SqliteStore {
+    path: PathBuf,
+    conn: Connection,
+    gate: WriteGate,
+    turn: Option<Turn>,
+    statements: Statements,
+}
+
+impl SqliteStore {
+    pub(super) fn open(db: &SqliteDb, statements: Statements) -> Result<Self, String> {
+        let conn = connect(&db.path().to_path_buf()).map_err(|e| e.to_string())?;
+        let store =
+            Self { path: db.path().to_path_buf(), conn, gate: db.gate().clone(), turn: None, statements };
+        store.prepare_all().map_err(|e| e.to_string())?;
+        Ok(store)
+    }
+
+    /// Prepares every statement once, so that a table that does not fit its definition stops the start.
+    fn prepare_all(&self) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(&self.statements.entries)?;
+        for sql in self.statements.tables.values() {
+            self.conn.prepare_cached(&sql.open)?;
+            if !sql.close.contains("SET  WHERE") {
+                self.conn.prepare_cached(&sql.close)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn execute(&self, sql: &str) -> Result<(), StoreError> {
+        self.conn.prepare_cached(sql).and_then(|mut s| s.execute([])).map(drop).map_err(store_error)
+    }
+
+    fn insert_entry(&self, stream: &str, entry: &Entry<'_>) -> rusqlite::Result<()> {
+        let draft = &entry.rendered.draft;
+        let act_chain = (!draft.act_chain.is_empty()).then(|| draft.act_chain.join(" "));
+        let subject = draft.subject.as_ref();
+        self.conn
+            .prepare_cached(&self.statements.entries)?
+            .execute(rusqlite::params![
+                stream,
+                entry.seq,
+                entry.id().as_str(),
+                entry.at,
+                draft.kind.as_str(),
+                draft.actor_kind.as_str(),
+                &*draft.actor_id,
+                act_chain,
+                draft.session_id.as_ref().map(AsRef::as_ref),
+                draft.context_id.as_ref().map(AsRef::as_ref),
+                draft.task_id.as_ref().map(AsRef::as_ref),
+                draft.trace_id.as_ref().map(AsRef::as_ref),
+                draft.client_id.as_ref().map(AsRef::as_ref),
+                subject.map(|(kind, _)| &**kind),
+                subject.map(|(_, id)| &**id),
+                &*draft.outcome,
+                draft.reason.as_deref(),
+                draft.policy.as_deref(),
+                entry.text,
+                entry.prev_hash,
+                entry.hash,
+            ])
+            .map(drop)
+    }
+
+    fn write_row(&self, row: &RowWrite) -> Result<(), StoreError> {
+        let table = table_of(row);
+        let failed = |cause: String| StoreError::Row { table: table.name, cause };
+        let Some(sql) = self.statements.of(table) else {
+            return Err(failed("the table is not registered".into()));
+        };
+        let result = match row {
+            RowWrite::Open { cells, .. } => {
+                self.conn.prepare_cached(&sql.open).and_then(|mut s| execute_cells(&mut s, cells, None))
+            }
+            RowWrite::Close { key, cells, .. } => {
+                self.conn.prepare_cached(&sql.close).and_then(|mut s| execute_cells(&mut s, cells, Some(key)))
+            }
+        };
+        match result {
+            Ok(1) => Ok(()),
+            Ok(n) => Err(failed(format!("{n} rows were touched instead of one"))),
+            Err(error) => Err(match store_error(error) {
+                StoreError::Failed(cause) => failed(cause),
+                other => other,
+            }),
+        }
+    }
+}
+
+fn connect(path: &PathBuf) -> rusqlite::Result<Connection> {
+    let conn = Connection::open(path)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "fullfsync", "ON")?;
+    conn.pragma_update(None, "foreign_keys", "ON")?;
+    conn.set_prepared_statement_cache_capacity(128);
+    Ok(conn)
+}
+
+/// Binds by position: the built statements number their marks (`?1`).
+fn execute_cells(
+    statement: &mut Statement<'_>,
+    cells: &[Cell],
+    key: Option<&str>,
+) -> rusqlite::Result<usize> {
+    for (i, cell) in cells.iter().enumerate() {
+        statement.raw_bind_parameter(i + 1, CellRef(cell))?;
+    }
+    if let Some(key) = key {
+        statement.raw_bind_parameter(cells.len() + 1, key)?;
+    }
+    statement.raw_execute()
+}
+
+struct CellRef<'a>(&'a Cell);
+
+impl ToSql for CellRef<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self.0 {
+            Cell::Null => ToSqlOutput::Owned(Value::Null),
+            Cell::Int(value) => ToSqlOutput::Owned(Value::Integer(*value)),
+            Cell::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+            Cell::Blob(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
+        })
+    }
+}
+
+fn store_error(error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full(error.to_string()),
+        _ => StoreError::Failed(error.to_string()),
+    }
+}
+
+impl Store for SqliteStore {
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.turn = Some(self.gate.ledger_blocking());
+        self.execute("BEGIN IMMEDIATE")
+    }
+
+    fn savepoint(&mut self) -> Result<(), StoreError> {
+        self.execute("SAVEPOINT unit")
+    }
+
+    fn rollback_to_savepoint(&mut self) -> Result<(), StoreError> {
+        self.execute("ROLLBACK TO unit")
+    }
+
+    fn release_savepoint(&mut self) -> Result<(), StoreError> {
+        self.execute("RELEASE unit")
+    }
+
+    fn guard(&mut self, guard: &Guard) -> Result<u64, StoreError> {
+        let mut statement = self.conn.prepare_cached(guard.sql).map_err(store_error)?;
+        // `$2 … $1` numbers by first appearance in SQLite, so parameters are bound by name.
+        for (i, cell) in guard.cells.iter().enumerate() {
+            let index = statement.parameter_index(&format!("${}", i + 1)).map_err(store_error)?;
+            if let Some(index) = index {
+                statement.raw_bind_parameter(index, CellRef(cell)).map_err(store_error)?;
+            }
+        }
+        statement.raw_execute().map(|n| n as u64).map_err(store_error)
+    }
+
+    fn insert(&mut self, stream: &str, entries: &[Entry<'_>], rows: &[&RowWrite]) -> Result<(), StoreError> {
+        for entry in entries {
+            self.insert_entry(stream, entry).map_err(store_error)?;
+        }
+        rows.iter().try_for_each(|row| self.write_row(row))
+    }
+
+    fn move_head(&mut self, old: &Chain, new: &Chain) -> Result<bool, StoreError> {
+        self.conn
+            .prepare_cached(sql!(
+                "UPDATE ledger_streams SET head_seq = $1, head_hash = $2
+                 WHERE stream = $3 AND epoch = $4 AND head_seq = $5 AND closed_at IS NULL"
+            ))
+            .and_then(|mut s| {
+                s.execute(rusqlite::params![
+                    new.head_seq,
+                    new.head_hash,
+                    &*old.stream,
+                    old.epoch,
+                    old.head_seq
+                ])
+            })
+            .map(|rows| rows == 1)
+            .map_err(store_error)
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let result = self.execute("COMMIT");
+        if result.is_ok() {
+            self.turn = None;
+        }
+        result
+    }
+
+    fn rollback(&mut self) {
+        if !self.conn.is_autocommit() && self.execute("ROLLBACK").is_err() {
+            // A transaction that cannot be ended ends with its connection.
+            if let Ok(conn) = connect(&self.path) {
+                self.conn = conn;
+            }
+        }
+        self.turn = None;
+    }
+
+    fn head(&mut self, stream: &str) -> Result<(i64, String), StoreError> {
+        let row = self
+            .conn
+            .prepare_cached(sql!("SELECT head_seq, head_hash FROM ledger_streams WHERE stream = $1"))
+            .and_then(|mut s| s.query_row([stream], |row| Ok((row.get(0)?, row.get(1)?))).optional());
+        match row {
+            Ok(Some(head)) => Ok(head),
+            Ok(None) => Err(StoreError::Failed("the stream is not in the store".into())),
+            Err(error) => {
+                if let Ok(conn) = connect(&self.path) {
+                    self.conn = conn;
+                }
+                Err(store_error(error))
+            }
+        }
+    }
+}
