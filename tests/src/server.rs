@@ -1,0 +1,301 @@
+//! Starts `systemprompt up --json --port 0`, waits for its ready line, and ends it with the test.
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a server may take until its ready line; debug builds on a loaded machine are slow.
+const START: Duration = Duration::from_secs(60);
+/// How long it may take to drain after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(40);
+/// How much of its log a failed start shows.
+const LOG_TAIL: u64 = 8 * 1024;
+
+/// How a server is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    binary: PathBuf,
+    command: Vec<String>,
+    database_url: Option<String>,
+    environment: Vec<(String, String)>,
+    data_dir: Option<PathBuf>,
+}
+
+impl Options {
+    /// `up --demo` with the binary that the test build made.
+    ///
+    /// # Errors
+    /// When the binary is not there: `cargo xtask test` builds it, a plain test run does not.
+    pub fn demo() -> Result<Self> {
+        Ok(Self::demo_with(binary()?))
+    }
+
+    /// `up --demo` with a certain binary.
+    pub fn demo_with(binary: PathBuf) -> Self {
+        let command = ["up", "--demo", "--json", "--port", "0"].map(str::to_owned).to_vec();
+        Self { binary, command, database_url: None, environment: Vec::new(), data_dir: None }
+    }
+
+    /// Replaces `up --demo …`, to start without the demo's seed or with another command.
+    pub fn command(mut self, words: &[&str]) -> Self {
+        self.command = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Stores in this PostgreSQL database; without it the server makes its SQLite file.
+    pub fn postgres(mut self, url: &str) -> Self {
+        self.database_url = Some(url.to_owned());
+        self
+    }
+
+    /// Sets a variable, as `SYSTEMPROMPT__SECTION__KEY` for a setting of the profile.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Uses an existing data folder, to start again on what an earlier server left.
+    pub fn data_dir(mut self, folder: &Path) -> Self {
+        self.data_dir = Some(folder.to_path_buf());
+        self
+    }
+
+    /// Runs another command of the binary on `folder` with the same settings, to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&self, folder: &Path, words: &[&str]) -> Result<std::process::Output> {
+        self.program(folder).args(words).output().context("the systemprompt binary could not be started")
+    }
+
+    fn program(&self, folder: &Path) -> Command {
+        let mut program = Command::new(&self.binary);
+        program.arg("--data-dir").arg(folder).stdin(Stdio::null());
+        if let Some(url) = &self.database_url {
+            program.env("SYSTEMPROMPT__DATABASE__TYPE", "postgres").env("DATABASE_URL", url);
+        }
+        program.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        program
+    }
+
+    /// Starts the server and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends or says nothing within a minute; the error holds the end of its log.
+    pub fn start(self) -> Result<Server> {
+        let (folder, own) = match &self.data_dir {
+            Some(folder) => (folder.clone(), None),
+            None => {
+                let own = tempfile::Builder::new().prefix("systemprompt-").tempdir()?;
+                (own.path().join("data"), Some(own))
+            }
+        };
+        std::fs::create_dir_all(&folder)?;
+        let log_path = folder.join("server.log");
+        let log = File::options().create(true).append(true).open(&log_path)?;
+        let started = Instant::now();
+        let mut child = self
+            .program(&folder)
+            .args(&self.command)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("{} could not be started", self.binary.display()))?;
+        let lines = lines_of(&mut child)?;
+        let mut server = Server {
+            child,
+            ready: Value::Null,
+            lines,
+            folder,
+            log_path,
+            options: self,
+            ready_in: started.elapsed(),
+            own,
+        };
+        server.ready = server.wait_until_ready()?;
+        server.ready_in = started.elapsed();
+        Ok(server)
+    }
+}
+
+/// A running server. It is killed when this value is dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    ready: Value,
+    lines: Receiver<String>,
+    folder: PathBuf,
+    log_path: PathBuf,
+    options: Options,
+    ready_in: Duration,
+    own: Option<TempDir>,
+}
+
+impl Server {
+    /// The base URL, without a slash at its end.
+    pub fn url(&self) -> &str {
+        self.text("/api_url").trim_end_matches('/')
+    }
+
+    /// ada's token (roles admin and user).
+    pub fn admin_token(&self) -> &str {
+        self.text("/demo/admin_token")
+    }
+
+    /// bob's token (role user).
+    pub fn user_token(&self) -> &str {
+        self.text("/demo/user_token")
+    }
+
+    /// The whole ready line.
+    pub fn ready(&self) -> &Value {
+        &self.ready
+    }
+
+    /// From the start of the process to its ready line.
+    pub fn ready_in(&self) -> Duration {
+        self.ready_in
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What the server has written to standard error so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log_path).unwrap_or_default()
+    }
+
+    /// Runs a command of the binary on the same data folder, to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&self, words: &[&str]) -> Result<std::process::Output> {
+        self.options.run(&self.folder, words)
+    }
+
+    /// SIGTERM, then waits for the drain.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)?;
+        let end = Instant::now() + DRAIN;
+        while Instant::now() < end {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        bail!("the server did not end within {DRAIN:?} after SIGTERM:\n{}", self.log_tail())
+    }
+
+    /// SIGKILL: the crash of the crash tests.
+    ///
+    /// # Errors
+    /// When the process cannot be killed or waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Sends any signal.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal)
+            .with_context(|| format!("sending {signal}"))
+    }
+
+    /// Starts the same server again on the same data folder; call it after [`Server::kill`] or [`Server::terminate`].
+    ///
+    /// # Errors
+    /// As [`Options::start`].
+    pub fn restart(mut self) -> Result<Self> {
+        let own = self.own.take();
+        let options = self.options.clone().data_dir(&self.folder);
+        drop(self);
+        let mut server = options.start()?;
+        server.own = own;
+        Ok(server)
+    }
+
+    fn text(&self, pointer: &str) -> &str {
+        self.ready.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    fn wait_until_ready(&mut self) -> Result<Value> {
+        match self.lines.recv_timeout(START) {
+            Ok(line) => {
+                let ready: Value = serde_json::from_str(&line)
+                    .with_context(|| format!("the ready line is not JSON: {line}"))?;
+                if ready.get("api_url").and_then(Value::as_str).is_none() {
+                    bail!("the ready line has no api_url: {line}");
+                }
+                Ok(ready)
+            }
+            Err(RecvTimeoutError::Timeout) => bail!("no ready line within {START:?}:\n{}", self.log_tail()),
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = self.child.wait()?;
+                bail!("the server ended before it was ready ({status}):\n{}", self.log_tail())
+            }
+        }
+    }
+
+    fn log_tail(&self) -> String {
+        let tail = || -> std::io::Result<String> {
+            let mut file = File::open(&self.log_path)?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        tail().unwrap_or_else(|error| format!("(its log cannot be read: {error})"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The child's standard output, line by line, read to its end so that the child never blocks on it.
+fn lines_of(child: &mut Child) -> Result<Receiver<String>> {
+    let stdout = child.stdout.take().context("the server's standard output")?;
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    Ok(receiver)
+}
+
+/// `target/debug/systemprompt`, found beside the running test (`target/debug/deps/it-…`).
+///
+/// # Errors
+/// When it was not built.
+pub fn binary() -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let folders = test.ancestors().skip(1).take(2);
+    folders.map(|folder| folder.join("systemprompt")).find(|file| file.is_file()).context(
+        "no `systemprompt` beside the tests: run them with `cargo xtask test`, or `cargo build` first",
+    )
+}
