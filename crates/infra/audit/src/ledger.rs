@@ -330,3 +330,6 @@ impl Drop for WithdrawOnDrop {
         self.0.withdraw();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -203,15 +203,8 @@ impl Writer {
             self.write_together(units, now, &mut chain)
         };
         let outcomes = match written {
-            Ok(outcomes) => outcomes,
-            Err(error) => {
-                self.store.rollback();
-                return Batch::Failed(error);
-            }
-        };
-        match self.store.move_head(&self.chain, &chain) {
-            Ok(true) => {}
-            Ok(false) => {
+            Ok(Some(outcomes)) => outcomes,
+            Ok(None) => {
                 self.store.rollback();
                 return Batch::Fenced;
             }
@@ -219,7 +212,7 @@ impl Writer {
                 self.store.rollback();
                 return Batch::Failed(error);
             }
-        }
+        };
         match self.store.commit() {
             Ok(()) => Batch::Committed { chain, outcomes },
             Err(error) => {
@@ -229,12 +222,14 @@ impl Writer {
         }
     }
 
+    /// All units at once. The head moves before the entries are written: that is what finds out that another process owns
+    /// the stream (`None`).
     fn write_together(
         &mut self,
         units: &[RenderedUnit],
         now: Millis,
         chain: &mut Chain,
-    ) -> Result<Vec<Outcome>, StoreError> {
+    ) -> Result<Option<Vec<Outcome>>, StoreError> {
         let mut outcomes = Vec::with_capacity(units.len());
         let mut entries = Vec::with_capacity(units.len() * 2);
         let mut rows = Vec::with_capacity(units.len() * 2);
@@ -248,16 +243,23 @@ impl Writer {
                 rows.extend(&unit.rows);
             }
         }
+        if !self.store.move_head(&self.chain, chain)? {
+            return Ok(None);
+        }
         self.store.insert(&chain.stream, &entries, &rows)?;
-        Ok(outcomes)
+        Ok(Some(outcomes))
     }
 
+    /// Each unit behind a savepoint of its own; `None` as in `write_together`.
     fn write_alone(
         &mut self,
         units: &[RenderedUnit],
         now: Millis,
         chain: &mut Chain,
-    ) -> Result<Vec<Outcome>, StoreError> {
+    ) -> Result<Option<Vec<Outcome>>, StoreError> {
+        if !self.store.move_head(&self.chain, &self.chain)? {
+            return Ok(None);
+        }
         let mut outcomes = Vec::with_capacity(units.len());
         for unit in units {
             self.store.savepoint()?;
@@ -275,7 +277,7 @@ impl Writer {
             self.store.release_savepoint()?;
             outcomes.push(outcome);
         }
-        Ok(outcomes)
+        Ok(self.store.move_head(&self.chain, chain)?.then_some(outcomes))
     }
 
     fn write_one(
