@@ -1,4 +1,6 @@
 //! The model gateway.
 
+pub mod demo;
 pub mod parse;
 pub mod pricing;
+pub mod stream_tap;
