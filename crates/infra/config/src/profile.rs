@@ -2,6 +2,7 @@
 //! Schema that `config schema` prints is derived from these types.
 
 pub mod audit;
+pub mod check;
 pub mod database;
 pub mod gateway;
 pub mod governance;
