@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long a server may take until its ready line; debug builds on a loaded machine are slow.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// How long it may take to drain after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(40);
 /// How much of its log a failed start shows.
@@ -91,13 +91,12 @@ impl Options {
     /// # Errors
     /// When it ends or says nothing within a minute; the error holds the end of its log.
     pub fn start(self) -> Result<Server> {
-        let (folder, own) = match &self.data_dir {
-            Some(folder) => (folder.clone(), None),
-            None => {
-                let own = tempfile::Builder::new().prefix("systemprompt-").tempdir()?;
-                (own.path().join("data"), Some(own))
-            }
+        let own = match self.data_dir {
+            Some(_) => None,
+            None => Some(tempfile::Builder::new().prefix("systemprompt-").tempdir()?),
         };
+        let folder = self.data_dir.clone().or_else(|| Some(own.as_ref()?.path().join("data")));
+        let folder = folder.unwrap_or_default();
         std::fs::create_dir_all(&folder)?;
         let log_path = folder.join("server.log");
         let log = File::options().create(true).append(true).open(&log_path)?;

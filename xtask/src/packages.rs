@@ -5,6 +5,9 @@ use anyhow::{Result, bail};
 use std::process::Command;
 use std::sync::OnceLock;
 
+/// Whether this process has refreshed the lists of packages.
+static REFRESHED: OnceLock<()> = OnceLock::new();
+
 /// Installs a Debian package, unless `found` says that it is not needed.
 ///
 /// # Errors
@@ -18,7 +21,6 @@ pub fn ensure(package: &str, found: impl Fn() -> bool) -> Result<()> {
             "the package `{package}` is missing; install it (Debian: apt-get install {package}) and run this again"
         );
     }
-    static REFRESHED: OnceLock<()> = OnceLock::new();
     if REFRESHED.get().is_none() {
         run(Command::new("apt-get").args(["-qq", "update"]))?;
         let _ = REFRESHED.set(());

@@ -152,7 +152,7 @@ fn remove_left_behind(home: &Path) {
         let pid = pid.ok().and_then(|text| text.lines().next()?.parse::<i32>().ok());
         let old = folder.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
         let is_running = pid.is_some_and(|pid| kill(Pid::from_raw(pid), None).is_ok());
-        if !is_running && old.is_some_and(|age| age > Duration::from_secs(3600)) {
+        if !is_running && old.is_some_and(|age| age > Duration::from_hours(1)) {
             let _ = std::fs::remove_dir_all(&folder);
         }
     }
@@ -185,7 +185,7 @@ fn serve(binaries: &Path, data: &Path, port: u16, durability: Durability) -> Res
 
 /// Waits until the server says in its pid file that it takes connections; `false` when it ended instead.
 fn is_ready(child: &mut Child, data: &Path) -> Result<bool> {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_mins(1);
     while Instant::now() < end {
         let state = std::fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
         if state.lines().nth(7).is_some_and(|line| line.trim() == "ready") {

@@ -1,0 +1,183 @@
+//! `bench govern`: the hook endpoint under load, every decision durable before its answer.
+
+use crate::load::{self, Plan, Workload};
+use crate::machine;
+use crate::options::{Engine, Options};
+use crate::principals;
+use crate::product::Product;
+use crate::report::{Report, median};
+use anyhow::{Result, ensure};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use hyper::http::response::Parts;
+use std::rc::Rc;
+
+/// Users whose tokens are used in turn.
+const PRINCIPALS: usize = 50;
+/// Distinct `session_id`s; coprime to the number of principals, so that every user has every session.
+const SESSIONS: u64 = 997;
+
+/// A file of policies whose call limit is out of reach; all four policies run.
+const POLICIES: &str =
+    "governance:\n  policies:\n    - id: rate_limit\n      params: { calls: 1000000000, window_s: 60 }\n";
+
+/// Which calls are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mix {
+    /// Every call is allowed.
+    Allow,
+    /// One call in five is denied: a secret in its arguments, or a destructive tool.
+    Mixed,
+}
+
+impl Mix {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "all allowed",
+            Self::Mixed => "one in five denied",
+        }
+    }
+
+    fn is_denied(self, number: u64) -> bool {
+        self == Self::Mixed && number.is_multiple_of(5)
+    }
+}
+
+pub fn bench(options: &Options) -> Result<()> {
+    let mut report = Report::new(
+        "govern",
+        "Hook decisions",
+        &machine::describe(&std::env::temp_dir())?,
+        &format!(
+            "`POST /api/v1/hooks/govern?plugin_id=demo` over HTTP/1.1 keep-alive, closed loop, {PRINCIPALS} principals, \
+             {SESSIONS} sessions, every call with an id of its own; entity rule, four policies, durable ledger (full sync); \
+             HTTP and pipeline limits raised; generator, server and, on PostgreSQL, the database on the same cores. Answers \
+             other than 200 with the right decision end the run as failed; rows in `governance_decisions` must equal requests."
+        ),
+        "at least 14,000 a second with p99 ≤ 15 ms at 50 connections on SQLite (aim: 28,000, 8 ms), 10,000 with p99 ≤ 20 ms on \
+         PostgreSQL; p50 ≤ 0.45 ms at 1 connection.",
+    );
+    let mut rows = Vec::new();
+    for engine in &options.engines {
+        rows.extend(engine_rows(*engine, options, &mut report)?);
+    }
+    let head = [
+        "engine",
+        "calls",
+        "connections",
+        "decisions/s",
+        "p50 ms",
+        "p99 ms",
+        "CPU µs server",
+        "CPU µs database",
+    ];
+    report.table(&head, &rows);
+    report.publish(options)
+}
+
+fn engine_rows(engine: Engine, options: &Options, report: &mut Report) -> Result<Vec<Vec<String>>> {
+    let product = Product::start(engine, &[], |folder| {
+        let governance = principals::services(folder)?.join("governance");
+        std::fs::create_dir_all(&governance)?;
+        Ok(std::fs::write(governance.join("config.yaml"), POLICIES)?)
+    })?;
+    let tokens: Rc<[String]> = principals::tokens(&product, PRINCIPALS)?.into();
+    let before = product.count("governance_decisions")?;
+    let mut rows = Vec::new();
+    let mut next = 0;
+    let plans =
+        options.connections_or(&[1, 50, 100]).into_iter().map(|connections| (Mix::Allow, connections));
+    for (mix, connections) in plans.chain([(Mix::Mixed, 50)]) {
+        let mut figures: [Vec<f64>; 5] = Default::default();
+        for _ in 0..options.runs {
+            let plan = Plan {
+                address: product.address()?,
+                connections,
+                warm_up: options.warm_up(),
+                run: options.run,
+                first: next,
+            };
+            let workload = Hooks { mix, tokens: Rc::clone(&tokens), address: plan.address.to_string() };
+            let cpu = product.cpu_reader();
+            let (outcome, start, end) = load::run(&plan, Rc::new(workload), cpu)?;
+            let (unexpected, errors) = (outcome.unexpected, outcome.errors);
+            ensure!(unexpected == 0 && errors == 0, "{unexpected} unexpected answers, {errors} errors");
+            next += outcome.sent;
+            let each = |before: std::time::Duration, after: std::time::Duration| {
+                after.saturating_sub(before).as_secs_f64() * 1e6 / outcome.measured.max(1) as f64
+            };
+            let values = [
+                outcome.rate(),
+                outcome.millis(50.0),
+                outcome.millis(99.0),
+                each(start.0, end.0),
+                each(start.1, end.1),
+            ];
+            figures.iter_mut().zip(values).for_each(|(list, value)| list.push(value));
+        }
+        let [rate, p50, p99, server, database] = figures.map(median);
+        rows.push(vec![
+            engine.name().to_owned(),
+            mix.name().to_owned(),
+            connections.to_string(),
+            format!("{rate:.0}"),
+            format!("{p50:.2}"),
+            format!("{p99:.2}"),
+            format!("{server:.0}"),
+            if engine == Engine::Sqlite { "–".to_owned() } else { format!("{database:.0}") },
+        ]);
+    }
+    let written = product.count("governance_decisions")? - before;
+    ensure!(written == next, "{next} requests, but {written} rows");
+    let (resident, peak) = machine::memory(product.server.pid())?;
+    report.note(&format!(
+        "{}: {next} requests gave {written} rows; `audit verify` passed; memory after the load {} MB, peak {} MB.",
+        engine.name(),
+        resident / 1024,
+        peak / 1024
+    ));
+    product.verify()?;
+    Ok(rows)
+}
+
+struct Hooks {
+    mix: Mix,
+    tokens: Rc<[String]>,
+    address: String,
+}
+
+impl Workload for Hooks {
+    fn request(&self, number: u64) -> Request<Full<Bytes>> {
+        let (tool, input) = if !self.mix.is_denied(number) {
+            (
+                "Bash",
+                r#"{"command":"cargo test -p parser --lib -- lexer","description":"Run the lexer's tests"}"#,
+            )
+        } else if number.is_multiple_of(2) {
+            ("mcp__crm__delete_customer", r#"{"customer_id":"c-1042"}"#)
+        } else {
+            (
+                "Bash",
+                r#"{"command":"git remote add origin https://ghp_16C7e42F292c6912E7710c838347Ae178B4a@github.com/a/b"}"#,
+            )
+        };
+        let body = format!(
+            r#"{{"hook_event_name":"PreToolUse","session_id":"bench-{}","cwd":"/home/dev/parser","permission_mode":"default","tool_name":"{tool}","tool_input":{input},"tool_use_id":"toolu_{number:024x}"}}"#,
+            number % SESSIONS
+        );
+        let token = self.tokens.get(number as usize % self.tokens.len()).map_or("", String::as_str);
+        let request = Request::post("/api/v1/hooks/govern?plugin_id=demo")
+            .header("host", &self.address)
+            .header("content-type", "application/json")
+            .header("authorization", format!("Bearer {token}"))
+            .body(Full::from(body));
+        request.unwrap_or_else(|error| unreachable!("a fixed request: {error}"))
+    }
+
+    fn is_expected(&self, number: u64, parts: &Parts) -> bool {
+        let decision = if self.mix.is_denied(number) { "deny" } else { "allow" };
+        let given = parts.headers.get("x-systemprompt-decision");
+        parts.status == 200 && given.is_some_and(|value| value == decision)
+    }
+}

@@ -1,0 +1,59 @@
+//! The benchmarks: `cargo xtask bench NAME` builds this in release mode, beside the product, and runs it.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
+
+mod govern;
+mod ledger;
+mod load;
+mod machine;
+mod messages;
+mod options;
+mod principals;
+mod product;
+mod report;
+mod start;
+mod upstream;
+
+use options::Options;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask bench [--dist] NAME [--seconds N] [--runs N] [--connections N,N] [--engine sqlite|postgres|both] [--dry]
+
+  govern     POST /api/v1/hooks/govern over HTTP with a durable ledger
+  messages   POST /v1/messages beside the bare upstream and a bare pass-through proxy
+  authz      the rule resolver in process
+  ledger     Ledger::commit in process
+  start      time until ready, idle memory
+
+--dist measures the package's build instead of the release build; --dry leaves docs/benchmarks.md alone.";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some((name, rest)) = args.split_first() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let result = match name.as_str() {
+        // The two servers beside the product run as processes of their own, so that each one's CPU time is its own.
+        "serve-upstream" => upstream::serve(),
+        "serve-proxy" => upstream::proxy(rest),
+        _ => Options::parse(rest).and_then(|options| match name.as_str() {
+            "govern" => govern::bench(&options),
+            "messages" => messages::bench(&options),
+            "ledger" => ledger::bench(&options),
+            "start" => start::bench(&options),
+            _ => {
+                println!("{USAGE}");
+                Ok(())
+            }
+        }),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench {name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The product under load: the release binary on a temporary folder and, where asked for, a PostgreSQL of its own that
+//! waits for the disk.
+
+use crate::machine;
+use crate::options::Engine;
+use anyhow::{Context, Result, bail};
+use sqlx::{AssertSqlSafe, Row};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use systemprompt_database::{Db, on};
+use systemprompt_tests::{Options, Server};
+use xtask::postgres::{Durability, Postgres};
+
+/// A running product. The server ends before its database.
+#[derive(Debug)]
+pub struct Product {
+    pub server: Server,
+    postgres: Option<Postgres>,
+}
+
+impl Product {
+    /// `up --demo` without HTTP limits and with `settings` of the profile; `prepare` may change its files before it is started
+    /// for the load.
+    pub fn start(
+        engine: Engine,
+        settings: &[(&str, &str)],
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        let postgres = match engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => Some(Postgres::start(Durability::Disk)?),
+        };
+        let mut options = Options::demo_with(binary()?).env("SYSTEMPROMPT__RATE_LIMITS__DISABLED", "true");
+        for (name, value) in settings {
+            options = options.env(name, value);
+        }
+        if let Some(postgres) = &postgres {
+            options = options.postgres(&postgres.url());
+        }
+        let mut server = options.start()?;
+        server.terminate()?;
+        prepare(server.data_dir())?;
+        Ok(Self { server: server.restart()?, postgres })
+    }
+
+    /// Stops the server and starts it again on what it left.
+    pub fn restart(self) -> Result<Self> {
+        let Self { mut server, postgres } = self;
+        server.terminate()?;
+        Ok(Self { server: server.restart()?, postgres })
+    }
+
+    pub fn address(&self) -> Result<SocketAddr> {
+        let url = self.server.url();
+        let (_, port) = url.rsplit_once(':').with_context(|| format!("{url} has no port"))?;
+        Ok(SocketAddr::from(([127, 0, 0, 1], port.parse()?)))
+    }
+
+    /// Reads the CPU time of the server with its children, and of the database server.
+    pub fn cpu_reader(&self) -> impl Fn() -> (Duration, Duration) + use<> {
+        let (server, database) = (self.server.pid(), self.postgres.as_ref().map(Postgres::pid));
+        let cpu = |pid| machine::cpu(pid).unwrap_or_default();
+        move || (cpu(server), database.map(cpu).unwrap_or_default())
+    }
+
+    /// Rows of a table.
+    pub fn count(&self, table: &str) -> Result<u64> {
+        let url = match &self.postgres {
+            Some(postgres) => postgres.url(),
+            None => format!("sqlite:{}", database_file(self.server.data_dir())?.display()),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let db = Db::connect(&url, 2).await?;
+            let text = AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
+            let rows: i64 = on!(&db, pool => sqlx::query(text).fetch_one(pool).await?.try_get(0)?);
+            db.close().await;
+            Ok(rows.cast_unsigned())
+        })
+    }
+
+    /// Stops the server and verifies the whole ledger.
+    pub fn verify(mut self) -> Result<()> {
+        self.server.terminate()?;
+        let output = self.server.run(&["audit", "verify"])?;
+        if !output.status.success() {
+            bail!("`audit verify` failed after the load:\n{}", String::from_utf8_lossy(&output.stdout));
+        }
+        Ok(())
+    }
+}
+
+/// The product's binary, built beside this one.
+pub fn binary() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let binary = own.with_file_name("systemprompt");
+    if !binary.is_file() {
+        bail!("no `systemprompt` beside {}; start with `cargo xtask bench`", own.display());
+    }
+    Ok(binary)
+}
+
+/// The ledger's file: the largest database below the data folder.
+fn database_file(folder: &Path) -> Result<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "db") && !path.ends_with("lookup.db") {
+                found.push((entry.metadata()?.len(), path));
+            }
+        }
+    }
+    found.into_iter().max().map(|(_, path)| path).context("no database below the data folder")
+}
