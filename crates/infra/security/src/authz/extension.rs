@@ -1,0 +1,33 @@
+//! The extension that brings the tables of rules and decisions.
+
+use super::audit::repository::GOVERNANCE_DECISIONS;
+use systemprompt_audit::Table;
+use systemprompt_database::Migration;
+use systemprompt_extension::Extension;
+
+/// Rules, entities, the epoch, and `governance_decisions`.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthzExtension;
+
+impl Extension for AuthzExtension {
+    fn id(&self) -> &'static str {
+        "authz"
+    }
+
+    fn version(&self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    fn migrations(&self) -> Vec<Migration> {
+        vec![Migration {
+            version: 2010,
+            name: "authz",
+            sqlite: include_str!("../../migrations/sqlite/2010_authz.sql"),
+            postgres: include_str!("../../migrations/postgres/2010_authz.sql"),
+        }]
+    }
+
+    fn tables(&self) -> Vec<&'static Table> {
+        vec![&GOVERNANCE_DECISIONS]
+    }
+}

@@ -1,0 +1,128 @@
+//! The decision hook: whoever decides on entities. The profile's `governance.authz.hook.mode` chooses one.
+
+use super::audit::AuthzSource;
+use super::error::AuthzBootstrapError;
+use super::resolver::resolve;
+use super::store::RuleStore;
+use super::types::{AuthzDecision, AuthzRequest, Matched};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use systemprompt_config::profile::governance::{
+    ActorCheck, AuthzConfig, AuthzHookMode, UNRESTRICTED_ACKNOWLEDGEMENT,
+};
+
+/// A decision that may have to be waited for.
+pub type DecisionFuture<'a> = Pin<Box<dyn Future<Output = AuthzDecision> + Send + 'a>>;
+
+/// Decides whether a principal may use an entity.
+pub trait AuthzDecisionHook: Send + Sync {
+    /// Decides without waiting. A hook that must wait for somebody else answers `None`.
+    fn decide(&self, request: AuthzRequest<'_>) -> Option<AuthzDecision>;
+
+    /// Decides, waiting if need be. A hook that never answers counts as a deny of the caller's deadline.
+    fn evaluate<'a>(&'a self, request: AuthzRequest<'a>) -> DecisionFuture<'a> {
+        let decision = self.decide(request).unwrap_or_else(|| fixed(Matched::DefaultDeny, AuthzSource::DenyAllDefault));
+        Box::pin(async move { decision })
+    }
+}
+
+fn fixed(matched: Matched, source: AuthzSource) -> AuthzDecision {
+    AuthzDecision { matched, rule: None, source, epoch: 0, set_hash: "".into() }
+}
+
+/// Allows everything (mode `unrestricted`).
+#[derive(Clone, Copy, Debug)]
+pub struct AllowAllHook;
+
+impl AuthzDecisionHook for AllowAllHook {
+    fn decide(&self, _: AuthzRequest<'_>) -> Option<AuthzDecision> {
+        Some(fixed(Matched::Unrestricted, AuthzSource::AllowAllUnrestricted))
+    }
+}
+
+/// Denies everything, and says why.
+#[derive(Clone, Copy, Debug)]
+pub struct DenyAllHook {
+    matched: Matched,
+}
+
+impl DenyAllHook {
+    /// No hook is configured or installed.
+    pub const DEFAULT: Self = Self { matched: Matched::DefaultDeny };
+    /// The mode is `disabled`.
+    pub const DISABLED: Self = Self { matched: Matched::Disabled };
+}
+
+impl AuthzDecisionHook for DenyAllHook {
+    fn decide(&self, _: AuthzRequest<'_>) -> Option<AuthzDecision> {
+        Some(fixed(self.matched, AuthzSource::DenyAllDefault))
+    }
+}
+
+/// Decides by our own rules.
+#[derive(Clone, Debug)]
+pub struct RuleHook {
+    store: RuleStore,
+    actors: ActorCheck,
+}
+
+impl RuleHook {
+    pub fn new(store: RuleStore, actors: ActorCheck) -> Self {
+        Self { store, actors }
+    }
+
+    /// What the actors of the chain change about `decision` (SEC-64).
+    fn check_actors(&self, request: AuthzRequest<'_>, decision: AuthzDecision) -> AuthzDecision {
+        if request.principal.act_chain.is_empty() || !decision.is_allow() || self.actors == ActorCheck::Off {
+            return decision;
+        }
+        let rules = self.store.rules();
+        for actor in &request.principal.act_chain {
+            let own = resolve(&rules, &rules.compile_actor(actor), request.entity);
+            let denied = match self.actors {
+                ActorCheck::Full => !own.is_allow(),
+                ActorCheck::DenyOnly | ActorCheck::Off => {
+                    matches!(own.matched, Matched::UserDeny | Matched::RoleDeny | Matched::DepartmentDeny)
+                }
+            };
+            if denied {
+                return AuthzDecision { matched: Matched::ActorDeny, ..own };
+            }
+        }
+        decision
+    }
+}
+
+impl AuthzDecisionHook for RuleHook {
+    fn decide(&self, request: AuthzRequest<'_>) -> Option<AuthzDecision> {
+        let rules = self.store.rules();
+        let decision = resolve(&rules, &rules.compile(request.principal), request.entity);
+        if self.store.is_stale() {
+            return Some(AuthzDecision { matched: Matched::Stale, rule: None, ..decision });
+        }
+        Some(self.check_actors(request, decision))
+    }
+}
+
+/// The hook that a profile asks for (SEC-70).
+///
+/// # Errors
+/// The mode `unrestricted` without its acknowledgement, to the letter.
+pub fn from_config(
+    config: &AuthzConfig,
+    store: &RuleStore,
+) -> Result<Arc<dyn AuthzDecisionHook>, AuthzBootstrapError> {
+    let Some(hook) = &config.hook else { return Ok(Arc::new(DenyAllHook::DEFAULT)) };
+    match hook.mode {
+        AuthzHookMode::Rules => Ok(Arc::new(RuleHook::new(store.clone(), config.actor_check))),
+        AuthzHookMode::Disabled => Ok(Arc::new(DenyAllHook::DISABLED)),
+        AuthzHookMode::Unrestricted => {
+            if hook.acknowledgement.as_deref() != Some(UNRESTRICTED_ACKNOWLEDGEMENT) {
+                return Err(AuthzBootstrapError::NotAcknowledged);
+            }
+            tracing::error!("authorization is switched off: every call is allowed (authz_unrestricted)");
+            Ok(Arc::new(AllowAllHook))
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Who may use what: entities, rules, the compiled resolver, the decision hook and the audit of decisions.
+
+pub mod audit;
+pub mod error;
+pub mod explain;
+pub mod extension;
+pub mod hook;
+pub mod repository;
+pub mod resolver;
+pub mod runtime;
+pub mod store;
+pub mod types;
+
+pub use audit::{AuthzAuditSink, AuthzSource, NullAuditSink};
+pub use audit::db_sink::DbAuditSink;
+pub use audit::repository::{GovernanceDecisionRepository, insert_governance_decision};
+pub use error::{AuthzBootstrapError, AuthzError};
+pub use extension::AuthzExtension;
+pub use hook::{AllowAllHook, AuthzDecisionHook, DenyAllHook, RuleHook};
+pub use repository::{AccessControlRepository, UpsertRuleParams};
+pub use resolver::{CompiledPrincipal, RuleSet, resolve};
+pub use runtime::{clear_global_hook, global_hook, install_from_governance_config, install_global_hook};
+pub use store::RuleStore;
+pub use types::{
+    Access, AccessRule, AuthzDecision, AuthzRequest, Decision, Entity, EntityKind, EntityRef, Matched, RuleType,
+};

@@ -1,0 +1,322 @@
+//! The one decision plane: gateway, MCP and hooks ask here, nobody decides on their own.
+//!
+//! [`DecisionPlane::judge`] decides on the entities of a call and runs the governance pipeline over its content. It changes
+//! nothing but limit counters; the caller puts the [`Judgement`] into the unit of its call, commits the unit, and acts then.
+
+use crate::authz::audit::db_sink::{authz_draft, base_row};
+use crate::authz::audit::repository::DecisionRow;
+use crate::authz::{
+    AuthzAuditSink, AuthzDecision, AuthzDecisionHook, AuthzRequest, DbAuditSink, EntityRef, Matched,
+    insert_governance_decision,
+};
+use crate::governance::{CallFacts, Chain, Pipeline};
+pub use crate::governance::{Origin, Segment};
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::Value;
+use std::sync::Arc;
+use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Unit};
+use systemprompt_models::ids::{CallId, DecisionId};
+use systemprompt_models::{Clock, Code, Principal, Refusal, RequestContext};
+
+/// A call that is to be decided.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// Charged once, whichever doors the call passes.
+    pub call_id: CallId,
+    pub origin: Origin,
+    pub context: &'a RequestContext,
+    /// Decided in order; all must allow.
+    pub entities: Vec<EntityRef>,
+    /// Absent on model requests: the tool policies are then skipped.
+    pub tool: Option<&'a str>,
+    pub server: Option<&'a str>,
+    pub plugin: Option<&'a str>,
+    /// What the body claims about the agent; such claims only narrow.
+    pub agent: Option<&'a str>,
+    pub agent_scope: Option<&'a str>,
+    /// The content that leaves or enters, as raw JSON values.
+    pub content: &'a [Segment<'a>],
+}
+
+/// Decides. Clones share rules, pipeline and counters.
+#[derive(Clone)]
+pub struct DecisionPlane(Arc<Inner>);
+
+struct Inner {
+    hook: Arc<dyn AuthzDecisionHook>,
+    pipeline: ArcSwap<Pipeline>,
+    sink: DbAuditSink,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for DecisionPlane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DecisionPlane").finish_non_exhaustive()
+    }
+}
+
+/// What was decided on a call, not yet recorded.
+#[derive(Debug)]
+pub struct Judgement {
+    context: RequestContext,
+    call_id: CallId,
+    origin: Origin,
+    entities: Vec<(EntityRef, AuthzDecision)>,
+    /// Absent when an entity was denied: the pipeline does not run for a call that may not be made.
+    chain: Option<Chain>,
+    tool: Option<String>,
+    plugin: Option<String>,
+    agent: Option<String>,
+    agent_scope: Option<String>,
+    args_sha256: Option<String>,
+    at: i64,
+}
+
+impl DecisionPlane {
+    pub fn new(hook: Arc<dyn AuthzDecisionHook>, pipeline: Pipeline, ledger: Ledger, clock: Arc<dyn Clock>) -> Self {
+        let sink = DbAuditSink::new(ledger, Arc::clone(&clock));
+        Self(Arc::new(Inner { hook, pipeline: ArcSwap::from_pointee(pipeline), sink, clock }))
+    }
+
+    /// Puts another pipeline in force; calls under way finish on the one that they began with.
+    pub fn swap_pipeline(&self, pipeline: Pipeline) {
+        self.0.pipeline.store(Arc::new(pipeline));
+    }
+
+    /// The pipeline in force.
+    pub fn pipeline(&self) -> Arc<Pipeline> {
+        self.0.pipeline.load_full()
+    }
+
+    /// Decides a call: its entities in order, then the pipeline over its content.
+    pub async fn judge(&self, call: Call<'_>) -> Judgement {
+        let mut entities = Vec::with_capacity(call.entities.len());
+        let mut allowed = true;
+        for entity in call.entities {
+            let decision = self.evaluate(&call.context.principal, &entity).await;
+            allowed = decision.is_allow();
+            entities.push((entity, decision));
+            if !allowed {
+                break;
+            }
+        }
+        let chain = allowed.then(|| {
+            let principal = &call.context.principal;
+            self.0.pipeline.load().evaluate(&CallFacts {
+                call_id: &call.call_id,
+                origin: call.origin,
+                principal,
+                tool: call.tool,
+                server: call.server,
+                plugin: call.plugin,
+                agent: call.agent,
+                agent_scope: call.agent_scope,
+                segments: call.content,
+            })
+        });
+        Judgement {
+            context: call.context.clone(),
+            call_id: call.call_id,
+            origin: call.origin,
+            entities,
+            chain,
+            tool: call.tool.map(bounded),
+            plugin: call.plugin.map(bounded),
+            agent: call.agent.map(bounded),
+            agent_scope: call.agent_scope.map(bounded),
+            args_sha256: call.tool.and_then(|_| args_sha256(call.content)),
+            at: self.0.clock.now(),
+        }
+    }
+
+    async fn evaluate(&self, principal: &Principal, entity: &EntityRef) -> AuthzDecision {
+        let request = AuthzRequest { principal, entity };
+        match self.0.hook.decide(request) {
+            Some(decision) => decision,
+            None => self.0.hook.evaluate(request).await,
+        }
+    }
+
+    /// Decides on one entity without recording it: for lists, whose outcome is recorded as one entry.
+    pub fn decide(&self, principal: &Principal, entity: &EntityRef) -> AuthzDecision {
+        let decision = self.0.hook.decide(AuthzRequest { principal, entity });
+        decision.unwrap_or_else(|| AuthzDecision {
+            matched: Matched::DefaultDeny,
+            rule: None,
+            source: crate::authz::AuthzSource::DenyAllDefault,
+            epoch: 0,
+            set_hash: "".into(),
+        })
+    }
+
+    /// Decides on many entities; one answer each, in order.
+    pub fn decide_many(&self, principal: &Principal, entities: &[EntityRef]) -> Vec<AuthzDecision> {
+        entities.iter().map(|entity| self.decide(principal, entity)).collect()
+    }
+
+    /// Decides on one entity and makes the decision durable before it is returned.
+    ///
+    /// # Errors
+    /// When the decision could not be recorded; it must then not take effect.
+    pub async fn decide_recorded(
+        &self,
+        context: &RequestContext,
+        entity: &EntityRef,
+    ) -> Result<(AuthzDecision, DecisionId), LedgerError> {
+        let decision = self.evaluate(&context.principal, entity).await;
+        let request = AuthzRequest { principal: &context.principal, entity };
+        let id = self.0.sink.record(context, request, &decision).await?;
+        Ok((decision, id))
+    }
+
+    /// The record of a filtered list (AUD-20): how many of which kind were shown, and the ids that were not.
+    pub fn list_draft(
+        &self,
+        context: &RequestContext,
+        subject: (&'static str, &str),
+        decided: &[(EntityRef, AuthzDecision)],
+    ) -> Draft {
+        let denied: Vec<&EntityRef> =
+            decided.iter().filter(|(_, d)| !d.is_allow()).map(|(entity, _)| entity).collect();
+        let mut draft = Draft::new(EntryKind::AuthzDecision, context, "allow")
+            .with_subject(subject.0, subject.1)
+            .with_policy("list")
+            .with("origin", "list")
+            .with("listed", decided.len() - denied.len())
+            .with("withheld", denied.len())
+            .with("rule_epoch", decided.first().map_or(0, |(_, d)| d.epoch));
+        if !denied.is_empty() {
+            let mut ids: Vec<String> = denied.iter().map(|entity| bounded(&entity.to_string())).collect();
+            ids.sort_unstable();
+            let text = ids.join("\n");
+            draft = if ids.len() <= MAX_LISTED && text.len() < MAX_LISTED_BYTES {
+                draft.with("denied", ids)
+            } else {
+                draft.with("denied_sha256", hex::encode(digest(&SHA256, text.as_bytes())))
+            };
+        }
+        draft
+    }
+}
+
+/// Most denied ids that a list's record names; beyond, it holds their digest.
+const MAX_LISTED: usize = 256;
+const MAX_LISTED_BYTES: usize = 12 * 1024;
+/// Longest name of a tool, plugin or agent that a record repeats, in characters.
+const MAX_NAME: usize = 200;
+
+fn bounded(name: &str) -> String {
+    if name.len() <= MAX_NAME { name.to_owned() } else { name.chars().take(MAX_NAME).collect() }
+}
+
+/// SHA-256 of the arguments in canonical form (RFC 8785), or of their bytes where they are no JSON.
+fn args_sha256(content: &[Segment<'_>]) -> Option<String> {
+    let [only] = content else { return None };
+    let canonical = serde_json::from_slice::<Value>(only.json)
+        .ok()
+        .and_then(|value| serde_json_canonicalizer::to_vec(&value).ok());
+    Some(hex::encode(digest(&SHA256, canonical.as_deref().unwrap_or(only.json))))
+}
+
+impl Judgement {
+    /// Whether the call may be made.
+    pub fn is_allow(&self) -> bool {
+        self.entities.iter().all(|(_, decision)| decision.is_allow())
+            && self.chain.as_ref().is_none_or(Chain::is_allow)
+    }
+
+    /// The policy that decided, and why.
+    fn deciding(&self) -> (String, String) {
+        if let Some((_, decision)) = self.entities.iter().find(|(_, d)| !d.is_allow()) {
+            return (decision.policy().to_owned(), decision.matched.reason().to_owned());
+        }
+        if let Some((policy, reason)) = self.chain.as_ref().and_then(Chain::denial) {
+            return (policy.to_owned(), reason.to_owned());
+        }
+        if self.chain.as_ref().is_some_and(Chain::is_disabled) {
+            return ("governance_disabled".to_owned(), "the governance pipeline is switched off".to_owned());
+        }
+        match self.entities.last() {
+            Some((_, decision)) => (decision.policy().to_owned(), decision.matched.reason().to_owned()),
+            None => ("governance".to_owned(), "all policies passed".to_owned()),
+        }
+    }
+
+    /// Why the call is refused, if it is. The caller adds the decision's id once it has recorded it.
+    pub fn refusal(&self) -> Option<Refusal> {
+        if self.is_allow() {
+            return None;
+        }
+        let (policy, reason) = self.deciding();
+        let mut refusal = Refusal::denied(policy, reason);
+        if let Some(rule) = self.entities.last().and_then(|(_, decision)| decision.rule.as_ref()) {
+            refusal = refusal.with_rule(rule.id.as_str());
+        }
+        if let Some(seconds) = self.chain.as_ref().and_then(Chain::retry_after) {
+            refusal.code = Code::RateLimited;
+            refusal = refusal.with_retry_after(seconds);
+        }
+        Some(refusal)
+    }
+
+    /// Adds the records and the row of this decision to `unit`; returns the row's id.
+    pub fn record(&self, unit: &mut Unit) -> DecisionId {
+        let origin = self.origin.as_str();
+        let mut opened = None;
+        if !self.entities.is_empty() {
+            opened = Some(unit.record(authz_draft(&self.context, &self.entities, self.call_id.as_str(), origin)));
+        }
+        let (policy, reason) = self.deciding();
+        if let Some(chain) = &self.chain {
+            opened = Some(unit.record(self.governance_draft(chain, &policy, &reason)));
+        }
+        let opened = opened.unwrap_or_else(|| {
+            // Neither an entity nor a pipeline: nothing vouches for the call, and the record says so.
+            unit.record(Draft::new(EntryKind::GovernanceDecision, &self.context, "deny"))
+        });
+        let entity = self.entities.last().map(|(entity, _)| (entity.kind.as_str(), entity.id.to_string()));
+        let row = DecisionRow {
+            agent_id: self.agent.clone(),
+            agent_scope: self.agent_scope.clone(),
+            entity,
+            tool_name: self.tool.clone(),
+            plugin_id: self.plugin.clone(),
+            decision: if self.is_allow() { "allow" } else { "deny" },
+            policy,
+            reason,
+            source: match (&self.chain, self.entities.last()) {
+                (None, Some((_, decision))) => decision.source.as_str(),
+                _ => "governance",
+            },
+            evaluated_rules: self.chain.as_ref().map_or_else(|| "[]".to_owned(), Chain::links_json),
+            findings: self.chain.as_ref().map_or_else(|| "[]".to_owned(), Chain::findings_json),
+            args_sha256: self.args_sha256.clone(),
+            rule_epoch: self.entities.last().map_or(0, |(_, decision)| decision.epoch),
+            created_at: self.at,
+            ..base_row(&self.context, self.call_id.as_str(), origin, opened)
+        };
+        insert_governance_decision(unit, row)
+    }
+
+    fn governance_draft(&self, chain: &Chain, policy: &str, reason: &str) -> Draft {
+        let outcome = if chain.is_allow() { "allow" } else { "deny" };
+        let mut draft = Draft::new(EntryKind::GovernanceDecision, &self.context, outcome)
+            .with_policy(policy.to_owned())
+            .with_reason(reason.to_owned())
+            .with("call_id", self.call_id.as_str())
+            .with("origin", self.origin.as_str())
+            .with("tool", self.tool.clone())
+            .with("plugin", self.plugin.clone())
+            .with("rule_epoch", self.entities.last().map_or(0, |(_, decision)| decision.epoch))
+            .with("chain", chain.links_value());
+        if let Some((entity, _)) = self.entities.last() {
+            draft = draft.with_subject(entity.kind.as_str(), entity.id.clone());
+        }
+        let findings = chain.findings_value();
+        if findings.as_array().is_some_and(|list| !list.is_empty()) {
+            draft = draft.with("findings", findings);
+        }
+        draft
+    }
+}
