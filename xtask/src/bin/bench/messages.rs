@@ -236,13 +236,7 @@ impl Messages {
         };
         // An odd number of messages ends with the user's.
         let turns = (0..shape.messages | 1).map(message).collect();
-        Self {
-            head,
-            messages,
-            turn: shape.turn,
-            token: place.token.clone(),
-            address: place.address.to_string(),
-        }
+        Self { head, turns, turn: shape.turn, token: place.token.clone(), address: place.address.to_string() }
     }
 
     fn body(&self, number: u64) -> String {
