@@ -1,0 +1,222 @@
+//! API keys: 256 random bits that are shown once and kept as a keyed digest.
+
+use crate::error::IdentityError;
+use crate::repository::api_keys::ApiKeyRepository;
+use crate::users::Users;
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use aws_lc_rs::hmac;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use systemprompt_audit::{Draft, EntryKind, Ledger, Unit};
+use systemprompt_database::Db;
+use systemprompt_models::ids::{ApiKeyId, SessionId, UserId};
+use systemprompt_models::permission::scope_of;
+use systemprompt_models::{
+    Clock, CredentialKind, Millis, Permission, Principal, RequestContext, Secret, UserType, parse_permissions,
+};
+use systemprompt_security::auth::api_key::{ApiKeyError, ApiKeyFuture, ApiKeyProvider, generate, preview};
+
+/// Most live keys that one user may have.
+pub const MAX_LIVE_KEYS: i64 = 50;
+const DAY_MS: Millis = 86_400_000;
+const DEFAULT_DAYS: i64 = 90;
+const MAX_DAYS: i64 = 365;
+
+/// A key as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ApiKey {
+    pub id: ApiKeyId,
+    pub user_id: UserId,
+    pub name: String,
+    /// First 12 characters.
+    pub prefix: String,
+    /// Last 4 characters.
+    pub suffix: String,
+    pub scopes: Vec<Permission>,
+    pub created_at: Millis,
+    pub expires_at: Option<Millis>,
+    pub last_used_at: Option<Millis>,
+    pub revoked_at: Option<Millis>,
+}
+
+/// A key to be made.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewApiKey {
+    /// User id or name of the owner.
+    pub user: String,
+    pub name: String,
+    /// Space-separated; absent: all that the owner has.
+    #[serde(default)]
+    pub scope: Option<String>,
+    /// Days until it expires, 1 to 365; absent: 90.
+    #[serde(default)]
+    pub expires_in_days: Option<i64>,
+}
+
+/// Makes, lists, revokes and verifies API keys.
+#[derive(Clone)]
+pub struct ApiKeys {
+    repository: ApiKeyRepository,
+    users: Users,
+    ledger: Ledger,
+    clock: Arc<dyn Clock>,
+    digest_key: Arc<hmac::Key>,
+}
+
+impl std::fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiKeys").finish_non_exhaustive()
+    }
+}
+
+struct DigestKey;
+
+impl KeyType for DigestKey {
+    fn len(&self) -> usize {
+        32
+    }
+}
+
+impl ApiKeys {
+    /// `pepper` is the secret `oauth_at_rest_pepper`.
+    ///
+    /// # Errors
+    /// When no key can be derived from the pepper.
+    pub fn new(
+        db: Db,
+        users: Users,
+        ledger: Ledger,
+        clock: Arc<dyn Clock>,
+        pepper: &Secret<String>,
+    ) -> Result<Self, IdentityError> {
+        let mut bytes = [0_u8; 32];
+        Salt::new(HKDF_SHA256, b"systemprompt/api-key/1")
+            .extract(pepper.expose().as_bytes())
+            .expand(&[b"digest"], DigestKey)
+            .and_then(|okm| okm.fill(&mut bytes))
+            .map_err(|_| ApiKeyError::Random)?;
+        let digest_key = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes));
+        Ok(Self { repository: ApiKeyRepository::new(db), users, ledger, clock, digest_key })
+    }
+
+    fn digest(&self, key: &str) -> String {
+        hex::encode(hmac::sign(&self.digest_key, key.as_bytes()))
+    }
+
+    /// Makes a key. The value is returned this once and stored nowhere.
+    ///
+    /// # Errors
+    /// No such user, fields out of bounds, too many live keys, or a change that could not be recorded.
+    pub async fn create(
+        &self,
+        by: &RequestContext,
+        new: NewApiKey,
+    ) -> Result<(ApiKey, Secret<String>), IdentityError> {
+        let owner = self.users.get(&new.user).await?;
+        let owned = owner.permissions();
+        let scopes = match &new.scope {
+            None => owned.clone(),
+            Some(scope) => parse_permissions(scope)
+                .map_err(|e| IdentityError::Invalid(vec![("scope", e.to_string())]))?,
+        };
+        let days = new.expires_in_days.unwrap_or(DEFAULT_DAYS);
+        let mut faults = Vec::new();
+        if new.name.is_empty() || new.name.chars().count() > 100 {
+            faults.push(("name", "1 to 100 characters".to_owned()));
+        }
+        if scopes.is_empty() || !scopes.iter().all(|scope| owned.contains(scope)) {
+            faults.push(("scope", format!("a subset of the owner's: {}", scope_of(&owned))));
+        }
+        if !(1..=MAX_DAYS).contains(&days) {
+            faults.push(("expires_in_days", format!("1 to {MAX_DAYS}")));
+        }
+        if !faults.is_empty() {
+            return Err(IdentityError::Invalid(faults));
+        }
+        let value = generate()?;
+        let (prefix, suffix) = preview(value.expose()).unwrap_or_default();
+        let now = self.clock.now();
+        let key = ApiKey {
+            id: ApiKeyId::generate(),
+            user_id: owner.id.clone(),
+            name: new.name,
+            prefix: prefix.to_owned(),
+            suffix: suffix.to_owned(),
+            scopes,
+            created_at: now,
+            expires_at: Some(now + days * DAY_MS),
+            last_used_at: None,
+            revoked_at: None,
+        };
+        let draft = Draft::new(EntryKind::OauthApiKeyCreated, by, "ok")
+            .with_subject("api_key", key.id.as_str())
+            .with("user_id", owner.id.as_str())
+            .with("scopes", scope_of(&key.scopes));
+        self.record(draft).await?;
+        if self.repository.insert(&key, &self.digest(value.expose()), now, MAX_LIVE_KEYS).await? {
+            Ok((key, value))
+        } else {
+            Err(IdentityError::TooManyKeys)
+        }
+    }
+
+    /// Ends a key; it is refused from now on.
+    ///
+    /// # Errors
+    /// No such live key, or a change that could not be recorded.
+    pub async fn revoke(&self, by: &RequestContext, id: &str) -> Result<(), IdentityError> {
+        let missing = || IdentityError::NotFound { what: "API key", id: id.to_owned() };
+        self.repository.by_id(id).await?.filter(|key| key.revoked_at.is_none()).ok_or_else(missing)?;
+        self.record(Draft::new(EntryKind::OauthApiKeyRevoked, by, "ok").with_subject("api_key", id)).await?;
+        if self.repository.revoke(id, self.clock.now()).await? { Ok(()) } else { Err(missing()) }
+    }
+
+    /// At most `limit` keys behind the id `after`, by id; of one user, if given.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub async fn page(&self, after: &str, user_id: Option<&str>, limit: i64) -> Result<Vec<ApiKey>, IdentityError> {
+        Ok(self.repository.page(after, user_id, limit).await?)
+    }
+
+    async fn record(&self, draft: Draft) -> Result<(), IdentityError> {
+        let mut unit = Unit::new();
+        unit.record(draft);
+        self.ledger.append(unit).await?;
+        Ok(())
+    }
+
+    async fn principal(&self, key: &str) -> Result<Option<Principal>, IdentityError> {
+        let now = self.clock.now();
+        let Some(key) = self.repository.live_by_digest(&self.digest(key), now).await? else { return Ok(None) };
+        let Some(owner) = self.users.find(key.user_id.as_str()).await? else { return Ok(None) };
+        let owned = owner.permissions();
+        let permissions: Vec<Permission> = key.scopes.into_iter().filter(|p| owned.contains(p)).collect();
+        if permissions.is_empty() {
+            return Ok(None);
+        }
+        self.repository.touch(key.id.as_str(), now).await?;
+        let user_type = UserType::of(&permissions);
+        Ok(Some(Principal {
+            user_id: owner.id,
+            // A key has no sign-in: its session is the key itself.
+            session_id: SessionId::new(key.id.as_str()),
+            client_id: None,
+            user_type,
+            tier: user_type.tier(),
+            permissions,
+            roles: owner.roles,
+            department: owner.department,
+            act_chain: Vec::new(),
+            credential: CredentialKind::ApiKey { id: key.id },
+            plugin_id: None,
+        }))
+    }
+}
+
+impl ApiKeyProvider for ApiKeys {
+    fn verify<'a>(&'a self, key: &'a str) -> ApiKeyFuture<'a> {
+        Box::pin(async move { self.principal(key).await.map_err(|e| ApiKeyError::Storage(Box::new(e))) })
+    }
+}

@@ -1,0 +1,31 @@
+//! The extension that brings the identity tables.
+
+use systemprompt_database::Migration;
+use systemprompt_extension::Extension;
+
+/// Users, roles and API keys.
+#[derive(Clone, Copy, Debug)]
+pub struct OauthExtension;
+
+impl Extension for OauthExtension {
+    fn id(&self) -> &'static str {
+        "oauth"
+    }
+
+    fn version(&self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    fn depends_on(&self) -> &'static [&'static str] {
+        &["authz"]
+    }
+
+    fn migrations(&self) -> Vec<Migration> {
+        vec![Migration {
+            version: 3001,
+            name: "users",
+            sqlite: include_str!("../migrations/sqlite/3001_users.sql"),
+            postgres: include_str!("../migrations/postgres/3001_users.sql"),
+        }]
+    }
+}

@@ -1,0 +1,124 @@
+//! Rows of `user_api_keys`.
+
+use crate::api_keys::ApiKey;
+use systemprompt_database::{Db, on, on_tx, sql};
+use systemprompt_models::ids::{ApiKeyId, UserId};
+use systemprompt_models::permission::scope_of;
+use systemprompt_models::{Millis, parse_permissions};
+
+/// `last_used_at` is written at most this often.
+const TOUCH_EVERY_MS: Millis = 60_000;
+
+#[derive(sqlx::FromRow)]
+struct KeyRow {
+    id: String,
+    user_id: String,
+    name: String,
+    prefix: String,
+    suffix: String,
+    scopes: String,
+    created_at: Millis,
+    expires_at: Option<Millis>,
+    last_used_at: Option<Millis>,
+    revoked_at: Option<Millis>,
+}
+
+impl KeyRow {
+    fn key(self) -> ApiKey {
+        ApiKey {
+            id: ApiKeyId::new(self.id),
+            user_id: UserId::new(self.user_id),
+            name: self.name,
+            prefix: self.prefix,
+            suffix: self.suffix,
+            // A scope that this version cannot read gives nothing.
+            scopes: parse_permissions(&self.scopes).unwrap_or_default(),
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            last_used_at: self.last_used_at,
+            revoked_at: self.revoked_at,
+        }
+    }
+}
+
+/// Reads and writes API keys.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiKeyRepository {
+    db: Db,
+}
+
+impl ApiKeyRepository {
+    pub(crate) fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    /// Inserts a key unless its owner has `limit` live ones; false when that is so.
+    pub(crate) async fn insert(&self, key: &ApiKey, digest: &str, now: Millis, limit: i64) -> sqlx::Result<bool> {
+        let mut tx = self.db.write_tx().await?;
+        // The owner's row is locked, so that two inserts at once see each other.
+        on_tx!(tx, conn => sqlx::query(sql!("UPDATE users SET version = version WHERE id = $1"))
+            .bind(key.user_id.as_str()).execute(&mut *conn).await.map(drop))?;
+        let inserted = on_tx!(tx, conn => sqlx::query(sql!(
+            "INSERT INTO user_api_keys (id, user_id, name, prefix, suffix, digest, scopes, created_at, expires_at)
+             SELECT $1, $2, $3, $4, $5, $6, $7, CAST($8 AS BIGINT), CAST($9 AS BIGINT)
+             WHERE (SELECT COUNT(*) FROM user_api_keys
+                    WHERE user_id = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $8)) < $10"
+        ))
+            .bind(key.id.as_str()).bind(key.user_id.as_str()).bind(&key.name).bind(&key.prefix).bind(&key.suffix)
+            .bind(digest).bind(scope_of(&key.scopes)).bind(now).bind(key.expires_at).bind(limit)
+            .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        tx.commit().await?;
+        Ok(inserted == 1)
+    }
+
+    pub(crate) async fn by_id(&self, id: &str) -> sqlx::Result<Option<ApiKey>> {
+        let row: Option<KeyRow> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT id, user_id, name, prefix, suffix, scopes, created_at, expires_at, last_used_at, revoked_at
+             FROM user_api_keys WHERE id = $1"
+        )).bind(id).fetch_optional(pool).await)?;
+        Ok(row.map(KeyRow::key))
+    }
+
+    pub(crate) async fn live_by_digest(&self, digest: &str, now: Millis) -> sqlx::Result<Option<ApiKey>> {
+        let row: Option<KeyRow> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT id, user_id, name, prefix, suffix, scopes, created_at, expires_at, last_used_at, revoked_at
+             FROM user_api_keys
+             WHERE digest = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)"
+        )).bind(digest).bind(now).fetch_optional(pool).await)?;
+        Ok(row.map(KeyRow::key))
+    }
+
+    pub(crate) async fn page(&self, after: &str, user_id: Option<&str>, limit: i64) -> sqlx::Result<Vec<ApiKey>> {
+        let rows: Vec<KeyRow> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT id, user_id, name, prefix, suffix, scopes, created_at, expires_at, last_used_at, revoked_at
+             FROM user_api_keys
+             WHERE id > $1 AND (CAST($2 AS TEXT) IS NULL OR user_id = $2)
+             ORDER BY id LIMIT $3"
+        )).bind(after).bind(user_id).bind(limit).fetch_all(pool).await)?;
+        Ok(rows.into_iter().map(KeyRow::key).collect())
+    }
+
+    /// Notes a use, at most once a minute.
+    pub(crate) async fn touch(&self, id: &str, now: Millis) -> sqlx::Result<()> {
+        let due: Option<(i64,)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT created_at FROM user_api_keys WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)"
+        )).bind(id).bind(now - TOUCH_EVERY_MS).fetch_optional(pool).await)?;
+        if due.is_none() {
+            return Ok(());
+        }
+        let mut tx = self.db.write_tx().await?;
+        on_tx!(tx, conn => sqlx::query(sql!("UPDATE user_api_keys SET last_used_at = $1 WHERE id = $2"))
+            .bind(now).bind(id).execute(&mut *conn).await.map(drop))?;
+        tx.commit().await
+    }
+
+    /// Ends a live key; false when it is none.
+    pub(crate) async fn revoke(&self, id: &str, now: Millis) -> sqlx::Result<bool> {
+        let mut tx = self.db.write_tx().await?;
+        let revoked = on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE user_api_keys SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL"
+        )).bind(now).bind(id).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        tx.commit().await?;
+        Ok(revoked == 1)
+    }
+}

@@ -1,0 +1,175 @@
+//! Rows of `users` and `user_roles`.
+
+use crate::users::{User, UserStatus};
+use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
+use systemprompt_models::Millis;
+use systemprompt_models::ids::UserId;
+
+/// How an insert ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    Done,
+    /// Somebody else took this field's value meanwhile.
+    Clash(&'static str),
+}
+
+#[derive(sqlx::FromRow)]
+struct UserRow {
+    id: String,
+    username: String,
+    email: Option<String>,
+    display_name: Option<String>,
+    status: String,
+    department: Option<String>,
+    created_at: Millis,
+    updated_at: Millis,
+    version: i64,
+    /// Space-separated.
+    roles: Option<String>,
+}
+
+impl UserRow {
+    fn user(self) -> User {
+        let mut roles: Vec<String> =
+            self.roles.unwrap_or_default().split(' ').filter(|r| !r.is_empty()).map(str::to_owned).collect();
+        roles.sort_unstable();
+        User {
+            id: UserId::new(self.id),
+            username: self.username,
+            email: self.email,
+            display_name: self.display_name,
+            status: UserStatus::of_row(&self.status),
+            roles,
+            department: self.department,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            version: self.version,
+        }
+    }
+}
+
+/// Reads and writes users.
+#[derive(Clone, Debug)]
+pub(crate) struct UserRepository {
+    db: Db,
+}
+
+impl UserRepository {
+    pub(crate) fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    pub(crate) async fn by_id(&self, id: &str) -> sqlx::Result<Option<User>> {
+        let row: Option<UserRow> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT id, username, email, display_name, status, department, created_at, updated_at, version,
+                    (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
+             FROM users WHERE id = $1"
+        )).bind(id).fetch_optional(pool).await)?;
+        Ok(row.map(UserRow::user))
+    }
+
+    /// `name` in lower case.
+    pub(crate) async fn by_username(&self, name: &str) -> sqlx::Result<Option<User>> {
+        let row: Option<UserRow> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT id, username, email, display_name, status, department, created_at, updated_at, version,
+                    (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
+             FROM users WHERE username_key = $1 AND status <> 'deleted'"
+        )).bind(name).fetch_optional(pool).await)?;
+        Ok(row.map(UserRow::user))
+    }
+
+    pub(crate) async fn page(&self, after: &str, query: Option<&str>, limit: i64) -> sqlx::Result<Vec<User>> {
+        let prefix = query.map(|text| {
+            format!("{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"))
+        });
+        let rows: Vec<UserRow> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT id, username, email, display_name, status, department, created_at, updated_at, version,
+                    (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
+             FROM users
+             WHERE id > $1 AND status <> 'deleted'
+               AND (CAST($2 AS TEXT) IS NULL OR username_key LIKE $2 ESCAPE '\\' OR email_key LIKE $2 ESCAPE '\\'
+                    OR id LIKE $2 ESCAPE '\\')
+             ORDER BY id LIMIT $3"
+        )).bind(after).bind(prefix).bind(limit).fetch_all(pool).await)?;
+        Ok(rows.into_iter().map(UserRow::user).collect())
+    }
+
+    /// The field of `user` that another user has taken, if one is.
+    pub(crate) async fn clash(&self, user: &User) -> sqlx::Result<Option<&'static str>> {
+        let (name, mail) = keys(user);
+        let taken: Option<(String,)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT username_key FROM users WHERE id <> $1 AND (username_key = $2 OR email_key = $3)"
+        )).bind(user.id.as_str()).bind(&name).bind(&mail).fetch_optional(pool).await)?;
+        Ok(taken.map(|(key,)| if key == name { "username" } else { "email" }))
+    }
+
+    pub(crate) async fn insert(&self, user: &User) -> sqlx::Result<Written> {
+        let (name, mail) = keys(user);
+        let mut tx = self.db.write_tx().await?;
+        let inserted = on_tx!(tx, conn => sqlx::query(sql!(
+            "INSERT INTO users (id, username, username_key, email, email_key, display_name, status, department, created_at,
+                 updated_at, version)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, 1)"
+        ))
+            .bind(user.id.as_str()).bind(&user.username).bind(&name).bind(&user.email).bind(&mail)
+            .bind(&user.display_name).bind(user.status.as_str()).bind(&user.department).bind(user.created_at)
+            .execute(&mut *conn).await.map(drop));
+        match inserted {
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                tx.rollback().await?;
+                return Ok(Written::Clash(if error.message().contains("email") { "email" } else { "username" }));
+            }
+            other => other?,
+        }
+        insert_roles(&mut tx, user).await?;
+        tx.commit().await?;
+        Ok(Written::Done)
+    }
+
+    /// Writes a changed user over `version`. False when the row has another version, or when it is the last active
+    /// administrator and would no longer be one; both are tested in the statement, so two requests cannot race.
+    pub(crate) async fn update(&self, user: &User, version: i64, keeps_admin: bool) -> sqlx::Result<bool> {
+        let mail = user.email.as_ref().map(|m| m.to_lowercase());
+        let mut tx = self.db.write_tx().await?;
+        lock_administrators(&mut tx).await?;
+        let updated = on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE users SET email = $1, email_key = $2, display_name = $3, status = $4, department = $5,
+                 updated_at = $6, version = version + 1
+             WHERE id = $7 AND version = $8
+               AND ($9 = 1
+                    OR NOT EXISTS (SELECT 1 FROM user_roles r WHERE r.user_id = $7 AND r.role = 'admin')
+                    OR EXISTS (SELECT 1 FROM users o JOIN user_roles r ON r.user_id = o.id
+                               WHERE r.role = 'admin' AND o.status = 'active' AND o.id <> $7))"
+        ))
+            .bind(&user.email).bind(&mail).bind(&user.display_name).bind(user.status.as_str()).bind(&user.department)
+            .bind(user.updated_at).bind(user.id.as_str()).bind(version).bind(i64::from(keeps_admin))
+            .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        if updated == 0 {
+            tx.rollback().await?;
+            return Ok(false);
+        }
+        on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM user_roles WHERE user_id = $1"))
+            .bind(user.id.as_str()).execute(&mut *conn).await.map(drop))?;
+        insert_roles(&mut tx, user).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}
+
+fn keys(user: &User) -> (String, Option<String>) {
+    (user.username.to_lowercase(), user.email.as_ref().map(|mail| mail.to_lowercase()))
+}
+
+/// Two demotions at once must see each other; on SQLite the write transaction alone does that.
+async fn lock_administrators(tx: &mut WriteTx) -> sqlx::Result<()> {
+    on_tx!(*tx, conn => sqlx::query(sql!("UPDATE user_roles SET role = role WHERE role = 'admin'"))
+        .execute(&mut *conn).await.map(drop))
+}
+
+async fn insert_roles(tx: &mut WriteTx, user: &User) -> sqlx::Result<()> {
+    for role in &user.roles {
+        on_tx!(*tx, conn => sqlx::query(sql!("INSERT INTO user_roles (user_id, role) VALUES ($1, $2)"))
+            .bind(user.id.as_str()).bind(role).execute(&mut *conn).await.map(drop))?;
+    }
+    Ok(())
+}
