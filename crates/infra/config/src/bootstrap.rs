@@ -2,7 +2,7 @@
 //! (SCR-6). An owned value, not a process global: who needs secrets is handed them.
 
 use crate::data_dir::DataPaths;
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::Diagnostic;
 use crate::env::Environment;
 use crate::profile::Profile;
 use crate::profile::database::DatabaseKind;
@@ -92,10 +92,12 @@ fn read(config: &SecretsConfig, paths: &DataPaths, env: &dyn Environment) -> Res
             let text = read_checked(&paths.secrets_file, config.file_mode)?;
             Secrets::parse(text.expose())
         }
-        SecretsSource::Env => Secrets::from_pairs(env.with_prefix(ENV_PREFIX).into_iter().map(|(name, value)| {
-            let name = name.get(ENV_PREFIX.len()..).unwrap_or_default().to_ascii_lowercase();
-            (name, Some(Secret::new(value)))
-        })),
+        SecretsSource::Env => {
+            Secrets::from_pairs(env.with_prefix(ENV_PREFIX).into_iter().map(|(name, value)| {
+                let name = name.get(ENV_PREFIX.len()..).unwrap_or_default().to_ascii_lowercase();
+                (name, Some(Secret::new(value)))
+            }))
+        }
     }
 }
 
@@ -126,7 +128,7 @@ impl Judge<'_> {
         let finding = fault.diagnostic(self.file);
         match self.config.validation {
             SecretsValidationMode::Strict => Some(finding),
-            SecretsValidationMode::Warn => Some(Diagnostic { severity: Severity::Warning, ..finding }),
+            SecretsValidationMode::Warn => Some(finding.as_warning()),
             SecretsValidationMode::Skip => None,
         }
     }

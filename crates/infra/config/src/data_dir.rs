@@ -19,7 +19,9 @@ pub struct ProfileLocation {
 /// Why no profile could be chosen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
-    #[error("`{0}` is not a profile name: letters, digits, `.`, `_` and `-`, at most 64, not beginning with a sign")]
+    #[error(
+        "`{0}` is not a profile name: letters, digits, `.`, `_` and `-`, at most 64, not beginning with a sign"
+    )]
     BadName(String),
     #[error("several profiles exist ({}); name one with --profile", .0.join(", "))]
     Ambiguous(Vec<String>),
@@ -37,7 +39,8 @@ impl ProfileLocation {
         env: &dyn Environment,
     ) -> Result<Self, LocationError> {
         let data_dir = data_folder(data_dir, working_dir, env)?;
-        let named = profile.map(str::to_owned).or_else(|| env.get("SYSTEMPROMPT_PROFILE").filter(|p| !p.is_empty()));
+        let named =
+            profile.map(str::to_owned).or_else(|| env.get("SYSTEMPROMPT_PROFILE").filter(|p| !p.is_empty()));
         let profile_name = match named {
             Some(name) if is_profile_name(&name) => name,
             Some(name) => return Err(LocationError::BadName(name.chars().take(64).collect())),
@@ -123,14 +126,18 @@ fn data_folder(
     working_dir: &Path,
     env: &dyn Environment,
 ) -> Result<PathBuf, LocationError> {
-    let named = flag.map(Path::to_owned).or_else(|| {
-        env.get("SYSTEMPROMPT_DATA_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from)
-    });
+    let named = flag
+        .map(Path::to_owned)
+        .or_else(|| env.get("SYSTEMPROMPT_DATA_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from));
     if let Some(named) = named {
         let named = working_dir.join(named);
         // A working folder may be named in place of the data folder inside it.
         let inner = named.join(FOLDER_NAME);
-        return Ok(if !named.join("profiles").is_dir() && inner.join("profiles").is_dir() { inner } else { named });
+        return Ok(if !named.join("profiles").is_dir() && inner.join("profiles").is_dir() {
+            inner
+        } else {
+            named
+        });
     }
     let local = working_dir.join(FOLDER_NAME);
     if local.is_dir() {
@@ -166,3 +173,6 @@ fn only_profile(data_dir: &Path) -> Result<String, LocationError> {
         _ => Err(LocationError::Ambiguous(names)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,11 @@ pub(crate) fn dotted(path: &[Step]) -> String {
                 text.push('.');
                 text.push_str(key);
             }
-            Step::Index(index) => text.push_str(&format!("[{index}]")),
+            Step::Index(index) => {
+                text.push('[');
+                text.push_str(&index.to_string());
+                text.push(']');
+            }
         }
         text
     })
@@ -97,7 +101,7 @@ impl Document {
         text: &str,
         original: &str,
         columns: &Columns,
-    ) -> Result<Self, Diagnostic> {
+    ) -> Result<Self, Box<Diagnostic>> {
         let source = Arc::new(NamedText { file: file.to_owned(), text: original.to_owned() });
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! {
@@ -121,16 +125,19 @@ impl Document {
             underscored_numbers_as_strings: true,
         };
         let lines = Lines::of(original, columns);
-        let root = serde_saphyr::from_str_with_options::<Option<Spanned<Raw>>>(text, options).map_err(|error| {
-            let position = error.location().map(|l| lines.position(&l)).unwrap_or_default();
-            Diagnostic::error("yaml_syntax", explain(&error)).at(&source, position)
-        })?;
+        let root =
+            serde_saphyr::from_str_with_options::<Option<Spanned<Raw>>>(text, options).map_err(|error| {
+                let position = error.location().map(|l| lines.position(&l)).unwrap_or_default();
+                Box::new(Diagnostic::error("yaml_syntax", explain(&error)).at(&source, position))
+            })?;
         let root = root.map_or_else(Node::empty, |raw| lines.node(raw));
         match root.content {
             Content::Map(_) => Ok(Self { source, root }),
             Content::Leaf(Value::Null) => Ok(Self { source, root: Node::empty() }),
-            _ => Err(Diagnostic::error("invalid_type", "the file must be a mapping of keys to values")
-                .at(&source, Position { line: 1, column: 1, offset: 0, length: 1 })),
+            _ => Err(Box::new(
+                Diagnostic::error("invalid_type", "the file must be a mapping of keys to values")
+                    .at(&source, Position { line: 1, column: 1, offset: 0, length: 1 }),
+            )),
         }
     }
 

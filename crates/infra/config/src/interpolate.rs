@@ -42,7 +42,8 @@ pub(crate) fn interpolate(
     env: &dyn Environment,
 ) -> Result<(String, Columns), Vec<Diagnostic>> {
     let source = Arc::new(NamedText { file: file.to_owned(), text: text.to_owned() });
-    let mut pass = Pass { env, source, out: String::new(), columns: Columns::default(), findings: Vec::new() };
+    let mut pass =
+        Pass { env, source, out: String::new(), columns: Columns::default(), findings: Vec::new() };
     let mut offset = 0;
     for (number, line) in (1..).zip(text.split_inclusive('\n')) {
         if line.trim_start().starts_with('#') {
@@ -77,7 +78,12 @@ impl Pass<'_> {
             let (reference, value) = if escaped {
                 ("$${".to_owned(), "${".to_owned())
             } else {
-                let at = Position { line: number, column, offset: offset + line.len() - from_here.len(), length: 2 };
+                let at = Position {
+                    line: number,
+                    column,
+                    offset: offset + line.len() - from_here.len(),
+                    length: 2,
+                };
                 let length = from_here.find('}').map_or(from_here.trim_end().len(), |end| end + 1);
                 let reference = from_here.get(..length).unwrap_or(from_here);
                 let value = self.value(reference).unwrap_or_else(|finding| {
@@ -101,10 +107,11 @@ impl Pass<'_> {
     }
 
     /// The value of `${…}`.
-    fn value(&self, reference: &str) -> Result<String, Diagnostic> {
+    fn value(&self, reference: &str) -> Result<String, Box<Diagnostic>> {
         let syntax = || {
-            Diagnostic::error("variable_syntax", "a variable is written ${NAME} or ${NAME:-default}")
-                .with_remedy("write $${ for a literal ${")
+            let finding =
+                Diagnostic::error("variable_syntax", "a variable is written ${NAME} or ${NAME:-default}");
+            Box::new(finding.with_remedy("write $${ for a literal ${"))
         };
         let body = reference.strip_prefix("${").and_then(|r| r.strip_suffix('}')).ok_or_else(syntax)?;
         let (name, default) = match body.split_once(":-") {
@@ -117,8 +124,11 @@ impl Pass<'_> {
             return Err(syntax());
         }
         if name.starts_with(SECRET_PREFIX) {
-            return Err(Diagnostic::error("secret_in_profile", format!("{name} is a secret; a profile holds none"))
-                .with_remedy("name the secret where it is used, such as `api_key_secret`"));
+            let message = format!("{name} is a secret; a profile holds none");
+            let finding = Diagnostic::error("secret_in_profile", message);
+            return Err(finding
+                .with_remedy("name the secret where it is used, as in `api_key_secret`")
+                .into());
         }
         // As in a shell, `:-` also stands in for an empty variable.
         let value = match (self.env.get(name), default) {
@@ -126,18 +136,14 @@ impl Pass<'_> {
             (Some(value), _) => value,
             (None, Some(default)) => default.to_owned(),
             (None, None) => {
-                return Err(Diagnostic::error(
-                    "variable_unset",
-                    format!("the environment has no variable {name}"),
-                )
-                .with_remedy(format!("set {name}, or write ${{{name}:-default}}")));
+                let message = format!("the environment has no variable {name}");
+                let finding = Diagnostic::error("variable_unset", message);
+                return Err(finding.with_remedy(format!("set {name}, or write ${{{name}:-default}}")).into());
             }
         };
         if value.contains(|c: char| c.is_control() && c != '\t') {
-            return Err(Diagnostic::error(
-                "variable_value",
-                format!("the value of {name} holds a line break or control character"),
-            ));
+            let message = format!("the value of {name} holds a line break or control character");
+            return Err(Diagnostic::error("variable_value", message).into());
         }
         Ok(value)
     }

@@ -35,12 +35,16 @@ pub(crate) fn settings(env: &dyn Environment, flags: &[(String, String)]) -> Vec
 
 /// Lays settings over a document; returns what could not be laid.
 pub(crate) fn lay(document: &mut Document, schema: &Value, settings: &[Setting]) -> Vec<Diagnostic> {
-    settings.iter().filter_map(|setting| lay_one(&mut document.root, schema, setting).err()).collect()
+    settings
+        .iter()
+        .filter_map(|setting| lay_one(&mut document.root, schema, setting).err())
+        .map(|finding| *finding)
+        .collect()
 }
 
-fn lay_one(root: &mut Node, schema: &Value, setting: &Setting) -> Result<(), Diagnostic> {
+fn lay_one(root: &mut Node, schema: &Value, setting: &Setting) -> Result<(), Box<Diagnostic>> {
     let keys: Vec<&str> = setting.keys.iter().map(String::as_str).collect();
-    let Some(target) = schema::at(schema, &keys) else { return Err(unknown(schema, &keys, setting)) };
+    let Some(target) = schema::at(schema, &keys) else { return Err(unknown(schema, &keys, setting).into()) };
     let node = typed(schema, target, &setting.value, &setting.origin)
         .map_err(|finding| finding.for_key(keys.join(".")).set_by(setting.origin.clone()))?;
     set(root, &setting.keys, node, &setting.origin);
@@ -48,9 +52,8 @@ fn lay_one(root: &mut Node, schema: &Value, setting: &Setting) -> Result<(), Dia
 }
 
 fn unknown(schema: &Value, keys: &[&str], setting: &Setting) -> Diagnostic {
-    let known = (0..keys.len())
-        .find(|n| schema::at(schema, keys.get(..=*n).unwrap_or(keys)).is_none())
-        .unwrap_or(0);
+    let known =
+        (0..keys.len()).find(|n| schema::at(schema, keys.get(..=*n).unwrap_or(keys)).is_none()).unwrap_or(0);
     let (parents, rest) = keys.split_at(known);
     let wrong = rest.first().copied().unwrap_or_default();
     let allowed = schema::at(schema, parents).map_or_else(Vec::new, |s| schema::keys(schema, s));
@@ -60,7 +63,7 @@ fn unknown(schema: &Value, keys: &[&str], setting: &Setting) -> Diagnostic {
         .with_allowed(allowed)
 }
 
-fn typed(root: &Value, schema: &Value, text: &str, origin: &Origin) -> Result<Node, Diagnostic> {
+fn typed(root: &Value, schema: &Value, text: &str, origin: &Origin) -> Result<Node, Box<Diagnostic>> {
     let types = schema::types(root, schema);
     let is = |name: &str| types.contains(&name);
     let text = text.trim();
@@ -77,20 +80,26 @@ fn typed(root: &Value, schema: &Value, text: &str, origin: &Origin) -> Result<No
     if is("array") || is("object") {
         return flow(text, origin);
     }
-    if is("boolean") && let Ok(value) = text.parse::<bool>() {
+    if is("boolean")
+        && let Ok(value) = text.parse::<bool>()
+    {
         return Ok(leaf(value.into()));
     }
-    if is("integer") && let Ok(value) = text.parse::<u64>() {
+    if is("integer")
+        && let Ok(value) = text.parse::<u64>()
+    {
         return Ok(leaf(value.into()));
     }
-    if is("number") && let Ok(value) = text.parse::<f64>() {
+    if is("number")
+        && let Ok(value) = text.parse::<f64>()
+    {
         return Ok(leaf(value.into()));
     }
     Ok(leaf(text.into()))
 }
 
 /// A list or mapping in YAML's flow form.
-fn flow(text: &str, origin: &Origin) -> Result<Node, Diagnostic> {
+fn flow(text: &str, origin: &Origin) -> Result<Node, Box<Diagnostic>> {
     let wrapped = format!("value: {text}\n");
     let document = Document::parse(Path::new("environment"), &wrapped, &wrapped, &Columns::default())
         .map_err(|finding| Diagnostic::error("yaml_syntax", finding.message))?;
@@ -126,8 +135,7 @@ fn set(node: &mut Node, keys: &[String], value: Node, origin: &Origin) {
     if let Some(entry) = entries.iter_mut().find(|e| e.key == *key) {
         return set(&mut entry.node, rest, value, origin);
     }
-    let mut fresh =
-        Node { place: Place::Elsewhere(origin.clone()), content: Content::Map(Vec::new()) };
+    let mut fresh = Node { place: Place::Elsewhere(origin.clone()), content: Content::Map(Vec::new()) };
     set(&mut fresh, rest, value, origin);
     entries.push(Entry { key: key.clone(), key_place: Place::Elsewhere(origin.clone()), node: fresh });
 }

@@ -45,11 +45,22 @@ impl Transform for IntegerBounds {
     }
 }
 
-/// Schema formats beyond the standard ones, as (name, test, what is allowed).
-pub(crate) const FORMATS: [(&str, fn(&str) -> bool, &str); 3] = [
-    ("cidr", is_cidr, "an address or a range like 10.0.0.0/8"),
-    ("ip", is_ip, "an IP address like 127.0.0.1 or ::"),
-    ("http-url", is_http_url, "an absolute http or https URL without user info, query and fragment"),
+/// A schema format beyond the standard ones.
+pub(crate) struct Format {
+    pub(crate) name: &'static str,
+    pub(crate) test: fn(&str) -> bool,
+    /// What a value of the format is, in words.
+    pub(crate) wanted: &'static str,
+}
+
+pub(crate) const FORMATS: [Format; 3] = [
+    Format { name: "cidr", test: is_cidr, wanted: "an address or a range like 10.0.0.0/8" },
+    Format { name: "ip", test: is_ip, wanted: "an IP address like 127.0.0.1 or ::" },
+    Format {
+        name: "http-url",
+        test: is_http_url,
+        wanted: "an absolute http or https URL without user info, query and fragment",
+    },
 ];
 
 fn is_cidr(text: &str) -> bool {
@@ -155,7 +166,8 @@ pub(crate) fn places_of_key(root: &Value, wanted: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut open = vec![(String::new(), root, 0_u8)];
     while let Some((prefix, schema, depth)) = open.pop() {
-        let properties = object_form(root, schema).and_then(|s| s.get("properties")).and_then(Value::as_object);
+        let properties =
+            object_form(root, schema).and_then(|s| s.get("properties")).and_then(Value::as_object);
         for (key, child) in properties.into_iter().flatten() {
             let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
             if key == wanted {

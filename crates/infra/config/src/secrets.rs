@@ -218,6 +218,19 @@ impl Secrets {
         })
     }
 
+    /// Whether both hold the same names with the same values.
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
+        let sorted = |secrets: &Self| {
+            secrets
+                .values_in_use()
+                .map(|(name, value)| (name.to_owned(), value.clone()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let (ours, theirs) = (sorted(self), sorted(other));
+        ours.len() == theirs.len()
+            && ours.iter().zip(&theirs).all(|((a, x), (b, y))| a == b && x.expose() == y.expose())
+    }
+
     fn leasable(&self) -> impl Iterator<Item = (&str, &Secret<String>)> {
         self.values_in_use().filter(|(name, _)| !is_platform(name))
     }

@@ -1,6 +1,6 @@
 use super::*;
 
-fn parse(text: &str) -> Result<Document, Diagnostic> {
+fn parse(text: &str) -> Result<Document, Box<Diagnostic>> {
     Document::parse(Path::new("f.yaml"), text, text, &Columns::default())
 }
 

@@ -2,14 +2,10 @@ use super::*;
 use std::collections::BTreeMap;
 
 fn run(text: &str) -> Result<(String, Columns), Vec<Diagnostic>> {
-    let env: BTreeMap<String, String> = [
-        ("A", "one"),
-        ("EMPTY", ""),
-        ("ML", "a\nb"),
-        ("SYSTEMPROMPT_SECRET_X", "hidden"),
-    ]
-    .map(|(k, v)| (k.to_owned(), v.to_owned()))
-    .into();
+    let env: BTreeMap<String, String> =
+        [("A", "one"), ("EMPTY", ""), ("ML", "a\nb"), ("SYSTEMPROMPT_SECRET_X", "hidden")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
     interpolate(Path::new("p.yaml"), text, &env)
 }
 

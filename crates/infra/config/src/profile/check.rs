@@ -57,7 +57,8 @@ impl Check<'_> {
         for (key, url) in
             [("api_external_url", &server.api_external_url), ("api_internal_url", &server.api_internal_url)]
         {
-            let has_path = url.as_deref().and_then(HttpUrl::parse).is_some_and(|u| !matches!(u.path.as_str(), "" | "/"));
+            let has_path =
+                url.as_deref().and_then(HttpUrl::parse).is_some_and(|u| !matches!(u.path.as_str(), "" | "/"));
             if has_path {
                 let finding = Diagnostic::error("invalid_value", "the address must not have a path")
                     .with_remedy("routes stand at the root of the host: https://example.com");
@@ -68,8 +69,11 @@ impl Check<'_> {
             let exact = HttpUrl::parse(origin)
                 .filter(|url| url.path == "/" && !origin.ends_with('/') && (url.secure || url.is_loopback()));
             if exact.is_none() {
-                let finding = Diagnostic::error("invalid_value", format!("`{origin}` is not an exact origin"))
-                    .with_remedy("write https://host[:port], or http on loopback; `*` and `null` are not allowed");
+                let finding =
+                    Diagnostic::error("invalid_value", format!("`{origin}` is not an exact origin"))
+                        .with_remedy(
+                            "write https://host[:port], or http on loopback; `*` and `null` are not allowed",
+                        );
                 self.add(&steps!["server", "cors_allowed_origins", index], finding);
             }
         }
@@ -83,9 +87,12 @@ impl Check<'_> {
         for (name, value) in &server.security_headers {
             let path = steps!["server", "security_headers", name.as_str()];
             if !SECURITY_HEADERS.contains(&name.as_str()) {
-                let finding = Diagnostic::error("unknown_key", format!("`{name}` is not a header that can be replaced"))
-                    .suggesting(name, SECURITY_HEADERS)
-                    .with_allowed(SECURITY_HEADERS);
+                let finding = Diagnostic::error(
+                    "unknown_key",
+                    format!("`{name}` is not a header that can be replaced"),
+                )
+                .suggesting(name, SECURITY_HEADERS)
+                .with_allowed(SECURITY_HEADERS);
                 self.findings.push(self.document.locate_key(finding, &path));
             } else if http::HeaderValue::from_str(value).is_err() {
                 self.add(&path, Diagnostic::error("invalid_value", "not a valid header value"));
@@ -104,24 +111,30 @@ impl Check<'_> {
         }
         for (index, uri) in security.allowed_resource_audiences.iter().enumerate() {
             let absolute = uri.split_once(':').is_some_and(|(scheme, rest)| {
-                scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && !rest.is_empty() && !uri.contains(['#', ' '])
+                scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+                    && !rest.is_empty()
+                    && !uri.contains(['#', ' '])
             });
             if !absolute {
-                let finding =
-                    Diagnostic::error("invalid_value", format!("`{uri}` is not an absolute URI without fragment"));
+                let finding = Diagnostic::error(
+                    "invalid_value",
+                    format!("`{uri}` is not an absolute URI without fragment"),
+                );
                 self.add(&steps!["security", "allowed_resource_audiences", index], finding);
             }
         }
         for (index, issuer) in security.trusted_issuers.iter().enumerate() {
             let safe = HttpUrl::parse(&issuer.jwks_uri).is_some_and(|u| u.secure || u.is_loopback());
             if !safe {
-                let finding = Diagnostic::error("invalid_value", "keys are fetched over https, or http on loopback");
+                let finding =
+                    Diagnostic::error("invalid_value", "keys are fetched over https, or http on loopback");
                 self.add(&steps!["security", "trusted_issuers", index, "jwks_uri"], finding);
             }
         }
         for (index, path) in security.scanner.allow_paths.iter().enumerate() {
             if !path.starts_with('/') {
-                let finding = Diagnostic::error("invalid_value", format!("the path prefix `{path}` must begin with /"));
+                let finding =
+                    Diagnostic::error("invalid_value", format!("the path prefix `{path}` must begin with /"));
                 self.add(&steps!["security", "scanner", "allow_paths", index], finding);
             }
         }
@@ -129,16 +142,21 @@ impl Check<'_> {
 
     fn governance(&mut self, profile: &Profile) {
         let Some(hook) = &profile.governance.authz.hook else {
-            let finding =
-                Diagnostic::warning("authz_default_deny", "without governance.authz.hook every call is denied")
-                    .with_remedy("write `hook: { mode: rules }`");
+            let finding = Diagnostic::warning(
+                "authz_default_deny",
+                "without governance.authz.hook every call is denied",
+            )
+            .with_remedy("write `hook: { mode: rules }`");
             self.add(&steps!["governance", "authz"], finding);
             return;
         };
         let path = steps!["governance", "authz", "hook", "acknowledgement"];
         match (hook.mode, hook.acknowledgement.as_deref()) {
             (AuthzHookMode::Unrestricted, Some(UNRESTRICTED_ACKNOWLEDGEMENT)) => {
-                let finding = Diagnostic::warning("authz_unrestricted", "authorization is switched off: every call is allowed");
+                let finding = Diagnostic::warning(
+                    "authz_unrestricted",
+                    "authorization is switched off: every call is allowed",
+                );
                 self.add(&steps!["governance", "authz", "hook", "mode"], finding);
             }
             (AuthzHookMode::Unrestricted, _) => {
@@ -157,7 +175,8 @@ impl Check<'_> {
             (_, None) => {}
         }
         if !profile.governance.pipeline.enabled {
-            let finding = Diagnostic::warning("governance_disabled", "the governance pipeline is switched off");
+            let finding =
+                Diagnostic::warning("governance_disabled", "the governance pipeline is switched off");
             self.add(&steps!["governance", "pipeline", "enabled"], finding);
         }
     }
@@ -196,8 +215,10 @@ impl Check<'_> {
 
     fn duplicate(&mut self, what: &str, name: &str, list: &str, first: usize, second: usize) {
         let before = self.document.spot(&steps!["gateway", list, first, "name"]);
-        let finding =
-            Diagnostic::error("duplicate_name", format!("a {what} named `{name}` stands already at {before}"));
+        let finding = Diagnostic::error(
+            "duplicate_name",
+            format!("a {what} named `{name}` stands already at {before}"),
+        );
         self.add(&steps!["gateway", list, second, "name"], finding);
     }
 
@@ -210,8 +231,9 @@ impl Check<'_> {
                 ("auth", provider.auth.is_some_and(|a| a != ProviderAuth::None)),
             ];
             for (key, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
-                let finding = Diagnostic::error("not_for_type", format!("a provider of type demo has no `{key}`"))
-                    .with_remedy("it runs in this process, without network and key");
+                let finding =
+                    Diagnostic::error("not_for_type", format!("a provider of type demo has no `{key}`"))
+                        .with_remedy("it runs in this process, without network and key");
                 self.add(&base(key), finding);
             }
         }
@@ -225,7 +247,10 @@ impl Check<'_> {
             self.add(&base("base_url"), finding);
         }
         if provider.auth == Some(ProviderAuth::None) && provider.api_key_secret.is_some() {
-            let finding = Diagnostic::error("contradiction", "with `auth: none` no key is sent, yet `api_key_secret` names one");
+            let finding = Diagnostic::error(
+                "contradiction",
+                "with `auth: none` no key is sent, yet `api_key_secret` names one",
+            );
             self.add(&base("api_key_secret"), finding);
         }
         if provider.auth() != ProviderAuth::None && provider.api_key_secret().is_none() {
@@ -235,8 +260,9 @@ impl Check<'_> {
         for (name, value) in &provider.headers {
             let path = steps!["gateway", "providers", index, "headers", name.as_str()];
             if OWN_HEADERS.contains(&name.as_str()) {
-                let finding = Diagnostic::error("reserved_header", format!("`{name}` is set by the gateway itself"))
-                    .with_remedy("a key belongs into `api_key_secret`");
+                let finding =
+                    Diagnostic::error("reserved_header", format!("`{name}` is set by the gateway itself"))
+                        .with_remedy("a key belongs into `api_key_secret`");
                 self.findings.push(self.document.locate_key(finding, &path));
             } else if http::HeaderValue::from_str(value).is_err() {
                 self.add(&path, Diagnostic::error("invalid_value", "not a valid header value"));
@@ -249,10 +275,12 @@ impl Check<'_> {
         for (at, target) in route.targets.iter().enumerate() {
             if gateway.provider(&target.provider).is_none() {
                 let known = || gateway.providers.iter().map(|p| p.name.as_str());
-                let finding =
-                    Diagnostic::error("unknown_provider", format!("there is no provider `{}`", target.provider))
-                        .suggesting(&target.provider, known())
-                        .with_allowed(known());
+                let finding = Diagnostic::error(
+                    "unknown_provider",
+                    format!("there is no provider `{}`", target.provider),
+                )
+                .suggesting(&target.provider, known())
+                .with_allowed(known());
                 self.add(&steps!["gateway", "routes", index, "targets", at, "provider"], finding);
             }
         }

@@ -202,10 +202,9 @@ impl ProviderConfig {
     /// Name of the secret: `api_key_secret`, else `anthropic` for that type when it needs a key.
     pub fn api_key_secret(&self) -> Option<&str> {
         match (&self.api_key_secret, self.kind, self.auth()) {
-            (_, _, ProviderAuth::None) => None,
+            (_, _, ProviderAuth::None) | (None, ProviderKind::Demo, _) => None,
             (Some(name), _, _) => Some(name),
             (None, ProviderKind::Anthropic, _) => Some("anthropic"),
-            (None, ProviderKind::Demo, _) => None,
         }
     }
 }

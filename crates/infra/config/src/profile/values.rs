@@ -49,11 +49,7 @@ impl FromStr for ByteSize {
             _ => return Err(InvalidByteSize),
         };
         let number: u64 = number.parse().map_err(|_| InvalidByteSize)?;
-        number
-            .checked_mul(1 << shift)
-            .filter(|bytes| *bytes <= MAX_BYTES)
-            .map(Self)
-            .ok_or(InvalidByteSize)
+        number.checked_mul(1 << shift).filter(|bytes| *bytes <= MAX_BYTES).map(Self).ok_or(InvalidByteSize)
     }
 }
 
@@ -150,9 +146,8 @@ impl Serialize for Cidr {
 impl<'de> Deserialize<'de> for Cidr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|_| {
-            D::Error::invalid_value(Unexpected::Str(&text), &"an address range like 10.0.0.0/8")
-        })
+        text.parse()
+            .map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &"an address range like 10.0.0.0/8"))
     }
 }
 
@@ -167,5 +162,32 @@ impl JsonSchema for Cidr {
             "type": "string",
             "format": "cidr"
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_numbers_or_powers_of_two() {
+        for (text, want) in [
+            ("0", Some(0)),
+            ("2097152", Some(2 << 20)),
+            ("2MiB", Some(2 << 20)),
+            ("512 KiB", Some(512 << 10)),
+            ("1GiB", Some(1 << 30)),
+            ("7B", Some(7)),
+            ("2MB", None),
+            ("MiB", None),
+            ("-1", None),
+            ("1.5MiB", None),
+            ("1  MiB", None),
+            ("99999999999GiB", None),
+        ] {
+            assert_eq!(text.parse().ok(), want.map(ByteSize), "{text}");
+        }
+        assert_eq!(ByteSize::mib(2).to_string(), "2 MiB");
+        assert_eq!(ByteSize(1025).to_string(), "1025 B");
     }
 }

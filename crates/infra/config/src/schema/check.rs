@@ -26,10 +26,10 @@ pub(crate) struct Checker<T> {
 impl<T: JsonSchema + DeserializeOwned> Checker<T> {
     pub(crate) fn new(title: &str) -> Self {
         let schema = schema_of::<T>(title);
-        let options = FORMATS.iter().fold(
-            jsonschema::options().should_validate_formats(true),
-            |options, (name, test, _)| options.with_format(*name, *test),
-        );
+        let options =
+            FORMATS.iter().fold(jsonschema::options().should_validate_formats(true), |options, format| {
+                options.with_format(format.name, format.test)
+            });
         let validator = options.build(&schema).ok();
         Self { schema, validator, refused: &[], kind: PhantomData }
     }
@@ -63,8 +63,7 @@ impl<T: JsonSchema + DeserializeOwned> Checker<T> {
         match error.kind() {
             Kind::AdditionalProperties { unexpected } => {
                 for key in unexpected {
-                    let at: Vec<Step> =
-                        path.iter().cloned().chain([Step::Key(key.clone())]).collect();
+                    let at: Vec<Step> = path.iter().cloned().chain([Step::Key(key.clone())]).collect();
                     findings.push(document.locate_key(self.unknown_key(key, error), &at));
                 }
             }
@@ -76,23 +75,27 @@ impl<T: JsonSchema + DeserializeOwned> Checker<T> {
             Kind::PropertyNames { error: inner } => {
                 let key = inner.instance().as_str().unwrap_or_default().to_owned();
                 let at: Vec<Step> = path.iter().cloned().chain([Step::Key(key.clone())]).collect();
-                let finding = Diagnostic::error("invalid_key", format!("`{}` is not a valid name here", clip(&key)));
-                findings.push(document.locate_key(match inner.kind() {
-                    Kind::Pattern { pattern } => finding.with_remedy(format!("names match {pattern}")),
-                    _ => finding,
-                }, &at));
+                let finding =
+                    Diagnostic::error("invalid_key", format!("`{}` is not a valid name here", clip(&key)));
+                findings.push(document.locate_key(
+                    match inner.kind() {
+                        Kind::Pattern { pattern } => finding.with_remedy(format!("names match {pattern}")),
+                        _ => finding,
+                    },
+                    &at,
+                ));
             }
-            Kind::AnyOf { context } | Kind::OneOfNotValid { context } => {
-                match choose(context, error) {
-                    Choice::Inside(branch) => {
-                        for inner in branch {
-                            self.render(document, inner, findings);
-                        }
+            Kind::AnyOf { context } | Kind::OneOfNotValid { context } => match choose(context, error) {
+                Choice::Inside(branch) => {
+                    for inner in branch {
+                        self.render(document, inner, findings);
                     }
-                    Choice::Words(words) => findings.push(document.locate(word(error.instance(), words), &path)),
-                    Choice::Types(types) => findings.push(document.locate(mistyped(error.instance(), &types), &path)),
                 }
-            }
+                Choice::Words(words) => findings.push(document.locate(word(error.instance(), words), &path)),
+                Choice::Types(types) => {
+                    findings.push(document.locate(mistyped(error.instance(), &types), &path));
+                }
+            },
             kind => findings.push(document.locate(simple(kind, error.instance()), &path)),
         }
     }
@@ -172,19 +175,15 @@ fn choose<'e>(context: &'e [Vec<ValidationError<'static>>], outer: &ValidationEr
 }
 
 fn strings(options: &Value) -> Vec<String> {
-    options
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect()
+    options.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn names(kind: &TypeKind) -> Vec<String> {
     match kind {
         TypeKind::Single(one) => vec![one.to_string()],
-        TypeKind::Multiple(several) => several.iter().map(|t| t.to_string()).filter(|t| t != "null").collect(),
+        TypeKind::Multiple(several) => {
+            several.iter().map(|t| t.to_string()).filter(|t| t != "null").collect()
+        }
     }
 }
 
@@ -216,7 +215,9 @@ fn simple(kind: &Kind, found: &Value) -> Diagnostic {
     match kind {
         Kind::Type { kind } => mistyped(found, &names(kind)),
         Kind::Enum { options } => word(found, strings(options)),
-        Kind::Constant { expected_value } => word(found, expected_value.as_str().map(str::to_owned).into_iter().collect()),
+        Kind::Constant { expected_value } => {
+            word(found, expected_value.as_str().map(str::to_owned).into_iter().collect())
+        }
         Kind::Minimum { limit } => invalid(format!("{shown} is too small: at least {limit}")),
         Kind::Maximum { limit } => invalid(format!("{shown} is too large: at most {limit}")),
         Kind::ExclusiveMinimum { limit } => invalid(format!("{shown} is too small: more than {limit}")),
@@ -228,7 +229,7 @@ fn simple(kind: &Kind, found: &Value) -> Diagnostic {
         Kind::Pattern { pattern } => invalid(format!("`{shown}` does not have the right form"))
             .with_remedy(format!("it must match {pattern}")),
         Kind::Format { format } => {
-            let wanted = FORMATS.iter().find(|(name, ..)| name == format).map_or(format.as_str(), |f| f.2);
+            let wanted = FORMATS.iter().find(|f| f.name == format).map_or(format.as_str(), |f| f.wanted);
             invalid(format!("`{shown}` is not {wanted}"))
         }
         other => invalid(format!("the value breaks the rule `{}`", other.keyword())),

@@ -120,7 +120,9 @@ impl SecretsError {
                 Some(if *field == "database_url" {
                     "write sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE".to_owned()
                 } else {
-                    format!("remove `{field}` from the secrets file and run `systemprompt up`, which makes a new one")
+                    format!(
+                        "remove `{field}` from the secrets file and run `systemprompt up`, which makes a new one"
+                    )
                 })
             }
             Self::Placeholder { key } | Self::Empty { key } => {
@@ -130,9 +132,7 @@ impl SecretsError {
                 Some("allowed are env:, file: and exec:; literal: keeps the value as it is".into())
             }
             Self::NotFound { .. } => Some("systemprompt up makes one".into()),
-            Self::FileMode { path, allowed, .. } => {
-                Some(format!("chmod {allowed:04o} {}", path.display()))
-            }
+            Self::FileMode { path, allowed, .. } => Some(format!("chmod {allowed:04o} {}", path.display())),
             Self::FileOwner { path, wanted, .. } => Some(format!("chown {wanted} {}", path.display())),
             Self::FolderWritable { path } => Some(format!("chmod o-w {}", path.display())),
             Self::PlatformSecret { .. } => Some("platform secrets are made by `systemprompt up`".into()),

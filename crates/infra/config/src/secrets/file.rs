@@ -22,20 +22,17 @@ pub(crate) fn read_checked(path: &Path, mode: SecretsFileMode) -> Result<Secret<
     if bytes.len() > MAX_FILE_BYTES {
         return Err(SecretsError::TooLarge);
     }
-    String::from_utf8(bytes)
-        .map(Secret::new)
-        .map_err(|_| io(path, "read", &ErrorKind::InvalidData.into()))
+    String::from_utf8(bytes).map(Secret::new).map_err(|_| io(path, "read", &ErrorKind::InvalidData.into()))
 }
 
 fn open_checked(path: &Path, mode: SecretsFileMode) -> Result<File, SecretsError> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
-        .open(path)
-        .map_err(|error| match error.kind() {
-            ErrorKind::NotFound => SecretsError::NotFound { path: path.to_owned() },
-            _ => io(path, "opened", &error),
-        })?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(path).map_err(
+            |error| match error.kind() {
+                ErrorKind::NotFound => SecretsError::NotFound { path: path.to_owned() },
+                _ => io(path, "opened", &error),
+            },
+        )?;
     let meta = file.metadata().map_err(|e| io(path, "examined", &e))?;
     if !meta.is_file() {
         return Err(SecretsError::NotRegular { path: path.to_owned() });

@@ -7,7 +7,10 @@ use serde::{Deserialize, Deserializer};
 use std::fmt;
 use systemprompt_models::Secret;
 
-pub(super) fn pairs(text: &str) -> Result<Vec<(String, Option<Secret<String>>)>, SecretsError> {
+/// A name, and its value unless that is null.
+pub(super) type Pair = (String, Option<Secret<String>>);
+
+pub(super) fn pairs(text: &str) -> Result<Vec<Pair>, SecretsError> {
     let pairs: Pairs = serde_json::from_str(text)
         .map_err(|error| SecretsError::Syntax { line: error.line(), column: error.column() })?;
     pairs

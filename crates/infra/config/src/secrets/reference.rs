@@ -16,8 +16,23 @@ const COMMAND_OUTPUT: u64 = 64 << 10;
 
 /// Schemes of other tools that people bring along.
 const FOREIGN_SCHEMES: [&str; 17] = [
-    "aws", "azure", "bw", "cmd", "command", "doppler", "environment", "gcp", "keychain", "keyring", "op", "pass",
-    "ref", "secret", "sops", "ssm", "vault",
+    "aws",
+    "azure",
+    "bw",
+    "cmd",
+    "command",
+    "doppler",
+    "environment",
+    "gcp",
+    "keychain",
+    "keyring",
+    "op",
+    "pass",
+    "ref",
+    "secret",
+    "sops",
+    "ssm",
+    "vault",
 ];
 
 /// Whether a value would be looked up rather than taken as it is.
@@ -38,7 +53,7 @@ pub struct Resolver<'a> {
 impl Resolver<'_> {
     /// Replaces every reference by its value. What does not resolve is taken out and noted; for a platform secret it is an error.
     pub fn resolve(&self, secrets: &mut Secrets) -> Result<(), SecretsError> {
-        let looked_up: Vec<(String, Result<Option<Secret<String>>, SecretsError>)> = secrets
+        let looked_up: Vec<_> = secrets
             .values_in_use()
             .map(|(name, value)| (name.to_owned(), self.value(name, value.expose())))
             .collect();
@@ -68,7 +83,9 @@ impl Resolver<'_> {
             Some(("file", path)) => self.file(path).map_err(failed)?,
             Some(("exec", _)) if !self.run_commands => return Err(failed(ReferenceProblem::CommandNotRun)),
             Some(("exec", line)) => self.command(line).map_err(failed)?,
-            Some((scheme, rest)) if FOREIGN_SCHEMES.contains(&scheme) && !rest.contains(char::is_whitespace) => {
+            Some((scheme, rest))
+                if FOREIGN_SCHEMES.contains(&scheme) && !rest.contains(char::is_whitespace) =>
+            {
                 return Err(SecretsError::UnknownScheme { key: key.to_owned() });
             }
             _ => return Ok(None),
@@ -136,7 +153,9 @@ impl Resolver<'_> {
                 Ok(None) => std::thread::sleep(Duration::from_millis(5)),
             }
         }
-        let bytes = bytes.map_err(|_| ReferenceProblem::CommandTimeout)?.map_err(|_| ReferenceProblem::CommandFailed)?;
+        let bytes = bytes
+            .map_err(|_| ReferenceProblem::CommandTimeout)?
+            .map_err(|_| ReferenceProblem::CommandFailed)?;
         if bytes.len() as u64 > COMMAND_OUTPUT {
             return Err(ReferenceProblem::CommandFailed);
         }

@@ -1,7 +1,10 @@
 //! `<services>/access-control/*.yaml`: departments, entities and rules (SEC-68). User rules never come from YAML.
 
+use crate::diagnostic::Diagnostic;
+use crate::document::{Document, steps};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// One file, or all files of the folder together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -87,9 +90,7 @@ impl Subject {
 }
 
 /// Kinds of things that rules speak of.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EntityType {
     GatewayRoute,
@@ -123,4 +124,158 @@ pub enum AccessEffect {
     #[default]
     Allow,
     Deny,
+}
+
+/// Merges the files of the folder; what contradicts itself is a finding with both places.
+pub(super) fn check(
+    files: Vec<(Document, AccessControlConfig)>,
+    findings: &mut Vec<Diagnostic>,
+) -> AccessControlConfig {
+    let mut all =
+        Merge { findings, departments: HashMap::new(), entities: HashMap::new(), effects: HashMap::new() };
+    for (document, file) in &files {
+        all.declarations(document, file);
+    }
+    for (document, file) in &files {
+        all.rules(document, file);
+    }
+    files.into_iter().fold(AccessControlConfig::default(), |mut merged, (_, file)| {
+        merged.departments.extend(file.departments);
+        merged.entities.extend(file.entities);
+        merged.rules.extend(file.rules);
+        merged
+    })
+}
+
+/// What was declared so far, each with its place.
+struct Merge<'a, 'f> {
+    findings: &'f mut Vec<Diagnostic>,
+    departments: HashMap<&'a str, String>,
+    entities: HashMap<(EntityType, &'a str), String>,
+    effects: HashMap<SubjectOfEntity<'a>, (AccessEffect, String)>,
+}
+
+/// Entity kind, id or pattern, whether it is a pattern, subject kind, subject.
+type SubjectOfEntity<'a> = (EntityType, &'a str, bool, &'static str, &'a str);
+
+impl<'a> Merge<'a, '_> {
+    fn declarations(&mut self, document: &Document, file: &'a AccessControlConfig) {
+        for (index, department) in file.departments.iter().enumerate() {
+            let path = steps!["departments", index, "name"];
+            if let Some(first) = self.departments.get(department.name.as_str()) {
+                let finding = duplicate("department", &department.name, first);
+                self.findings.push(document.locate(finding, &path));
+            } else {
+                self.departments.insert(&department.name, document.spot(&path));
+            }
+        }
+        for (index, entity) in file.entities.iter().enumerate() {
+            let path = steps!["entities", index, "id"];
+            if let Some(finding) = bad_id(entity.kind, &entity.id) {
+                self.findings.push(document.locate(finding, &path));
+            }
+            let key = (entity.kind, entity.id.as_str());
+            if let Some(first) = self.entities.get(&key) {
+                let finding = duplicate(entity.kind.as_str(), &entity.id, first);
+                self.findings.push(document.locate(finding, &path));
+            } else {
+                self.entities.insert(key, document.spot(&path));
+            }
+        }
+    }
+
+    fn rules(&mut self, document: &Document, file: &'a AccessControlConfig) {
+        for (index, rule) in file.rules.iter().enumerate() {
+            let at = |finding: Diagnostic, key: &str| document.locate(finding, &steps!["rules", index, key]);
+            match (&rule.entity_id, &rule.entity_match) {
+                (Some(id), None) => {
+                    self.findings.extend(bad_id(rule.entity_type, id).map(|f| at(f, "entity_id")));
+                }
+                (None, Some(pattern)) if !pattern.contains('*') => {
+                    let finding = Diagnostic::error("invalid_value", format!("`{pattern}` has no `*`"))
+                        .with_remedy("one entity is named by `entity_id`");
+                    self.findings.push(at(finding, "entity_match"));
+                }
+                (None, Some(_)) => {}
+                (both, _) => {
+                    let what = if both.is_some() { "not both" } else { "one of them is missing" };
+                    let finding = Diagnostic::error(
+                        "entity_required",
+                        format!("a rule has either `entity_id` or `entity_match`; {what}"),
+                    );
+                    self.findings.push(document.locate(finding, &steps!["rules", index]));
+                    continue;
+                }
+            }
+            if rule.roles.is_empty() && rule.departments.is_empty() {
+                let finding = Diagnostic::error("subject_required", "a rule needs `roles` or `departments`");
+                self.findings.push(document.locate(finding, &steps!["rules", index]));
+            }
+            for (at, department) in rule.departments.iter().enumerate() {
+                if !self.departments.contains_key(department.as_str()) {
+                    let finding = Diagnostic::error(
+                        "undeclared_department",
+                        format!(
+                            "the department `{}` is not declared under `departments`",
+                            department.as_str()
+                        ),
+                    )
+                    .suggesting(department.as_str(), self.departments.keys().copied())
+                    .with_allowed(sorted(self.departments.keys().copied()));
+                    self.findings.push(document.locate(finding, &steps!["rules", index, "departments", at]));
+                }
+            }
+            self.subjects(document, index, rule);
+        }
+    }
+
+    fn subjects(&mut self, document: &Document, index: usize, rule: &'a RuleEntry) {
+        let (entity, is_pattern) = rule.entity();
+        let lists = [("role", "roles", &rule.roles), ("department", "departments", &rule.departments)];
+        for (kind, list, subjects) in lists {
+            for (at, subject) in subjects.iter().enumerate() {
+                let path = steps!["rules", index, list, at];
+                let key = (rule.entity_type, entity, is_pattern, kind, subject.as_str());
+                match self.effects.get(&key) {
+                    Some((effect, first)) if *effect != rule.access => {
+                        let finding = Diagnostic::error(
+                            "allowed_and_denied",
+                            format!(
+                                "the {kind} `{}` is both allowed and denied for {} `{entity}`: see also {first}",
+                                subject.as_str(),
+                                rule.entity_type.as_str(),
+                            ),
+                        );
+                        self.findings.push(document.locate(finding, &path));
+                    }
+                    Some(_) => {}
+                    None => {
+                        self.effects.insert(key, (rule.access, document.spot(&path)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn sorted<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut names: Vec<_> = names.collect();
+    names.sort_unstable();
+    names
+}
+
+fn duplicate(what: &str, name: &str, first: &str) -> Diagnostic {
+    Diagnostic::error("duplicate_name", format!("the {what} `{name}` is declared already at {first}"))
+}
+
+fn bad_id(kind: EntityType, id: &str) -> Option<Diagnostic> {
+    if id.contains('*') {
+        let finding = Diagnostic::error("invalid_value", "an id has no `*`");
+        return Some(finding.with_remedy("patterns stand in a rule's `entity_match`"));
+    }
+    let two_parts = id.split_once('/').is_some_and(|(server, tool)| !server.is_empty() && !tool.is_empty());
+    (kind == EntityType::McpTool && !two_parts).then(|| {
+        Diagnostic::error("invalid_value", format!("`{id}` does not name a tool"))
+            .with_remedy("a tool is written `server/tool`")
+    })
 }

@@ -1,5 +1,10 @@
 //! `<services>/mcp/*.yaml`: MCP servers (MCP-1 to MCP-3) and the secrets each of them is given (SCR-31, SCR-32).
 
+mod check;
+
+pub(super) use check::check;
+pub(crate) use check::check_secrets;
+
 use crate::profile::values::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
