@@ -46,9 +46,12 @@ pub(super) fn main_job() -> Result<Tally> {
         .env("SYSTEMPROMPT_SECRET_ANTHROPIC", UPSTREAM_KEY)
         .start()?;
     let mut given = self::given(&server)?;
-    given["upstream"] = upstream.url().into();
-    given["upstream_key"] = UPSTREAM_KEY.into();
-    given["answer"] = ANSWER.into();
+    if let Some(given) = given.as_object_mut() {
+        let more =
+            [("upstream", upstream.url().as_str()), ("upstream_key", UPSTREAM_KEY), ("answer", ANSWER)]
+                .map(|(name, value)| (name.to_owned(), value.into()));
+        given.extend(more);
+    }
     tally.script(&sdk, "upstream.py", &given)?;
     Ok(tally)
 }
