@@ -10,17 +10,9 @@ mod schema;
 mod tests;
 
 use crate::parse::{self, Index};
+use crate::protocol::Operation;
 use bytes::Bytes;
 use std::time::Duration;
-
-/// What is asked of the engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operation {
-    /// `POST /v1/messages`.
-    Messages,
-    /// `POST /v1/messages/count_tokens`.
-    CountTokens,
-}
 
 /// SHA-256 of a body: the seed of everything in its answer that looks random.
 pub type Seed = [u8; 32];
@@ -60,7 +52,7 @@ impl Answer {
 /// Answers `body`.
 ///
 /// ```
-/// use systemprompt_gateway::demo::{Operation, answer};
+/// use systemprompt_gateway::{demo::answer, protocol::Operation};
 /// let body = br#"{"model":"claude-demo","max_tokens":64,"messages":[{"role":"user","content":"hello"}]}"#;
 /// let first = answer(Operation::Messages, body, [7; 32]);
 /// assert_eq!(first.status, 200);
