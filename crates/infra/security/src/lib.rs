@@ -1,4 +1,15 @@
 //! Security: who is calling (extraction, tokens, keys, sessions), what they may do (rules, the decision plane), what is in the
 //! payload (governance), and what may leave (redaction). It decides; routing and rendering live elsewhere.
 
+pub mod auth;
 pub mod authz;
+pub mod error;
+pub mod extraction;
+pub mod governance;
+pub mod jwt;
+pub mod keys;
+pub mod manifest_signing;
+pub mod plane;
+mod repository;
+pub mod services;
+pub mod session;

@@ -9,15 +9,16 @@ use crate::authz::{
     AuthzAuditSink, AuthzDecision, AuthzDecisionHook, AuthzRequest, DbAuditSink, EntityRef, Matched,
     insert_governance_decision,
 };
+use crate::governance::chain::DISABLED_POLICY;
 use crate::governance::{CallFacts, Chain, Pipeline};
 pub use crate::governance::{Origin, Segment};
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Unit};
 use systemprompt_models::ids::{CallId, DecisionId};
-use systemprompt_models::{Clock, Code, Principal, Refusal, RequestContext};
+use systemprompt_models::{Clock, Principal, Refusal, RequestContext};
 
 /// A call that is to be decided.
 #[derive(Debug)]
@@ -107,11 +108,16 @@ impl DecisionPlane {
                 call_id: &call.call_id,
                 origin: call.origin,
                 principal,
+                permissions: &principal.permissions,
                 tool: call.tool,
                 server: call.server,
                 plugin: call.plugin,
                 agent: call.agent,
                 agent_scope: call.agent_scope,
+                context_id: call.context.context_id.as_ref(),
+                task_id: call.context.task_id.as_ref(),
+                trace_id: &call.context.trace_id,
+                act_chain: &principal.act_chain,
                 segments: call.content,
             })
         });
@@ -223,7 +229,7 @@ impl Judgement {
     /// Whether the call may be made.
     pub fn is_allow(&self) -> bool {
         self.entities.iter().all(|(_, decision)| decision.is_allow())
-            && self.chain.as_ref().is_none_or(Chain::is_allow)
+            && self.chain.as_ref().is_none_or(Chain::is_allowed)
     }
 
     /// The policy that decided, and why.
@@ -231,11 +237,13 @@ impl Judgement {
         if let Some((_, decision)) = self.entities.iter().find(|(_, d)| !d.is_allow()) {
             return (decision.policy().to_owned(), decision.matched.reason().to_owned());
         }
-        if let Some((policy, reason)) = self.chain.as_ref().and_then(Chain::denial) {
-            return (policy.to_owned(), reason.to_owned());
-        }
-        if self.chain.as_ref().is_some_and(Chain::is_disabled) {
-            return ("governance_disabled".to_owned(), "the governance pipeline is switched off".to_owned());
+        if let Some(chain) = &self.chain {
+            if let Some(denial) = chain.denial() {
+                return (denial.policy.to_string(), denial.reason.to_string());
+            }
+            if self.entities.is_empty() || chain.policy() == DISABLED_POLICY {
+                return (chain.policy().to_owned(), "every policy let it pass".to_owned());
+            }
         }
         match self.entities.last() {
             Some((_, decision)) => (decision.policy().to_owned(), decision.matched.reason().to_owned()),
@@ -245,19 +253,14 @@ impl Judgement {
 
     /// Why the call is refused, if it is. The caller adds the decision's id once it has recorded it.
     pub fn refusal(&self) -> Option<Refusal> {
-        if self.is_allow() {
-            return None;
+        if let Some((_, decision)) = self.entities.iter().find(|(_, d)| !d.is_allow()) {
+            let refusal = Refusal::denied(decision.policy(), decision.matched.reason());
+            return Some(match &decision.rule {
+                Some(rule) => refusal.with_rule(rule.id.as_str()),
+                None => refusal,
+            });
         }
-        let (policy, reason) = self.deciding();
-        let mut refusal = Refusal::denied(policy, reason);
-        if let Some(rule) = self.entities.last().and_then(|(_, decision)| decision.rule.as_ref()) {
-            refusal = refusal.with_rule(rule.id.as_str());
-        }
-        if let Some(seconds) = self.chain.as_ref().and_then(Chain::retry_after) {
-            refusal.code = Code::RateLimited;
-            refusal = refusal.with_retry_after(seconds);
-        }
-        Some(refusal)
+        self.chain.as_ref().and_then(Chain::refusal)
     }
 
     /// Adds the records and the row of this decision to `unit`; returns the row's id.
@@ -289,7 +292,7 @@ impl Judgement {
                 (None, Some((_, decision))) => decision.source.as_str(),
                 _ => "governance",
             },
-            evaluated_rules: self.chain.as_ref().map_or_else(|| "[]".to_owned(), Chain::links_json),
+            evaluated_rules: self.chain.as_ref().map_or_else(|| "[]".to_owned(), Chain::evaluated_rules),
             findings: self.chain.as_ref().map_or_else(|| "[]".to_owned(), Chain::findings_json),
             args_sha256: self.args_sha256.clone(),
             rule_epoch: self.entities.last().map_or(0, |(_, decision)| decision.epoch),
@@ -300,7 +303,7 @@ impl Judgement {
     }
 
     fn governance_draft(&self, chain: &Chain, policy: &str, reason: &str) -> Draft {
-        let outcome = if chain.is_allow() { "allow" } else { "deny" };
+        let outcome = if chain.is_allowed() { "allow" } else { "deny" };
         let mut draft = Draft::new(EntryKind::GovernanceDecision, &self.context, outcome)
             .with_policy(policy.to_owned())
             .with_reason(reason.to_owned())
@@ -309,14 +312,31 @@ impl Judgement {
             .with("tool", self.tool.clone())
             .with("plugin", self.plugin.clone())
             .with("rule_epoch", self.entities.last().map_or(0, |(_, decision)| decision.epoch))
-            .with("chain", chain.links_value());
+            .with("chain", links(chain));
         if let Some((entity, _)) = self.entities.last() {
             draft = draft.with_subject(entity.kind.as_str(), entity.id.clone());
         }
-        let findings = chain.findings_value();
-        if findings.as_array().is_some_and(|list| !list.is_empty()) {
-            draft = draft.with("findings", findings);
+        if !chain.findings.is_empty() {
+            draft = draft.with("findings", findings(chain));
         }
         draft
     }
+}
+
+/// The chain as the record keeps it; the row has the details.
+fn links(chain: &Chain) -> Vec<Value> {
+    let one = |link: &crate::governance::Link| {
+        json!({"policy_id": &*link.policy_id, "result": link.result, "elapsed_us": link.elapsed_us})
+    };
+    chain.links.iter().map(one).collect()
+}
+
+/// Which rules hit, and how often; where they hit stands in the row.
+fn findings(chain: &Chain) -> Value {
+    let mut counts = serde_json::Map::new();
+    for finding in &chain.findings {
+        let count = counts.entry(finding.rule_id.to_string()).or_insert(Value::from(0));
+        *count = Value::from(count.as_u64().unwrap_or_default() + 1);
+    }
+    Value::Object(counts)
 }
