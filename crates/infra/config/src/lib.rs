@@ -29,5 +29,8 @@ pub use load::{LoadOptions, Loaded, validate};
 pub use profile::Profile;
 pub use schema::profile_schema;
 pub use secrets::{JWT_SECRET_MIN_LENGTH, Secrets, SecretsError};
+pub use services::access_control::AccessControlConfig;
+pub use services::governance::{GovernanceConfig, PolicyConfig};
+pub use services::mcp::McpServerConfig;
 pub use services::Services;
 pub use watch::{Reload, Watch};

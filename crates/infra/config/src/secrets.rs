@@ -41,6 +41,8 @@ pub struct Secrets {
     custom: HashMap<String, Secret<String>>,
     /// Secrets that are declared but have no usable value, and why.
     unavailable: BTreeMap<String, SecretsError>,
+    /// References that values were looked up by: `env:NAME`, `file:PATH`, `exec`.
+    sources: BTreeMap<String, String>,
 }
 
 impl Secrets {
@@ -158,6 +160,11 @@ impl Secrets {
         self.unavailable.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, why)| why)
     }
 
+    /// The reference that a secret was looked up by (`env:NAME`, `file:PATH`, `exec`); none if the value itself was given.
+    pub fn source(&self, name: &str) -> Option<&str> {
+        self.sources.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, source)| source.as_str())
+    }
+
     /// Each custom value under its original and its upper-case name, once where they are equal, sorted by name.
     pub fn custom_env_vars(&self) -> Vec<(String, &Secret<String>)> {
         let mut variables = BTreeMap::new();
@@ -240,6 +247,15 @@ impl Secrets {
         self.typed.retain(|key, _| *key != name);
         self.custom.remove(name);
         self.unavailable.insert(name.to_owned(), why);
+    }
+
+    pub(crate) fn note_source(&mut self, name: &str, source: String) {
+        self.sources.insert(name.to_owned(), source);
+    }
+
+    /// The text that stands for a secret, platform secrets included.
+    fn raw(&self, name: &str) -> Option<&str> {
+        self.values_in_use().find(|(key, _)| *key == name).map(|(_, value)| value.expose().as_str())
     }
 
     pub(crate) fn replace(&mut self, name: &str, value: Secret<String>) {

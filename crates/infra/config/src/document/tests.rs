@@ -1,4 +1,5 @@
 use super::*;
+use crate::interpolate::Columns;
 
 fn parse(text: &str) -> Result<Document, Box<Diagnostic>> {
     Document::parse(Path::new("f.yaml"), text, text, &Columns::default())

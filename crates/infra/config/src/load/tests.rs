@@ -157,6 +157,7 @@ fn a_bad_profile_names_place_allowed_values_and_suggestion() {
         ("port: 80\n", "unknown_key", 1, 1, "it belongs to `server.port`"),
         ("agents: {}\n", "unknown_key", 1, 1, "allowed: audit, database"),
         ("server:\n  port: 70000\n", "invalid_value", 2, 9, "at most 65535"),
+        ("server:\n  port: 80.5\n", "invalid_type", 2, 9, "expected a whole number, found a number"),
         ("server:\n  port: \"80\"\n", "invalid_type", 2, 9, "expected a whole number, found text"),
         ("server:\n", "invalid_type", 1, 7, "expected a mapping, found nothing"),
         ("display_name: 7\n", "invalid_type", 1, 15, "put the value in quotes"),

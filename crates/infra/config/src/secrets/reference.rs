@@ -5,7 +5,10 @@ use super::file::read_checked;
 use super::{ReferenceProblem, Secrets, SecretsError, check_value, is_platform};
 use crate::env::Environment;
 use crate::profile::secrets::SecretsFileMode;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -58,6 +61,9 @@ impl Resolver<'_> {
             .map(|(name, value)| (name.to_owned(), self.value(name, value.expose())))
             .collect();
         for (name, result) in looked_up {
+            if let Some(source) = secrets.raw(&name).and_then(source_of) {
+                secrets.note_source(&name, source);
+            }
             match result {
                 Ok(None) => {}
                 Ok(Some(value)) => secrets.replace(&name, value),
@@ -116,7 +122,7 @@ impl Resolver<'_> {
         let words = split_words(line).ok_or(ReferenceProblem::CommandSyntax)?;
         let (program, arguments) = words.split_first().ok_or(ReferenceProblem::CommandSyntax)?;
         let mut command = Command::new(program);
-        command.args(arguments).env_clear().current_dir(self.folder);
+        command.args(arguments).env_clear().current_dir(self.folder).process_group(0);
         for name in ["PATH", "HOME", "LANG"] {
             if let Some(value) = self.env.get(name) {
                 command.env(name, value);
@@ -146,7 +152,10 @@ impl Resolver<'_> {
                 Ok(Some(status)) if status.success() => break,
                 Ok(Some(_)) | Err(_) => return Err(ReferenceProblem::CommandFailed),
                 Ok(None) if Instant::now() >= deadline => {
-                    let _already_gone = child.kill();
+                    // The whole group, for a command may have started others.
+                    if let Ok(pid) = i32::try_from(child.id()) {
+                        let _already_gone = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+                    }
                     let _reaped = child.wait();
                     return Err(ReferenceProblem::CommandTimeout);
                 }
@@ -161,6 +170,15 @@ impl Resolver<'_> {
         }
         let text = String::from_utf8(bytes).map_err(|_| ReferenceProblem::NotText)?;
         Ok(without_line_end(Secret::new(text)))
+    }
+}
+
+/// What may be shown of a reference. A command line may itself hold what is not to be shown.
+fn source_of(text: &str) -> Option<String> {
+    match text.split_once(':')? {
+        ("env" | "file", _) => Some(text.to_owned()),
+        ("exec", _) => Some("exec".to_owned()),
+        _ => None,
     }
 }
 

@@ -95,6 +95,29 @@ fn a_platform_secret_that_does_not_resolve_is_an_error() {
 }
 
 #[test]
+fn the_reference_is_shown_in_place_of_the_value() {
+    let folder = crate::testing::Folder::new().env("TOKEN", "hidden");
+    folder.secrets(
+        &crate::testing::GOOD_SECRETS
+            .replace("t0p-s3cret-value", "env:TOKEN")
+            .replace('}', r#", "by_command": "exec:echo --password=x y"}"#),
+    );
+    let secrets = folder.env("PATH", "/usr/bin:/bin").load().unwrap().secrets;
+    assert_eq!(secrets.source("CRM_TOKEN"), Some("env:TOKEN"));
+    assert_eq!(secrets.source("by_command"), Some("exec"));
+    assert_eq!(secrets.source("jwt_secret"), None);
+    assert_eq!(secrets.get("crm_token").unwrap().expose(), "hidden");
+}
+
+#[test]
+fn a_command_that_does_not_end_is_ended() {
+    let started = Instant::now();
+    let error = resolve("exec:sh -c 'sleep 60; echo x'", true).unwrap_err();
+    assert!(error.to_string().contains("within 10 s"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
 fn what_would_be_looked_up_is_recognised() {
     for (text, want) in
         [("env:A", true), ("file:x", true), ("exec:x", true), ("literal:x", false), ("x", false)]
