@@ -3,9 +3,10 @@
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use serde_json::{Value, json};
+use std::fs::{DirBuilder, File};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -79,11 +80,25 @@ impl Options {
     fn program(&self, folder: &Path) -> Command {
         let mut program = Command::new(&self.binary);
         program.arg("--data-dir").arg(folder).stdin(Stdio::null());
-        if let Some(url) = &self.database_url {
-            program.env("SYSTEMPROMPT__DATABASE__TYPE", "postgres").env("DATABASE_URL", url);
+        if self.database_url.is_some() {
+            program.env("SYSTEMPROMPT__DATABASE__TYPE", "postgres");
         }
         program.envs(self.environment.iter().map(|(name, value)| (name, value)));
         program
+    }
+
+    /// Makes the data folder and, for PostgreSQL, a secrets file that names it; the server adds what is missing there.
+    fn write_secrets(&self, folder: &Path) -> Result<()> {
+        let profile = folder.join("profiles/default");
+        DirBuilder::new().recursive(true).mode(0o700).create(&profile)?;
+        let file = profile.join("secrets.json");
+        if let Some(url) = &self.database_url
+            && !file.exists()
+        {
+            let mut file = File::options().write(true).create_new(true).mode(0o600).open(file)?;
+            file.write_all(json!({ "database_url": url }).to_string().as_bytes())?;
+        }
+        Ok(())
     }
 
     /// Starts the server and waits until it is ready.
@@ -97,7 +112,7 @@ impl Options {
         };
         let folder = self.data_dir.clone().or_else(|| Some(own.as_ref()?.path().join("data")));
         let folder = folder.unwrap_or_default();
-        std::fs::create_dir_all(&folder)?;
+        self.write_secrets(&folder)?;
         let log_path = folder.join("server.log");
         let log = File::options().create(true).append(true).open(&log_path)?;
         let started = Instant::now();
@@ -170,6 +185,23 @@ impl Server {
 
     pub fn data_dir(&self) -> &Path {
         &self.folder
+    }
+
+    /// Where it stores: the file that it made, or the PostgreSQL database that it was given.
+    pub fn database_url(&self) -> String {
+        let own = || format!("sqlite:{}", self.folder.join("systemprompt.db").display());
+        self.options.database_url.clone().unwrap_or_else(own)
+    }
+
+    /// The value of a secret, from the secrets file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or has no such secret.
+    pub fn secret(&self, name: &str) -> Result<String> {
+        let text = std::fs::read_to_string(self.folder.join("profiles/default/secrets.json"))?;
+        let secrets: Value = serde_json::from_str(&text)?;
+        let value = secrets.get(name).and_then(Value::as_str);
+        value.map(str::to_owned).with_context(|| format!("secrets.json has no {name}"))
     }
 
     /// What the server has written to standard error so far.

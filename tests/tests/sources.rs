@@ -260,25 +260,25 @@ fn ends_item(token: &TokenTree) -> bool {
 
 #[test]
 fn literals_are_found_in_every_spelling_with_their_lines() {
-    let text = r###"
+    let text = r##"
         fn a() {
             on!(db, pool => sqlx::query(sql!("SELECT \"a\" \
                 FROM t")).fetch(pool));
             // sql!("a comment")
             let _ = "sql!(\"a string\")";
             sql!(
-                r##"SELECT "b"#"##,
+                r#"SELECT "b" FROM t"#,
             );
         }
         #[cfg(test)]
         mod tests { fn b() { sql!("of a test"); } }
         fn c() { sql!(name) }
-    "###;
+    "##;
     let file = File::parse("a.rs".to_owned(), text.to_owned());
     let found = file.macro_literals("sql");
     let expected = [
         (3, Ok("SELECT \"a\" FROM t".to_owned())),
-        (7, Ok("SELECT \"b\"#".to_owned())),
+        (7, Ok("SELECT \"b\" FROM t".to_owned())),
         (13, Err("name".to_owned())),
     ];
     assert_eq!(found, expected);

@@ -62,26 +62,8 @@ fn given(server: &Server) -> Result<Value> {
         "url": server.url(),
         "admin_token": server.admin_token(),
         "user_token": server.user_token(),
-        "canary": demo_secret(server.data_dir())?,
+        "canary": server.secret("demo_crm_token")?,
     }))
-}
-
-/// The value of `demo_crm_token`, from the secrets file that `up --demo` made.
-fn demo_secret(folder: &Path) -> Result<String> {
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.ends_with("secrets.json") {
-                let secrets: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
-                let value = secrets.get("demo_crm_token").and_then(Value::as_str);
-                return value.map(str::to_owned).context("secrets.json has no demo_crm_token");
-            }
-        }
-    }
-    bail!("no secrets.json below the data folder")
 }
 
 /// npm's aimock as the model provider behind the gateway. It is killed when this value is dropped.

@@ -78,9 +78,7 @@ pub fn bench(options: &Options) -> Result<()> {
 
 fn engine_rows(engine: Engine, options: &Options, report: &mut Report) -> Result<Vec<Vec<String>>> {
     let product = Product::start(engine, &[], |folder| {
-        let governance = principals::services(folder)?.join("governance");
-        std::fs::create_dir_all(&governance)?;
-        Ok(std::fs::write(governance.join("config.yaml"), POLICIES)?)
+        Ok(std::fs::write(folder.join("services/governance/config.yaml"), POLICIES)?)
     })?;
     let tokens: Rc<[String]> = principals::tokens(&product, PRINCIPALS)?.into();
     let before = product.count("governance_decisions")?;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
 
+mod authz;
 mod govern;
 mod ledger;
 mod load;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         _ => Options::parse(rest).and_then(|options| match name.as_str() {
             "govern" => govern::bench(&options),
             "messages" => messages::bench(&options),
+            "authz" => authz::bench(&options),
             "ledger" => ledger::bench(&options),
             "start" => start::bench(&options),
             _ => {

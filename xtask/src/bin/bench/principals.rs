@@ -3,7 +3,6 @@
 use crate::product::Product;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
 
 /// Tokens of `count` users with the role user.
 pub fn tokens(product: &Product, count: usize) -> Result<Vec<String>> {
@@ -24,21 +23,4 @@ fn run(product: &Product, words: &[&str]) -> Result<Value> {
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "`systemprompt {}` failed:\n{errors}", words.join(" "));
     serde_json::from_slice(&output.stdout).with_context(|| format!("`{}` printed no JSON", words.join(" ")))
-}
-
-/// The folder of the services' files below a data folder.
-pub fn services(folder: &Path) -> Result<PathBuf> {
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        if folder.ends_with("services") {
-            return Ok(folder);
-        }
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            }
-        }
-    }
-    anyhow::bail!("no services folder below {}", folder.display())
 }

@@ -66,10 +66,7 @@ impl Product {
 
     /// Rows of a table.
     pub fn count(&self, table: &str) -> Result<u64> {
-        let url = match &self.postgres {
-            Some(postgres) => postgres.url(),
-            None => format!("sqlite:{}", database_file(self.server.data_dir())?.display()),
-        };
+        let url = self.server.database_url();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let db = Db::connect(&url, 2).await?;
@@ -99,22 +96,4 @@ pub fn binary() -> Result<PathBuf> {
         bail!("no `systemprompt` beside {}; start with `cargo xtask bench`", own.display());
     }
     Ok(binary)
-}
-
-/// The ledger's file: the largest database below the data folder.
-fn database_file(folder: &Path) -> Result<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let entry = entry?;
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|end| end == "db") && !path.ends_with("lookup.db") {
-                found.push((entry.metadata()?.len(), path));
-            }
-        }
-    }
-    found.into_iter().max().map(|(_, path)| path).context("no database below the data folder")
 }

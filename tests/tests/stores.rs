@@ -1,0 +1,36 @@
+//! The two engines under a whole server, and what stands in its tables afterwards.
+
+use std::collections::BTreeSet;
+use systemprompt_database::testing::TestDb;
+use systemprompt_database::{Db, on};
+use systemprompt_tests::{Options, Server};
+
+/// `up --demo` on SQLite.
+pub fn sqlite() -> Options {
+    Options::demo().unwrap()
+}
+
+/// `up --demo` on a fresh PostgreSQL database of the test server.
+pub async fn postgres() -> Options {
+    let database = TestDb::postgres(&[]).await;
+    let url = database.url().to_owned();
+    database.close().await;
+    Options::demo().unwrap().postgres(&url)
+}
+
+/// The server's database, opened beside it.
+pub async fn open(server: &Server) -> Db {
+    Db::connect(&server.database_url(), 2).await.unwrap()
+}
+
+/// The distinct values of a text column.
+pub async fn texts(db: &Db, query: &'static str) -> BTreeSet<String> {
+    let rows: Vec<(String,)> = on!(db, pool => sqlx::query_as(query).fetch_all(pool).await.unwrap());
+    rows.into_iter().map(|(text,)| text).collect()
+}
+
+/// A count.
+pub async fn count(db: &Db, query: &'static str) -> i64 {
+    let (count,): (i64,) = on!(db, pool => sqlx::query_as(query).fetch_one(pool).await.unwrap());
+    count
+}
