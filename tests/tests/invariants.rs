@@ -202,6 +202,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("crates/infra/database/src/pool.rs", "write_tx itself"),
     ("crates/infra/database/src/testing.rs", "the test server's URL"),
     ("crates/infra/net/src/", "the clients for outgoing requests"),
+    ("crates/entry/api/src/services/server/runner.rs", "the accept loop, which `Server::drain` waits for"),
 ];
 
 #[test]
@@ -233,24 +234,29 @@ const HOMES: &[(&str, &[&str])] = &[
     ("thread :: Builder", &["crates/infra/audit/src/"]),
 ];
 
-/// Invariant 5: where a secret may be exposed.
-const EXPOSES: &[&str] = &[
-    "crates/shared/models/src/secret.rs",
-    "crates/infra/config/src/",
-    "crates/infra/database/src/",
-    "crates/infra/audit/src/",
-    "crates/infra/security/src/keys",
-    "crates/infra/security/src/vault",
-    "crates/infra/net/src/",
-    "crates/infra/leak/src/",
-    "crates/domain/gateway/src/providers",
-    "crates/domain/mcp/src/spawner",
+/// Where a secret may be exposed, and what for. The first ten are invariant 5's own list.
+const EXPOSES: &[(&str, &str)] = &[
+    ("crates/infra/database/src/", "the database's URL"),
+    ("crates/infra/audit/src/", "the checkpoint key"),
+    ("crates/infra/security/src/keys", "signing"),
+    ("crates/infra/security/src/vault", "stored secrets"),
+    ("crates/infra/net/src/", "credentials of outgoing requests"),
+    ("crates/infra/leak/src/", "the matcher of values in use"),
+    ("crates/domain/gateway/src/providers", "the provider's key"),
+    ("crates/domain/mcp/src/services/spawner", "the child's environment"),
+    ("crates/shared/models/src/secret.rs", "the type itself"),
+    ("crates/infra/config/src/", "reading, checking and resolving them"),
+    ("crates/infra/security/src/auth/api_key.rs", "a new API key, shown once"),
+    ("crates/infra/security/src/jwt", "a new token, handed out once"),
+    ("crates/domain/oauth/src/api_keys.rs", "a new API key, shown once, and the pepper of stored digests"),
 ];
 
 #[test]
 fn invariant_5_secrets_are_exposed_only_where_they_are_used() {
     let mut broken = Vec::new();
-    for file in product().iter().filter(|file| !EXPOSES.iter().any(|prefix| file.path.starts_with(prefix))) {
+    for file in
+        product().iter().filter(|file| !EXPOSES.iter().any(|(prefix, _)| file.path.starts_with(prefix)))
+    {
         for pattern in [". expose", "expose_secret"] {
             broken.extend(file.find(pattern).iter().map(|line| file.at(*line).to_string()));
         }
@@ -309,7 +315,7 @@ fn test_support_is_switched_on_for_tests_alone() {
 /// Crates that one room alone may use, and that room.
 const RESERVED: &[(&str, &[&str])] = &[
     ("rusqlite", &["crates/infra/audit"]),
-    ("sqlx", &["crates/infra", "crates/domain", "crates/app/runtime", "tests"]),
+    ("sqlx", &["crates/infra", "crates/domain", "crates/app/runtime", "tests", "xtask"]),
     ("secrecy", &["crates/shared/models"]),
     ("anyhow", &["crates/entry/cli", "xtask", "tests"]),
 ];
