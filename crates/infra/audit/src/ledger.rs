@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use systemprompt_database::{Db, Engine};
+use systemprompt_events::Hub;
+use systemprompt_leak::Scanner;
 use systemprompt_models::ids::EntryId;
 use systemprompt_models::{Clock, Tasks};
 use tokio::sync::oneshot;
@@ -60,7 +62,7 @@ const BATCH_UNITS_SQLITE: usize = 64;
 const BATCH_UNITS_POSTGRES: usize = 512;
 
 /// What a ledger is started with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LedgerOptions {
     /// `server.instance_id`: one stream per node.
     pub node_id: String,
@@ -71,6 +73,10 @@ pub struct LedgerOptions {
     /// Below this many free bytes opening records are refused.
     pub min_free_bytes: u64,
     pub group: GroupOptions,
+    /// Woken after each commit.
+    pub hub: Hub,
+    /// Values in use, which never reach a record or a row (AUD-8).
+    pub leak: Scanner,
 }
 
 /// Where a unit's first record stands. `id` is that record's.
@@ -103,6 +109,8 @@ pub struct LedgerMetrics {
     pub batches: u64,
     pub commit_micros: u64,
     pub queue_depth: u64,
+    /// Values in use that were taken out of records and rows.
+    pub scrubbed: u64,
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +119,7 @@ pub(crate) struct Counters {
     pub refused: AtomicU64,
     pub batches: AtomicU64,
     pub commit_micros: AtomicU64,
+    pub scrubbed: AtomicU64,
 }
 
 /// What the handle and the writer share.
@@ -121,6 +130,8 @@ pub(crate) struct Shared {
     pub clock: Arc<dyn Clock>,
     pub group: GroupOptions,
     pub limits: BatchLimits,
+    pub hub: Hub,
+    leak: Scanner,
 }
 
 /// The ledger. Clones share one writer.
@@ -181,6 +192,8 @@ impl Ledger {
             queue: Queue::new(options.group.queue_max),
             condition: ArcSwap::from_pointee(damage.map_or(Condition::Ready, Condition::Damaged)),
             counters: Counters::default(),
+            hub: options.hub,
+            leak: options.leak,
             clock,
             group: options.group,
             limits: BatchLimits {
@@ -246,9 +259,12 @@ impl Ledger {
         result
     }
 
-    async fn try_enqueue(&self, unit: Unit) -> Result<Receipt, LedgerError> {
+    async fn try_enqueue(&self, mut unit: Unit) -> Result<Receipt, LedgerError> {
         let shared = &self.0.shared;
         shared.condition.load().admit(unit.is_closing())?;
+        if !shared.leak.is_empty() {
+            shared.counters.scrubbed.fetch_add(unit.scrub(&shared.leak), Ordering::Relaxed);
+        }
         let unit = unit.render()?;
         let (answer, mut result) = oneshot::channel();
         let claim = Claim::default();
@@ -298,6 +314,7 @@ impl Ledger {
             batches: counters.batches.load(Ordering::Relaxed),
             commit_micros: counters.commit_micros.load(Ordering::Relaxed),
             queue_depth: self.0.shared.queue.depth() as u64,
+            scrubbed: counters.scrubbed.load(Ordering::Relaxed),
         }
     }
 

@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use systemprompt_leak::Scanner;
 use systemprompt_models::ids::{ClientId, ContextId, EntryId, SessionId, TaskId, TraceId};
 use systemprompt_models::{Millis, Principal, RequestContext, UserType};
 
@@ -222,6 +223,29 @@ impl Draft {
     pub fn is_denial(&self) -> bool {
         matches!(self.kind, EntryKind::AuthzDecision | EntryKind::GovernanceDecision)
             && self.outcome == "deny"
+    }
+
+    /// Takes values in use out of everything that a caller's words can reach. Returns how many were found.
+    pub(crate) fn scrub(&mut self, leak: &Scanner) -> u64 {
+        let mut detail = Value::Object(std::mem::take(&mut self.detail));
+        let mut found = leak.redact_json(&mut detail).len();
+        if let Value::Object(clean) = detail {
+            self.detail = clean;
+        }
+        let texts = [self.reason.as_mut(), self.policy.as_mut()];
+        for text in texts.into_iter().flatten() {
+            if let Some((clean, hits)) = leak.redact_text(text) {
+                *text = Cow::Owned(clean);
+                found += hits.len();
+            }
+        }
+        if let Some((_, id)) = &mut self.subject
+            && let Some((clean, hits)) = leak.redact_text(id)
+        {
+            *id = clean.into_boxed_str();
+            found += hits.len();
+        }
+        found as u64
     }
 
     /// Renders the fragments around what the writer assigns, and checks the bounds of AUD-2.

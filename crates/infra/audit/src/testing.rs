@@ -5,6 +5,8 @@ use crate::unit::Table;
 use std::path::PathBuf;
 use std::sync::Arc;
 use systemprompt_database::{Db, Migration};
+use systemprompt_events::Hub;
+use systemprompt_leak::Scanner;
 use systemprompt_models::{SystemClock, Tasks};
 
 /// Starts a ledger on `db`, whose migrations (the ledger's among them) are applied. The tables are leaked: tests are short.
@@ -28,6 +30,8 @@ pub fn options(db: &Db) -> LedgerOptions {
         data_dir,
         min_free_bytes: 0,
         group: GroupOptions::for_engine(db.engine()),
+        hub: Hub::default(),
+        leak: Scanner::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A unit: the records of one call with the rows that they open or close, committed whole or not at all.
 
 use crate::record::{Draft, EntryKind, RecordError, Rendered};
+use systemprompt_leak::Scanner;
 use systemprompt_models::ids::EntryId;
 
 /// A value bound to a column.
@@ -151,6 +152,23 @@ impl Unit {
         let records =
             self.drafts.into_iter().map(|(id, draft)| draft.render(id)).collect::<Result<_, _>>()?;
         Ok(RenderedUnit { records, rows: self.rows, guards: self.guards, closing })
+    }
+
+    /// Takes values in use out of what is about to be written. Returns how many were found.
+    pub(crate) fn scrub(&mut self, leak: &Scanner) -> u64 {
+        let mut found = self.drafts.iter_mut().map(|(_, draft)| draft.scrub(leak)).sum();
+        for row in &mut self.rows {
+            let (RowWrite::Open { cells, .. } | RowWrite::Close { cells, .. }) = row;
+            for cell in cells {
+                if let Cell::Text(text) = cell
+                    && let Some((clean, hits)) = leak.redact_text(text)
+                {
+                    *text = clean.into_boxed_str();
+                    found += hits.len() as u64;
+                }
+            }
+        }
+        found
     }
 
     /// Whether this unit closes what others opened; such a unit may use the reserved part of the queue (AUD-12).

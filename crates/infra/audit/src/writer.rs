@@ -14,6 +14,7 @@ use crate::unit::{Guard, RenderedUnit, RowWrite};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use systemprompt_events::Topic;
 use systemprompt_models::Millis;
 
 /// How often an idle writer looks whether a failed store is back.
@@ -156,6 +157,7 @@ impl Writer {
         counters.batches.fetch_add(1, Ordering::Relaxed);
         counters.commit_micros.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
         self.chain = chain;
+        self.shared.hub.notify(Topic::Ledger);
     }
 
     /// Turns the ledger unavailable and says what the callers are told.

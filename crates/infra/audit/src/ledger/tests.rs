@@ -259,7 +259,7 @@ async fn a_full_queue_refuses_openings_first() {
     for db in stores().await {
         let mut options = testing::options(&db);
         options.group.queue_max = 8;
-        options.group.append_timeout = std::time::Duration::from_millis(300);
+        options.group.append_timeout = std::time::Duration::from_secs(20);
         let ledger = Ledger::start(
             &db,
             Vec::leak(vec![&TABLE]),
@@ -419,4 +419,35 @@ fn a_record_over_its_bounds_is_refused_whole() {
     let many =
         (0..100).map(|i| (format!("k{i}"), Value::from("v".repeat(200)))).collect::<serde_json::Map<_, _>>();
     assert!(matches!(refused(draft().with("x", many)), E::DetailTooLarge(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_in_use_reaches_neither_record_nor_row() {
+    for db in stores().await {
+        let mut options = testing::options(&db);
+        options.leak = systemprompt_leak::Scanner::new();
+        let value = systemprompt_models::Secret::from("s3cr3t-Value-0123456789");
+        let _held = options.leak.hold("crm", &value).unwrap();
+        let clock = Arc::new(systemprompt_models::SystemClock);
+        let ledger =
+            Ledger::start(&db, Vec::leak(vec![&TABLE]), options, clock, &Tasks::default()).await.unwrap();
+        let mut unit = Unit::new();
+        let draft = Draft::new(EntryKind::ToolOpened, &context(), "opened")
+            .with("tool", "lookup")
+            .with("note", "x s3cr3t-Value-0123456789 y")
+            .with_subject("mcp_tool", "demo/s3cr3t-Value-0123456789")
+            .with_reason("czNjcjN0LVZhbHVlLTAxMjM0NTY3ODk=");
+        let ledger_opened = unit.record(draft);
+        unit.open(Opened { id: "call-s3cr3t-Value-0123456789".into(), tool: "lookup", ledger_opened });
+        ledger.append(unit).await.unwrap();
+        let rows = ledger.reader().page(ledger.stream(), 0, 10).await.unwrap();
+        let record = rows[0].record.as_deref().unwrap();
+        assert!(
+            record.contains("[redacted:crm]") && !record.contains("s3cr3t") && !record.contains("czNjcjN0"),
+            "{record}"
+        );
+        assert!(!rows[0].subject_id.as_deref().unwrap().contains("s3cr3t"));
+        assert!(ledger.metrics().scrubbed >= 4);
+        assert_eq!(checks(&ledger).await, Vec::<&str>::new());
+    }
 }
