@@ -272,6 +272,14 @@ async fn a_full_queue_refuses_openings_first() {
         ledger.append(opening("call-0", "lookup")).await.unwrap();
         // A foreign write transaction holds the store, so that nothing is taken off the queue but the batch under way.
         let blocker = Blocker::hold(&db).await;
+        let first = ledger.clone();
+        let first = tokio::spawn(async move { first.append(opening("call-first", "lookup")).await });
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert_eq!(
+            ledger.metrics().queue_depth,
+            0,
+            "the writer holds the first unit and waits for the store"
+        );
         let caller = ledger.clone();
         let stuck = (1..=12).map(move |i| {
             let ledger = caller.clone();
@@ -288,11 +296,12 @@ async fn a_full_queue_refuses_openings_first() {
         let closed = closed.await.unwrap();
         assert!(closed.is_ok(), "a closing record finds room: {closed:?}");
         let results = pending.await.unwrap();
-        assert!(results.iter().any(|r| matches!(r, Err(LedgerError::Busy))));
+        assert_eq!(results.iter().filter(|r| matches!(r, Err(LedgerError::Busy))).count(), 6);
         assert_eq!(checks(&ledger).await, Vec::<&str>::new());
         let rows = ledger.query(&Filter::default(), None, 500).await.unwrap().rows;
         let opened = rows.iter().filter(|r| r.kind == "tool.opened").count();
-        assert_eq!(opened, 1 + results.iter().filter(|r| r.is_ok()).count(), "a refused unit left a record");
+        assert!(first.await.unwrap().is_ok());
+        assert_eq!(opened, 2 + results.iter().filter(|r| r.is_ok()).count(), "a refused unit left a record");
     }
 }
 
