@@ -1,0 +1,3 @@
+//! What stands before every method: access to the server.
+
+pub mod rbac;

@@ -1,0 +1,7 @@
+//! What this plane stores: executions and leases, written as companion rows of the ledger, and the reads of them.
+
+pub mod secret_leases;
+pub mod tool_usage;
+
+pub use secret_leases::LeaseRepository;
+pub use tool_usage::ToolUsageRepository;
