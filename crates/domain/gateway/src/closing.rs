@@ -79,7 +79,7 @@ pub(crate) struct CallFacts {
     pub salt: String,
     pub body_bytes: usize,
     pub opened_at: Millis,
-    /// Frees the node's slot for this call when it is dropped.
+    #[expect(dead_code, reason = "held until the call is closed: dropping it frees the node's slot")]
     pub slot: Slot,
 }
 
@@ -160,7 +160,9 @@ pub(crate) struct OpenCall {
 
 impl std::fmt::Debug for OpenCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OpenCall").field("id", &self.facts.as_ref().map(|facts| &facts.id)).finish_non_exhaustive()
+        f.debug_struct("OpenCall")
+            .field("id", &self.facts.as_ref().map(|facts| &facts.id))
+            .finish_non_exhaustive()
     }
 }
 

@@ -76,7 +76,8 @@ mod tests {
     #[test]
     fn the_first_name_that_is_given_wins() {
         let with_user_id = r#"{"model":"m","metadata":{"user_id":"user_1_account__session_abc-1"}}"#;
-        let with_json = r#"{"model":"m","metadata":{"user_id":"{\"device_id\":\"d\",\"session_id\":\"s-9\"}"}}"#;
+        let with_json =
+            r#"{"model":"m","metadata":{"user_id":"{\"device_id\":\"d\",\"session_id\":\"s-9\"}"}}"#;
         let both = [("x-gateway-conversation-id", "g"), ("x-claude-code-session-id", "c")];
         assert_eq!(id("u", &both, with_user_id), "u:c");
         assert_eq!(id("u", &both[..1], with_user_id), "u:g");
@@ -88,7 +89,8 @@ mod tests {
 
     #[test]
     fn without_a_name_the_beginning_of_the_conversation_counts() {
-        let later = PLAIN.replace("]}", r#",{"role":"assistant","content":"yes"},{"role":"user","content":"go on"}]}"#);
+        let later = PLAIN
+            .replace("]}", r#",{"role":"assistant","content":"yes"},{"role":"user","content":"go on"}]}"#);
         assert_eq!(id("u", &[], PLAIN), id("u", &[], &later));
         let other = PLAIN.replace("hi", "hello");
         assert_ne!(id("u", &[], PLAIN), id("u", &[], &other));

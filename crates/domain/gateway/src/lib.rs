@@ -8,6 +8,7 @@ mod closing;
 pub mod conversation;
 pub mod demo;
 pub mod edit;
+pub mod extension;
 pub mod parse;
 pub mod pricing;
 pub mod protocol;
@@ -15,17 +16,11 @@ pub mod providers;
 pub mod registry;
 pub mod relay;
 pub mod repository;
+pub mod segments;
+pub mod service;
 pub mod settle;
 pub mod stream_tap;
 
+pub use extension::GatewayExtension;
 pub use protocol::{GatewayCall, GatewayReply, Operation, ReplyBody};
-
-use systemprompt_database::Migration;
-
-/// Tables of the gateway.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 4001,
-    name: "ai_requests",
-    sqlite: include_str!("../migrations/sqlite/4001_ai_requests.sql"),
-    postgres: include_str!("../migrations/postgres/4001_ai_requests.sql"),
-}];
+pub use service::{ClaudeGatewayService, GatewayParts};

@@ -20,7 +20,11 @@ pub enum RegistryError {
     #[error("gateway.providers: `{0}` is given twice")]
     DuplicateProvider(Box<str>),
     #[error("gateway.providers: `{name}`: {cause}")]
-    Provider { name: Box<str>, #[source] cause: ProviderConfigError },
+    Provider {
+        name: Box<str>,
+        #[source]
+        cause: ProviderConfigError,
+    },
     #[error("gateway.routes: `{0}` is given twice")]
     DuplicateRoute(Box<str>),
     #[error("gateway.routes: `{route}` names the provider `{provider}`, which does not exist")]
@@ -93,7 +97,11 @@ pub struct Registry {
 impl Registry {
     /// # Errors
     /// What [`RegistryError`] lists, all of it before anything changes.
-    pub fn build(config: &GatewayConfig, secrets: &Secrets, catalog: &Catalog) -> Result<Self, RegistryError> {
+    pub fn build(
+        config: &GatewayConfig,
+        secrets: &Secrets,
+        catalog: &Catalog,
+    ) -> Result<Self, RegistryError> {
         let mut providers = HashMap::new();
         for provider in &config.providers {
             let name: Box<str> = provider.name.as_str().into();
@@ -112,7 +120,10 @@ impl Registry {
             let mut targets = Vec::with_capacity(route.targets.len());
             for target in &route.targets {
                 let (provider, of) = providers.get(target.provider.as_str()).ok_or_else(|| {
-                    RegistryError::UnknownProvider { route: name(), provider: target.provider.as_str().into() }
+                    RegistryError::UnknownProvider {
+                        route: name(),
+                        provider: target.provider.as_str().into(),
+                    }
                 })?;
                 let timeouts = config.timeouts.with(&of.timeouts).with(&route.timeouts);
                 targets.push(Target {

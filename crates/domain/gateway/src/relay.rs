@@ -1,5 +1,8 @@
 //! The way of an answer back to the client: bytes as they come, whole events, a tap on a copy, and one end (GW-50 to GW-57).
 
+#[cfg(test)]
+mod tests;
+
 use crate::closing::{Ending, OpenCall};
 use crate::providers::{ProviderError, UpstreamBody};
 use crate::settle::Outcome;
@@ -136,7 +139,10 @@ pub struct ReplyStream {
 
 impl std::fmt::Debug for ReplyStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReplyStream").field("call", &self.call).field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("ReplyStream")
+            .field("call", &self.call)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,7 +159,6 @@ impl ReplyStream {
         encoding: Encoding,
         limits: StreamLimits,
         tasks: &Tasks,
-        call: OpenCall,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -175,8 +180,14 @@ impl ReplyStream {
             hash: digest::Context::new(&SHA256),
             bytes: 0,
             pings: 0,
-            call: Some(call),
+            call: None,
         }
+    }
+
+    /// Closes `call` when this stream ends, in whatever way.
+    pub(crate) fn closing(mut self, call: OpenCall) -> Self {
+        self.call = Some(call);
+        self
     }
 
     fn take(&mut self, chunk: Bytes) {
@@ -299,7 +310,9 @@ impl ReplyStream {
                 self.out.push_back(Bytes::from_static(PING));
             }
             Alarm::Silent => self.break_off("timeout_error", "upstream silent", "timeout"),
-            Alarm::TooLong => self.break_off("timeout_error", "the time for this call is over", "total_timeout"),
+            Alarm::TooLong => {
+                self.break_off("timeout_error", "the time for this call is over", "total_timeout")
+            }
             Alarm::Draining => self.break_off("api_error", "gateway shutting down", "draining"),
         }
     }

@@ -147,7 +147,11 @@ impl OpenRow for Opened {
             self.trace_id.into(),
             agent_id,
             parent_agent_id,
-            if self.act_chain.is_empty() { Cell::Null } else { Value::from(self.act_chain).to_string().into() },
+            if self.act_chain.is_empty() {
+                Cell::Null
+            } else {
+                Value::from(self.act_chain).to_string().into()
+            },
             self.operation.into(),
             self.protocol.into(),
             self.protocol.into(),
@@ -374,10 +378,12 @@ impl GatewayRequests {
     pub async fn by_trace(&self, trace_id: &str, scan: i64) -> sqlx::Result<Vec<String>> {
         let found: Vec<(String,)> = match &self.db {
             Db::Postgres(pool) => {
-                sqlx::query_as(sql!("SELECT id FROM ai_requests WHERE trace_id = $1 ORDER BY id DESC LIMIT 100"))
-                    .bind(trace_id)
-                    .fetch_all(pool)
-                    .await?
+                sqlx::query_as(sql!(
+                    "SELECT id FROM ai_requests WHERE trace_id = $1 ORDER BY id DESC LIMIT 100"
+                ))
+                .bind(trace_id)
+                .fetch_all(pool)
+                .await?
             }
             Db::Sqlite(db) => {
                 sqlx::query_as(sql!(

@@ -15,8 +15,10 @@ pub struct Pointers {
 
 impl Pointers {
     pub fn of(index: &Index) -> Self {
-        let mut pointers =
-            Self { text: String::with_capacity(index.messages.len() * 13), ends: Vec::with_capacity(index.messages.len()) };
+        let mut pointers = Self {
+            text: String::with_capacity(index.messages.len() * 13),
+            ends: Vec::with_capacity(index.messages.len()),
+        };
         for i in 0..index.messages.len() {
             let _ = write!(pointers.text, "/messages/{i}");
             pointers.ends.push(pointers.text.len());
@@ -31,8 +33,14 @@ impl Pointers {
 }
 
 /// The segments of `body`. The model's name is judged as well where the route takes any: then the client chose the text.
-pub fn segments<'a>(index: &Index, body: &'a [u8], pointers: &'a Pointers, judge_model: bool) -> Vec<Segment<'a>> {
-    let whole = |pointer: &'static str, span: Span| Segment { pointer: Cow::Borrowed(pointer), json: span.of(body) };
+pub fn segments<'a>(
+    index: &Index,
+    body: &'a [u8],
+    pointers: &'a Pointers,
+    judge_model: bool,
+) -> Vec<Segment<'a>> {
+    let whole =
+        |pointer: &'static str, span: Span| Segment { pointer: Cow::Borrowed(pointer), json: span.of(body) };
     let Some(others) = &index.others else {
         return vec![Segment { pointer: Cow::Borrowed(""), json: body }];
     };
@@ -41,13 +49,10 @@ pub fn segments<'a>(index: &Index, body: &'a [u8], pointers: &'a Pointers, judge
     segments.extend(index.tools_span.map(|span| whole("/tools", span)));
     match index.messages_span {
         Some(span) if index.messages.is_empty() => segments.push(whole("/messages", span)),
-        _ => segments.extend(
-            index
-                .messages
-                .iter()
-                .zip(pointers.iter())
-                .map(|(message, pointer)| Segment { pointer: Cow::Borrowed(pointer), json: message.span.of(body) }),
-        ),
+        _ => segments.extend(index.messages.iter().zip(pointers.iter()).map(|(message, pointer)| Segment {
+            pointer: Cow::Borrowed(pointer),
+            json: message.span.of(body),
+        })),
     }
     segments.extend(index.metadata.map(|span| whole("/metadata", span)));
     segments.extend(index.service_tier.map(|span| whole("/service_tier", span)));

@@ -2,6 +2,8 @@
 //! send, tap, close. Nothing leaves before its record is durable; any error before that refuses the call.
 
 mod recovery;
+#[cfg(test)]
+mod tests;
 
 use crate::closing::{CallFacts, Closer, Ending, OpenCall, Slot, Slots, commitment};
 use crate::conversation;
@@ -9,8 +11,8 @@ use crate::edit::{self, Edit};
 use crate::parse::{self, Index};
 use crate::pricing::{Catalog, CatalogError};
 use crate::protocol::{
-    DECISION_ID_HEADER, GatewayCall, GatewayReply, Operation, REQUEST_ID_HEADER, ReplyBody, SHOULD_RETRY_HEADER,
-    forwarded_request_headers, forwarded_response_headers, noted,
+    DECISION_ID_HEADER, GatewayCall, GatewayReply, Operation, REQUEST_ID_HEADER, ReplyBody,
+    SHOULD_RETRY_HEADER, forwarded_request_headers, forwarded_response_headers, noted,
 };
 use crate::providers::{Incoming, Outgoing, ProviderError};
 use crate::registry::{ModelInfo, ModelPage, PageQuery, Registry, RegistryError, Route};
@@ -24,7 +26,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::sync::Arc;
-use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Permit, Unit};
+use systemprompt_audit::{Draft, EntryKind, Ledger, Permit, Unit};
 use systemprompt_config::profile::gateway::GatewayConfig;
 use systemprompt_config::secrets::Secrets;
 use systemprompt_database::Db;
@@ -169,7 +171,10 @@ impl ClaudeGatewayService {
         if let Some(secret) = plan.route.target.provider.missing_secret() {
             tracing::error!(provider = %plan.route.target.provider.name, secret, "a provider's secret is missing");
             self.0.closer.ledger.append(unit).await?;
-            return Err(Refusal::new(Code::Upstream, "the provider of this route has no credential configured"));
+            return Err(Refusal::new(
+                Code::Upstream,
+                "the provider of this route has no credential configured",
+            ));
         }
         let (call, hash) = self.open(&plan, decision.clone(), &mut unit, slot);
         let id = call.id.clone();
@@ -211,7 +216,13 @@ impl ClaudeGatewayService {
     }
 
     /// Adds the opening record and the row to `unit`.
-    fn open(&self, plan: &Planned, decision: DecisionId, unit: &mut Unit, slot: Slot) -> (CallFacts, [u8; 32]) {
+    fn open(
+        &self,
+        plan: &Planned,
+        decision: DecisionId,
+        unit: &mut Unit,
+        slot: Slot,
+    ) -> (CallFacts, [u8; 32]) {
         let id = AiRequestId::generate();
         let opened_at = self.0.closer.clock.now();
         let salt = uuid_v4().simple().to_string();
@@ -319,15 +330,19 @@ impl ClaudeGatewayService {
         let mut headers = forwarded_response_headers(&from);
         headers.insert(REQUEST_ID_HEADER, header_value(id.as_str()));
         if status.is_success() && is_event_stream(&from) {
-            let limits = StreamLimits {
-                idle: timeouts.stream_idle,
-                total: timeouts.total,
-                ping: PING_INTERVAL,
+            let limits =
+                StreamLimits { idle: timeouts.stream_idle, total: timeouts.total, ping: PING_INTERVAL };
+            let stream = ReplyStream::new(body, encoding, limits, &self.0.closer.tasks).closing(open);
+            return GatewayReply {
+                status,
+                headers,
+                body: ReplyBody::Stream(Box::new(stream)),
+                request_id: id,
             };
-            let stream = ReplyStream::new(body, encoding, limits, &self.0.closer.tasks, open);
-            return GatewayReply { status, headers, body: ReplyBody::Stream(Box::new(stream)), request_id: id };
         }
-        match read_whole(body, MAX_ANSWER_BYTES, timeouts.first_byte, || open.first_byte()).await {
+        let reading = read_whole(body, MAX_ANSWER_BYTES, timeouts.stream_idle, || open.first_byte());
+        let read = tokio::time::timeout(timeouts.total, reading).await;
+        match read.unwrap_or(Err((ProviderError::Silent, 0))) {
             Err((error, bytes)) => failed(open, &error, bytes, &target.provider.name, &plan.context, id),
             Ok(body) => {
                 let observed = observe_whole(&body, encoding, MAX_ANSWER_BYTES);

@@ -130,13 +130,26 @@ mod tests {
         assert_eq!((name.as_str(), input.unwrap().get()), ("crm_lookup", "{\"a\":[[1]]}"));
         assert_eq!((plan.latency, plan.silence), (Duration::from_millis(5), Duration::from_secs(600)));
         assert_eq!((plan.tokens, plan.rate, plan.cut, plan.error), (Some(7), Some(50), Some(3), Some(529)));
-        assert_eq!((plan.stop.as_deref(), plan.gzip, plan.leak.as_deref()), (Some("refusal"), true, Some("aws")));
+        assert_eq!(
+            (plan.stop.as_deref(), plan.gzip, plan.leak.as_deref()),
+            (Some("refusal"), true, Some("aws"))
+        );
         assert!(plan.unknown.is_empty());
     }
 
     #[test]
     fn what_means_nothing_is_told() {
-        for text in ["dance", "error 200", "error x", "rate 0", "leak nothing", "tool", "tool x {", "cut 1 2", "encoding br"] {
+        for text in [
+            "dance",
+            "error 200",
+            "error x",
+            "rate 0",
+            "leak nothing",
+            "tool",
+            "tool x {",
+            "cut 1 2",
+            "encoding br",
+        ] {
             let plan = plan(&format!("[[demo:{text}]] [[demo:tokens 1]]"));
             assert_eq!((plan.unknown, plan.tokens), (vec![text.to_owned()], Some(1)));
         }

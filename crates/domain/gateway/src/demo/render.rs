@@ -151,11 +151,7 @@ impl Message<'_> {
             steps.push(Step { pause, bytes: Bytes::from(event) });
         };
         let start = self.head("", "null", &self.usage(1));
-        push(
-            Duration::ZERO,
-            "message_start",
-            &format!(r#"{{"type":"message_start","message":{start}}}"#),
-        );
+        push(Duration::ZERO, "message_start", &format!(r#"{{"type":"message_start","message":{start}}}"#));
         push(Duration::ZERO, "ping", r#"{"type": "ping"}"#);
         let (block, deltas) = match &self.reply.content {
             Content::Text(text) => (
@@ -169,7 +165,9 @@ impl Message<'_> {
                 self.tool_block(name, "{}"),
                 pieces(input, INPUT_DELTA_CHARS)
                     .into_iter()
-                    .map(|piece| format!(r#"{{"type":"input_json_delta","partial_json":{}}}"#, quoted(&piece)))
+                    .map(|piece| {
+                        format!(r#"{{"type":"input_json_delta","partial_json":{}}}"#, quoted(&piece))
+                    })
                     .collect(),
             ),
         };

@@ -86,9 +86,7 @@ pub(super) fn compose(index: &Index, body: &[u8], turn: &Turn, plan: &Plan, seed
             Reply { content, output_tokens, stop_reason: "tool_use".into() }
         }
         None => match plan.tokens {
-            Some(count) => {
-                Reply { output_tokens: count, ..text_reply(words(count.min(limit(index)), seed)) }
-            }
+            Some(count) => Reply { output_tokens: count, ..text_reply(words(count.min(limit(index)), seed)) },
             None => text_reply(sentence(index, turn, plan)),
         },
     };
@@ -148,7 +146,8 @@ fn tool_call(index: &Index, body: &[u8], turn: &Turn, plan: &Plan) -> Option<Con
     if matches!(choice, Some(("none", _))) || plan.tool.is_none() && turn.result.is_some() {
         return None;
     }
-    let offered = index.tools.iter().filter_map(|span| serde_json::from_slice::<Tool<'_>>(span.of(body)).ok());
+    let offered =
+        index.tools.iter().filter_map(|span| serde_json::from_slice::<Tool<'_>>(span.of(body)).ok());
     let offered: Vec<Tool<'_>> = offered.collect();
     let named = match (&plan.tool, choice) {
         (Some((name, _)), _) => offered.iter().find(|tool| tool.name == *name),

@@ -39,7 +39,8 @@ fn value(root: &Value, schema: &Value, depth: u32) -> String {
     match kind(schema) {
         "object" => object(root, schema, depth),
         "array" => {
-            let item = schema.get("items").map_or_else(|| "\"demo\"".into(), |item| value(root, item, depth + 1));
+            let item =
+                schema.get("items").map_or_else(|| "\"demo\"".into(), |item| value(root, item, depth + 1));
             let count = number(schema, "minItems").unwrap_or(0).clamp(0, 16);
             let items: Vec<&str> = (0..count).map(|_| item.as_str()).collect();
             format!("[{}]", items.join(","))
@@ -117,17 +118,38 @@ mod tests {
             ("{}", "{}"),
             ("not json", "{}"),
             (r#"{"type":"string"}"#, "{}"),
-            (r#"{"type":"object","properties":{"b":{"type":"string"},"a":{"type":"integer"}},"required":["b","a"]}"#, r#"{"a":1,"b":"demo"}"#),
+            (
+                r#"{"type":"object","properties":{"b":{"type":"string"},"a":{"type":"integer"}},"required":["b","a"]}"#,
+                r#"{"a":1,"b":"demo"}"#,
+            ),
             (r#"{"properties":{"n":{"type":"number","minimum":5}},"required":["n"]}"#, r#"{"n":5}"#),
-            (r#"{"properties":{"n":{"type":"integer","maximum":0,"multipleOf":5}},"required":["n"]}"#, r#"{"n":0}"#),
-            (r#"{"properties":{"n":{"type":"integer","exclusiveMinimum":7,"multipleOf":5}},"required":["n"]}"#, r#"{"n":10}"#),
+            (
+                r#"{"properties":{"n":{"type":"integer","maximum":0,"multipleOf":5}},"required":["n"]}"#,
+                r#"{"n":0}"#,
+            ),
+            (
+                r#"{"properties":{"n":{"type":"integer","exclusiveMinimum":7,"multipleOf":5}},"required":["n"]}"#,
+                r#"{"n":10}"#,
+            ),
             (r#"{"properties":{"s":{"enum":["x","y"]}},"required":["s"]}"#, r#"{"s":"x"}"#),
-            (r#"{"properties":{"s":{"type":["string","null"],"minLength":6,"maxLength":7}},"required":["s"]}"#, r#"{"s":"demoxx"}"#),
-            (r#"{"properties":{"l":{"type":"array","items":{"type":"boolean"},"minItems":2}},"required":["l"]}"#, r#"{"l":[true,true]}"#),
-            (r##"{"properties":{"r":{"$ref":"#/$defs/d"}},"required":["r"],"$defs":{"d":{"anyOf":[{"const":4}]}}}"##, r#"{"r":4}"#),
+            (
+                r#"{"properties":{"s":{"type":["string","null"],"minLength":6,"maxLength":7}},"required":["s"]}"#,
+                r#"{"s":"demoxx"}"#,
+            ),
+            (
+                r#"{"properties":{"l":{"type":"array","items":{"type":"boolean"},"minItems":2}},"required":["l"]}"#,
+                r#"{"l":[true,true]}"#,
+            ),
+            (
+                r##"{"properties":{"r":{"$ref":"#/$defs/d"}},"required":["r"],"$defs":{"d":{"anyOf":[{"const":4}]}}}"##,
+                r#"{"r":4}"#,
+            ),
             (r#"{"properties":{"o":{"type":"object"}},"required":["o"]}"#, r#"{"o":{}}"#),
             (r#"{"properties":{"a":{"type":"string"}},"required":[]}"#, "{}"),
-            (r#"{"properties":{"e":{"type":"string","format":"email"}},"required":["e"]}"#, r#"{"e":"demo@example.com"}"#),
+            (
+                r#"{"properties":{"e":{"type":"string","format":"email"}},"required":["e"]}"#,
+                r#"{"e":"demo@example.com"}"#,
+            ),
         ];
         for (schema, expected) in table {
             assert_eq!(example(schema), expected, "{schema}");

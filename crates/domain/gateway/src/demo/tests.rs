@@ -10,7 +10,9 @@ fn ask(body: &str) -> Answer {
 
 fn user(text: &str, more: &str) -> String {
     let text = serde_json::to_string(text).unwrap();
-    format!(r#"{{"model":"claude-demo","max_tokens":256,{more}"messages":[{{"role":"user","content":{text}}}]}}"#)
+    format!(
+        r#"{{"model":"claude-demo","max_tokens":256,{more}"messages":[{{"role":"user","content":{text}}}]}}"#
+    )
 }
 
 /// Compares with the file under `tests/golden/demo`.
@@ -47,7 +49,8 @@ fn golden_answers() {
 
 #[test]
 fn json_and_stream_tell_the_same() {
-    let table = [user("hello", ""), user("use crm_lookup", &format!("{TOOLS},")), user("[[demo:tokens 40]]", "")];
+    let table =
+        [user("hello", ""), user("use crm_lookup", &format!("{TOOLS},")), user("[[demo:tokens 40]]", "")];
     for body in table {
         let whole = Observed::of_body(&ask(&body).body());
         let streamed = ask(&body.replacen('{', "{\"stream\":true,", 1));
@@ -66,7 +69,10 @@ fn json_and_stream_tell_the_same() {
 fn directives_shape_the_answer() {
     let plain = ask(&user("[[demo:error 429]]", ""));
     assert_eq!((plain.status, plain.retry_after), (429, Some(1)));
-    let slow = ask(&user("[[demo:latency 40]] [[demo:silence 2]] [[demo:rate 100]] [[demo:tokens 50]]", "\"stream\":true,"));
+    let slow = ask(&user(
+        "[[demo:latency 40]] [[demo:silence 2]] [[demo:rate 100]] [[demo:tokens 50]]",
+        "\"stream\":true,",
+    ));
     assert_eq!(slow.latency, Duration::from_millis(40));
     let pauses: Duration = slow.steps.iter().map(|step| step.pause).sum();
     assert!(pauses > Duration::from_millis(2_450) && pauses <= Duration::from_millis(2_500), "{pauses:?}");
@@ -85,7 +91,8 @@ fn directives_shape_the_answer() {
 fn gzip_answers_unpack_to_the_plain_ones() {
     use std::io::Read as _;
     for stream in ["", "\"stream\":true,"] {
-        let (packed, plain) = (ask(&user("[[demo:encoding gzip]] x", stream)), ask(&user("[[demo:encoding gzap]] x", stream)));
+        let (packed, plain) =
+            (ask(&user("[[demo:encoding gzip]] x", stream)), ask(&user("[[demo:encoding gzap]] x", stream)));
         assert!(packed.gzip && !plain.gzip);
         let mut text = String::new();
         flate2::read::GzDecoder::new(&packed.body()[..]).read_to_string(&mut text).unwrap();
@@ -97,7 +104,10 @@ fn gzip_answers_unpack_to_the_plain_ones() {
 fn max_tokens_cuts_the_answer() {
     let body = user("hello", "").replace("256", "3");
     let seen = Observed::of_body(&ask(&body).body());
-    assert_eq!((seen.stop_reason.as_deref(), seen.usage.output, seen.characters), (Some("max_tokens"), 3, 12));
+    assert_eq!(
+        (seen.stop_reason.as_deref(), seen.usage.output, seen.characters),
+        (Some("max_tokens"), 3, 12)
+    );
     let body = user("[[demo:tokens 90]]", "").replace("256", "30");
     let seen = Observed::of_body(&ask(&body).body());
     assert_eq!((seen.stop_reason.as_deref(), seen.usage.output), (Some("max_tokens"), 30));
@@ -108,8 +118,10 @@ fn cache_figures_follow_the_turns() {
     let system = r#""system":[{"type":"text","text":"Be brief and friendly to everybody.","cache_control":{"type":"ephemeral"}}],"#;
     let first = Observed::of_body(&ask(&user("hello", system)).body()).usage;
     assert!(first.cache_write_5m > 0 && first.cache_read == 0);
-    let later = user("hello", system)
-        .replace("\"messages\":[", "\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"},");
+    let later = user("hello", system).replace(
+        "\"messages\":[",
+        "\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"},",
+    );
     let later = Observed::of_body(&ask(&later).body()).usage;
     assert!(later.cache_read > 0 && later.cache_write_5m == 0);
 }

@@ -26,22 +26,21 @@ fn spans_are_the_raw_values() {
     assert_eq!(index.max_tokens, Some(16));
     assert_eq!(at(index.system), r#"[{"type":"text","text":"be brief"}]"#);
     assert_eq!(at(index.user_id), r#""u_session_1""#);
-    assert_eq!(index.tools.iter().map(|t| at(Some(*t))).collect::<Vec<_>>(), [
-        r#"{"name":"a"}"#,
-        r#"{"name":"b"}"#
-    ]);
-    assert_eq!(index.messages.iter().map(|m| m.role).collect::<Vec<_>>(), [
-        Role::User,
-        Role::Assistant,
-        Role::Other
-    ]);
+    assert_eq!(
+        index.tools.iter().map(|t| at(Some(*t))).collect::<Vec<_>>(),
+        [r#"{"name":"a"}"#, r#"{"name":"b"}"#]
+    );
+    assert_eq!(
+        index.messages.iter().map(|m| m.role).collect::<Vec<_>>(),
+        [Role::User, Role::Assistant, Role::Other]
+    );
     assert_eq!(at(index.messages[0].content), "\"hi\"");
     assert_eq!(index.blocks(&index.messages[0]), []);
     let blocks = index.blocks(&index.messages[1]);
-    assert_eq!(blocks.iter().map(|b| at(Some(*b))).collect::<Vec<_>>(), [
-        r#"{"type":"text","text":"\u00e9"}"#,
-        r#"{"type":"text","text":"z"}"#
-    ]);
+    assert_eq!(
+        blocks.iter().map(|b| at(Some(*b))).collect::<Vec<_>>(),
+        [r#"{"type":"text","text":"\u00e9"}"#, r#"{"type":"text","text":"z"}"#]
+    );
     assert_eq!(at(Some(index.messages[2].span)), "7");
     assert_eq!(at(index.service_tier), "\"auto\"");
     assert_eq!(at(index.speed), "\"fast\"");
@@ -63,7 +62,8 @@ fn faulty_bodies_are_refused_with_member_and_offset() {
     let long = format!(r#"{{"model":"{}"}}"#, "é".repeat(257));
     let longest = format!(r#"{{"model":"{}"}}"#, "é".repeat(256));
     assert!(parse(longest.as_bytes()).is_ok());
-    let deep = |levels: usize| format!(r#"{{"model":"m","x":{}1{}}}"#, "[".repeat(levels), "]".repeat(levels));
+    let deep =
+        |levels: usize| format!(r#"{{"model":"m","x":{}1{}}}"#, "[".repeat(levels), "]".repeat(levels));
     assert!(parse(deep(127).as_bytes()).is_ok());
     let deep_content = |levels: usize| {
         let (open, close) = ("[".repeat(levels), "]".repeat(levels));
@@ -83,9 +83,19 @@ fn faulty_bodies_are_refused_with_member_and_offset() {
         (r#"{"model":"a","model":"b"}"#, "model", Fault::Duplicate, 13),
         (r#"{"model":"a","mod\u0065l":"b"}"#, "model", Fault::Duplicate, 13),
         (r#"{"model":"a","messages":[],"messages":[]}"#, "messages", Fault::Duplicate, 27),
-        (r#"{"model":"a","metadata":{"user_id":"a","user_id":"b"}}"#, "metadata.user_id", Fault::Duplicate, 39),
+        (
+            r#"{"model":"a","metadata":{"user_id":"a","user_id":"b"}}"#,
+            "metadata.user_id",
+            Fault::Duplicate,
+            39,
+        ),
         (r#"{"model":"a","messages":[{"role":"user","role":"x"}]}"#, "messages.role", Fault::Duplicate, 40),
-        (r#"{"model":"a","messages":[{"content":1,"content":"x"}]}"#, "messages.content", Fault::Duplicate, 38),
+        (
+            r#"{"model":"a","messages":[{"content":1,"content":"x"}]}"#,
+            "messages.content",
+            Fault::Duplicate,
+            38,
+        ),
         (r#"{"model":"a","messages":[{]}"#, "messages", Fault::Json, 26),
         (r#"{"model":"a"} x"#, "body", Fault::Json, 14),
         (r#"{"model":"a",}"#, "body", Fault::Json, 13),
@@ -111,7 +121,8 @@ fn broken_utf8_is_refused_where_it_stands() {
 
 #[test]
 fn unknown_members_may_repeat_and_hold_anything() {
-    let body = br#"{"x":1,"x":[{"model":2,"model":3}],"model":"m","messages":"text","tools":{},"stream":"yes"}"#;
+    let body =
+        br#"{"x":1,"x":[{"model":2,"model":3}],"model":"m","messages":"text","tools":{},"stream":"yes"}"#;
     let index = parse(body).unwrap();
     assert!(!index.stream);
     assert_eq!(index.messages_span.unwrap().of(body), b"\"text\"");

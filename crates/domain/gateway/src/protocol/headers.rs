@@ -85,7 +85,11 @@ mod tests {
 
     #[test]
     fn lines_of_a_repeated_header_stay_apart_and_in_order() {
-        let from = headers(&[("anthropic-beta", "b,a"), ("anthropic-version", "2023-06-01"), ("anthropic-beta", "c")]);
+        let from = headers(&[
+            ("anthropic-beta", "b,a"),
+            ("anthropic-version", "2023-06-01"),
+            ("anthropic-beta", "c"),
+        ]);
         let to = forwarded_request_headers(&from);
         assert_eq!(to.get_all("anthropic-beta").iter().collect::<Vec<_>>(), ["b,a", "c"]);
         assert_eq!(to.len(), 3);
@@ -94,27 +98,79 @@ mod tests {
     #[test]
     fn nothing_of_ours_goes_upstream() {
         let ours = [
-            "authorization", "x-api-key", "cookie", "host", "connection", "transfer-encoding", "content-length",
-            "accept-encoding", "x-forwarded-for", "forwarded", "via", "traceparent", "baggage", "x-trace-id",
-            "x-context-id", "x-session-id", "x-user-id", "x-user-type", "x-user-permissions", "x-task-id",
-            "x-agent-name", "x-ai-tool-call-id", "x-call-source", "x-client-id", "x-policy-version",
-            "x-gateway-conversation-id", "x-proxy-verified", "x-mcp-proxy-auth", "x-systemprompt-key",
-            "proxy-authorization", "origin", "referer",
+            "authorization",
+            "x-api-key",
+            "cookie",
+            "host",
+            "connection",
+            "transfer-encoding",
+            "content-length",
+            "accept-encoding",
+            "x-forwarded-for",
+            "forwarded",
+            "via",
+            "traceparent",
+            "baggage",
+            "x-trace-id",
+            "x-context-id",
+            "x-session-id",
+            "x-user-id",
+            "x-user-type",
+            "x-user-permissions",
+            "x-task-id",
+            "x-agent-name",
+            "x-ai-tool-call-id",
+            "x-call-source",
+            "x-client-id",
+            "x-policy-version",
+            "x-gateway-conversation-id",
+            "x-proxy-verified",
+            "x-mcp-proxy-auth",
+            "x-systemprompt-key",
+            "proxy-authorization",
+            "origin",
+            "referer",
         ];
         for name in ours {
             assert!(forwarded_request_headers(&headers(&[(name, "v")])).is_empty(), "{name}");
         }
-        for name in ["x-stainless-lang", "x-claude-code-session-id", "x-app", "user-agent", "accept", "content-type", "idempotency-key"] {
+        for name in [
+            "x-stainless-lang",
+            "x-claude-code-session-id",
+            "x-app",
+            "user-agent",
+            "accept",
+            "content-type",
+            "idempotency-key",
+        ] {
             assert_eq!(forwarded_request_headers(&headers(&[(name, "v")])).len(), 1, "{name}");
         }
     }
 
     #[test]
     fn only_the_listed_response_headers_come_back() {
-        for name in ["content-type", "content-encoding", "request-id", "x-request-id", "anthropic-organization-id", "openai-version", "retry-after", "x-should-retry"] {
+        for name in [
+            "content-type",
+            "content-encoding",
+            "request-id",
+            "x-request-id",
+            "anthropic-organization-id",
+            "openai-version",
+            "retry-after",
+            "x-should-retry",
+        ] {
             assert_eq!(forwarded_response_headers(&headers(&[(name, "v")])).len(), 1, "{name}");
         }
-        for name in ["set-cookie", "server", "content-length", "transfer-encoding", "anthropic-ratelimit-requests-limit", "x-ratelimit-limit-tokens", "x-context-id", "cf-ray"] {
+        for name in [
+            "set-cookie",
+            "server",
+            "content-length",
+            "transfer-encoding",
+            "anthropic-ratelimit-requests-limit",
+            "x-ratelimit-limit-tokens",
+            "x-context-id",
+            "cf-ray",
+        ] {
             assert!(forwarded_response_headers(&headers(&[(name, "v")])).is_empty(), "{name}");
         }
     }

@@ -53,12 +53,13 @@ impl AnthropicProvider {
         let base = config.base_url().ok_or(ProviderConfigError::NoBaseUrl)?;
         let base = base.strip_suffix("/v1").unwrap_or(base);
         let url = |operation: Operation| format!("{base}{}", operation.path());
-        let policy =
-            Policy { allow_insecure: config.allow_insecure, allow_private: literal_address(base).into_iter().collect() };
+        let policy = Policy {
+            allow_insecure: config.allow_insecure,
+            allow_private: literal_address(base).into_iter().collect(),
+        };
         let egress = client_with(Class::Operator, policy)?;
         egress.check(&url(Operation::Messages))?;
-        let credential =
-            config.api_key_secret().map(|name| (Box::from(name), secrets.get(name).cloned()));
+        let credential = config.api_key_secret().map(|name| (Box::from(name), secrets.get(name).cloned()));
         Ok(Self {
             egress,
             messages_url: url(Operation::Messages),
@@ -108,7 +109,9 @@ impl AnthropicProvider {
         let Some((_, Some(key))) = &self.credential else { return };
         let (name, value) = match self.auth {
             ProviderAuth::XApiKey => (X_API_KEY, HeaderValue::from_str(key.expose())),
-            ProviderAuth::Bearer => (AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {}", key.expose()))),
+            ProviderAuth::Bearer => {
+                (AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {}", key.expose())))
+            }
             ProviderAuth::None => return,
         };
         if let Ok(mut value) = value {
@@ -155,10 +158,7 @@ fn sent_error(error: EgressError) -> ProviderError {
 pub struct AnthropicBody(reqwest::Body);
 
 impl AnthropicBody {
-    pub(super) fn poll_chunk(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, ProviderError>>> {
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ProviderError>>> {
         loop {
             match ready!(Pin::new(&mut self.0).poll_frame(cx)) {
                 None => return Poll::Ready(None),

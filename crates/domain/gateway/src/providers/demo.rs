@@ -27,11 +27,7 @@ impl DemoProvider {
         Incoming {
             status: StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             headers: headers(&answer),
-            body: UpstreamBody::Demo(DemoBody {
-                steps: answer.steps.into_iter(),
-                waiting: None,
-                broken: answer.broken,
-            }),
+            body: UpstreamBody::Demo(DemoBody::new(answer.steps, answer.broken)),
         }
     }
 }
@@ -60,10 +56,11 @@ pub struct DemoBody {
 }
 
 impl DemoBody {
-    pub(super) fn poll_chunk(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, ProviderError>>> {
+    pub(crate) fn new(steps: Vec<Step>, broken: bool) -> Self {
+        Self { steps: steps.into_iter(), waiting: None, broken }
+    }
+
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ProviderError>>> {
         if self.waiting.is_none() {
             match self.steps.next() {
                 None if std::mem::take(&mut self.broken) => {

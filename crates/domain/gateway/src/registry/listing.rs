@@ -102,7 +102,11 @@ impl Registry {
     ///
     /// # Errors
     /// A limit out of range, both ids, or one that is not in the list.
-    pub fn models(&self, query: &PageQuery, may_use: impl Fn(&Route) -> bool) -> Result<ModelPage, PageError> {
+    pub fn models(
+        &self,
+        query: &PageQuery,
+        may_use: impl Fn(&Route) -> bool,
+    ) -> Result<ModelPage, PageError> {
         let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(PageError::Limit);

@@ -27,7 +27,8 @@ fn the_first_fitting_route_is_taken() {
         route("prefix", "claude-*", "claude"),
         route("suffix", "*-mini", "demo"),
     ]));
-    let name = |registry: &Registry, model: &str| registry.route_for(model).map(|route| route.name.to_string());
+    let name =
+        |registry: &Registry, model: &str| registry.route_for(model).map(|route| route.name.to_string());
     let closed = registry(value.clone()).unwrap();
     for (model, expected) in [
         ("claude-demo", Some("exact")),
@@ -47,12 +48,27 @@ fn the_first_fitting_route_is_taken() {
 #[test]
 fn faulty_configurations_are_refused() {
     let table = [
-        (demo_routes(json!([route("a", "x", "demo"), route("a", "y", "demo")])), "gateway.routes: `a` is given twice"),
-        (demo_routes(json!([route("a", "x", "none")])), "gateway.routes: `a` names the provider `none`, which does not exist"),
-        (demo_routes(json!([{"name": "a", "model": "x", "targets": []}])), "gateway.routes: `a` has no target"),
+        (
+            demo_routes(json!([route("a", "x", "demo"), route("a", "y", "demo")])),
+            "gateway.routes: `a` is given twice",
+        ),
+        (
+            demo_routes(json!([route("a", "x", "none")])),
+            "gateway.routes: `a` names the provider `none`, which does not exist",
+        ),
+        (
+            demo_routes(json!([{"name": "a", "model": "x", "targets": []}])),
+            "gateway.routes: `a` has no target",
+        ),
         (json!({"default_route": "a"}), "gateway.default_route: there is no route `a`"),
-        (json!({"providers": [{"name": "p", "type": "demo"}, {"name": "p", "type": "demo"}]}), "gateway.providers: `p` is given twice"),
-        (json!({"providers": [{"name": "p", "type": "anthropic", "headers": {"x-api-key": "k"}}]}), "gateway.providers: `p`: `x-api-key` cannot be a fixed header: it is reserved, or its name or value is malformed"),
+        (
+            json!({"providers": [{"name": "p", "type": "demo"}, {"name": "p", "type": "demo"}]}),
+            "gateway.providers: `p` is given twice",
+        ),
+        (
+            json!({"providers": [{"name": "p", "type": "anthropic", "headers": {"x-api-key": "k"}}]}),
+            "gateway.providers: `p`: `x-api-key` cannot be a fixed header: it is reserved, or its name or value is malformed",
+        ),
     ];
     for (value, message) in table {
         assert_eq!(registry(value).unwrap_err().to_string(), message);
@@ -65,7 +81,12 @@ fn faulty_configurations_are_refused() {
 
 #[test]
 fn a_missing_secret_is_named() {
-    let registry = registry(demo_routes(json!([route("a", "x", "claude"), route("b", "y", "claude"), route("c", "z", "demo")]))).unwrap();
+    let registry = registry(demo_routes(json!([
+        route("a", "x", "claude"),
+        route("b", "y", "claude"),
+        route("c", "z", "demo")
+    ])))
+    .unwrap();
     assert_eq!(registry.missing_secrets(), [("claude".into(), "anthropic".into())]);
 }
 
@@ -104,10 +125,13 @@ fn models_are_those_whose_route_may_be_used() {
     assert!(!page.has_more && page.data.len() > 10);
     let closed = registry.models(&PageQuery::default(), |route| &*route.name == "demo").unwrap();
     assert_eq!(ids(&closed), ["claude-demo"]);
-    assert_eq!(serde_json::to_value(&closed).unwrap(), json!({
-        "data": [{"type": "model", "id": "claude-demo", "display_name": "Claude Demo", "created_at": "2026-01-01T00:00:00Z"}],
-        "has_more": false, "first_id": "claude-demo", "last_id": "claude-demo",
-    }));
+    assert_eq!(
+        serde_json::to_value(&closed).unwrap(),
+        json!({
+            "data": [{"type": "model", "id": "claude-demo", "display_name": "Claude Demo", "created_at": "2026-01-01T00:00:00Z"}],
+            "has_more": false, "first_id": "claude-demo", "last_id": "claude-demo",
+        })
+    );
     assert!(registry.model("claude-demo", |_| true).is_some());
     assert!(registry.model("claude-demo", |_| false).is_none());
     assert!(registry.model("other", |_| true).is_none());
@@ -119,7 +143,11 @@ fn models_are_those_whose_route_may_be_used() {
 fn pages_follow_one_another_in_both_directions() {
     let registry = listed();
     let page = |limit, after: Option<&str>, before: Option<&str>| {
-        let query = PageQuery { limit: Some(limit), after_id: after.map(Into::into), before_id: before.map(Into::into) };
+        let query = PageQuery {
+            limit: Some(limit),
+            after_id: after.map(Into::into),
+            before_id: before.map(Into::into),
+        };
         registry.models(&query, |_| true)
     };
     let first = page(2, None, None).unwrap();

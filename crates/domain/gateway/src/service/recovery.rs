@@ -52,7 +52,11 @@ impl ClaudeGatewayService {
         }
     }
 
-    async fn close_interrupted(&self, rows: &[OpenRequest], reason: &'static str) -> Result<u64, RecoveryError> {
+    async fn close_interrupted(
+        &self,
+        rows: &[OpenRequest],
+        reason: &'static str,
+    ) -> Result<u64, RecoveryError> {
         match self.0.closer.ledger.append(self.interrupted(rows, reason)).await {
             Ok(_) => Ok(rows.len() as u64),
             // One of them was closed meanwhile: each for itself, then.

@@ -59,7 +59,13 @@ fn fed(chunks: &[&[u8]]) -> (Observed, Vec<u8>) {
         }
         held.extend_from_slice(&chunk[boundary..]);
         // What was let through ends with an event.
-        assert!(whole.is_empty() || whole.ends_with(b"\n\n") || whole.ends_with(b"\r\r") || whole.ends_with(b"\r\n\r\n") || whole.ends_with(b"\r\n\r"));
+        assert!(
+            whole.is_empty()
+                || whole.ends_with(b"\n\n")
+                || whole.ends_with(b"\r\r")
+                || whole.ends_with(b"\r\n\r\n")
+                || whole.ends_with(b"\r\n\r")
+        );
     }
     whole.append(&mut held);
     (tap.into_observed(), whole)
@@ -111,7 +117,10 @@ fn an_event_beyond_the_bound_is_left_out_and_the_next_one_is_read() {
 fn later_figures_replace_earlier_ones() {
     let mut tap = SseTap::default();
     for (event, output) in [
-        (r#"{"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":1,"cache_creation":{"ephemeral_5m_input_tokens":2,"ephemeral_1h_input_tokens":3}}}}"#, 1),
+        (
+            r#"{"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":1,"cache_creation":{"ephemeral_5m_input_tokens":2,"ephemeral_1h_input_tokens":3}}}}"#,
+            1,
+        ),
         (r#"{"type":"message_delta","usage":{"output_tokens":4}}"#, 4),
         (r#"{"type":"message_delta","usage":{"output_tokens":6,"input_tokens":8}}"#, 6),
         (r#"{"type":"error","error":{"type":"overloaded_error","message":"x"}}"#, 6),
@@ -120,7 +129,10 @@ fn later_figures_replace_earlier_ones() {
         assert_eq!(tap.observed().usage.output, output);
     }
     let seen = tap.into_observed();
-    assert_eq!(seen.usage, Usage { input: 8, output: 6, cache_read: 0, cache_write_5m: 2, cache_write_1h: 3 });
+    assert_eq!(
+        seen.usage,
+        Usage { input: 8, output: 6, cache_read: 0, cache_write_5m: 2, cache_write_1h: 3 }
+    );
     assert_eq!(seen.error_type.as_deref(), Some("overloaded_error"));
     assert!(!seen.complete);
 }
@@ -137,7 +149,8 @@ fn whole_answers_are_read() {
     assert_eq!(seen.tool_calls.len(), 1);
     let count = Observed::of_body(br#"{"input_tokens": 12}"#);
     assert_eq!((count.usage.input, count.input_known), (12, true));
-    let error = Observed::of_body(br#"{"type":"error","error":{"type":"rate_limit_error","message":"slow down"}}"#);
+    let error =
+        Observed::of_body(br#"{"type":"error","error":{"type":"rate_limit_error","message":"slow down"}}"#);
     assert_eq!(error.error_type.as_deref(), Some("rate_limit_error"));
     assert_eq!(Observed::of_body(b"<html>"), Observed::default());
 }
@@ -145,7 +158,11 @@ fn whole_answers_are_read() {
 #[test]
 fn long_names_and_many_tool_calls_are_bounded() {
     let mut tap = SseTap::default();
-    let event = |name: &str| format!("data: {{\"type\":\"content_block_start\",\"content_block\":{{\"type\":\"tool_use\",\"id\":\"i\",\"name\":\"{name}\"}}}}\n\n");
+    let event = |name: &str| {
+        format!(
+            "data: {{\"type\":\"content_block_start\",\"content_block\":{{\"type\":\"tool_use\",\"id\":\"i\",\"name\":\"{name}\"}}}}\n\n"
+        )
+    };
     tap.feed(event(&"n".repeat(300)).as_bytes());
     assert_eq!((tap.observed().tool_calls.len(), tap.observed().tool_call_count), (0, 1));
     for _ in 0..200 {

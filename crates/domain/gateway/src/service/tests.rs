@@ -1,0 +1,522 @@
+//! The gateway as its callers see it, on both engines, against the demo provider and a real upstream on loopback.
+
+mod fixture;
+
+use super::*;
+use fixture::{
+    Fixture, JSON_ANSWER, Upstream, body, call, closed, config, gateways, principal, streamed, user,
+};
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use std::time::Duration;
+use systemprompt_audit::verify::{Scope, verify};
+use systemprompt_security::authz::DenyAllHook;
+
+fn stream(reply: GatewayReply) -> Box<ReplyStream> {
+    match reply.body {
+        ReplyBody::Stream(stream) => stream,
+        ReplyBody::Full(body) => panic!("not a stream: {body:?}"),
+    }
+}
+
+fn full(reply: &GatewayReply) -> &Bytes {
+    match &reply.body {
+        ReplyBody::Full(body) => body,
+        ReplyBody::Stream(_) => panic!("a stream"),
+    }
+}
+
+async fn read(mut stream: Box<ReplyStream>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Some(Ok(chunk)) = stream.next().await {
+        bytes.extend_from_slice(&chunk);
+    }
+    bytes
+}
+
+/// A made-up key, put together so that no scanner of repositories takes it for a leak.
+fn aws_key() -> String {
+    format!("{}{}", "AKIA", "ZQ3DWHJR5TKLX2VM")
+}
+
+fn hash(bytes: &[u8]) -> String {
+    hex::encode(sha256(bytes))
+}
+
+/// The record text of an entry.
+async fn record(fixture: &Fixture, id: &str) -> Value {
+    let row = fixture.ledger.reader().by_id(id).await.unwrap().unwrap();
+    serde_json::from_str(&row.record.unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn an_answer_is_recorded_before_and_after() {
+    for fixture in gateways(&config(None)).await {
+        let request = user("hello", "");
+        let reply = fixture.service.handle(call(&request)).await.unwrap();
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.headers["content-type"], "application/json");
+        assert!(reply.headers["request-id"].to_str().unwrap().starts_with("req_demo_"));
+        assert_eq!(reply.headers["x-systemprompt-request-id"], reply.request_id.as_str());
+        let answer = full(&reply).clone();
+        let row = closed(&fixture, &reply.request_id).await;
+        assert_eq!(reply.headers["x-systemprompt-decision-id"], row.decision_id.as_str());
+        assert_eq!((row.outcome.as_deref(), row.status, row.stream), (Some("ok"), Some(200), 0));
+        assert_eq!(row.client_body_sha256, hash(request.as_bytes()));
+        assert_eq!(row.forwarded_body_sha256, row.client_body_sha256);
+        assert_eq!(row.response_sha256.as_deref(), Some(&*hash(&answer)));
+        assert_eq!(
+            (row.route.as_str(), row.provider.as_str(), row.operation.as_str()),
+            ("demo", "demo", "messages")
+        );
+        assert_eq!((row.max_tokens, row.edits.as_str()), (Some(256), "[]"));
+        assert_eq!(
+            (row.usage_source.as_deref(), row.price_source.as_deref()),
+            (Some("upstream"), Some("catalog"))
+        );
+        assert_eq!(row.cost_micro, Some(row.input_tokens.unwrap() + 5 * row.output_tokens.unwrap()));
+        assert_eq!(row.conversation_id.split(':').next(), Some("usr_ada"));
+        assert!(row.ttft_ms.is_some() && row.total_ms >= row.upstream_ms && row.closed_at >= row.sent_at);
+
+        let opened = record(&fixture, &row.ledger_opened).await;
+        assert_eq!((&opened["kind"], &opened["outcome"]), (&json!("inference.opened"), &json!("opened")));
+        assert_eq!(opened["detail"]["request_id"], row.id);
+        assert_eq!(opened["detail"]["body"], commitment(&row.body_salt, &sha256(request.as_bytes())));
+        assert!(
+            !opened.to_string().contains(&row.client_body_sha256),
+            "the plain hash stays out of the ledger"
+        );
+        assert_eq!(opened["subject_entity"], json!({"kind": "gateway_route", "id": "demo"}));
+        let end = record(&fixture, &row.ledger_closed.clone().unwrap()).await;
+        assert_eq!((&end["kind"], &end["outcome"]), (&json!("inference.closed"), &json!("ok")));
+        assert_eq!(end["detail"]["usage"]["output"], row.output_tokens.unwrap());
+        assert_eq!(end["detail"]["stop_reason"], "end_turn");
+
+        let requests = fixture.service.requests();
+        let decision = DecisionId::new(row.decision_id.clone());
+        assert_eq!(requests.by_decision(&decision).await.unwrap().unwrap(), row);
+        let entry = row.ledger_opened.as_str().into();
+        assert_eq!(requests.by_decision_entry(&entry).await.unwrap().unwrap(), row);
+        assert_eq!(requests.by_trace(&row.trace_id, 100).await.unwrap(), [row.id.clone()]);
+        assert_eq!(requests.by_decision(&DecisionId::generate()).await.unwrap(), None);
+        let report =
+            verify(&fixture.ledger.reader(), fixture.ledger.tables(), &Scope::default()).await.unwrap();
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_recorded_when_it_ends() {
+    for fixture in gateways(&config(None)).await {
+        let request = user("[[demo:tokens 40]]", "\"stream\":true,");
+        let reply = fixture.service.handle(call(&request)).await.unwrap();
+        assert_eq!(reply.headers["content-type"], "text/event-stream; charset=utf-8");
+        let id = reply.request_id.clone();
+        assert_eq!(fixture.service.requests().by_id(id.as_str()).await.unwrap().unwrap().outcome, None);
+        assert_eq!(fixture.service.load().open, 1);
+        let bytes = read(stream(reply)).await;
+        let row = closed(&fixture, &id).await;
+        assert_eq!((row.outcome.as_deref(), row.output_tokens, row.stream), (Some("ok"), Some(40), 1));
+        assert_eq!(row.response_sha256.as_deref(), Some(&*hash(&bytes)));
+        assert_eq!((row.response_bytes, row.injected_pings), (Some(bytes.len() as i64), Some(0)));
+        assert_eq!(row.stop_reason.as_deref(), Some("end_turn"));
+        fixture.idle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_tool_call_of_the_model_is_counted() {
+    for fixture in gateways(&config(None)).await {
+        let request = user("use crm_lookup", "\"tools\":[{\"name\":\"crm_lookup\",\"input_schema\":{}}],");
+        let reply = fixture.service.handle(call(&request)).await.unwrap();
+        let row = closed(&fixture, &reply.request_id).await;
+        assert_eq!((row.tool_calls, row.stop_reason.as_deref()), (Some(1), Some("tool_use")));
+        let end = record(&fixture, &row.ledger_closed.unwrap()).await;
+        assert_eq!(end["detail"]["tool_calls"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_denied_call_goes_nowhere() {
+    let upstream = Upstream::start(|_| streamed(JSON_ANSWER)).await;
+    for fixture in fixture::gateways_with(&config(Some(&upstream.url)), Arc::new(DenyAllHook::DEFAULT)).await
+    {
+        let refusal = fixture.service.handle(call(&body("claude-up", "hi"))).await.unwrap_err();
+        assert_eq!(refusal.code, Code::Denied);
+        assert_eq!(refusal.policy.as_deref(), Some("authz_default_deny"));
+        let entry = refusal.decision_id.unwrap().entry();
+        assert_eq!(record(&fixture, entry.as_str()).await["outcome"], "deny");
+        assert_eq!(fixture.service.load().open, 0);
+        let context = call("{}").context;
+        assert!(fixture.service.models(&context, &PageQuery::default()).unwrap().data.is_empty());
+        assert_eq!(fixture.service.model(&context, "claude-demo").unwrap_err().code, Code::NotFound);
+    }
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_secret_in_any_part_of_the_body_is_refused() {
+    let upstream = Upstream::start(|_| streamed(JSON_ANSWER)).await;
+    let secret = aws_key();
+    let places = [
+        body("claude-up", &secret),
+        json!({"model": "claude-up", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}], "system": secret}).to_string(),
+        json!({"model": "claude-up", "max_tokens": 5, "messages": [], "unheard_of": {"deep": [secret]}}).to_string(),
+        json!({"model": "claude-up", "max_tokens": 5, "messages": [], "tools": [{"description": secret}]}).to_string(),
+        json!({"model": "claude-up", "max_tokens": 5, "messages": [], "metadata": {"user_id": secret}}).to_string(),
+        json!({"model": secret, "max_tokens": 5, "messages": []}).to_string(),
+    ];
+    for fixture in gateways(&config(Some(&upstream.url))).await {
+        for place in &places {
+            let refusal = fixture.service.handle(call(place)).await.unwrap_err();
+            assert_eq!(
+                (refusal.code, refusal.policy.as_deref()),
+                (Code::Denied, Some("secret_scan")),
+                "{place}"
+            );
+            assert!(!refusal.sentence().contains(&secret));
+        }
+    }
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn bytes_query_and_headers_reach_the_upstream_unchanged() {
+    let upstream = Upstream::start(|_| {
+        streamed("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nrequest-id: req_up\r\nset-cookie: a=b\r\nanthropic-organization-id: o\r\nanthropic-ratelimit-requests-limit: 5\r\nx-context-id: forged\r\ncontent-length: 34\r\n\r\n{\"id\":\"msg_1\",\"odd\" : 1.0e0 ,\"x\":1}")
+    })
+    .await;
+    for fixture in gateways(&config(Some(&upstream.url))).await {
+        let request = " {\"invented\" : [ 1.0e0, \"\\u00e9\" ],\"model\":\"claude-up\",\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}] } ";
+        let mut sent = call(request);
+        sent.query = Some("beta=true&x=%20".into());
+        for (name, value) in [
+            ("anthropic-beta", "one"),
+            ("anthropic-beta", "two,three"),
+            ("anthropic-version", "2023-06-01"),
+            ("x-claude-code-session-id", "s-1"),
+            ("authorization", "Bearer ours"),
+            ("x-api-key", "ours"),
+            ("x-context-id", "forged"),
+            ("x-user-id", "forged"),
+            ("cookie", "c=1"),
+            ("accept-encoding", "gzip, br"),
+        ] {
+            sent.headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let reply = fixture.service.handle(sent).await.unwrap();
+        assert_eq!(full(&reply).as_ref(), b"{\"id\":\"msg_1\",\"odd\" : 1.0e0 ,\"x\":1");
+        let names: Vec<&str> = reply.headers.keys().map(HeaderName::as_str).collect();
+        for name in ["set-cookie", "x-context-id", "anthropic-ratelimit-requests-limit", "content-length"] {
+            assert!(!names.contains(&name), "{name}");
+        }
+        assert_eq!(reply.headers["anthropic-organization-id"], "o");
+        let row = closed(&fixture, &reply.request_id).await;
+        assert_eq!(row.provider_request_id.as_deref(), Some("req_up"));
+        assert_eq!(row.conversation_id, "usr_ada:s-1");
+
+        let seen = upstream.requests().pop().unwrap();
+        assert_eq!(seen.line, "POST /v1/messages?beta=true&x=%20 HTTP/1.1");
+        assert_eq!(seen.body, request.as_bytes());
+        assert_eq!(seen.values("anthropic-beta"), ["one", "two,three"]);
+        assert_eq!(seen.values("x-api-key"), ["upstream-key"]);
+        assert_eq!(seen.values("accept-encoding"), ["identity"]);
+        assert_eq!(seen.values("x-fixed"), ["always"]);
+        for name in ["authorization", "cookie", "x-context-id", "x-user-id", "x-trace-id"] {
+            assert_eq!(seen.values(name), [""; 0], "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_alias_changes_the_model_value_and_nothing_else() {
+    let upstream = Upstream::start(|_| streamed(JSON_ANSWER)).await;
+    for fixture in gateways(&config(Some(&upstream.url))).await {
+        let request = body("fast", "hi \\u00e9");
+        let reply = fixture.service.handle(call(&request)).await.unwrap();
+        let seen = upstream.requests().pop().unwrap();
+        assert_eq!(
+            String::from_utf8(seen.body.clone()).unwrap(),
+            request.replace("\"fast\"", "\"claude-haiku-4-5\"")
+        );
+        let row = closed(&fixture, &reply.request_id).await;
+        assert_eq!(row.client_body_sha256, hash(request.as_bytes()));
+        assert_eq!(row.forwarded_body_sha256, hash(&seen.body));
+        assert_eq!((row.model_requested.as_str(), row.model_upstream.as_str()), ("fast", "claude-haiku-4-5"));
+        let edits: Value = serde_json::from_str(&row.edits).unwrap();
+        assert_eq!((&edits[0]["kind"], &edits[0]["path"]), (&json!("model_alias"), &json!("/model")));
+        assert_eq!(record(&fixture, &row.ledger_opened).await["detail"]["edits"], json!(["model_alias"]));
+        assert_eq!(row.price_id.as_deref(), Some("claude-haiku-4-5@2025-10-01"));
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_stream_passes_byte_for_byte() {
+    let events = "event: message_start\r\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"model\":\"x\",\"usage\":{\"input_tokens\":7,\"output_tokens\":1}}}\r\n\r\n: odd\r\nevent: message_delta\r\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":9}}\r\n\r\ndata: {\"type\":\"message_stop\"}\r\n\r\n";
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n{}0\r\n\r\n",
+        fixture::chunked(events, 37)
+    );
+    let upstream = Upstream::start(move |_| streamed(&answer)).await;
+    for fixture in gateways(&config(Some(&upstream.url))).await {
+        let request = body("claude-up", "hi").replacen('{', "{\"stream\":true,", 1);
+        let reply = fixture.service.handle(call(&request)).await.unwrap();
+        let id = reply.request_id.clone();
+        assert_eq!(String::from_utf8(read(stream(reply)).await).unwrap(), events);
+        let row = closed(&fixture, &id).await;
+        assert_eq!(
+            (row.outcome.as_deref(), row.input_tokens, row.output_tokens),
+            (Some("ok"), Some(7), Some(9))
+        );
+        assert_eq!(
+            (row.model_response.as_deref(), row.response_sha256.as_deref()),
+            (Some("x"), Some(&*hash(events.as_bytes())))
+        );
+    }
+}
+
+#[tokio::test]
+async fn errors_of_the_upstream_pass_unchanged() {
+    let error = r#"{"type":"error","error":{"type":"rate_limit_error","message":"Slow  down"}}"#;
+    let answer = format!(
+        "HTTP/1.1 429 Too Many\r\ncontent-type: application/json\r\nretry-after: 7\r\nx-should-retry: true\r\ncontent-length: {}\r\n\r\n{error}",
+        error.len()
+    );
+    let upstream = Upstream::start(move |_| streamed(&answer)).await;
+    for fixture in gateways(&config(Some(&upstream.url))).await {
+        let reply = fixture.service.handle(call(&body("claude-up", "hi"))).await.unwrap();
+        assert_eq!((reply.status.as_u16(), full(&reply).as_ref()), (429, error.as_bytes()));
+        assert_eq!(
+            (&reply.headers["retry-after"], &reply.headers["x-should-retry"]),
+            (&"7".parse().unwrap(), &"true".parse().unwrap())
+        );
+        let row = closed(&fixture, &reply.request_id).await;
+        assert_eq!(
+            (row.outcome.as_deref(), row.status, row.cost_micro),
+            (Some("upstream_error"), Some(429), Some(0))
+        );
+        assert_eq!(row.error_type.as_deref(), Some("rate_limit_error"));
+    }
+}
+
+#[tokio::test]
+async fn failures_of_the_upstream_have_their_own_errors() {
+    let silent = Upstream::start(|_| vec![(Duration::from_secs(60), Vec::new())]).await;
+    let answers: [(&str, u16, &str, &str, bool); 4] = [
+        (
+            "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n",
+            502,
+            "api_error",
+            "credential_rejected",
+            true,
+        ),
+        (
+            "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n",
+            502,
+            "api_error",
+            "redirect",
+            false,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{\"half\":",
+            502,
+            "api_error",
+            "connection_lost",
+            false,
+        ),
+        ("", 502, "api_error", "connection_lost", false),
+    ];
+    for (answer, status, kind, error_type, no_retry) in answers {
+        let upstream = Upstream::start(move |_| streamed(answer)).await;
+        for fixture in gateways(&config(Some(&upstream.url))).await {
+            let reply = fixture.service.handle(call(&body("claude-up", "hi"))).await.unwrap();
+            let told: Value = serde_json::from_slice(full(&reply)).unwrap();
+            assert_eq!((reply.status.as_u16(), &told["error"]["type"]), (status, &json!(kind)), "{answer}");
+            assert_eq!(reply.headers.get("x-should-retry").is_some_and(|v| v == "false"), no_retry);
+            assert_eq!(
+                closed(&fixture, &reply.request_id).await.error_type.as_deref(),
+                Some(error_type),
+                "{answer}"
+            );
+        }
+    }
+    for fixture in gateways(&config(Some(&silent.url))).await {
+        let reply = fixture.service.handle(call(&body("claude-up", "hi"))).await.unwrap();
+        let told: Value = serde_json::from_slice(full(&reply)).unwrap();
+        assert_eq!((reply.status.as_u16(), &told["error"]["type"]), (504, &json!("timeout_error")));
+        let row = closed(&fixture, &reply.request_id).await;
+        assert_eq!(
+            (row.error_type.as_deref(), row.usage_source.as_deref()),
+            (Some("timeout"), Some("estimated"))
+        );
+    }
+    for fixture in gateways(&config(Some("http://127.0.0.1:9"))).await {
+        let reply = fixture.service.handle(call(&body("claude-up", "hi"))).await.unwrap();
+        assert_eq!(reply.status, 502);
+        let row = closed(&fixture, &reply.request_id).await;
+        assert_eq!((row.error_type.as_deref(), row.cost_micro), (Some("connect"), Some(0)));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_closes_the_call_and_pays_for_what_was_sent() {
+    for fixture in gateways(&config(None)).await {
+        let request =
+            user("[[demo:tokens 400]] [[demo:rate 200]]", "\"stream\":true,").replace("256", "1000");
+        let reply = fixture.service.handle(call(&request)).await.unwrap();
+        let id = reply.request_id.clone();
+        let mut stream = stream(reply);
+        for _ in 0..8 {
+            stream.next().await.unwrap().unwrap();
+        }
+        drop(stream);
+        let row = closed(&fixture, &id).await;
+        assert_eq!(
+            (row.outcome.as_deref(), row.usage_source.as_deref()),
+            (Some("client_aborted"), Some("estimated"))
+        );
+        assert!(row.cost_micro.unwrap() > 0 && row.output_tokens.unwrap() < 400);
+        assert_eq!(record(&fixture, &row.ledger_closed.unwrap()).await["outcome"], "cancelled");
+
+        // Gone before the first byte: the future of the call is dropped.
+        let slow = user("[[demo:latency 30000]]", "");
+        let waiting =
+            tokio::time::timeout(Duration::from_millis(300), fixture.service.handle(call(&slow))).await;
+        assert!(waiting.is_err());
+        let newest = fixture.newest().await;
+        assert_ne!(newest, id);
+        assert_eq!(closed(&fixture, &newest).await.outcome.as_deref(), Some("client_aborted"));
+        fixture.idle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_torn_stream_ends_without_a_false_end() {
+    for fixture in gateways(&config(None)).await {
+        let reply = fixture.service.handle(call(&user("[[demo:cut 4]]", "\"stream\":true,"))).await.unwrap();
+        let id = reply.request_id.clone();
+        let text = String::from_utf8(read(stream(reply)).await).unwrap();
+        assert!(text.ends_with("\"upstream connection lost\"}}\n\n") && !text.contains("message_stop"));
+        let row = closed(&fixture, &id).await;
+        assert_eq!(
+            (row.outcome.as_deref(), row.error_type.as_deref()),
+            (Some("upstream_broken"), Some("connection_lost"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn counting_is_governed_recorded_and_free() {
+    for fixture in gateways(&config(None)).await {
+        let mut request = call(&user("hello", ""));
+        request.operation = Operation::CountTokens;
+        let reply = fixture.service.handle(request).await.unwrap();
+        let tokens: Value = serde_json::from_slice(full(&reply)).unwrap();
+        let row = closed(&fixture, &reply.request_id).await;
+        assert_eq!((row.operation.as_str(), row.cost_micro), ("count_tokens", Some(0)));
+        assert_eq!(row.input_tokens, tokens["input_tokens"].as_i64());
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_that_cannot_be_recorded() {
+    let upstream = Upstream::start(|_| streamed(JSON_ANSWER)).await;
+    for fixture in gateways(&config(Some(&upstream.url))).await {
+        fixture.ledger.stop().await;
+        let refusal = fixture.service.handle(call(&body("claude-up", "hi"))).await.unwrap_err();
+        assert_eq!((refusal.status(), refusal.retry_after), (503, Some(5)), "{refusal}");
+    }
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_is_refused_before_it_is_recorded() {
+    let mut closed_gateway = config(None);
+    closed_gateway["enabled"] = false.into();
+    for fixture in gateways(&closed_gateway).await {
+        assert_eq!(fixture.service.handle(call(&user("x", ""))).await.unwrap_err().code, Code::NotFound);
+    }
+    let mut narrow = config(None);
+    narrow["max_streams"] = 1.into();
+    for fixture in gateways(&narrow).await {
+        let refusal = fixture.service.handle(call(&body("unheard-of", "x"))).await.unwrap_err();
+        assert_eq!((refusal.code, &*refusal.reason), (Code::NotFound, "model: unheard-of"));
+        let refusal = fixture.service.handle(call("{\"model\":\"m\",\"model\":\"n\"}")).await.unwrap_err();
+        assert_eq!(refusal.code, Code::BadRequest);
+        let held = fixture.service.handle(call(&user("x", "\"stream\":true,"))).await.unwrap();
+        let refusal = fixture.service.handle(call(&user("x", ""))).await.unwrap_err();
+        assert_eq!((refusal.code, refusal.retry_after), (Code::Overloaded, Some(1)));
+        read(stream(held)).await;
+        fixture.idle().await;
+        assert!(fixture.service.handle(call(&user("x", ""))).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_missing_credential_refuses_the_call() {
+    for fixture in fixture::gateways_without_secrets(&config(Some("http://127.0.0.1:9"))).await {
+        let refusal = fixture.service.handle(call(&body("claude-up", "x"))).await.unwrap_err();
+        assert_eq!(refusal.code, Code::Upstream);
+        assert_eq!(fixture.service.registry().missing_secrets(), [("up".into(), "anthropic".into())]);
+    }
+}
+
+#[tokio::test]
+async fn a_bad_reload_keeps_the_old_routes() {
+    for fixture in gateways(&config(None)).await {
+        let bad = serde_json::from_value(
+            json!({"routes": [{"name": "a", "model": "*", "targets": [{"provider": "none"}]}]}),
+        )
+        .unwrap();
+        assert!(fixture.service.reload(&bad, &Secrets::default()).is_err());
+        assert!(fixture.service.handle(call(&user("x", ""))).await.is_ok());
+        let empty = serde_json::from_value(json!({})).unwrap();
+        fixture.service.reload(&empty, &Secrets::default()).unwrap();
+        assert_eq!(fixture.service.handle(call(&user("x", ""))).await.unwrap_err().code, Code::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn what_a_crash_left_open_is_closed_once() {
+    for fixture in gateways(&config(None)).await {
+        let reply = fixture.service.handle(call(&user("x", ""))).await.unwrap();
+        closed(&fixture, &reply.request_id).await;
+        for _ in 0..20 {
+            fixture.leave_open().await;
+        }
+        let stream = fixture.ledger.stream().to_string();
+        let (a, b) = tokio::join!(
+            fixture.service.recover(&stream, i64::MAX, "node_restart"),
+            fixture.service.recover(&stream, i64::MAX, "node_restart"),
+        );
+        assert_eq!(a.unwrap() + b.unwrap(), 20);
+        assert_eq!(fixture.service.recover(&stream, i64::MAX, "node_restart").await.unwrap(), 0);
+        let row = closed(&fixture, &fixture.newest().await).await;
+        assert_eq!(
+            (row.outcome.as_deref(), row.error_type.as_deref()),
+            (Some("expired"), Some("node_restart"))
+        );
+        let end = record(&fixture, &row.ledger_closed.unwrap()).await;
+        assert_eq!((&end["outcome"], &end["reason"]), (&json!("interrupted"), &json!("node_restart")));
+        assert_eq!(end["detail"]["opened"], row.ledger_opened);
+        let report =
+            verify(&fixture.ledger.reader(), fixture.ledger.tables(), &Scope::default()).await.unwrap();
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
+    }
+}
+
+#[tokio::test]
+async fn models_are_listed_for_those_who_may_use_them() {
+    for fixture in gateways(&config(None)).await {
+        let context = RequestContext::new(Arc::new(principal()), "trc_1".into());
+        let page =
+            fixture.service.models(&context, &PageQuery { limit: Some(1), ..PageQuery::default() }).unwrap();
+        assert_eq!((&*page.data[0].id, page.has_more), ("claude-demo", true));
+        assert_eq!(
+            &*fixture.service.model(&context, "claude-demo-large").unwrap().display_name,
+            "Claude Demo Large"
+        );
+        let bad = PageQuery { limit: Some(0), ..PageQuery::default() };
+        assert_eq!(fixture.service.models(&context, &bad).unwrap_err().code, Code::BadRequest);
+    }
+}
