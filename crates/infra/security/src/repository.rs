@@ -1,0 +1,3 @@
+//! The SQL of the security plane, and nothing else.
+
+pub mod tokens;

@@ -1,0 +1,5 @@
+//! Services that classify requests.
+
+pub mod scanner;
+
+pub use scanner::ScannerDetector;

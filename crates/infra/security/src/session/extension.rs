@@ -1,0 +1,27 @@
+//! The extension that brings the tables of sessions, revocations and signing keys.
+
+use systemprompt_database::Migration;
+use systemprompt_extension::Extension;
+
+/// `user_sessions`, `oauth_jti_revocations`, `signing_keys`.
+#[derive(Clone, Copy, Debug)]
+pub struct TokensExtension;
+
+impl Extension for TokensExtension {
+    fn id(&self) -> &'static str {
+        "tokens"
+    }
+
+    fn version(&self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    fn migrations(&self) -> Vec<Migration> {
+        vec![Migration {
+            version: 2001,
+            name: "tokens",
+            sqlite: include_str!("../../migrations/sqlite/2001_tokens.sql"),
+            postgres: include_str!("../../migrations/postgres/2001_tokens.sql"),
+        }]
+    }
+}

@@ -1,0 +1,11 @@
+//! Sessions: the rows that every token hangs on, and the tokens that stand for them.
+
+pub mod claims;
+pub mod extension;
+pub mod generator;
+pub mod live;
+
+pub use claims::ValidatedSessionClaims;
+pub use extension::TokensExtension;
+pub use generator::{SessionGenerator, SessionParams, SessionUse};
+pub use live::{NewSession, SessionError, SessionRow, SessionSource, Sessions};
