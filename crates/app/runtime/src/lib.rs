@@ -1,1 +1,17 @@
-//! room
+//! What a node is made of and how it lives: the application context, the order of the boot, reload, recovery, drain, telemetry.
+
+pub mod boot;
+pub mod context;
+pub mod demo;
+pub mod lifecycle;
+pub mod reload;
+pub mod rooms;
+pub mod telemetry;
+
+pub use boot::{BootError, BootOptions};
+pub use context::{AppContext, Phase};
+pub use lifecycle::shutdown_signal;
+pub use rooms::extensions;
+
+/// The profile, as the seed documents call it.
+pub use systemprompt_config::Profile as Config;

@@ -10,6 +10,7 @@ pub mod jwt;
 pub mod keys;
 pub mod manifest_signing;
 pub mod plane;
+pub mod redaction;
 mod repository;
 pub mod services;
 pub mod session;

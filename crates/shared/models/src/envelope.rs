@@ -85,9 +85,7 @@ fn anthropic(refusal: &Refusal) -> Rendered {
         | Code::LedgerUnavailable
         | Code::LedgerDiskLow
         | Code::LedgerDamaged
-        | Code::LedgerFenced => {
-            "the audit record could not be written; the request was not sent".to_owned()
-        }
+        | Code::LedgerFenced => "the audit record could not be written; the request was not sent".to_owned(),
         _ => refusal.sentence(),
     };
     let mut body = json!({"type": "error", "error": {"type": kind, "message": message}});
@@ -107,7 +105,8 @@ fn mcp(refusal: &Refusal) -> Rendered {
     if let (Some(trace), Some(map)) = (&refusal.trace_id, data.as_object_mut()) {
         map.insert("trace_id".into(), Value::from(trace.as_str()));
     }
-    let body = json!({"jsonrpc": "2.0", "error": {"code": code, "message": refusal.sentence(), "data": data}});
+    let body =
+        json!({"jsonrpc": "2.0", "error": {"code": code, "message": refusal.sentence(), "data": data}});
     Rendered { status, content_type: "application/json", body }
 }
 

@@ -17,6 +17,11 @@ pub fn uuid_v4() -> Uuid {
     Uuid::new_v4()
 }
 
+/// The UUID of these 128 bits.
+pub fn uuid_from_bits(bits: u128) -> Uuid {
+    Uuid::from_u128(bits)
+}
+
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {$(
         $(#[$doc])*

@@ -171,6 +171,16 @@ pub struct GovernanceDecision {
     pub created_at: Millis,
 }
 
+/// A call that was charged to the call limit.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct ChargedCall {
+    pub call_id: String,
+    pub origin: String,
+    pub user_id: String,
+    pub session_id: String,
+    pub created_at: Millis,
+}
+
 /// Reads decisions. On SQLite the table carries no key but the id; look-ups by anything else start from the ledger's query,
 /// whose entries name their row.
 #[derive(Clone, Debug)]
@@ -210,15 +220,15 @@ impl GovernanceDecisionRepository {
         )).bind(before).bind(decision).bind(limit).fetch_all(pool).await)
     }
 
-    /// (user, session, time) of the calls that were charged to the call limit since `since`, for seeding its counters.
+    /// The allowed calls from the id `since` on, oldest first, for seeding the counters of the call limit.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn charged_since(&self, since_id: &str, limit: i64) -> sqlx::Result<Vec<(String, String, String, Millis)>> {
+    pub async fn charged_since(&self, since: &str, limit: i64) -> sqlx::Result<Vec<ChargedCall>> {
         on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT call_id, user_id, COALESCE(session_id, ''), created_at FROM governance_decisions
-             WHERE id >= $1 AND tool_name IS NOT NULL AND decision = 'allow' ORDER BY id LIMIT $2"
-        )).bind(since_id).bind(limit).fetch_all(pool).await)
+            "SELECT call_id, origin, user_id, COALESCE(session_id, '') AS session_id, created_at
+             FROM governance_decisions WHERE id >= $1 AND decision = 'allow' ORDER BY id LIMIT $2"
+        )).bind(since).bind(limit).fetch_all(pool).await)
     }
 }
 

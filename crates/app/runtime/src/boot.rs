@@ -1,0 +1,443 @@
+//! The order of the boot (PL-6): each step is named, timed, and fails with its cause and its remedy.
+
+use crate::context::{AppContext, Inner};
+use crate::{lifecycle, reload, rooms};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use aws_lc_rs::hmac;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::time::{Duration, Instant};
+use systemprompt_audit::{Draft, EntryKind, GroupOptions, Ledger, LedgerError, LedgerOptions, Table, Unit};
+use systemprompt_config::data_dir::LocationError;
+use systemprompt_config::profile::database::DatabaseKind;
+use systemprompt_config::profile::security::SigningAlgorithm as ConfiguredAlgorithm;
+use systemprompt_config::{Diagnostic, LoadOptions, Loaded, ProfileLocation, validate};
+use systemprompt_database::{ConnectError, Db, Engine, MigrationError, migrate};
+use systemprompt_events::Hub;
+use systemprompt_extension::RegistryError;
+use systemprompt_gateway::{ClaudeGatewayService, GatewayParts};
+use systemprompt_leak::{Hold, Scanner};
+use systemprompt_mcp::{McpOptions, McpParts, McpService};
+use systemprompt_models::ids::{DecisionId, uuid_v7};
+use systemprompt_models::{Clock, Millis, SystemClock, Tasks};
+use systemprompt_oauth::{ApiKeys, IdentityError, Users};
+use systemprompt_security::auth::AuthValidationService;
+use systemprompt_security::authz::hook::from_config;
+use systemprompt_security::authz::{AuthzBootstrapError, AuthzError, GovernanceDecisionRepository, RuleStore};
+use systemprompt_security::governance::rate_limit::{self, Rate};
+use systemprompt_security::governance::{
+    GovernanceChecks, Origin, Parts, PastCall, Pipeline, PipelineError, RateLimiter, SecretScanner,
+};
+use systemprompt_security::jwt::{JwtService, Verifier};
+use systemprompt_security::keys::{ClassKeys, KeyError, KeyRing, SigningAlgorithm};
+use systemprompt_security::plane::DecisionPlane;
+use systemprompt_security::session::{SessionError, SessionGenerator, Sessions};
+
+/// How far back the call limit is seeded at start.
+const SEED_WINDOW_MS: Millis = 60_000;
+/// Most calls that it is seeded with: more than this in a minute is far beyond the limit anyway.
+const SEED_MAX: i64 = 500_000;
+
+/// What to boot.
+#[derive(Clone)]
+pub struct BootOptions {
+    pub location: ProfileLocation,
+    /// Settings from the command line, as (dotted key, value).
+    pub flags: Vec<(String, String)>,
+    /// This binary, which children are started as.
+    pub executable: PathBuf,
+    /// `PATH` of this process.
+    pub path: String,
+    pub clock: Arc<dyn Clock>,
+    /// Whether configuration files are watched.
+    pub watch: bool,
+}
+
+impl BootOptions {
+    pub fn new(location: ProfileLocation) -> Self {
+        let executable = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("systemprompt"));
+        let path = systemprompt_config::Environment::get(&systemprompt_config::ProcessEnvironment, "PATH");
+        Self {
+            location,
+            flags: Vec::new(),
+            executable,
+            path: path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
+            clock: Arc::new(SystemClock),
+            watch: true,
+        }
+    }
+}
+
+/// Which step failed, and why. The variants are the steps.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error("config: {0}")]
+    Location(#[from] LocationError),
+    #[error("config: {} finding(s)", .0.len())]
+    Config(Vec<Diagnostic>),
+    #[error("config: the built-in secret rules cannot be used")]
+    Rules(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("secrets: `{0}` is missing; `systemprompt up` makes it")]
+    SecretMissing(&'static str),
+    #[error("secrets: a value in use cannot be guarded: {0}")]
+    Unguarded(String),
+    #[error("database: {0}")]
+    Database(#[from] ConnectError),
+    #[error("migrate: {0}")]
+    Migrate(#[from] MigrationError),
+    #[error("keys: {0}")]
+    Keys(#[from] KeyError),
+    #[error("ledger: {0}")]
+    Ledger(#[from] systemprompt_audit::StartError),
+    #[error("ledger: the start could not be recorded: {0}")]
+    Record(#[from] LedgerError),
+    #[error("extensions: {0}")]
+    Extensions(#[from] RegistryError),
+    #[error("decision_plane: {0}")]
+    Authz(#[from] AuthzError),
+    #[error("decision_plane: {0}")]
+    Hook(#[from] AuthzBootstrapError),
+    #[error("decision_plane: {0}")]
+    Pipeline(#[from] PipelineError),
+    #[error("decision_plane: the call limit's parameters: {0}")]
+    Limit(String),
+    #[error("caches: {0}")]
+    Sessions(#[from] SessionError),
+    #[error("services: {0}")]
+    Identity(#[from] IdentityError),
+    #[error("services: {0}")]
+    Gateway(#[from] systemprompt_gateway::service::GatewayError),
+    #[error("recover: what an earlier process left open could not be closed: {0}")]
+    Recover(String),
+    #[error("recover: {0}")]
+    Read(String),
+}
+
+impl BootError {
+    /// Whether the profile itself is wrong (exit code 7).
+    pub fn is_invalid_profile(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Pipeline(_) | Self::Hook(_) | Self::Limit(_))
+    }
+
+    /// The findings of an invalid profile.
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        match self {
+            Self::Config(findings) => findings,
+            _ => &[],
+        }
+    }
+}
+
+/// Logs each step with its time.
+struct Steps(Instant);
+
+impl Steps {
+    fn done(&mut self, step: &'static str) {
+        let elapsed = self.0.elapsed();
+        self.0 = Instant::now();
+        tracing::info!(step, elapsed_ms = elapsed.as_millis() as u64, "boot step done");
+    }
+}
+
+/// The options under which a profile is loaded and checked; the governance room checks its own parameters.
+///
+/// # Errors
+/// When the built-in rules cannot be compiled.
+pub fn load_options(options: &BootOptions, parts: &Parts) -> LoadOptions {
+    let mut load = LoadOptions::new(options.location.clone());
+    load.flags.clone_from(&options.flags);
+    load.checks = Arc::new(GovernanceChecks(parts.clone()));
+    load.run_commands = true;
+    load
+}
+
+/// What pipelines are made of.
+///
+/// # Errors
+/// When the built-in rules cannot be compiled.
+pub fn pipeline_parts(clock: Arc<dyn Clock>) -> Result<Parts, BootError> {
+    let scanner = SecretScanner::builtin().map_err(|e| BootError::Rules(Box::new(e)))?;
+    Ok(Parts::new(Arc::new(scanner), Arc::new(RateLimiter::new()), clock))
+}
+
+/// Boots a node up to the point where it may be told that it is ready.
+///
+/// # Errors
+/// The first step that fails.
+pub async fn boot(options: BootOptions) -> Result<AppContext, BootError> {
+    let mut steps = Steps(Instant::now());
+    let parts = pipeline_parts(Arc::clone(&options.clock))?;
+    let load = load_options(&options, &parts);
+    let loaded = validate(&load).map_err(BootError::Config)?;
+    for warning in &loaded.warnings {
+        tracing::warn!(warning = %warning, "configuration");
+    }
+    steps.done("config");
+    boot_loaded(options, load, loaded, parts, steps).await
+}
+
+async fn boot_loaded(
+    options: BootOptions,
+    load: LoadOptions,
+    loaded: Loaded,
+    parts: Parts,
+    mut steps: Steps,
+) -> Result<AppContext, BootError> {
+    let profile = Arc::clone(&loaded.profile);
+    let clock = Arc::clone(&options.clock);
+    let tasks = Tasks::default();
+    let hub = Hub::default();
+    let leak = Scanner::new();
+    let holds = hold_values(&leak, &loaded)?;
+    steps.done("secrets");
+
+    let db = Db::connect(loaded.database_url().expose(), profile.database.max_connections).await?;
+    steps.done("database");
+    let registry = rooms::registry(&profile.extensions.disabled)?;
+    migrate(&db, &registry.migrations()).await?;
+    steps.done("migrate");
+
+    let jwt_secret = loaded.secrets.jwt_secret().ok_or(BootError::SecretMissing("jwt_secret"))?;
+    let pepper = loaded.secrets.oauth_at_rest_pepper().ok_or(BootError::SecretMissing("oauth_at_rest_pepper"))?;
+    let class_keys = Arc::new(ClassKeys::derive(jwt_secret)?);
+    let keys = KeyRing::open(db.clone(), loaded.paths.signing_key_path.clone(), Arc::clone(&clock)).await?;
+    steps.done("keys");
+
+    let tables: &'static [&'static Table] = Vec::leak(registry.tables());
+    let ledger = Ledger::start(
+        &db,
+        tables,
+        ledger_options(&loaded, db.engine(), hub.clone(), leak.clone()),
+        Arc::clone(&clock),
+        &tasks,
+    )
+    .await?;
+    record_start(&ledger).await?;
+    keys.ensure(algorithm(profile.security.signing_algorithm), &ledger).await?;
+    steps.done("ledger");
+
+    let rules = RuleStore::load(db.clone(), ledger.clone(), Arc::clone(&clock), hub.clone()).await?;
+    let hook = from_config(&profile.governance.authz, &rules)?;
+    let decisions = GovernanceDecisionRepository::new(db.clone());
+    seed_call_limit(&parts, &loaded, &decisions, clock.now()).await?;
+    let pipeline = build_pipeline(&loaded, &parts)?;
+    let plane = DecisionPlane::new(hook, pipeline, ledger.clone(), Arc::clone(&clock));
+    steps.done("decision_plane");
+
+    let issuer = profile.jwt_issuer();
+    let sessions = Arc::new(Sessions::open(db.clone(), Arc::clone(&clock)).await?);
+    let verifier =
+        Verifier::new(issuer.clone(), Arc::clone(&class_keys), keys.keys(), Arc::clone(&clock));
+    let users = Users::new(db.clone(), ledger.clone(), Arc::clone(&clock));
+    let api_keys = ApiKeys::new(db.clone(), users.clone(), ledger.clone(), Arc::clone(&clock), pepper)?;
+    let auth = AuthValidationService::new(Arc::new(verifier), Arc::clone(&sessions))
+        .with_api_keys(Arc::new(api_keys.clone()));
+    steps.done("caches");
+
+    let gateway = ClaudeGatewayService::new(
+        GatewayParts {
+            db: db.clone(),
+            ledger: ledger.clone(),
+            plane: plane.clone(),
+            clock: Arc::clone(&clock),
+            tasks: tasks.clone(),
+        },
+        &profile.gateway,
+        &loaded.secrets,
+    )?;
+    let mcp = McpService::new(
+        mcp_options(&options, &loaded, pepper.expose().as_bytes()),
+        McpParts {
+            db: db.clone(),
+            ledger: ledger.clone(),
+            plane: plane.clone(),
+            scanner: leak.clone(),
+            clock: Arc::clone(&clock),
+            tasks: tasks.clone(),
+        },
+    );
+    mcp.configure(&loaded.services.mcp_servers, &loaded.secrets);
+    steps.done("services");
+
+    // A ledger that takes nothing cannot close anything either; the node then serves health and reads.
+    if ledger.condition().is_ready() {
+        let before = clock.now() + 1;
+        let left = gateway.recover(ledger.stream(), before, "node_restart").await;
+        let left = left.map_err(|e| BootError::Recover(e.to_string()))?;
+        let calls = mcp.recover().await.map_err(|e| BootError::Recover(e.to_string()))?;
+        if left > 0 || calls > 0 {
+            tracing::warn!(model_requests = left, tool_calls = calls, "closed what an earlier process left open");
+        }
+    }
+    steps.done("recover");
+
+    let context = AppContext::of(Inner {
+        config: ArcSwap::from_pointee(loaded),
+        started_at: clock.now(),
+        clock: Arc::clone(&clock),
+        tasks,
+        db,
+        hub,
+        ledger,
+        leak,
+        rules,
+        plane,
+        decisions,
+        pipeline_parts: parts,
+        users,
+        api_keys,
+        auth,
+        sessions,
+        session_tokens: SessionGenerator::new(Arc::clone(&class_keys), issuer, Arc::clone(&clock)),
+        admin_tokens: JwtService::new(class_keys, clock),
+        keys,
+        gateway,
+        mcp,
+        holds: ArcSwap::from_pointee(holds),
+        phase: AtomicU8::new(0),
+        reload_trigger: ArcSwapOption::empty(),
+        reload_error: ArcSwapOption::empty(),
+    });
+    lifecycle::start_loops(&context);
+    if options.watch {
+        reload::watch(&context, load);
+    }
+    Ok(context)
+}
+
+/// The pipeline that the services folder asks for; `governance.pipeline.enabled: false` switches all of it off.
+pub(crate) fn build_pipeline(loaded: &Loaded, parts: &Parts) -> Result<Pipeline, PipelineError> {
+    let mut config = loaded.services.governance.clone();
+    config.enabled &= loaded.profile.governance.pipeline.enabled;
+    if !config.enabled {
+        tracing::warn!("the governance pipeline is switched off: calls are recorded and not examined");
+    }
+    Pipeline::from_config(&config, parts)
+}
+
+/// The leak scanner guards every provider and custom secret of the file. One that is too short to be told from ordinary text
+/// is named in the log, and no server gets it (the spawner refuses it).
+pub(crate) fn hold_values(leak: &Scanner, loaded: &Loaded) -> Result<Vec<Hold>, BootError> {
+    let mut holds = Vec::new();
+    for (name, value) in loaded.secrets.values_in_use() {
+        match leak.hold(name, value) {
+            Ok(hold) => holds.push(hold),
+            Err(error) => {
+                tracing::warn!(secret = name, %error, "a secret cannot be guarded by the leak scanner");
+            }
+        }
+    }
+    Ok(holds)
+}
+
+fn ledger_options(loaded: &Loaded, engine: Engine, hub: Hub, leak: Scanner) -> LedgerOptions {
+    let profile = &loaded.profile;
+    let group = &profile.audit.group;
+    let millis = |ms: u32| Duration::from_millis(u64::from(ms));
+    let kind = match engine {
+        Engine::Sqlite => DatabaseKind::Sqlite,
+        Engine::Postgres => DatabaseKind::Postgres,
+    };
+    LedgerOptions {
+        node_id: instance_id(loaded),
+        origin_host: issuer_host(&profile.jwt_issuer()),
+        data_dir: loaded.paths.data_dir().to_path_buf(),
+        min_free_bytes: profile.audit.min_free_bytes.bytes(),
+        group: GroupOptions {
+            batch_window: millis(group.batch_window_ms),
+            batch_max_records: group.batch_max_records(kind) as usize,
+            batch_max_bytes: group.batch_max_bytes.as_usize(),
+            queue_max: group.queue_max as usize,
+            append_timeout: millis(group.append_timeout_ms),
+            commit_timeout: millis(group.commit_timeout_ms),
+        },
+        hub,
+        leak,
+    }
+}
+
+/// `server.instance_id`, else the profile's name: one node a profile needs no other.
+pub(crate) fn instance_id(loaded: &Loaded) -> String {
+    loaded.profile.server.instance_id.clone().unwrap_or_else(|| loaded.profile.name.clone())
+}
+
+fn issuer_host(issuer: &str) -> String {
+    let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or(rest).to_owned()
+}
+
+async fn record_start(ledger: &Ledger) -> Result<(), BootError> {
+    if !ledger.condition().is_ready() {
+        tracing::error!(condition = ledger.condition().code(), "the ledger refuses records; guarded calls are refused");
+        return Ok(());
+    }
+    let mut unit = Unit::new();
+    unit.record(Draft::system(EntryKind::SystemStart, "ok").with("version", env!("CARGO_PKG_VERSION")));
+    ledger.append(unit).await?;
+    Ok(())
+}
+
+fn algorithm(configured: ConfiguredAlgorithm) -> SigningAlgorithm {
+    match configured {
+        ConfiguredAlgorithm::RS256 => SigningAlgorithm::Rs256,
+        ConfiguredAlgorithm::ES256 => SigningAlgorithm::Es256,
+        ConfiguredAlgorithm::EdDSA => SigningAlgorithm::EdDsa,
+    }
+}
+
+fn mcp_options(options: &BootOptions, loaded: &Loaded, pepper: &[u8]) -> McpOptions {
+    let key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, pepper), b"systemprompt/tool-digest/1");
+    McpOptions {
+        node: instance_id(loaded),
+        executable: options.executable.clone(),
+        path: options.path.clone(),
+        data_dir: loaded.paths.data_dir().to_path_buf(),
+        services_dir: loaded.paths.services.clone(),
+        external_url: loaded.profile.api_external_url(),
+        digest_key: hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()),
+    }
+}
+
+/// Seeds the call limit with the allowed calls of the last minute, so that a restart gives nobody a fresh burst.
+async fn seed_call_limit(
+    parts: &Parts,
+    loaded: &Loaded,
+    decisions: &GovernanceDecisionRepository,
+    now: Millis,
+) -> Result<(), BootError> {
+    let params = loaded.services.governance.policies.iter().find(|p| p.id == rate_limit::ID);
+    let params = params.map(|p| p.params.clone()).unwrap_or_default();
+    let rate: Rate = rate_limit::rate(&params).map_err(|e| BootError::Limit(e.to_string()))?;
+    let since = first_id_at(now - SEED_WINDOW_MS);
+    let past = decisions.charged_since(since.as_str(), SEED_MAX).await;
+    let past = past.map_err(|e| BootError::Read(format!("the decisions of the last minute: {e}")))?;
+    let origin = |word: &str| {
+        [Origin::Hook, Origin::Mcp, Origin::Gateway, Origin::A2a, Origin::InferenceHook]
+            .into_iter()
+            .find(|o| o.as_str() == word)
+    };
+    parts.limiter.seed(
+        &rate,
+        past.iter().filter_map(|call| {
+            Some(PastCall {
+                user_id: &call.user_id,
+                session_id: &call.session_id,
+                call_id: &call.call_id,
+                origin: origin(&call.origin)?,
+                at: call.created_at,
+            })
+        }),
+    );
+    Ok(())
+}
+
+/// The smallest decision id that could have been made at `at`: the time stands in a UUIDv7's first 48 bits (RFC 9562).
+fn first_id_at(at: Millis) -> DecisionId {
+    let fresh = uuid_v7().as_u128();
+    let low_bits = (1_u128 << 80) - 1;
+    let time = u128::from(at.max(0).cast_unsigned()) << 80;
+    // Version and variant stay as they are; all else of the low half is zero.
+    let marks = fresh & low_bits & (0xf << 76 | 0b11 << 62);
+    DecisionId::from_uuid(systemprompt_models::ids::uuid_from_bits(time | marks))
+}

@@ -1,0 +1,157 @@
+//! The application context: everything that a request may need, made once by the boot.
+
+use crate::boot::{self, BootError, BootOptions};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use systemprompt_audit::Ledger;
+use systemprompt_config::watch::Trigger;
+use systemprompt_config::{Loaded, ProcessEnvironment, ProfileLocation};
+use systemprompt_database::Db;
+use systemprompt_events::Hub;
+use systemprompt_gateway::ClaudeGatewayService;
+use systemprompt_leak::{Hold, Scanner};
+use systemprompt_mcp::McpService;
+use systemprompt_models::ids::TraceId;
+use systemprompt_models::{Clock, Millis, Principal, RequestContext, Tasks, UserType};
+use systemprompt_oauth::{ApiKeys, Users};
+use systemprompt_security::auth::AuthValidationService;
+use systemprompt_security::authz::{GovernanceDecisionRepository, RuleStore};
+use systemprompt_security::governance::Parts;
+use systemprompt_security::jwt::JwtService;
+use systemprompt_security::keys::KeyRing;
+use systemprompt_security::plane::DecisionPlane;
+use systemprompt_security::session::{SessionGenerator, Sessions};
+
+/// Where a node stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Starting,
+    Ready,
+    Draining,
+}
+
+/// A booted node. Clones are the same one.
+#[derive(Clone)]
+pub struct AppContext(Arc<Inner>);
+
+/// The parts of a node; [`AppContext`] derefs to them.
+pub struct Inner {
+    pub(crate) config: ArcSwap<Loaded>,
+    pub clock: Arc<dyn Clock>,
+    pub tasks: Tasks,
+    pub db: Db,
+    pub hub: Hub,
+    pub ledger: Ledger,
+    pub leak: Scanner,
+    pub rules: RuleStore,
+    pub plane: DecisionPlane,
+    pub decisions: GovernanceDecisionRepository,
+    pub(crate) pipeline_parts: Parts,
+    pub users: Users,
+    pub api_keys: ApiKeys,
+    pub auth: AuthValidationService,
+    pub sessions: Arc<Sessions>,
+    pub session_tokens: SessionGenerator,
+    pub admin_tokens: JwtService,
+    pub keys: KeyRing,
+    pub gateway: ClaudeGatewayService,
+    pub mcp: McpService,
+    pub started_at: Millis,
+    pub(crate) holds: ArcSwap<Vec<Hold>>,
+    pub(crate) phase: AtomicU8,
+    pub(crate) reload_trigger: ArcSwapOption<Trigger>,
+    /// Why the last reload was refused, until one is accepted.
+    pub(crate) reload_error: ArcSwapOption<String>,
+}
+
+impl std::ops::Deref for AppContext {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for AppContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppContext").field("phase", &self.phase()).finish_non_exhaustive()
+    }
+}
+
+impl AppContext {
+    /// Boots the profile that is found from the current folder.
+    ///
+    /// # Errors
+    /// The step that failed, why, and what mends it.
+    pub async fn new() -> Result<Self, BootError> {
+        let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+        let location = ProfileLocation::discover(None, None, &here, &ProcessEnvironment)?;
+        boot::boot(BootOptions::new(location)).await
+    }
+
+    /// Boots with options.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub async fn boot(options: BootOptions) -> Result<Self, BootError> {
+        boot::boot(options).await
+    }
+
+    pub(crate) fn of(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// The configuration in force; a request keeps the one that it began with.
+    pub fn config(&self) -> Arc<Loaded> {
+        self.0.config.load_full()
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.0.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::Draining,
+        }
+    }
+
+    /// Probes say ready from now on.
+    pub fn set_ready(&self) {
+        let _ = self.0.phase.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Probes say no from now on.
+    pub fn set_draining(&self) {
+        self.0.phase.store(2, Ordering::Release);
+    }
+
+    /// Name of this node.
+    pub fn instance_id(&self) -> String {
+        boot::instance_id(&self.config())
+    }
+
+    /// Why the last reload was refused, if it was.
+    pub fn reload_error(&self) -> Option<String> {
+        self.0.reload_error.load_full().map(|text| text.as_str().to_owned())
+    }
+
+    /// Asks for a reload of the configuration; its outcome shows in log and health.
+    pub fn reload(&self) -> bool {
+        match self.0.reload_trigger.load_full() {
+            Some(trigger) => {
+                trigger.reload();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The context of what the node does by itself.
+    pub fn system_context(&self) -> RequestContext {
+        let mut principal = Principal::anonymous();
+        principal.user_id = "system".into();
+        principal.user_type = UserType::Service;
+        RequestContext::new(Arc::new(principal), TraceId::generate())
+    }
+}

@@ -1,0 +1,200 @@
+//! What `up --demo` adds: a demo tool server with a secret, two people, and rules that give them something to do and something
+//! that they may not.
+
+use crate::context::AppContext;
+use std::path::Path;
+use std::time::Duration;
+use systemprompt_audit::{LedgerError, Unit};
+use systemprompt_config::profile::secrets::SecretsFileMode;
+use systemprompt_config::secrets::file::set_secret;
+use systemprompt_config::{DataPaths, SecretsError};
+use systemprompt_models::ids::{SessionId, UserId};
+use systemprompt_models::{Millis, Permission, Secret, UserType};
+use systemprompt_oauth::{IdentityError, NewUser, User};
+use systemprompt_security::authz::{Access, AuthzError, EntityKind, RuleType, UpsertRuleParams};
+use systemprompt_security::jwt::IssueError;
+use systemprompt_security::session::live::{NewSession, SessionSource};
+use systemprompt_security::session::{SessionError, SessionParams, SessionUse};
+
+/// The secret that the demo tool server declares.
+pub const DEMO_SECRET: &str = "demo_crm_token";
+/// Life of the demo's tokens.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+const SERVERS: &str = "\
+# Written by `systemprompt up --demo`.
+mcp_servers:
+  demo:
+    type: internal
+    binary: demo
+    description: Tools to try the governance with. The secret reaches the child process and nothing else.
+    secrets: [demo_crm_token]
+    oauth:
+      scopes: [user]
+  systemprompt-admin:
+    type: internal
+    binary: systemprompt-admin
+    description: Administration of this installation; administrators alone may use it.
+    oauth:
+      scopes: [admin]
+";
+
+/// Why the demo could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    #[error("the demo's server file cannot be written: {0}")]
+    File(#[from] std::io::Error),
+    #[error("the demo's secret cannot be written: {0}")]
+    Secret(#[from] SecretsError),
+    #[error("the system gave no random bytes")]
+    Random,
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Rules(#[from] AuthzError),
+    #[error(transparent)]
+    Sessions(#[from] SessionError),
+    #[error(transparent)]
+    Token(#[from] IssueError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Tokens of the demo's people, for 24 hours.
+pub struct DemoTokens {
+    pub admin: Secret<String>,
+    pub user: Secret<String>,
+}
+
+/// Writes the server file and the secret, before the boot. What exists stays.
+///
+/// # Errors
+/// Files that cannot be written.
+pub fn prepare(paths: &DataPaths, mode: SecretsFileMode, has_secret: bool) -> Result<(), DemoError> {
+    let file = paths.services.join("mcp/demo.yaml");
+    if !file.exists() {
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(&file, SERVERS)?;
+    }
+    if !has_secret {
+        let value = random_token()?;
+        set_secret(Path::new(&paths.secrets_file), mode, DEMO_SECRET, &value)?;
+    }
+    Ok(())
+}
+
+/// 128 random bits as `crm_` and 32 hex digits.
+fn random_token() -> Result<Secret<String>, DemoError> {
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| DemoError::Random)?;
+    let digits: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    Ok(Secret::new(format!("crm_{digits}")))
+}
+
+/// Makes the people and the rules where they are missing, and a token for each person.
+///
+/// # Errors
+/// Whatever could not be recorded or written.
+pub async fn seed(context: &AppContext) -> Result<DemoTokens, DemoError> {
+    let ada = person(context, "ada", &["admin", "user"], "platform").await?;
+    let bob = person(context, "bob", &["user"], "engineering").await?;
+    for (kind, id, name, role) in [
+        (EntityKind::GatewayRoute, "demo", "Demo model", "user"),
+        (EntityKind::McpServer, "demo", "Demo tools", "user"),
+        (EntityKind::Plugin, "demo", "Demo plugin", "user"),
+        (EntityKind::McpServer, "systemprompt-admin", "Administration tools", "admin"),
+    ] {
+        entity(context, kind, id, name, role).await?;
+    }
+    Ok(DemoTokens { admin: token(context, &ada).await?, user: token(context, &bob).await? })
+}
+
+async fn person(context: &AppContext, name: &str, roles: &[&str], department: &str) -> Result<User, DemoError> {
+    if let Some(user) = context.users.find(name).await? {
+        return Ok(user);
+    }
+    let new = NewUser {
+        username: name.to_owned(),
+        email: Some(format!("{name}@example.com")),
+        display_name: None,
+        roles: roles.iter().map(ToString::to_string).collect(),
+        department: Some(department.to_owned()),
+    };
+    Ok(context.users.create(&context.system_context(), new).await?)
+}
+
+async fn entity(
+    context: &AppContext,
+    kind: EntityKind,
+    id: &str,
+    name: &str,
+    role: &str,
+) -> Result<(), DemoError> {
+    let by = context.system_context();
+    if context.rules.entity(kind, id).await?.is_some() {
+        // The operator may have changed it; a restart does not change it back.
+        return Ok(());
+    }
+    context.rules.put_entity(&by, kind, id, Some(name), false, "seed").await?;
+    let rule = UpsertRuleParams {
+        entity_type: kind,
+        entity_id: id.to_owned(),
+        is_pattern: false,
+        rule_type: RuleType::Role,
+        rule_value: role.to_owned(),
+        access: Access::Allow,
+        justification: Some("seeded by `up --demo`".to_owned()),
+        source: "seed",
+        created_by: "system".to_owned(),
+    };
+    context.rules.put_rule(&by, &rule).await?;
+    Ok(())
+}
+
+async fn token(context: &AppContext, user: &User) -> Result<Secret<String>, DemoError> {
+    issue_token(context, user, &user.permissions(), TOKEN_LIFE).await
+}
+
+/// A session token for the command line of `user`, with a session row of its own.
+///
+/// # Errors
+/// Permissions that make no token, or a record or row that could not be written.
+pub async fn issue_token(
+    context: &AppContext,
+    user: &User,
+    permissions: &[Permission],
+    life: Duration,
+) -> Result<Secret<String>, DemoError> {
+    let session_id = SessionId::generate();
+    let user_type = UserType::of(permissions);
+    let pending = context.session_tokens.generate_for(
+        SessionUse::Cli,
+        &SessionParams {
+            user_id: UserId::new(user.id.as_str()),
+            session_id: session_id.clone(),
+            email: user.email.clone().unwrap_or_default(),
+            user_type,
+            permissions: permissions.to_vec(),
+            roles: user.roles.clone(),
+            department: user.department.clone(),
+            rate_limit_tier: user_type.tier(),
+            duration: life,
+        },
+    )?;
+    let mut unit = Unit::new();
+    pending.record(&mut unit, Some(&context.system_context()));
+    let permit = context.ledger.commit(unit).await?;
+    let expires_at: Millis = context.clock.now() + life.as_millis() as Millis;
+    context
+        .sessions
+        .create(&NewSession {
+            id: session_id,
+            user_id: Some(user.id.clone()),
+            source: SessionSource::Cli,
+            expires_at,
+        })
+        .await?;
+    Ok(pending.release(permit))
+}

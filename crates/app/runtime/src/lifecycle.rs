@@ -1,0 +1,71 @@
+//! Loops of a running node, the signals that end it, and its orderly end.
+
+use crate::context::AppContext;
+use std::time::Duration;
+use systemprompt_audit::{Draft, EntryKind, Unit};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often other nodes' revocations and rule changes are asked for.
+const REVOCATIONS_EVERY: Duration = Duration::from_secs(1);
+const RULES_EVERY: Duration = Duration::from_secs(5);
+const CHILDREN_EVERY: Duration = Duration::from_secs(5);
+/// Longest wait for tasks that close what they opened.
+const DRAIN_TASKS: Duration = Duration::from_secs(10);
+
+/// Starts what runs besides requests.
+pub(crate) fn start_loops(context: &AppContext) {
+    let tasks = context.tasks.clone();
+    let node = context.clone();
+    tasks.spawn_loop("revocations", REVOCATIONS_EVERY, move || {
+        let node = node.clone();
+        async move {
+            if let Err(error) = node.sessions.refresh().await {
+                tracing::warn!(%error, "revocations could not be confirmed");
+            }
+        }
+    });
+    let node = context.clone();
+    tasks.spawn_loop("rules", RULES_EVERY, move || {
+        let node = node.clone();
+        async move {
+            if let Err(error) = node.rules.refresh().await {
+                tracing::warn!(%error, age_ms = node.rules.age(), "the rules could not be confirmed");
+            }
+        }
+    });
+    let node = context.clone();
+    tasks.spawn_loop("mcp-children", CHILDREN_EVERY, move || {
+        let node = node.clone();
+        async move { node.mcp.sweep().await }
+    });
+}
+
+/// Returns when the process is told to end (SIGTERM or SIGINT).
+pub async fn shutdown_signal() {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be listened to; the node ends only by being killed");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => tracing::info!("SIGTERM: draining"),
+        _ = int.recv() => tracing::info!("SIGINT: draining"),
+    }
+}
+
+impl AppContext {
+    /// Ends the rooms, once nothing more comes in: children, tasks that close records, the ledger, the pools.
+    pub async fn close(&self) {
+        self.set_draining();
+        self.mcp.drain().await;
+        if !self.tasks.drain(DRAIN_TASKS).await {
+            tracing::warn!("tasks were still running at the end of the drain");
+        }
+        let mut unit = Unit::new();
+        unit.record(Draft::system(EntryKind::SystemStop, "ok"));
+        if let Err(error) = self.ledger.append(unit).await {
+            tracing::warn!(%error, "the stop could not be recorded");
+        }
+        self.ledger.stop().await;
+        self.db.close().await;
+    }
+}
