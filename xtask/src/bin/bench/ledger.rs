@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use systemprompt_audit::{Draft, EntryKind, GroupOptions, Ledger, LedgerOptions, MIGRATIONS, Unit};
 use systemprompt_database::{Db, migrate};
+use systemprompt_events::Hub;
+use systemprompt_leak::Scanner;
 use systemprompt_models::{SystemClock, Tasks};
 use tokio::task::JoinSet;
 use xtask::postgres::{Durability, Postgres};
@@ -80,6 +82,8 @@ async fn run(url: &str, folder: &Path, callers: usize, options: &Options) -> Res
         data_dir: folder.to_path_buf(),
         min_free_bytes: 0,
         group: GroupOptions::for_engine(db.engine()),
+        hub: Hub::default(),
+        leak: Scanner::default(),
     };
     let ledger = Ledger::start(&db, &[], settings, Arc::new(SystemClock), &tasks).await?;
     commit_until(&ledger, callers, Instant::now() + options.warm_up()).await?;
