@@ -264,10 +264,7 @@ impl Closing {
         let mut pause = FIRST_PAUSE;
         let mut overdue = false;
         loop {
-            let error = match closer.ledger.append(self.unit(&closer.catalog)).await {
-                Ok(_) => break,
-                Err(error) => error,
-            };
+            let Err(error) = closer.ledger.append(self.unit(&closer.catalog)).await else { break };
             let late = started.elapsed() >= OVERDUE_AFTER;
             match error {
                 LedgerError::Busy

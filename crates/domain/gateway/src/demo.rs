@@ -75,16 +75,12 @@ pub fn answer(operation: Operation, body: &[u8], seed: Seed) -> Answer {
         Operation::Messages => {
             let turn = reply::turn(&index, body);
             let plan = directive::plan(&turn.text);
-            match plan.error {
-                Some(status) => {
-                    let message = format!("the demo model was told to answer {status}");
-                    Answer { latency: plan.latency, ..render::error(status, &message, request_id) }
-                }
-                None => {
-                    let reply = reply::compose(&index, body, &turn, &plan, &seed);
-                    render::message(&index, &reply, &plan, &seed, request_id, usage(&index, body))
-                }
+            if let Some(status) = plan.error {
+                let message = format!("the demo model was told to answer {status}");
+                return Answer { latency: plan.latency, ..render::error(status, &message, request_id) };
             }
+            let reply = reply::compose(&index, body, &turn, &plan, &seed);
+            render::message(&index, &reply, &plan, &seed, request_id, usage(&index, body))
         }
     }
 }

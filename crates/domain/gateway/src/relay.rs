@@ -311,7 +311,7 @@ impl ReplyStream {
             }
             Alarm::Silent => self.break_off("timeout_error", "upstream silent", "timeout"),
             Alarm::TooLong => {
-                self.break_off("timeout_error", "the time for this call is over", "total_timeout")
+                self.break_off("timeout_error", "the time for this call is over", "total_timeout");
             }
             Alarm::Draining => self.break_off("api_error", "gateway shutting down", "draining"),
         }

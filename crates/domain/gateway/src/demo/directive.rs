@@ -128,7 +128,7 @@ mod tests {
         );
         let (name, input) = plan.tool.unwrap();
         assert_eq!((name.as_str(), input.unwrap().get()), ("crm_lookup", "{\"a\":[[1]]}"));
-        assert_eq!((plan.latency, plan.silence), (Duration::from_millis(5), Duration::from_secs(600)));
+        assert_eq!((plan.latency, plan.silence), (Duration::from_millis(5), Duration::from_mins(10)));
         assert_eq!((plan.tokens, plan.rate, plan.cut, plan.error), (Some(7), Some(50), Some(3), Some(529)));
         assert_eq!(
             (plan.stop.as_deref(), plan.gzip, plan.leak.as_deref()),

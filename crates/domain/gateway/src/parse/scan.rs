@@ -257,6 +257,10 @@ fn plain(bytes: &[u8]) -> usize {
     done + rest.iter().position(|b| special(*b)).unwrap_or(rest.len())
 }
 
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "without branches the loop above becomes vector instructions"
+)]
 fn special(byte: u8) -> bool {
     (byte == b'"') | (byte == b'\\') | (byte < 0x20)
 }

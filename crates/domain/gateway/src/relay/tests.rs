@@ -5,7 +5,7 @@ use futures_util::StreamExt as _;
 use proptest::prelude::*;
 
 const LIMITS: StreamLimits =
-    StreamLimits { idle: Duration::from_secs(120), total: Duration::from_secs(3600), ping: PING_INTERVAL };
+    StreamLimits { idle: Duration::from_mins(2), total: Duration::from_hours(1), ping: PING_INTERVAL };
 const EVENTS: &str =
     "event: a\ndata: {\"type\":\"a\"}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
 
