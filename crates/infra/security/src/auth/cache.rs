@@ -14,7 +14,7 @@ use systemprompt_models::ids::Jti;
 use systemprompt_models::{JwtAudience, Millis, Principal};
 
 const MAX_ENTRIES: u64 = 10_000;
-const TOKEN_LIFE: Duration = Duration::from_secs(300);
+const TOKEN_LIFE: Duration = Duration::from_mins(5);
 /// An API key is asked for again so often; nothing tells this cache when one is revoked on another node.
 const KEY_LIFE: Duration = Duration::from_secs(5);
 

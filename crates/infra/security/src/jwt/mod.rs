@@ -3,6 +3,7 @@
 
 mod compact;
 pub mod sign;
+pub mod signed_claims;
 mod strict;
 pub mod surface;
 pub mod unverified;

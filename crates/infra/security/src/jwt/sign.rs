@@ -14,7 +14,7 @@ use systemprompt_models::{
 };
 
 /// Longest life of an admin, command-line or anonymous token.
-pub const MAX_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+pub const MAX_TOKEN_LIFE: Duration = Duration::from_hours(24);
 
 /// Why no token was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -47,9 +47,8 @@ impl Surface {
         use TokenClass::{Access, Admin, Anonymous, Session};
         match (self, class) {
             (Self::Site, Session | Admin | Anonymous) | (Self::Api, Anonymous) => &[Web],
-            (Self::Api, Session | Admin) => &[Web, Api],
             // Whoever may use the API may ask how a hook would be decided; the decision is then made for that principal.
-            (Self::Hooks, Session | Admin) => &[Web, Api],
+            (Self::Api | Self::Hooks, Session | Admin) => &[Web, Api],
             (Self::Hooks, Access) => &[Hook],
             (Self::Api, Access) | (Self::Gateway, Access | Session | Admin) | (Self::Webhook, Session) => {
                 &[Api]

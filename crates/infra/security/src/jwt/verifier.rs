@@ -2,23 +2,13 @@
 //! the session, follows in [`crate::auth::AuthValidationService`].
 
 use super::compact::{Compact, Header};
-use super::sign::rank;
-use super::strict::{Shape, shape};
+use super::signed_claims::SignedClaims;
 use super::surface::{Surface, Target};
 use crate::error::JwtError;
 use crate::keys::{ClassKeys, SharedKeys, TokenAlgorithm, TokenClass, VerificationKey};
 use jsonwebtoken::DecodingKey;
-use serde::Deserialize;
 use std::sync::Arc;
-use systemprompt_models::claims::MAX_ACT_DEPTH;
-use systemprompt_models::ids::{ClientId, Jti, SessionId, UserId};
-use systemprompt_models::permission::scope_of;
-use systemprompt_models::{
-    Actor, Clock, JwtAudience, JwtClaims, Millis, RateLimitTier, UserType, parse_permissions,
-};
-
-/// Tolerance on `nbf` and `iat`, in seconds: the nodes' clocks differ. Our own tokens end exactly at `exp`.
-pub const JWT_LEEWAY: i64 = 30;
+use systemprompt_models::{Clock, JwtClaims, Millis};
 
 /// A token whose signature and claims hold. Whether it was revoked is another question.
 #[derive(Clone, Debug)]
@@ -197,158 +187,6 @@ impl Verifier {
         claims.check_times(self.clock.now_seconds())?;
         Ok((claims.finish()?, surfaces))
     }
-}
-
-/// Claims under a good signature, not yet judged. A member that is missing is told from one of the wrong type.
-#[derive(Deserialize)]
-struct SignedClaims {
-    iss: Option<String>,
-    #[serde(default)]
-    aud: OneOrMany,
-    exp: Option<i64>,
-    nbf: Option<i64>,
-    iat: Option<i64>,
-    sub: Option<String>,
-    jti: Option<String>,
-    session_id: Option<String>,
-    act: Option<Actor>,
-    scope: Option<String>,
-    user_type: Option<UserType>,
-    rate_limit_tier: Option<RateLimitTier>,
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    email: String,
-    #[serde(default)]
-    roles: Vec<String>,
-    department: Option<String>,
-    client_id: Option<ClientId>,
-    plugin_id: Option<String>,
-    auth_time: Option<i64>,
-}
-
-/// RFC 7519 section 4.1.3: one audience may stand without a list.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(JwtAudience),
-    Many(Vec<JwtAudience>),
-}
-
-impl Default for OneOrMany {
-    fn default() -> Self {
-        Self::Many(Vec::new())
-    }
-}
-
-impl OneOrMany {
-    fn as_slice(&self) -> &[JwtAudience] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
-        }
-    }
-}
-
-impl SignedClaims {
-    fn read(json: &[u8]) -> Result<Self, JwtError> {
-        match shape(json) {
-            Shape::Unique => serde_json::from_slice(json).map_err(|_| JwtError::ClaimsInvalid),
-            Shape::Duplicate => Err(JwtError::ClaimsDuplicateMember),
-            Shape::NoObject => Err(JwtError::ClaimsInvalid),
-        }
-    }
-
-    fn check_issuer(&self, issuer: &str) -> Result<(), JwtError> {
-        if self.iss.as_deref() == Some(issuer) { Ok(()) } else { Err(JwtError::IssuerMismatch) }
-    }
-
-    /// The surfaces that the audience names, if the one that is asked is among them.
-    fn check_audience(&self, class: TokenClass, target: Target<'_>) -> Result<u16, JwtError> {
-        let audiences = self.aud.as_slice();
-        let surfaces = Surface::named_by(class, audiences);
-        if surfaces & target.surface.bit() != 0 || target.is_resource_among(audiences) {
-            Ok(surfaces)
-        } else {
-            Err(JwtError::AudienceMismatch)
-        }
-    }
-
-    fn check_times(&self, now: i64) -> Result<(), JwtError> {
-        let (Some(exp), Some(nbf), Some(iat)) = (self.exp, self.nbf, self.iat) else {
-            return Err(JwtError::TimeMissing);
-        };
-        if exp <= iat || exp <= nbf {
-            Err(JwtError::TimesOutOfOrder)
-        } else if now >= exp {
-            Err(JwtError::Expired)
-        } else if nbf > now.saturating_add(JWT_LEEWAY) {
-            Err(JwtError::NotYetValid)
-        } else if iat > now.saturating_add(JWT_LEEWAY) {
-            Err(JwtError::IssuedInFuture)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn finish(self) -> Result<JwtClaims, JwtError> {
-        let sub = filled(self.sub).ok_or(JwtError::SubjectMissing)?;
-        let jti = filled(self.jti).ok_or(JwtError::JtiMissing)?;
-        let session_id = filled(self.session_id).ok_or(JwtError::SessionMissing)?;
-        check_actors(self.act.as_ref())?;
-        let permissions = self.scope.as_deref().map(parse_permissions);
-        let Some(Ok(permissions)) = permissions else { return Err(JwtError::ScopeInvalid) };
-        let user_type = UserType::of(&permissions);
-        if permissions.is_empty() {
-            return Err(JwtError::ScopeInvalid);
-        } else if self.user_type != Some(user_type) {
-            return Err(JwtError::UserTypeMismatch);
-        }
-        // A token cannot raise its own tier above its user type (SEC-30).
-        let tier = self.rate_limit_tier.filter(|tier| rank(*tier) <= rank(user_type.tier()));
-        Ok(JwtClaims {
-            iss: self.iss.unwrap_or_default(),
-            sub: UserId::from(sub),
-            aud: match self.aud {
-                OneOrMany::One(one) => vec![one],
-                OneOrMany::Many(many) => many,
-            },
-            exp: self.exp.unwrap_or_default(),
-            nbf: self.nbf.unwrap_or_default(),
-            iat: self.iat.unwrap_or_default(),
-            jti: Jti::from(jti),
-            scope: scope_of(&permissions),
-            username: self.username,
-            email: self.email,
-            user_type,
-            roles: self.roles,
-            department: self.department,
-            client_id: self.client_id,
-            session_id: SessionId::from(session_id),
-            rate_limit_tier: tier.unwrap_or(user_type.tier()),
-            plugin_id: self.plugin_id,
-            auth_time: self.auth_time,
-            act: self.act,
-        })
-    }
-}
-
-fn filled(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
-}
-
-/// RFC 8693 section 4.1: each actor has a subject; the chain has an end.
-fn check_actors(outermost: Option<&Actor>) -> Result<(), JwtError> {
-    let mut depth = 0;
-    let mut next = outermost;
-    while let Some(actor) = next {
-        depth += 1;
-        if depth > MAX_ACT_DEPTH || actor.sub.is_empty() {
-            return Err(JwtError::ActorChainInvalid);
-        }
-        next = actor.act.as_deref();
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -83,14 +83,15 @@ impl PrivateKey {
         let pair = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
             ("RSA", _) => rsa_pair(jwk)?,
             ("EC", Some("P-256")) => {
-                let point = [&[4], public(&jwk.x)?.as_slice(), public(&jwk.y)?.as_slice()].concat();
-                let d = private(&jwk.d)?;
+                let point =
+                    [&[4], public(jwk.x.as_ref())?.as_slice(), public(jwk.y.as_ref())?.as_slice()].concat();
+                let d = private(jwk.d.as_ref())?;
                 EcdsaKeyPair::from_private_key_and_public_key(&ECDSA_P256_SHA256_FIXED_SIGNING, &d, &point)
                     .map(Pair::P256)
                     .map_err(|_| KeyError::PrivateKeyRejected)?
             }
             ("OKP", Some("Ed25519")) => {
-                Ed25519KeyPair::from_seed_and_public_key(&private(&jwk.d)?, &public(&jwk.x)?)
+                Ed25519KeyPair::from_seed_and_public_key(&private(jwk.d.as_ref())?, &public(jwk.x.as_ref())?)
                     .map(Pair::Ed25519)
                     .map_err(|_| KeyError::PrivateKeyRejected)?
             }
@@ -208,30 +209,27 @@ fn public_key(pair: &Pair) -> Result<PublicKey, KeyError> {
 }
 
 fn rsa_pair(jwk: &PrivateJwk) -> Result<Pair, KeyError> {
-    let (n, e) = (public(&jwk.n)?, public(&jwk.e)?);
-    let (d, p, q) = (private(&jwk.d)?, private(&jwk.p)?, private(&jwk.q)?);
-    let (dp, dq, qi) = (private(&jwk.dp)?, private(&jwk.dq)?, private(&jwk.qi)?);
-    let components: KeyPairComponents<&[u8], &[u8]> = KeyPairComponents {
-        public_key: PublicKeyComponents { n: &n, e: &e },
-        d: &d,
-        p: &p,
-        q: &q,
-        dP: &dp,
-        dQ: &dq,
-        qInv: &qi,
+    let components: KeyPairComponents<Vec<u8>, Zeroizing<Vec<u8>>> = KeyPairComponents {
+        public_key: PublicKeyComponents { n: public(jwk.n.as_ref())?, e: public(jwk.e.as_ref())? },
+        d: private(jwk.d.as_ref())?,
+        p: private(jwk.p.as_ref())?,
+        q: private(jwk.q.as_ref())?,
+        dP: private(jwk.dp.as_ref())?,
+        dQ: private(jwk.dq.as_ref())?,
+        qInv: private(jwk.qi.as_ref())?,
     };
     RsaKeyPair::from_components(&components)
         .map(|key| Pair::Rsa(Box::new(key)))
         .map_err(|_| KeyError::PrivateKeyRejected)
 }
 
-fn public(member: &Option<String>) -> Result<Vec<u8>, KeyError> {
-    let text = member.as_deref().ok_or(KeyError::NotAJwk("a public member is missing"))?;
+fn public(member: Option<&String>) -> Result<Vec<u8>, KeyError> {
+    let text = member.ok_or(KeyError::NotAJwk("a public member is missing"))?;
     URL_SAFE_NO_PAD.decode(text).map_err(|_| KeyError::NotAJwk("a member is not base64url"))
 }
 
-fn private(member: &Option<Secret<String>>) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let text = member.as_ref().ok_or(KeyError::NotAJwk("a private member is missing"))?;
+fn private(member: Option<&Secret<String>>) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let text = member.ok_or(KeyError::NotAJwk("a private member is missing"))?;
     URL_SAFE_NO_PAD
         .decode(text.expose())
         .map(Zeroizing::new)

@@ -8,7 +8,7 @@ use systemprompt_models::ids::{SessionId, UserId};
 use systemprompt_models::{Clock, JwtAudience, Permission, RateLimitTier, UserType};
 
 /// Life of a browser's session token.
-pub const SESSION_TOKEN_LIFE: Duration = Duration::from_secs(3600);
+pub const SESSION_TOKEN_LIFE: Duration = Duration::from_hours(1);
 
 /// What a session token is for, which decides its audience and its longest life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ mod tests {
             roles: vec!["user".into()],
             department: None,
             rate_limit_tier: RateLimitTier::User,
-            duration: Duration::from_secs(60),
+            duration: Duration::from_mins(1),
         }
     }
 
@@ -206,7 +206,7 @@ mod tests {
             (vec![P::User], UserType::Admin, IssueError::UserTypeMismatch),
             (vec![P::User, P::HookGovern], UserType::User, IssueError::HookScope),
         ] {
-            let params = SessionParams { permissions, user_type, ..params() };
+            let params = SessionParams { user_type, permissions, ..params() };
             assert_eq!(generator().generate(&params).err(), Some(error));
         }
         let params = SessionParams { rate_limit_tier: RateLimitTier::Admin, ..params() };

@@ -24,7 +24,7 @@ const FULL_EVERY: Millis = 300_000;
 /// Most revocations that are held; with more the copy counts as unconfirmed.
 const MAX_REVOKED: usize = 1_000_000;
 const MAX_LIVE: u64 = 50_000;
-const LIVE_FOR: Duration = Duration::from_secs(300);
+const LIVE_FOR: Duration = Duration::from_mins(5);
 /// `last_seen_at` is written at most this often for a session.
 const SEEN_EVERY: Millis = 60_000;
 const MAX_SEEN: usize = 10_000;
@@ -230,7 +230,7 @@ impl Sessions {
         let ended = self.repository.revoke_user(user, reason, self.clock.now()).await?;
         let count = ended.len();
         self.apply(|revoked| {
-            revoked.sessions.extend(ended.into_iter().map(|(id, until)| (SessionId::from(id), until)))
+            revoked.sessions.extend(ended.into_iter().map(|(id, until)| (SessionId::from(id), until)));
         });
         Ok(count)
     }

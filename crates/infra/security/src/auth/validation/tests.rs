@@ -93,7 +93,7 @@ impl Fixture {
             roles: Vec::new(),
             department: None,
             rate_limit_tier: RateLimitTier::User,
-            duration: Duration::from_secs(3600),
+            duration: Duration::from_hours(1),
         };
         let pending = generator.generate_for(SessionUse::Cli, &params).unwrap();
         (pending.token().to_owned(), session_id, pending.claims().jti.clone())
@@ -236,6 +236,9 @@ async fn a_session_must_exist_and_be_the_users() {
 
 #[tokio::test]
 async fn modes_decide_what_a_missing_or_bad_credential_means() {
+    use CredentialSource::{Bearer, Cookie, None as Nobody};
+    type Row<'a> =
+        (&'a str, Vec<(&'a str, &'a str)>, Option<CredentialSource>, Option<(CredentialSource, bool)>);
     let f = Fixture::new().await;
     let (token, ..) = f.token("ada").await;
     let good = format!("access_token={token}");
@@ -243,9 +246,6 @@ async fn modes_decide_what_a_missing_or_bad_credential_means() {
     let (bearer, bad) = (format!("Bearer {token}"), format!("{token}x"));
     let (bad_bearer, bad_cookie) = (format!("Bearer {bad}"), format!("access_token={bad}"));
     let twice = format!("{good}; {good}");
-    type Row<'a> =
-        (&'a str, Vec<(&'a str, &'a str)>, Option<CredentialSource>, Option<(CredentialSource, bool)>);
-    use CredentialSource::{Bearer, Cookie, None as Nobody};
     let rows: [Row<'_>; 9] = [
         ("nothing", vec![], None, Some((Nobody, false))),
         ("bearer", vec![("authorization", &bearer)], Some(Bearer), Some((Bearer, false))),
@@ -311,12 +311,12 @@ async fn an_api_key_is_asked_for_once_and_checked_offline_first() {
 /// GW-14, and SEC-42 for the other surfaces.
 #[tokio::test]
 async fn two_headers_are_reconciled() {
+    type Want = Result<&'static str, &'static str>;
     let f = Fixture::new().await;
     let ((ada, ..), (bob, ..)) = (f.token("ada").await, f.token("bob").await);
     let key = f.provider.key.expose().clone();
     let foreign = "sk-ant-0123456789abcdef";
     let foreign_jwt = f.access(json!({"iss": "https://elsewhere.example"})).await;
-    type Want = Result<&'static str, &'static str>;
     let rows: [(&str, &str, &str, Want, Want); 9] = [
         ("same value", &ada, &ada, Ok("ada"), Ok("ada")),
         ("token and key of one user", &ada, &key, Ok("ada"), Ok("ada")),
@@ -372,7 +372,7 @@ async fn an_admin_token_is_an_admins_on_api_and_console() {
         session_id: f.session(Some("ada")).await,
         email: "ada@example.org".into(),
         issuer: ISSUER.into(),
-        duration: Duration::from_secs(24 * 3600),
+        duration: Duration::from_hours(24),
     };
     let service = JwtService::new(Arc::clone(&f.classes), Arc::new(f.clock.clone()));
     let pending = service.generate_admin_token(&params).unwrap();
@@ -380,7 +380,7 @@ async fn an_admin_token_is_an_admins_on_api_and_console() {
     assert_eq!((found.user_type, found.tier), (UserType::Admin, RateLimitTier::Admin));
     assert!(found.has(Permission::Admin) && found.has(Permission::User));
     assert!(f.bearer(pending.token(), Surface::Mcp).await.is_err());
-    let longer = AdminTokenParams { duration: Duration::from_secs(24 * 3600 + 1), ..params };
+    let longer = AdminTokenParams { duration: Duration::from_secs(86_401), ..params };
     assert!(service.generate_admin_token(&longer).is_err());
 }
 
@@ -397,7 +397,7 @@ async fn an_anonymous_token_needs_a_session_without_a_user() {
         roles: Vec::new(),
         department: None,
         rate_limit_tier: RateLimitTier::Anon,
-        duration: Duration::from_secs(24 * 3600),
+        duration: Duration::from_hours(24),
     };
     let pending = generator.generate(&params).unwrap();
     let found = f.bearer(pending.token(), Surface::Site).await.unwrap().principal;
@@ -407,6 +407,7 @@ async fn an_anonymous_token_needs_a_session_without_a_user() {
 
 #[tokio::test]
 async fn a_hook_token_counts_for_its_plugin_and_scope() {
+    use Permission::{HookGovern, HookTrack};
     let f = Fixture::new().await;
     let validator = HookTokenValidator::new(Arc::clone(&f.service));
     let hook = json!({"aud": ["hook"], "scope": "hook:govern", "user_type": "service", "rate_limit_tier": "service",
@@ -417,7 +418,6 @@ async fn a_hook_token_counts_for_its_plugin_and_scope() {
         f.access(claims).await
     };
     let ask = async |token: &str, scope, plugin: &str| validator.validate(token, scope, plugin).await;
-    use Permission::{HookGovern, HookTrack};
 
     let good = token(json!({})).await;
     let claims = ask(&good, HookGovern, "demo").await.unwrap();

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::LazyLock;
-use systemprompt_models::{ManualClock, Secret};
+use systemprompt_models::{ManualClock, RateLimitTier, Secret};
 
 const ISSUER: &str = "http://localhost:8080";
 const NOW: i64 = 1_800_000_000;

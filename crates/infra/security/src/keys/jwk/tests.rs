@@ -95,10 +95,10 @@ fn rfc_7515_a_3_es256() {
 
 #[test]
 fn weak_or_odd_keys_are_refused() {
+    type Check = fn(&KeyError) -> bool;
     let ed = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
     let short = b64(&[0xff; 255]);
     let zero_first = b64(&[&[0], [0xff; 256].as_slice()].concat());
-    type Check = fn(&KeyError) -> bool;
     let rows: [(Value, Check); 12] = [
         (json!([]), |e| matches!(e, KeyError::NotAJwk(_))),
         (json!({"kty": "oct", "x": ed}), |e| matches!(e, KeyError::Unsupported)),
