@@ -162,3 +162,37 @@ async fn sqlite_tables_are_strict() {
     .unwrap();
     assert_eq!(loose, [], "every table of SQLite is STRICT");
 }
+
+#[test]
+fn every_step_in_the_tree_is_run_by_a_room() {
+    let text =
+        |migration: &Migration| (migration.version, migration.name, migration.sqlite, migration.postgres);
+    let mut registered = systemprompt_runtime::rooms::migrations();
+    registered.sort_by_key(|migration| migration.version);
+    let registered: Vec<_> = registered.iter().map(text).collect();
+    let in_tree = migrations();
+    let in_tree: Vec<_> = in_tree.iter().map(text).collect();
+    let names = |steps: &[(i64, &'static str, &str, &str)]| -> Vec<_> {
+        steps.iter().map(|(version, name, ..)| format!("{version}_{name}")).collect()
+    };
+    assert_eq!(names(&registered), names(&in_tree), "registered (left) and in the tree (right)");
+    assert!(registered == in_tree, "a room runs another text than its file's");
+}
+
+#[tokio::test]
+async fn rows_of_the_ledgers_units_fit_their_tables() {
+    for db in databases(&migrations()).await {
+        let schema = schema(&db).await;
+        for table in systemprompt_runtime::extensions().iter().flat_map(|room| room.tables()) {
+            let columns = &schema[table.name];
+            let used = table.open.iter().chain(table.close).map(|column| column.name).chain([table.key]);
+            let missing: Vec<_> = used.filter(|column| !columns.contains_key(*column)).collect();
+            assert!(missing.is_empty(), "{} on {} has no {missing:?}", table.name, db.engine().as_str());
+            assert!(
+                columns.contains_key("ledger_opened"),
+                "{} names the entry that opened a row",
+                table.name
+            );
+        }
+    }
+}

@@ -19,8 +19,7 @@ const PRINCIPALS: usize = 50;
 const SESSIONS: u64 = 997;
 
 /// A file of policies whose call limit is out of reach; all four policies run.
-const POLICIES: &str =
-    "governance:\n  policies:\n    - id: rate_limit\n      params: { calls: 1000000000, window_s: 60 }\n";
+const POLICIES: &str = "governance:\n  policies:\n    - id: rate_limit\n      params: { limit: 100000000 }\n";
 
 /// Which calls are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
