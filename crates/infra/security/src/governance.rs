@@ -1,0 +1,27 @@
+//! The governance pipeline: what every tool call and every model request passes after its entity rule (SEC-80 to
+//! SEC-87). It decides on the facts of one call and does no I/O; who calls it records the chain that it returns.
+
+pub mod chain;
+pub mod checks;
+pub mod facts;
+mod params;
+pub mod pipeline;
+pub mod policy;
+pub mod rate_limit;
+pub mod scan;
+pub mod scope_check;
+pub mod secret_scan;
+pub mod tool_blocklist;
+mod tool_name;
+
+#[cfg(test)]
+mod tests;
+
+pub use chain::{Chain, Denial, Link, LinkResult, Verdict};
+pub use checks::GovernanceChecks;
+pub use facts::{CallFacts, Origin, Segment};
+pub use params::ParamError;
+pub use pipeline::{ExtensionPolicy, Limits, Parts, Pipeline, PipelineError};
+pub use policy::{GovernancePolicy, Outcome};
+pub use rate_limit::{PastCall, RateLimiter};
+pub use scan::{Confidence, Finding, FindingClass, SecretScanner, TooComplex};

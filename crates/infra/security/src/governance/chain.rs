@@ -1,0 +1,129 @@
+//! What the pipeline returns: each policy's result in order, the verdict, and what was found. It is what
+//! `governance_decisions` keeps of a call.
+
+use super::scan::Finding;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::sync::Arc;
+use systemprompt_models::{Code, Refusal};
+
+/// Policy of a decision that was made while the whole pipeline is switched off.
+pub const DISABLED_POLICY: &str = "governance_disabled";
+/// Policy of a decision that every policy let pass.
+pub const PASSED_POLICY: &str = "governance";
+
+/// What a policy made of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkResult {
+    Pass,
+    /// It denies.
+    Fail,
+    /// It lets pass, and wants it seen.
+    Flag,
+    /// It does not apply, or an earlier policy denied.
+    Skip,
+    /// It is switched off.
+    Disabled,
+    /// It could not decide, which denies.
+    Fault,
+}
+
+/// One policy of a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub policy_id: Arc<str>,
+    pub result: LinkResult,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Cow<'static, str>>,
+    /// Time that the policy took, in microseconds.
+    pub elapsed_us: u64,
+}
+
+/// Why a call is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    /// The policy that refuses.
+    pub policy: Arc<str>,
+    /// Its machine-readable reason (`secret_detected`, `scope_violation`, `tool_blocked`, `rate_limit_exceeded`,
+    /// `arguments_too_complex`, `policy_fault`, or an extension's own).
+    pub reason: Cow<'static, str>,
+    /// The reason as a sentence. It repeats no content of the call.
+    pub message: Cow<'static, str>,
+}
+
+/// What becomes of the call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Allow,
+    /// It may go on once the secrets found are redacted. Who cannot edit the call must refuse it.
+    Redact(Denial),
+    Deny(Denial),
+}
+
+/// The result of the pipeline for one call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    pub links: Vec<Link>,
+    pub verdict: Verdict,
+    pub findings: Vec<Finding>,
+    /// Whole seconds after which a repeat may pass.
+    pub retry_after: Option<u32>,
+}
+
+impl Chain {
+    /// Whether the call goes on as it is.
+    pub fn is_allowed(&self) -> bool {
+        self.verdict == Verdict::Allow
+    }
+
+    /// Why the call does not go on as it is.
+    pub fn denial(&self) -> Option<&Denial> {
+        match &self.verdict {
+            Verdict::Allow => None,
+            Verdict::Redact(denial) | Verdict::Deny(denial) => Some(denial),
+        }
+    }
+
+    /// The policy that decided: the one that refuses, else [`PASSED_POLICY`] or [`DISABLED_POLICY`].
+    pub fn policy(&self) -> &str {
+        match self.denial() {
+            Some(denial) => &denial.policy,
+            None if self.links.iter().all(|l| l.result == LinkResult::Disabled) => DISABLED_POLICY,
+            None => PASSED_POLICY,
+        }
+    }
+
+    /// The refusal of a call that may not go on as it is.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let denial = self.denial()?;
+        let policy = Cow::Owned(denial.policy.to_string());
+        let mut refusal = Refusal::denied(policy, denial.message.clone());
+        if let Some(rule) = self.findings.iter().find(|f| f.class == super::scan::FindingClass::Specific)
+            && &*denial.policy == super::secret_scan::ID
+        {
+            refusal = refusal.with_rule(rule.rule_id.to_string());
+        }
+        if let Some(seconds) = self.retry_after {
+            refusal.code = Code::RateLimited;
+            refusal.retry_after = Some(seconds);
+        }
+        Some(refusal)
+    }
+
+    /// The links as JSON, for the column `evaluated_rules`.
+    pub fn evaluated_rules(&self) -> String {
+        json(&self.links)
+    }
+
+    /// The findings as JSON, for the column `findings`.
+    pub fn findings_json(&self) -> String {
+        if self.findings.is_empty() { "[]".to_owned() } else { json(&self.findings) }
+    }
+}
+
+/// Lists of plain fields have no key or value that JSON cannot hold.
+fn json<T: Serialize>(list: &[T]) -> String {
+    serde_json::to_string(list).unwrap_or_else(|_| "[]".to_owned())
+}

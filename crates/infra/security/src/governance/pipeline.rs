@@ -1,0 +1,292 @@
+//! The pipeline: the configured policies in their order, run for one call. The first that refuses decides; one that
+//! panics or takes too long refuses.
+
+use super::chain::{Chain, Denial, Link, LinkResult, Verdict};
+use super::facts::CallFacts;
+use super::params::{ParamError, closest, hint};
+use super::policy::{GovernancePolicy, Outcome};
+use super::rate_limit::{self, RateLimit, RateLimiter};
+use super::scan::SecretScanner;
+use super::scope_check::{self, ScopeCheck};
+use super::secret_scan::{self, SecretScan};
+use super::tool_blocklist::{self, ToolBlocklist};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use systemprompt_config::services::governance::{BUILT_IN_POLICIES, GovernanceConfig, PolicyConfig};
+use systemprompt_models::Clock;
+
+/// Reason of a denial because a policy could not decide.
+pub const FAULT: &str = "policy_fault";
+
+/// How long deciding may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub policy: Duration,
+    pub chain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { policy: Duration::from_millis(100), chain: Duration::from_millis(250) }
+    }
+}
+
+/// Makes a policy of its parameters.
+pub type BuildPolicy = Arc<dyn Fn(&Value) -> Result<Box<dyn GovernancePolicy>, ParamError> + Send + Sync>;
+
+/// A policy that an extension registers. It is on unless the configuration switches it off.
+#[derive(Clone)]
+pub struct ExtensionPolicy {
+    pub id: Arc<str>,
+    /// The policy that it follows, where the configuration names none; the last one if this names none either.
+    pub after: Option<Arc<str>>,
+    pub build: BuildPolicy,
+}
+
+/// What a pipeline is made of, beside its configuration. All of it outlives a reload.
+#[derive(Clone)]
+pub struct Parts {
+    pub scanner: Arc<SecretScanner>,
+    pub limiter: Arc<RateLimiter>,
+    pub clock: Arc<dyn Clock>,
+    pub extensions: Vec<ExtensionPolicy>,
+    pub limits: Limits,
+}
+
+impl Parts {
+    /// Parts without extensions.
+    pub fn new(scanner: Arc<SecretScanner>, limiter: Arc<RateLimiter>, clock: Arc<dyn Clock>) -> Self {
+        Self { scanner, limiter, clock, extensions: Vec::new(), limits: Limits::default() }
+    }
+
+    /// Ids of all policies, built-in ones first.
+    pub fn policy_ids(&self) -> impl Iterator<Item = &str> {
+        BUILT_IN_POLICIES.into_iter().chain(self.extensions.iter().map(|e| &*e.id))
+    }
+
+    /// The policy `id` with `params`; none if there is no such policy.
+    pub fn build(&self, id: &str, params: &Value) -> Option<Result<Box<dyn GovernancePolicy>, ParamError>> {
+        fn boxed(policy: impl GovernancePolicy) -> Box<dyn GovernancePolicy> {
+            Box::new(policy)
+        }
+        Some(match id {
+            scope_check::ID => ScopeCheck::new(params).map(boxed),
+            secret_scan::ID => SecretScan::new(params, self.scanner.clone()).map(boxed),
+            tool_blocklist::ID => ToolBlocklist::new(params).map(boxed),
+            rate_limit::ID => RateLimit::new(params, self.limiter.clone(), self.clock.clone()).map(boxed),
+            other => (self.extensions.iter().find(|e| *e.id == *other)?.build)(params),
+        })
+    }
+}
+
+/// Why a pipeline was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    #[error("there is no policy `{id}`{}", hint(.suggestion.as_deref()))]
+    UnknownPolicy { id: String, suggestion: Option<String> },
+    #[error("the policy `{id}` is listed twice")]
+    Duplicate { id: String },
+    #[error("two policies are registered under the id `{id}`")]
+    IdTaken { id: String },
+    #[error("policy `{id}`: {source}")]
+    Params { id: String, source: ParamError },
+    #[error("policy `{id}`: the place of a built-in policy is fixed, remove `after`")]
+    FixedPlace { id: String },
+    #[error("policy `{id}` follows `{after}`, which does not exist or follows `{id}` itself{}", hint(.suggestion.as_deref()))]
+    NoPlace { id: String, after: String, suggestion: Option<String> },
+}
+
+struct Stage {
+    id: Arc<str>,
+    /// None if it is switched off.
+    policy: Option<Box<dyn GovernancePolicy>>,
+}
+
+/// The compiled pipeline. A reload builds a new one; the old one serves until then.
+pub struct Pipeline {
+    enabled: bool,
+    limits: Limits,
+    stages: Vec<Stage>,
+}
+
+impl Pipeline {
+    /// The pipeline of a configuration. Policies that it does not list are on, with their defaults.
+    pub fn from_config(config: &GovernanceConfig, parts: &Parts) -> Result<Self, PipelineError> {
+        for (at, policy) in config.policies.iter().enumerate() {
+            let id = &policy.id;
+            if !parts.policy_ids().any(|known| known == id) {
+                let suggestion = closest(id, parts.policy_ids());
+                return Err(PipelineError::UnknownPolicy { id: id.clone(), suggestion });
+            }
+            if config.policies.iter().take(at).any(|p| p.id == *id) {
+                return Err(PipelineError::Duplicate { id: id.clone() });
+            }
+            if policy.after.is_some() && BUILT_IN_POLICIES.contains(&id.as_str()) {
+                return Err(PipelineError::FixedPlace { id: id.clone() });
+            }
+        }
+        let stages = order(config, parts)?.into_iter().map(|id| stage(id, config, parts));
+        Ok(Self {
+            enabled: config.enabled,
+            limits: parts.limits,
+            stages: stages.collect::<Result<_, PipelineError>>()?,
+        })
+    }
+
+    /// Whether the pipeline as a whole is on.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Ids of the policies in their order, and whether each is on.
+    pub fn policies(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.stages.iter().map(|s| (&*s.id, self.enabled && s.policy.is_some()))
+    }
+
+    /// Decides on a call.
+    pub fn evaluate(&self, facts: &CallFacts<'_>) -> Chain {
+        let start = Instant::now();
+        let mut chain = Chain {
+            links: Vec::with_capacity(self.stages.len()),
+            verdict: Verdict::Allow,
+            findings: Vec::new(),
+            retry_after: None,
+        };
+        for stage in &self.stages {
+            let idle = |result| Link { policy_id: stage.id.clone(), result, detail: None, elapsed_us: 0 };
+            let link = match &stage.policy {
+                Some(policy) if self.enabled => {
+                    if matches!(chain.verdict, Verdict::Deny(_)) {
+                        idle(LinkResult::Skip)
+                    } else {
+                        let began = Instant::now();
+                        let outcome = run(policy.as_ref(), facts);
+                        let took = began.elapsed();
+                        let outcome = self.in_time(outcome, took, start.elapsed());
+                        conclude(&mut chain, stage.id.clone(), outcome, took)
+                    }
+                }
+                _ => idle(LinkResult::Disabled),
+            };
+            chain.links.push(link);
+        }
+        chain
+    }
+
+    /// An outcome that came too late is a fault.
+    fn in_time(&self, outcome: Outcome, policy: Duration, chain: Duration) -> Outcome {
+        let late = |what: &str, limit: Duration| Outcome::Fault {
+            detail: format!("{what} took longer than {} ms", limit.as_millis()).into(),
+        };
+        if matches!(outcome, Outcome::Fault { .. }) {
+            outcome
+        } else if policy > self.limits.policy {
+            late("the policy", self.limits.policy)
+        } else if chain > self.limits.chain {
+            late("the chain", self.limits.chain)
+        } else {
+            outcome
+        }
+    }
+}
+
+/// All policies in their order: the built-in ones, and each extension's behind the one that it follows.
+fn order<'p>(config: &GovernanceConfig, parts: &'p Parts) -> Result<Vec<&'p str>, PipelineError> {
+    let mut ids: Vec<&str> = BUILT_IN_POLICIES.to_vec();
+    let mut open: Vec<(&str, Option<&str>)> = Vec::new();
+    for extension in &parts.extensions {
+        let id = &*extension.id;
+        if ids.contains(&id) || open.iter().any(|(other, _)| *other == id) {
+            return Err(PipelineError::IdTaken { id: id.to_owned() });
+        }
+        let listed = entry(config, id).and_then(|p| p.after.as_deref());
+        let after = match listed {
+            Some(name) => match parts.policy_ids().find(|known| *known == name) {
+                Some(known) => Some(known),
+                None => return Err(no_place(id, name, parts)),
+            },
+            None => extension.after.as_deref(),
+        };
+        open.push((id, after));
+    }
+    while !open.is_empty() {
+        let before = open.len();
+        let mut waiting = Vec::new();
+        for (id, after) in open {
+            match after.map(|a| ids.iter().position(|known| *known == a)) {
+                None => ids.push(id),
+                Some(Some(at)) => ids.insert(at + 1, id),
+                Some(None) => waiting.push((id, after)),
+            }
+        }
+        open = waiting;
+        if let Some((id, after)) = open.first().filter(|_| open.len() == before) {
+            return Err(no_place(id, after.unwrap_or_default(), parts));
+        }
+    }
+    Ok(ids)
+}
+
+fn no_place(id: &str, after: &str, parts: &Parts) -> PipelineError {
+    let known = parts.policy_ids().any(|k| k == after);
+    let suggestion = if known { None } else { closest(after, parts.policy_ids()) };
+    PipelineError::NoPlace { id: id.to_owned(), after: after.to_owned(), suggestion }
+}
+
+fn entry<'c>(config: &'c GovernanceConfig, id: &str) -> Option<&'c PolicyConfig> {
+    config.policies.iter().find(|p| p.id == id)
+}
+
+/// Parameters are checked even if the policy is switched off, so that switching it on finds no fault.
+fn stage(id: &str, config: &GovernanceConfig, parts: &Parts) -> Result<Stage, PipelineError> {
+    let listed = entry(config, id);
+    let params = listed.map_or(&Value::Null, |p| &p.params);
+    let policy = parts
+        .build(id, params)
+        .ok_or_else(|| PipelineError::UnknownPolicy { id: id.to_owned(), suggestion: None })?
+        .map_err(|source| PipelineError::Params { id: id.to_owned(), source })?;
+    Ok(Stage { id: id.into(), policy: listed.is_none_or(|p| p.enabled).then_some(policy) })
+}
+
+/// A policy keeps no state that a panic could leave half changed: the counters of `rate_limit` are changed last.
+fn run(policy: &dyn GovernancePolicy, facts: &CallFacts<'_>) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| policy.evaluate(facts)))
+        .unwrap_or_else(|_| Outcome::Fault { detail: "the policy panicked".into() })
+}
+
+/// Takes an outcome over into the chain and gives its link.
+fn conclude(chain: &mut Chain, policy_id: Arc<str>, outcome: Outcome, took: Duration) -> Link {
+    let denial = |reason: Cow<'static, str>, message| Denial { policy: policy_id.clone(), reason, message };
+    let (result, detail) = match outcome {
+        Outcome::Pass { detail } => (LinkResult::Pass, detail),
+        Outcome::Skip { detail } => (LinkResult::Skip, Some(detail)),
+        Outcome::Flag { detail, findings } => {
+            chain.findings.extend(findings);
+            (LinkResult::Flag, Some(detail))
+        }
+        Outcome::Redact { reason, message, findings } => {
+            chain.findings.extend(findings);
+            let detail = message.clone();
+            if chain.verdict == Verdict::Allow {
+                chain.verdict = Verdict::Redact(denial(reason, message));
+            }
+            (LinkResult::Flag, Some(detail))
+        }
+        Outcome::Fail { reason, message, findings, retry_after } => {
+            chain.findings.extend(findings);
+            chain.retry_after = retry_after;
+            let detail = reason.clone();
+            chain.verdict = Verdict::Deny(denial(reason, message));
+            (LinkResult::Fail, Some(detail))
+        }
+        Outcome::Fault { detail } => {
+            let message = "this policy could not decide, which refuses the call".into();
+            chain.verdict = Verdict::Deny(denial(FAULT.into(), message));
+            (LinkResult::Fault, Some(detail))
+        }
+    };
+    Link { policy_id, result, detail, elapsed_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX) }
+}

@@ -1,0 +1,54 @@
+//! The trait of a governance policy, built in or an extension's.
+
+use super::facts::CallFacts;
+use super::scan::Finding;
+use std::borrow::Cow;
+
+/// What a policy says of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Pass {
+        detail: Option<Cow<'static, str>>,
+    },
+    /// The call goes on; somebody should look.
+    Flag {
+        detail: Cow<'static, str>,
+        findings: Vec<Finding>,
+    },
+    /// The call may go on with the findings redacted.
+    Redact {
+        reason: Cow<'static, str>,
+        message: Cow<'static, str>,
+        findings: Vec<Finding>,
+    },
+    /// The call is refused: machine-readable reason, sentence for people.
+    Fail {
+        reason: Cow<'static, str>,
+        message: Cow<'static, str>,
+        findings: Vec<Finding>,
+        /// Whole seconds after which a repeat may pass, where waiting helps.
+        retry_after: Option<u32>,
+    },
+    /// The policy has nothing to say about calls of this kind.
+    Skip {
+        detail: Cow<'static, str>,
+    },
+    /// The policy could not decide. The call is refused.
+    Fault {
+        detail: Cow<'static, str>,
+    },
+}
+
+impl Outcome {
+    pub const PASS: Self = Self::Pass { detail: None };
+
+    pub fn fail(reason: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::Fail { reason: reason.into(), message: message.into(), findings: Vec::new(), retry_after: None }
+    }
+}
+
+/// One layer of the pipeline. It decides from the facts alone and does no I/O: it runs on the path of every call, and
+/// one that takes longer than 100 ms counts as a fault, as does one that panics.
+pub trait GovernancePolicy: Send + Sync + 'static {
+    fn evaluate(&self, facts: &CallFacts<'_>) -> Outcome;
+}

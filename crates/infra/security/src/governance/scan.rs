@@ -1,0 +1,300 @@
+//! Secrets in text and JSON (SEC-85 to SEC-87). The scanner says where a secret stands and by which rule, never what it
+//! is: the match is not kept, only a keyed digest of it.
+//!
+//! A segment is first looked at as raw bytes ([`prefilter`]); only where something could be is the JSON walked and a
+//! string decoded. Longer segments that were judged before are recognised ([`cache`]).
+
+mod cache;
+mod checksum;
+mod decode;
+mod engine;
+mod entropy;
+mod fold;
+mod keywords;
+mod mapped;
+mod prefilter;
+mod redact;
+mod rules;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use rules::RuleError;
+pub use walk::{MAX_DEPTH, MAX_NODES, TooComplex};
+
+use crate::governance::facts::Segment;
+use aws_lc_rs::{hmac, rand};
+use engine::{Engine, Hit};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::sync::Arc;
+use walk::{Frame, Stop, Token};
+
+/// Most findings that one segment gives; further ones are not looked for.
+pub const MAX_FINDINGS: usize = 256;
+/// Longest object key that is spelled out in a pointer, in bytes.
+const MAX_KEY: usize = 128;
+
+/// How much a rule knows: specific rules know a provider's format, generic ones only what secrets look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingClass {
+    Specific,
+    Generic,
+}
+
+/// How sure a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confidence {
+    /// It looks like a secret.
+    Low,
+    /// It has the format of one.
+    Medium,
+    /// Its checksum is right.
+    High,
+}
+
+/// A secret that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub rule_id: Arc<str>,
+    pub class: FindingClass,
+    /// JSON pointer (RFC 6901) to the string, or to the member whose key it is. A key that holds a secret is masked.
+    pub pointer: Arc<str>,
+    /// Where it begins in the string's text, in bytes; of an encoded secret, where the encoded text begins.
+    pub offset: usize,
+    /// Its length there, in bytes.
+    pub length: usize,
+    pub confidence: Confidence,
+    /// Hex of a keyed digest of the secret: equal secrets are told by it, and nothing else.
+    pub hmac: Box<str>,
+}
+
+impl Finding {
+    /// What a redacted secret is replaced by: the same for the same secret and key.
+    pub fn marker(&self) -> String {
+        marker(&self.rule_id, &self.hmac)
+    }
+}
+
+fn marker(rule: &str, hmac: &str) -> String {
+    format!("[secret:{rule}:{}]", hmac.get(..8).unwrap_or_default())
+}
+
+/// The key of the digests of found secrets.
+struct FindingKey(hmac::Key);
+
+impl FindingKey {
+    fn digest(&self, secret: &[u8]) -> Box<str> {
+        let tag = hmac::sign(&self.0, secret);
+        hex::encode(tag.as_ref().get(..16).unwrap_or_default()).into()
+    }
+}
+
+/// The secret rules, compiled, with the verdicts of text that was judged before. Share it in an `Arc`.
+pub struct SecretScanner {
+    rules: rules::RuleSet,
+    folding: fold::Folding,
+    key: FindingKey,
+    generic: Arc<str>,
+    cache: cache::VerdictCache,
+}
+
+impl SecretScanner {
+    /// The scanner of the built-in rules. Digests of findings are under a key of this process.
+    pub fn builtin() -> Result<Self, RuleError> {
+        let mut key = [0; 32];
+        rand::fill(&mut key).map_err(|_| RuleError::Random)?;
+        Self::builtin_with_key(&key)
+    }
+
+    /// The scanner of the built-in rules, with a key for digests of findings that outlives the process: markers of
+    /// redacted secrets then stay the same after a restart and on every node.
+    pub fn builtin_with_key(key: &[u8]) -> Result<Self, RuleError> {
+        let rules = rules::RuleSet::parse(rules::BUILTIN)?;
+        let cache = cache::VerdictCache::new(&rules.version)?;
+        Ok(Self {
+            rules,
+            folding: fold::Folding::new(),
+            key: FindingKey(hmac::Key::new(hmac::HMAC_SHA256, key)),
+            generic: entropy::GENERIC.into(),
+            cache,
+        })
+    }
+
+    /// Digest of the rule set, 32 hex digits.
+    pub fn version(&self) -> &str {
+        &self.rules.version
+    }
+
+    /// Ids and providers of all rules, the generic one excepted.
+    pub fn rules(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.rules.rules.iter().map(|r| (&*r.id, &*r.provider))
+    }
+
+    /// Whether `id` names a rule.
+    pub fn knows(&self, id: &str) -> bool {
+        id == entropy::GENERIC || self.rules().any(|(rule, _)| rule == id)
+    }
+
+    /// The secrets of a segment. What is not JSON is read as text.
+    pub fn scan_segment(&self, segment: &Segment<'_>) -> Result<Vec<Finding>, TooComplex> {
+        let digest = self.cache.digest(segment.json);
+        if let Some(known) = digest.as_ref().and_then(|d| self.cache.get(d)) {
+            return Ok(known.iter().map(|f| below(&segment.pointer, f)).collect());
+        }
+        let findings = self.look(segment.json)?;
+        if let Some(digest) = digest {
+            self.cache.put(digest, &findings);
+        }
+        Ok(findings.iter().map(|f| below(&segment.pointer, f)).collect())
+    }
+
+    /// The secrets of plain text; pointers are empty.
+    pub fn scan_text(&self, text: &str) -> Vec<Finding> {
+        let root: Arc<str> = "".into();
+        let places = prefilter::places(&self.rules, &self.folding, text.as_bytes());
+        if places.is_empty() {
+            return Vec::new();
+        }
+        self.engine().scan(text.as_bytes()).into_iter().map(|hit| finding(hit, &root)).collect()
+    }
+
+    /// Whether text holds anything that a specific rule knows.
+    pub fn has_secret(&self, text: &str) -> bool {
+        self.scan_text(text).iter().any(|f| f.class == FindingClass::Specific)
+    }
+
+    /// Text with every secret that a specific rule knows replaced by its marker.
+    pub fn redact_text<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.replace(text, |hit| marker(&hit.rule, &hit.hmac))
+    }
+
+    /// Text with every secret that a specific rule knows replaced by `mask`.
+    pub fn mask_text<'t>(&self, text: &'t str, mask: &str) -> Cow<'t, str> {
+        self.replace(text, |_| mask.to_owned())
+    }
+
+    fn replace<'t>(&self, text: &'t str, by: impl Fn(&Hit) -> String) -> Cow<'t, str> {
+        if prefilter::places(&self.rules, &self.folding, text.as_bytes()).is_empty() {
+            return Cow::Borrowed(text);
+        }
+        redact::text(text, &self.engine().scan(text.as_bytes()), by)
+    }
+
+    /// JSON with every secret that a specific rule knows replaced by its marker, in strings and in keys; all other
+    /// bytes stay. What is not JSON is treated as text.
+    pub fn redact_json<'j>(&self, json: &'j [u8]) -> Result<Cow<'j, [u8]>, TooComplex> {
+        Self::edit_json(json, &mut |text, _| match self.redact_text(text) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(changed) => Some(changed),
+        })
+    }
+
+    /// JSON with the strings and keys replaced for which `edit`, given the text and the keys above it, returns a new
+    /// text.
+    pub(crate) fn edit_json<'j>(json: &'j [u8], edit: redact::Edit<'_>) -> Result<Cow<'j, [u8]>, TooComplex> {
+        redact::json(json, edit)
+    }
+
+    fn engine(&self) -> Engine<'_> {
+        Engine { rules: &self.rules, folding: &self.folding, key: &self.key, generic: &self.generic }
+    }
+
+    /// Findings with pointers that begin at the segment.
+    fn look(&self, json: &[u8]) -> Result<Vec<Finding>, TooComplex> {
+        let places = prefilter::places(&self.rules, &self.folding, json);
+        if places.is_empty() {
+            walk::check(json)?;
+            return Ok(Vec::new());
+        }
+        self.full(json, &|token| places.touch(&token.span))
+    }
+
+    /// The walk, over the strings that `wanted` names.
+    fn full(&self, json: &[u8], wanted: &dyn Fn(&Token<'_>) -> bool) -> Result<Vec<Finding>, TooComplex> {
+        let mut findings = Vec::new();
+        let walked = walk::walk(json, &mut |token| {
+            if findings.len() >= MAX_FINDINGS || !wanted(token) {
+                return;
+            }
+            let hits = self.engine().scan(&string(json, token));
+            if !hits.is_empty() {
+                let pointer = self.pointer(json, token.path);
+                findings.extend(hits.into_iter().map(|hit| finding(hit, &pointer)));
+            }
+        });
+        match walked {
+            Ok(()) => {}
+            Err(Stop::TooComplex(why)) => return Err(why),
+            Err(Stop::NotJson) => {
+                let root: Arc<str> = "".into();
+                findings = self.engine().scan(json).into_iter().map(|hit| finding(hit, &root)).collect();
+            }
+        }
+        findings.truncate(MAX_FINDINGS);
+        Ok(findings)
+    }
+
+    /// JSON pointer of a path. Keys that hold a secret are masked, long ones cut.
+    fn pointer(&self, json: &[u8], path: &[Frame]) -> Arc<str> {
+        let mut pointer = String::new();
+        for frame in path {
+            pointer.push('/');
+            match frame {
+                Frame::Array(index) => {
+                    let _ = write!(pointer, "{index}");
+                }
+                Frame::Object(key) => {
+                    let key = decode::unescape(json.get(key.clone()).unwrap_or_default()).text;
+                    let key = String::from_utf8_lossy(&key);
+                    let key =
+                        redact::text(&key, &self.engine().scan(key.as_bytes()), |h| marker(&h.rule, &h.hmac));
+                    pointer.push_str(&cut(&key).replace('~', "~0").replace('/', "~1"));
+                }
+            }
+        }
+        pointer.into()
+    }
+}
+
+/// The text of a string, its escapes resolved.
+fn string<'j>(json: &'j [u8], token: &Token<'_>) -> Cow<'j, [u8]> {
+    let raw = json.get(token.span.clone()).unwrap_or_default();
+    if memchr::memchr(b'\\', raw).is_none() {
+        return Cow::Borrowed(raw);
+    }
+    Cow::Owned(decode::unescape(raw).text)
+}
+
+fn cut(key: &str) -> Cow<'_, str> {
+    if key.len() <= MAX_KEY {
+        return Cow::Borrowed(key);
+    }
+    Cow::Owned(format!("{}\u{2026}", key.get(..key.floor_char_boundary(MAX_KEY)).unwrap_or_default()))
+}
+
+fn finding(hit: Hit, pointer: &Arc<str>) -> Finding {
+    Finding {
+        rule_id: hit.rule,
+        class: hit.class,
+        pointer: pointer.clone(),
+        offset: hit.span.start,
+        length: hit.span.len(),
+        confidence: hit.confidence,
+        hmac: hit.hmac,
+    }
+}
+
+/// A finding of a segment as one of the body that the segment stands in.
+fn below(segment: &str, finding: &Finding) -> Finding {
+    let pointer = if segment.is_empty() {
+        finding.pointer.clone()
+    } else {
+        format!("{segment}{}", finding.pointer).into()
+    };
+    Finding { pointer, ..finding.clone() }
+}

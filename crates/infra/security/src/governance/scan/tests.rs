@@ -1,0 +1,389 @@
+//! The scanner from outside: each rule's examples, each encoding, and that the first look misses nothing.
+
+use super::*;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use proptest::prelude::*;
+use std::sync::LazyLock;
+
+static SCANNER: LazyLock<SecretScanner> = LazyLock::new(|| SecretScanner::builtin().unwrap());
+
+const TOKEN: &str = "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";
+const CHAT: &str = "sk-ant-api03-Ab1Cd2Ef3Gh4Ij5Kl6Mn7Op8Qr9St0Uv1Wx2Yz3-Ab1Cd2Ef3Gh4Ij5Kl6Mn7Op8Qr9AA";
+
+fn scan(json: &str) -> Vec<Finding> {
+    SCANNER.scan_segment(&Segment { pointer: "".into(), json: json.as_bytes() }).unwrap()
+}
+
+fn rules_of(findings: &[Finding]) -> Vec<&str> {
+    findings.iter().map(|f| &*f.rule_id).collect()
+}
+
+#[test]
+fn every_rule_finds_its_positive_examples_and_none_of_its_negative_ones() {
+    for rule in rules::sources(rules::BUILTIN).unwrap() {
+        assert!(!rule.positive.is_empty() && !rule.negative.is_empty(), "{} has no examples", rule.id);
+        for example in &rule.positive {
+            let found = SCANNER.scan_text(example);
+            assert!(rules_of(&found).contains(&&*rule.id), "{} misses {example}: {found:?}", rule.id);
+        }
+        for example in &rule.negative {
+            let found = SCANNER.scan_text(example);
+            assert!(!rules_of(&found).contains(&&*rule.id), "{} hits {example}", rule.id);
+        }
+    }
+}
+
+#[test]
+fn the_named_providers_are_covered() {
+    let providers: Vec<&str> = SCANNER.rules().map(|(_, provider)| provider).collect();
+    for provider in [
+        "aws",
+        "github",
+        "gitlab",
+        "slack",
+        "stripe",
+        "google",
+        "azure",
+        "anthropic",
+        "openai",
+        "npm",
+        "pypi",
+        "jwt",
+        "pem",
+        "connection",
+    ] {
+        assert!(providers.contains(&provider), "{provider}");
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.encode_utf16().fold(String::new(), |out, unit| out + &format!("\\u{unit:04x}"))
+}
+
+fn wide(text: &str) -> String {
+    text.chars().map(|c| char::from_u32(c as u32 + 0xFEE0).unwrap()).collect()
+}
+
+fn percent(text: &str) -> String {
+    text.bytes().fold(String::new(), |out, b| out + &format!("%{b:02X}"))
+}
+
+fn wrap(text: &str) -> String {
+    STANDARD
+        .encode(text)
+        .as_bytes()
+        .chunks(64)
+        .map(|l| String::from_utf8_lossy(l).into_owned())
+        .collect::<Vec<_>>()
+        .join("\\n")
+}
+
+#[test]
+fn a_secret_is_found_in_every_encoding_with_its_place() {
+    let nested = serde_json::json!({"k": TOKEN}).to_string();
+    let long = format!("{} {TOKEN} {}", "prose before it ".repeat(6), "and after it ".repeat(6));
+    let b64 = STANDARD.encode(TOKEN);
+    let in_line = STANDARD.encode(format!("token: {TOKEN}"));
+    let utf8 = |s: &str| s.len();
+    for (json, pointer, offset, length) in [
+        (format!("\"{TOKEN}\""), "", 0, 40),
+        (format!("{{\"a\":[1,\"x {TOKEN}.\"]}}"), "/a/1", 2, 40),
+        (format!("{{\"a/b~\":\"{TOKEN}\"}}"), "/a~1b~0", 0, 40),
+        (format!("{{\"a\":\"one\",\"a\":\"{TOKEN}\"}}"), "/a", 0, 40),
+        (format!("{{\"a\":\"line\\n{TOKEN}\\n\"}}"), "/a", 5, 40),
+        (format!("{{\"a\":\"{}\"}}", escaped(TOKEN)), "/a", 0, 40),
+        (format!("{{\"a\":\"gh\\u0070{}\"}}", &TOKEN[3..]), "/a", 0, 40),
+        (format!("{{\"a\":\"{}\\u200b{}\"}}", &TOKEN[..2], &TOKEN[2..]), "/a", 0, 43),
+        (format!("{{\"a\":\"{}\u{200b}{}\"}}", &TOKEN[..20], &TOKEN[20..]), "/a", 0, 43),
+        (format!("{{\"a\":\"{}\"}}", wide(TOKEN)), "/a", 0, utf8(&wide(TOKEN))),
+        (format!("{{\"a\":\"{}\"}}", percent(TOKEN)), "/a", 0, 120),
+        (format!("{{\"a\":\"see x={} y\"}}", percent(TOKEN)), "/a", 4, 122),
+        (format!("{{\"a\":\"{b64}\"}}"), "/a", 0, b64.len()),
+        (format!("{{\"a\":\"Basic {in_line}\\n\"}}"), "/a", 6, in_line.len()),
+        (
+            format!("{{\"a\":\"\\n{}\\n\"}}", URL_SAFE_NO_PAD.encode(&long)),
+            "/a",
+            1,
+            URL_SAFE_NO_PAD.encode(&long).len(),
+        ),
+        (format!("{{\"a\":\"{}\"}}", wrap(&long)), "/a", 0, wrap(&long).replace("\\n", "\n").len()),
+        (serde_json::json!({"a": nested}).to_string(), "/a", 6, 40),
+        (serde_json::json!({"a": format!("{{\"k\":\"x\\n{TOKEN}\"}}")}).to_string(), "/a", 9, 40),
+        (serde_json::json!({"a": format!("{{\"k\":\"{}\"}}", escaped(TOKEN))}).to_string(), "/a", 6, 240),
+        (format!("not json: {TOKEN}"), "", 10, 40),
+        (format!("{{\"cut\":\"{TOKEN}"), "", 8, 40),
+    ] {
+        let found = scan(&json);
+        assert_eq!(rules_of(&found), ["github-token"], "{json}");
+        let finding = &found[0];
+        assert_eq!((&*finding.pointer, finding.offset, finding.length), (pointer, offset, length), "{json}");
+        assert_eq!(finding.confidence, Confidence::High, "{json}");
+        assert_eq!(finding.hmac, scan(&format!("\"{TOKEN}\""))[0].hmac, "{json}");
+    }
+}
+
+#[test]
+fn keys_are_scanned_and_masked_in_pointers() {
+    let found = scan(&format!("{{\"{TOKEN}\":{{\"k\":\"{CHAT}\"}}}}"));
+    assert_eq!(rules_of(&found), ["github-token", "anthropic-key"]);
+    let mark = found[0].marker();
+    assert_eq!(&*found[0].pointer, format!("/{mark}"));
+    assert_eq!(&*found[1].pointer, format!("/{mark}/k"));
+    let long = scan(&format!("{{\"{}\":\"{TOKEN}\"}}", "\u{1f600}".repeat(60)));
+    assert_eq!(&*long[0].pointer, format!("/{}\u{2026}", "\u{1f600}".repeat(32)));
+}
+
+#[test]
+fn a_finding_tells_nothing_of_the_secret() {
+    let json = format!("{{\"{TOKEN}\":\"{CHAT}\",\"u\":\"postgres://app:hunter2xyz@db/x\"}}");
+    let told = serde_json::to_string(&scan(&json)).unwrap();
+    for secret in [TOKEN, CHAT, "hunter2xyz"] {
+        for at in 0..secret.len() - 5 {
+            assert!(!told.contains(&secret[at..at + 6]), "{} in {told}", &secret[at..at + 6]);
+        }
+    }
+}
+
+#[test]
+fn digests_need_the_key_and_stay_under_it() {
+    let digest = |key: &[u8]| SecretScanner::builtin_with_key(key).unwrap().scan_text(TOKEN)[0].hmac.clone();
+    assert_eq!(digest(&[1; 32]), digest(&[1; 32]));
+    assert_ne!(digest(&[1; 32]), digest(&[2; 32]));
+}
+
+#[test]
+fn a_wrong_checksum_lowers_confidence_only() {
+    let found = SCANNER.scan_text(&TOKEN.replace("0mLq17", "0mLq18"));
+    assert_eq!(found[0].confidence, Confidence::Medium);
+}
+
+#[test]
+fn what_looks_random_is_a_generic_finding() {
+    let found = SCANNER.scan_text("key 9uI2nicgdMBN7DB9NtLE7rTAADf85E4OO8vyfLmF end");
+    assert_eq!(
+        (rules_of(&found)[0], found[0].class, found[0].offset),
+        ("generic-high-entropy", FindingClass::Generic, 4)
+    );
+    assert!(
+        SCANNER
+            .scan_text("018f3c2e-7d4b-7c1a-9a55-2f6f0e1b8c77 /usr/lib/x86_64-linux-gnu/libc.so")
+            .is_empty()
+    );
+}
+
+#[test]
+fn too_deep_or_too_many_parts_are_refused_with_and_without_secrets() {
+    for body in ["1", "\"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\""] {
+        let deep = format!("{}{body}{}", "[".repeat(65), "]".repeat(65));
+        let segment = Segment { pointer: "".into(), json: deep.as_bytes() };
+        assert_eq!(SCANNER.scan_segment(&segment), Err(TooComplex::Depth));
+    }
+    let wide = format!("[{}1]", "0,".repeat(MAX_NODES));
+    let segment = Segment { pointer: "".into(), json: wide.as_bytes() };
+    assert_eq!(SCANNER.scan_segment(&segment), Err(TooComplex::Nodes));
+}
+
+#[test]
+fn judged_text_is_recognised_wherever_it_stands() {
+    let json = format!("{{\"text\":\"{} {TOKEN}\"}}", "long prose ".repeat(100));
+    let at = |pointer: &'static str| Segment { pointer: pointer.into(), json: json.as_bytes() };
+    let first = SCANNER.scan_segment(&at("/messages/0")).unwrap();
+    let digest = SCANNER.cache.digest(json.as_bytes()).unwrap();
+    assert_eq!(SCANNER.cache.get(&digest).unwrap().len(), 1);
+    let again = SCANNER.scan_segment(&at("/messages/3")).unwrap();
+    assert_eq!(&*first[0].pointer, "/messages/0/text");
+    assert_eq!(&*again[0].pointer, "/messages/3/text");
+    assert_eq!((first[0].offset, &first[0].hmac), (again[0].offset, &again[0].hmac));
+    let changed = json.replace("long prose long", "long Prose long");
+    assert_ne!(SCANNER.cache.digest(changed.as_bytes()).unwrap(), digest);
+}
+
+#[test]
+fn redaction_replaces_secrets_and_leaves_all_other_bytes() {
+    let mark = SCANNER.scan_text(TOKEN)[0].marker();
+    assert_eq!(
+        SCANNER.redact_text(&format!("a {TOKEN} b {TOKEN} \u{1f600}")),
+        format!("a {mark} b {mark} \u{1f600}")
+    );
+    let json = format!(" {{ \"a\\u0062\" : \"q\\\"\\n{}\" , \"b\":[ 1.0 ,\"x\\/y\"] }} ", escaped(TOKEN));
+    let want = format!(" {{ \"a\\u0062\" : \"q\\\"\\n{mark}\" , \"b\":[ 1.0 ,\"x\\/y\"] }} ");
+    let got = SCANNER.redact_json(json.as_bytes()).unwrap();
+    assert_eq!(String::from_utf8_lossy(&got), want);
+    let clean = br#"{"a":"plain"}"#;
+    assert!(matches!(SCANNER.redact_json(clean).unwrap(), Cow::Borrowed(b) if b == clean));
+    assert!(scan(&want).is_empty());
+}
+
+/// Five secrets in 2 KiB of text.
+fn five() -> (String, Vec<std::ops::Range<usize>>) {
+    let secrets = [
+        TOKEN,
+        CHAT,
+        "AKIAC6O6OYA7VNGCNGSU",
+        "postgres://app:hunter2@db.internal/prod",
+        "xoxb-264821940571-2648219405712-aB3dE5fG7hJ9kL1mN3pQ5rS7",
+    ];
+    let mut text = String::new();
+    let mut spans = Vec::new();
+    for secret in secrets {
+        text.push_str(&"words in between, \u{e9}\u{4e2d} ".repeat(17));
+        spans.push(text.len()..text.len() + secret.len());
+        text.push_str(secret);
+        text.push_str(", ");
+    }
+    text.push_str("and so on.");
+    (text, spans)
+}
+
+#[test]
+fn four_byte_characters_at_every_offset_hide_nothing_and_break_nothing() {
+    let (text, spans) = five();
+    assert!(text.len() > 2000 && SCANNER.scan_text(&text).len() == 5);
+    for at in (0..=text.len()).filter(|at| text.is_char_boundary(*at)) {
+        let changed = format!("{}\u{1f600}{}", &text[..at], &text[at..]);
+        let found = SCANNER.scan_text(&changed);
+        let whole = spans.iter().filter(|s| !(s.start < at && at < s.end)).count();
+        assert!(found.len() >= whole, "at {at}: {found:?}");
+        for finding in &found {
+            assert!(changed.get(finding.offset..finding.offset + finding.length).is_some(), "at {at}");
+        }
+        assert!(SCANNER.redact_text(&changed).contains("\u{1f600}") || whole < 5, "at {at}");
+    }
+}
+
+#[test]
+fn segments_cut_at_every_byte_give_the_findings_of_their_parts() {
+    let (text, spans) = five();
+    for at in 0..=text.len() {
+        let (left, right) = text.as_bytes().split_at(at);
+        let mut found = 0;
+        for json in [left, right] {
+            found += SCANNER.scan_segment(&Segment { pointer: "/p".into(), json }).unwrap().len();
+        }
+        let whole = spans.iter().filter(|s| !(s.start < at && at < s.end)).count();
+        assert!(found >= whole && found <= whole + 2, "cut at {at}: {found} of {whole}");
+    }
+}
+
+/// All examples of all rules.
+static EXAMPLES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let sources = rules::sources(rules::BUILTIN).unwrap();
+    sources.into_iter().flat_map(|r| r.positive.into_iter().chain(r.negative)).collect()
+});
+
+const NOISE: [&str; 24] = [
+    "plain words ",
+    "\n",
+    "\\",
+    "\"",
+    "/",
+    "https://docs.example.org/a/b-c_d?x=1%20y#z ",
+    "018f3c2e-7d4b-7c1a-9a55-2f6f0e1b8c77",
+    "3f786850e387550fdab836ed7e6dc881de23001b ",
+    "/usr/lib/x86_64-linux-gnu/python3/dist-packages ",
+    "caf\u{e9} \u{4e2d}\u{6587} ",
+    "\u{1f600}",
+    "\u{200b}",
+    "\u{2026}",
+    "\u{ff27}\u{ff28}",
+    "100% ",
+    "\\u0041",
+    "\\n",
+    "{\"k\": \"",
+    "\"}",
+    "task-list ",
+    "VGhlIHF1aWNrIGJyb3duIGZveCBqdW1wcyBvdmVyIHRoZSBsYXp5IGRvZyBhbmQg",
+    "npm_config_registry",
+    "\t<a&b>",
+    "9uI2nicgdMBN7DB9NtLE7rT++Df85E4OO8vyfLmF",
+];
+
+/// A piece of text: noise, or an example in some encoding.
+fn piece() -> impl Strategy<Value = String> {
+    let example = (any::<prop::sample::Index>(), 0..10usize, any::<prop::sample::Index>()).prop_map(
+        |(which, how, where_)| {
+            let text = which.get(&EXAMPLES).clone();
+            let ends: Vec<usize> = text.char_indices().map(|(i, _)| i).collect();
+            let at = *where_.get(&ends);
+            let (left, right) = text.split_at(at);
+            match how {
+                0 => escaped(&text),
+                1 => STANDARD.encode(&text),
+                2 => URL_SAFE_NO_PAD.encode(format!("{} {text}", "some words before it ".repeat(at % 7))),
+                3 => wrap(&format!("{} {text}", "some words before it ".repeat(3 + at % 7)))
+                    .replace("\\n", "\n"),
+                4 => percent(&text),
+                5 => format!("{left}{}", percent(right)),
+                6 => format!("{left}\u{200b}{right}"),
+                7 => serde_json::json!({ "k": text }).to_string(),
+                8 => text
+                    .chars()
+                    .map(|c| char::from_u32(c as u32 + 0xFEE0).filter(|_| c.is_ascii_graphic()).unwrap_or(c))
+                    .collect(),
+                _ => text,
+            }
+        },
+    );
+    prop_oneof![
+        2 => prop::sample::select(&NOISE[..]).prop_map(str::to_owned),
+        1 => example,
+    ]
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop::collection::vec(piece(), 0..6).prop_map(|pieces| pieces.concat())
+}
+
+/// A JSON string literal, escaped as different writers do: as little as possible, slashes too, all beyond ASCII, or `<>&`.
+fn literal(text: &str, style: u8) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    match style {
+        0 => quoted,
+        1 => quoted.replace('/', "\\/"),
+        2 => quoted
+            .chars()
+            .map(|c| if c.is_ascii() { c.to_string() } else { escaped(&c.to_string()) })
+            .collect(),
+        _ => quoted.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"),
+    }
+}
+
+fn json() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        4 => (text(), 0..4u8).prop_map(|(t, style)| literal(&t, style)),
+        1 => prop::sample::select(&["null", "true", "-1.5e3", "[]", "{}"][..]).prop_map(str::to_owned),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|v| format!("[ {} ]", v.join(" , "))),
+            prop::collection::vec((text(), 0..4u8, inner), 0..4).prop_map(|v| {
+                let members: Vec<String> =
+                    v.into_iter().map(|(k, s, v)| format!("{}:{v}", literal(&k, s))).collect();
+                format!("{{{}}}", members.join(","))
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
+    #[test]
+    fn the_first_look_misses_nothing_that_the_full_walk_finds(json in json()) {
+        let full = SCANNER.full(json.as_bytes(), &|_| true).unwrap();
+        prop_assert_eq!(SCANNER.look(json.as_bytes()).unwrap(), full);
+    }
+
+    #[test]
+    fn the_first_look_misses_nothing_in_text(text in text()) {
+        let hits = SCANNER.engine().scan(text.as_bytes());
+        prop_assert_eq!(SCANNER.scan_text(&text).len(), hits.len());
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = SCANNER.scan_segment(&Segment { pointer: "".into(), json: &bytes });
+        let _ = SCANNER.redact_json(&bytes);
+    }
+}
