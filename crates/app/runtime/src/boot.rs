@@ -24,7 +24,9 @@ use systemprompt_models::{Clock, Millis, SystemClock, Tasks};
 use systemprompt_oauth::{ApiKeys, IdentityError, Users};
 use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::authz::hook::from_config;
-use systemprompt_security::authz::{AuthzBootstrapError, AuthzError, GovernanceDecisionRepository, RuleStore};
+use systemprompt_security::authz::{
+    AuthzBootstrapError, AuthzError, GovernanceDecisionRepository, RuleStore,
+};
 use systemprompt_security::governance::rate_limit::{self, Rate};
 use systemprompt_security::governance::{
     GovernanceChecks, Origin, Parts, PastCall, Pipeline, PipelineError, RateLimiter, SecretScanner,
@@ -199,7 +201,8 @@ async fn boot_loaded(
     steps.done("migrate");
 
     let jwt_secret = loaded.secrets.jwt_secret().ok_or(BootError::SecretMissing("jwt_secret"))?;
-    let pepper = loaded.secrets.oauth_at_rest_pepper().ok_or(BootError::SecretMissing("oauth_at_rest_pepper"))?;
+    let pepper =
+        loaded.secrets.oauth_at_rest_pepper().ok_or(BootError::SecretMissing("oauth_at_rest_pepper"))?;
     let class_keys = Arc::new(ClassKeys::derive(jwt_secret)?);
     let keys = KeyRing::open(db.clone(), loaded.paths.signing_key_path.clone(), Arc::clone(&clock)).await?;
     steps.done("keys");
@@ -227,8 +230,7 @@ async fn boot_loaded(
 
     let issuer = profile.jwt_issuer();
     let sessions = Arc::new(Sessions::open(db.clone(), Arc::clone(&clock)).await?);
-    let verifier =
-        Verifier::new(issuer.clone(), Arc::clone(&class_keys), keys.keys(), Arc::clone(&clock));
+    let verifier = Verifier::new(issuer.clone(), Arc::clone(&class_keys), keys.keys(), Arc::clone(&clock));
     let users = Users::new(db.clone(), ledger.clone(), Arc::clone(&clock));
     let api_keys = ApiKeys::new(db.clone(), users.clone(), ledger.clone(), Arc::clone(&clock), pepper)?;
     let auth = AuthValidationService::new(Arc::new(verifier), Arc::clone(&sessions))
@@ -267,7 +269,11 @@ async fn boot_loaded(
         let left = left.map_err(|e| BootError::Recover(e.to_string()))?;
         let calls = mcp.recover().await.map_err(|e| BootError::Recover(e.to_string()))?;
         if left > 0 || calls > 0 {
-            tracing::warn!(model_requests = left, tool_calls = calls, "closed what an earlier process left open");
+            tracing::warn!(
+                model_requests = left,
+                tool_calls = calls,
+                "closed what an earlier process left open"
+            );
         }
     }
     steps.done("recover");
@@ -275,6 +281,8 @@ async fn boot_loaded(
     let context = AppContext::of(Inner {
         config: ArcSwap::from_pointee(loaded),
         started_at: clock.now(),
+        streams: crate::streams::StreamSlots::default(),
+        audit_reads: crate::explain::AuditReads::default(),
         clock: Arc::clone(&clock),
         tasks,
         db,
@@ -369,7 +377,10 @@ fn issuer_host(issuer: &str) -> String {
 
 async fn record_start(ledger: &Ledger) -> Result<(), BootError> {
     if !ledger.condition().is_ready() {
-        tracing::error!(condition = ledger.condition().code(), "the ledger refuses records; guarded calls are refused");
+        tracing::error!(
+            condition = ledger.condition().code(),
+            "the ledger refuses records; guarded calls are refused"
+        );
         return Ok(());
     }
     let mut unit = Unit::new();

@@ -1,6 +1,8 @@
 //! The application context: everything that a request may need, made once by the boot.
 
 use crate::boot::{self, BootError, BootOptions};
+use crate::explain::AuditReads;
+use crate::streams::StreamSlots;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,6 +61,9 @@ pub struct Inner {
     pub gateway: ClaudeGatewayService,
     pub mcp: McpService,
     pub started_at: Millis,
+    /// Places among the event streams of this node.
+    pub streams: StreamSlots,
+    pub(crate) audit_reads: AuditReads,
     pub(crate) holds: ArcSwap<Vec<Hold>>,
     pub(crate) phase: AtomicU8,
     pub(crate) reload_trigger: ArcSwapOption<Trigger>,

@@ -2,19 +2,15 @@
 //! that they may not.
 
 use crate::context::AppContext;
+use crate::identity::TokenError;
 use std::path::Path;
 use std::time::Duration;
-use systemprompt_audit::{LedgerError, Unit};
 use systemprompt_config::profile::secrets::SecretsFileMode;
 use systemprompt_config::secrets::file::set_secret;
 use systemprompt_config::{DataPaths, SecretsError};
-use systemprompt_models::ids::{SessionId, UserId};
-use systemprompt_models::{Millis, Permission, Secret, UserType};
+use systemprompt_models::Secret;
 use systemprompt_oauth::{IdentityError, NewUser, User};
 use systemprompt_security::authz::{Access, AuthzError, EntityKind, RuleType, UpsertRuleParams};
-use systemprompt_security::jwt::IssueError;
-use systemprompt_security::session::live::{NewSession, SessionSource};
-use systemprompt_security::session::{SessionError, SessionParams, SessionUse};
 
 /// The secret that the demo tool server declares.
 pub const DEMO_SECRET: &str = "demo_crm_token";
@@ -53,11 +49,7 @@ pub enum DemoError {
     #[error(transparent)]
     Rules(#[from] AuthzError),
     #[error(transparent)]
-    Sessions(#[from] SessionError),
-    #[error(transparent)]
-    Token(#[from] IssueError),
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
+    Token(#[from] TokenError),
 }
 
 /// Tokens of the demo's people, for 24 hours.
@@ -111,7 +103,12 @@ pub async fn seed(context: &AppContext) -> Result<DemoTokens, DemoError> {
     Ok(DemoTokens { admin: token(context, &ada).await?, user: token(context, &bob).await? })
 }
 
-async fn person(context: &AppContext, name: &str, roles: &[&str], department: &str) -> Result<User, DemoError> {
+async fn person(
+    context: &AppContext,
+    name: &str,
+    roles: &[&str],
+    department: &str,
+) -> Result<User, DemoError> {
     if let Some(user) = context.users.find(name).await? {
         return Ok(user);
     }
@@ -154,47 +151,6 @@ async fn entity(
 }
 
 async fn token(context: &AppContext, user: &User) -> Result<Secret<String>, DemoError> {
-    issue_token(context, user, &user.permissions(), TOKEN_LIFE).await
-}
-
-/// A session token for the command line of `user`, with a session row of its own.
-///
-/// # Errors
-/// Permissions that make no token, or a record or row that could not be written.
-pub async fn issue_token(
-    context: &AppContext,
-    user: &User,
-    permissions: &[Permission],
-    life: Duration,
-) -> Result<Secret<String>, DemoError> {
-    let session_id = SessionId::generate();
-    let user_type = UserType::of(permissions);
-    let pending = context.session_tokens.generate_for(
-        SessionUse::Cli,
-        &SessionParams {
-            user_id: UserId::new(user.id.as_str()),
-            session_id: session_id.clone(),
-            email: user.email.clone().unwrap_or_default(),
-            user_type,
-            permissions: permissions.to_vec(),
-            roles: user.roles.clone(),
-            department: user.department.clone(),
-            rate_limit_tier: user_type.tier(),
-            duration: life,
-        },
-    )?;
-    let mut unit = Unit::new();
-    pending.record(&mut unit, Some(&context.system_context()));
-    let permit = context.ledger.commit(unit).await?;
-    let expires_at: Millis = context.clock.now() + life.as_millis() as Millis;
-    context
-        .sessions
-        .create(&NewSession {
-            id: session_id,
-            user_id: Some(user.id.clone()),
-            source: SessionSource::Cli,
-            expires_at,
-        })
-        .await?;
-    Ok(pending.release(permit))
+    let by = context.system_context();
+    Ok(context.issue_token(&by, user, &user.permissions(), TOKEN_LIFE).await?)
 }

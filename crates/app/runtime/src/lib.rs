@@ -3,9 +3,12 @@
 pub mod boot;
 pub mod context;
 pub mod demo;
+pub mod explain;
+pub mod identity;
 pub mod lifecycle;
 pub mod reload;
 pub mod rooms;
+pub mod streams;
 pub mod telemetry;
 
 pub use boot::{BootError, BootOptions};

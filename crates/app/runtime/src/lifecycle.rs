@@ -42,7 +42,8 @@ pub(crate) fn start_loops(context: &AppContext) {
 
 /// Returns when the process is told to end (SIGTERM or SIGINT).
 pub async fn shutdown_signal() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("signals cannot be listened to; the node ends only by being killed");
         return std::future::pending().await;
     };

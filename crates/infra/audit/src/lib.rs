@@ -29,6 +29,9 @@ pub use unit::{Cell, CloseRow, Col, ColType, Guard, OpenRow, Table, Unit};
 
 use systemprompt_database::Migration;
 
+/// The ledger's database could not be read.
+pub type ReadError = sqlx::Error;
+
 /// Tables of the ledger.
 pub const MIGRATIONS: &[Migration] = &[Migration {
     version: 1001,

@@ -1,0 +1,135 @@
+//! Why something came out as it did: every record of the call that an id belongs to, with the state of its proof.
+
+use crate::context::AppContext;
+use aws_lc_rs::digest::{SHA256, digest};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use systemprompt_audit::lookup::LookupError;
+use systemprompt_audit::{Draft, EntryKind, Filter, LedgerError, LedgerRow, Unit, leaf_hash};
+use systemprompt_models::ids::{AiRequestId, DecisionId, EntryId};
+use systemprompt_models::{Millis, RequestContext};
+use systemprompt_security::authz::audit::repository::GovernanceDecision;
+
+/// Most records of one call that are shown.
+const MAX_ENTRIES: i64 = 200;
+/// Repeats of the same query within this time count as one reading.
+const READ_WINDOW_MS: Millis = 60_000;
+const MAX_REMEMBERED_READS: usize = 1024;
+
+/// What is recorded of a call.
+#[derive(Debug)]
+pub struct Explained {
+    pub trace_id: Option<String>,
+    pub decision: Option<GovernanceDecision>,
+    /// Oldest first.
+    pub entries: Vec<LedgerRow>,
+    /// Whether every record still has the hash that the chain holds.
+    pub intact: bool,
+}
+
+/// Who read what, so that a reader who pages makes one record and not hundreds.
+#[derive(Debug, Default)]
+pub struct AuditReads(Mutex<HashMap<[u8; 32], Millis>>);
+
+impl AuditReads {
+    /// Whether this reading is a new one.
+    fn is_new(&self, key: [u8; 32], now: Millis) -> bool {
+        let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if reads.len() >= MAX_REMEMBERED_READS {
+            reads.retain(|_, at| now - *at < READ_WINDOW_MS);
+        }
+        if reads.len() >= MAX_REMEMBERED_READS {
+            reads.clear();
+        }
+        let fresh = reads.get(&key).is_none_or(|at| now - at >= READ_WINDOW_MS);
+        if fresh {
+            reads.insert(key, now);
+        }
+        fresh
+    }
+}
+
+impl AppContext {
+    /// Everything recorded under an id: a decision, a ledger entry, a model request, or a trace. With `actor`, only what that
+    /// user did.
+    ///
+    /// # Errors
+    /// When the ledger or a table cannot be read.
+    pub async fn explain(&self, id: &str, actor: Option<&str>) -> Result<Explained, LookupError> {
+        let first = self.first_entry(id).await.map_err(LookupError::Read)?;
+        let trace_id = match &first {
+            Some(entry) => entry.trace_id.clone(),
+            None => Some(id.to_owned()),
+        };
+        let actor_of_first = first.as_ref().and_then(|entry| entry.actor_id.clone());
+        let wanted = actor.map(str::to_owned).or(actor_of_first);
+        let mut entries = match &trace_id {
+            Some(trace_id) => {
+                let filter = Filter {
+                    trace_id: Some(trace_id.clone()),
+                    actor: wanted,
+                    ascending: true,
+                    ..Filter::default()
+                };
+                self.ledger.query(&filter, None, MAX_ENTRIES).await?.rows
+            }
+            None => first.into_iter().collect(),
+        };
+        if let Some(actor) = actor {
+            entries.retain(|entry| entry.actor_id.as_deref() == Some(actor));
+        }
+        let decided = entries.iter().rev().find(|e| e.kind == EntryKind::GovernanceDecision.as_str());
+        let decision_id = if id.starts_with(DecisionId::PREFIX) {
+            Some(DecisionId::new(id))
+        } else {
+            decided.map(|entry| EntryId::new(entry.id.as_str()).decision())
+        };
+        let decision = match decision_id {
+            Some(id) if !entries.is_empty() => {
+                self.decisions.by_id(id.as_str()).await.map_err(LookupError::Read)?
+            }
+            _ => None,
+        };
+        let intact =
+            entries.iter().all(|e| e.record.as_deref().is_some_and(|text| leaf_hash(text) == e.hash));
+        Ok(Explained { trace_id, decision, entries, intact })
+    }
+
+    /// The entry that an id stands for; `None` for a trace id.
+    async fn first_entry(&self, id: &str) -> Result<Option<LedgerRow>, systemprompt_audit::ReadError> {
+        let reader = self.ledger.reader();
+        if id.starts_with(EntryId::PREFIX) {
+            return reader.by_id(id).await;
+        }
+        if id.starts_with(DecisionId::PREFIX) {
+            return reader.by_id(DecisionId::new(id).entry().as_str()).await;
+        }
+        if id.starts_with(AiRequestId::PREFIX)
+            && let Some(request) = self.gateway.requests().by_id(id).await?
+        {
+            return reader.by_id(&request.ledger_opened).await;
+        }
+        Ok(None)
+    }
+
+    /// Records that somebody read the ledger; repeats of the same query within a minute are one reading (AUD-60).
+    ///
+    /// # Errors
+    /// When it could not be recorded; nothing is shown then.
+    pub async fn record_audit_read(&self, by: &RequestContext, filter: &Filter) -> Result<(), LedgerError> {
+        let text = format!("{}\n{filter:?}", by.principal.user_id);
+        let mut key = [0_u8; 32];
+        key.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+        if !self.audit_reads.is_new(key, self.clock.now()) {
+            return Ok(());
+        }
+        let digest = hex::encode(key);
+        let draft = Draft::new(EntryKind::AdminAuditRead, by, "ok")
+            .with("filter_sha256", digest)
+            .with("kind", filter.kind.clone().map(|kind| kind.chars().take(64).collect::<String>()));
+        let mut unit = Unit::new();
+        unit.record(draft);
+        self.ledger.append(unit).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! What concerns people and spans rooms: a changed user's sessions end, tokens get a session row and a record.
+
+use crate::context::AppContext;
+use std::time::Duration;
+use systemprompt_audit::{LedgerError, Unit};
+use systemprompt_models::ids::SessionId;
+use systemprompt_models::{Millis, Permission, RequestContext, Secret, UserType};
+use systemprompt_oauth::{IdentityError, User, UserChange, UserStatus};
+use systemprompt_security::jwt::IssueError;
+use systemprompt_security::keys::{KeyError, KeyInfo, SigningAlgorithm};
+use systemprompt_security::session::{NewSession, SessionError, SessionParams, SessionSource, SessionUse};
+
+/// Why a token was not issued.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("the token cannot be made: {0}")]
+    Issue(#[from] IssueError),
+    #[error("the token could not be recorded: {0}")]
+    Ledger(#[from] LedgerError),
+    #[error("the token's session could not be stored: {0}")]
+    Session(#[from] SessionError),
+}
+
+impl AppContext {
+    /// Changes a user. Whoever loses a role, a department or the right to act loses the sessions that vouch for it, on this node
+    /// before the call returns.
+    ///
+    /// # Errors
+    /// As [`systemprompt_oauth::Users::change`].
+    pub async fn change_user(
+        &self,
+        by: &RequestContext,
+        id: &str,
+        version: Option<i64>,
+        change: UserChange,
+    ) -> Result<User, IdentityError> {
+        let before = self.users.get(id).await?;
+        let after = self.users.change(by, before.id.as_str(), version, change).await?;
+        let vouched = before.roles != after.roles || before.department != after.department;
+        if vouched || after.status != UserStatus::Active {
+            let ended = self.sessions.revoke_user(&after.id, "user_changed").await;
+            if let Err(error) = ended {
+                tracing::error!(%error, user_id = %after.id, "sessions of a changed user could not be ended");
+                return Err(IdentityError::Ledger(LedgerError::Unavailable(error.to_string())));
+            }
+            self.auth.forget();
+        }
+        Ok(after)
+    }
+
+    /// A session token for the command line of `user`, with a session of its own.
+    ///
+    /// # Errors
+    /// Permissions that make no token, or a record or row that could not be written.
+    pub async fn issue_token(
+        &self,
+        by: &RequestContext,
+        user: &User,
+        permissions: &[Permission],
+        life: Duration,
+    ) -> Result<Secret<String>, TokenError> {
+        let session_id = SessionId::generate();
+        let user_type = UserType::of(permissions);
+        let pending = self.session_tokens.generate_for(
+            SessionUse::Cli,
+            &SessionParams {
+                user_id: user.id.clone(),
+                session_id: session_id.clone(),
+                email: user.email.clone().unwrap_or_default(),
+                user_type,
+                permissions: permissions.to_vec(),
+                roles: user.roles.clone(),
+                department: user.department.clone(),
+                rate_limit_tier: user_type.tier(),
+                duration: life,
+            },
+        )?;
+        let mut unit = Unit::new();
+        pending.record(&mut unit, Some(by));
+        let permit = self.ledger.commit(unit).await?;
+        let expires_at = self.clock.now() + life.as_millis() as Millis;
+        let session = NewSession {
+            id: session_id,
+            user_id: Some(user.id.clone()),
+            source: SessionSource::Cli,
+            expires_at,
+        };
+        self.sessions.create(&session).await?;
+        Ok(pending.release(permit))
+    }
+
+    /// The key ring, oldest key first.
+    pub fn key_list(&self) -> Vec<KeyInfo> {
+        self.keys.list()
+    }
+
+    /// Makes a signing key that is published and not used yet.
+    ///
+    /// # Errors
+    /// When it cannot be recorded, made or stored.
+    pub async fn generate_key(
+        &self,
+        algorithm: SigningAlgorithm,
+        by: &RequestContext,
+    ) -> Result<KeyInfo, KeyError> {
+        self.keys.generate(algorithm, &self.ledger, Some(by)).await
+    }
+}

@@ -1,0 +1,68 @@
+//! The error of a handler. It carries a refusal; the edge renders it in the protocol of the route, with the trace id.
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use systemprompt_audit::LedgerError;
+use systemprompt_audit::lookup::LookupError;
+use systemprompt_models::Refusal;
+use systemprompt_oauth::IdentityError;
+use systemprompt_security::authz::AuthzError;
+
+/// What a handler answers when it does not answer.
+#[derive(Debug)]
+pub struct Error(pub Refusal);
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        response.extensions_mut().insert(Refused(self.0));
+        response
+    }
+}
+
+/// Marks an answer that the edge renders on its way out.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused(pub Refusal);
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl From<LedgerError> for Error {
+    fn from(error: LedgerError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<AuthzError> for Error {
+    fn from(error: AuthzError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<IdentityError> for Error {
+    fn from(error: IdentityError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<LookupError> for Error {
+    fn from(error: LookupError) -> Self {
+        tracing::error!(%error, source = ?std::error::Error::source(&error), "the ledger cannot be read");
+        Self(Refusal::internal())
+    }
+}
+
+impl Error {
+    /// An error of ours whose cause is logged here, once.
+    pub fn internal(cause: impl std::error::Error) -> Self {
+        tracing::error!(error = %cause, source = ?cause.source(), "a request failed");
+        Self(Refusal::internal())
+    }
+}
+
+/// The result of a handler.
+pub type Result<T> = std::result::Result<T, Error>;

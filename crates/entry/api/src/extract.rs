@@ -1,0 +1,215 @@
+//! Extractors: the context that the edge made, bodies within their limit, JSON with an error that says where, cursors.
+
+use crate::error::Error;
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http_body_util::{BodyExt, LengthLimitError};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use systemprompt_models::{Code, Refusal, RequestContext};
+
+/// Longest silence of a client that sends a body.
+const BODY_IDLE: Duration = Duration::from_secs(30);
+
+/// Who calls, from where, under which trace id.
+#[derive(Clone, Debug)]
+pub struct Context(pub RequestContext);
+
+impl<S: Sync> FromRequestParts<S> for Context {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        let context = parts.extensions.get::<RequestContext>().cloned();
+        // Only the edge makes contexts; a route that it did not pass is refused.
+        context.map(Self).ok_or_else(|| Error(Refusal::internal()))
+    }
+}
+
+/// The body, read once, as it came.
+#[derive(Clone, Debug)]
+pub struct RawBody(pub Bytes);
+
+impl<S: Sync> FromRequest<S> for RawBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
+        read(request.into_body()).await.map(Self).map_err(Error)
+    }
+}
+
+async fn read(mut body: Body) -> Result<Bytes, Refusal> {
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(BODY_IDLE, body.frame()).await;
+        let frame = frame.map_err(|_| Refusal::new(Code::Timeout, "no body bytes for 30 seconds"))?;
+        let data = match frame {
+            None => break,
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(error)) => return Err(unreadable(&error)),
+        };
+        match &first {
+            // Most bodies come in one piece, which then needs no copy.
+            None => first = Some(data),
+            Some(start) => {
+                if rest.is_empty() {
+                    rest.extend_from_slice(start);
+                }
+                rest.extend_from_slice(&data);
+            }
+        }
+    }
+    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+}
+
+fn unreadable(error: &axum::Error) -> Refusal {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        if inner.is::<LengthLimitError>() {
+            return too_large();
+        }
+        cause = inner.source();
+    }
+    Refusal::new(Code::BadRequest, "the body ended before it was complete")
+}
+
+/// A body over its limit.
+pub(crate) fn too_large() -> Refusal {
+    Refusal::new(Code::BodyTooLarge, "the body is larger than this route takes")
+}
+
+/// A JSON body. A fault names line, column and what was expected.
+#[derive(Clone, Debug)]
+pub struct Json<T>(pub T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
+        let body = read(request.into_body()).await?;
+        parse(&body).map(Self).map_err(Error)
+    }
+}
+
+/// Parses a JSON body.
+///
+/// # Errors
+/// 400 for what is no JSON, 422 for JSON of another shape.
+pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        if error.is_data() {
+            Refusal::new(Code::Unprocessable, "the body does not fit")
+                .with_validation(place, describe(&error))
+        } else {
+            Refusal::new(Code::BadRequest, format!("the body is no JSON ({place})"))
+        }
+    })
+}
+
+/// The sentence of a data error without its position; serde names fields and allowed values, never the value of a string.
+fn describe(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let sentence = text.split(" at line ").next().unwrap_or_default();
+    match sentence.strip_prefix("invalid type: string ") {
+        Some(rest) => format!("invalid type: a string{}", rest.rsplit_once('"').map_or("", |(_, tail)| tail)),
+        None => sentence.to_owned(),
+    }
+}
+
+/// Query parameters, each at most once.
+#[derive(Clone, Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        let query = parts.uri.query().unwrap_or_default();
+        let decode = |text: &str| {
+            let text = text.replace('+', " ");
+            percent_encoding::percent_decode_str(&text).decode_utf8().map(std::borrow::Cow::into_owned)
+        };
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (Ok(name), Ok(value)) = (decode(name), decode(value)) else {
+                return Err(Error(Refusal::new(Code::BadRequest, "the query is no UTF-8")));
+            };
+            if pairs.iter().any(|(known, _)| *known == name) {
+                let reason = format!("the query names `{name}` twice");
+                return Err(Error(Refusal::new(Code::InvalidFilter, reason)));
+            }
+            pairs.push((name, value));
+        }
+        Ok(Self(pairs))
+    }
+}
+
+impl Query {
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Refuses a parameter that the route does not know.
+    ///
+    /// # Errors
+    /// 400 `invalid_filter` naming it.
+    pub fn only(&self, names: &[&str]) -> Result<(), Refusal> {
+        match self.0.iter().find(|(name, _)| !names.contains(&name.as_str())) {
+            Some((name, _)) => {
+                let reason = format!("unknown parameter `{name}`; allowed: {}", names.join(", "));
+                Err(Refusal::new(Code::InvalidFilter, reason))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// `limit`, between 1 and `max`.
+    ///
+    /// # Errors
+    /// 400 `invalid_filter`.
+    pub fn limit(&self, default: i64, max: i64) -> Result<i64, Refusal> {
+        let Some(text) = self.get("limit") else { return Ok(default) };
+        let limit = text.parse().ok().filter(|n| (1..=max).contains(n));
+        limit.ok_or_else(|| Refusal::new(Code::InvalidFilter, format!("limit: a number from 1 to {max}")))
+    }
+
+    /// What `cursor` names, or an empty text.
+    ///
+    /// # Errors
+    /// 400 `invalid_cursor`.
+    pub fn cursor(&self) -> Result<String, Refusal> {
+        let Some(cursor) = self.get("cursor") else { return Ok(String::new()) };
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        text.ok_or_else(|| Refusal::new(Code::InvalidCursor, "the cursor is none of ours"))
+    }
+}
+
+/// The opaque form of where a list goes on.
+pub fn cursor_of(place: &str) -> String {
+    URL_SAFE_NO_PAD.encode(place)
+}
+
+/// The version that an `If-Match` header names.
+///
+/// # Errors
+/// 428 when the header is missing, 412 when it is none of ours.
+pub fn if_match(headers: &http::HeaderMap) -> Result<i64, Refusal> {
+    let missing =
+        || Refusal::new(Code::PreconditionRequired, "send If-Match with the ETag that you have read");
+    let value = headers.get(http::header::IF_MATCH).ok_or_else(missing)?;
+    let version = value.to_str().ok().and_then(|tag| tag.trim_matches('"').strip_prefix('v')?.parse().ok());
+    version.ok_or_else(|| Refusal::new(Code::PreconditionFailed, "If-Match is no ETag of this resource"))
+}
+
+/// The strong ETag of a version.
+pub fn etag(version: i64) -> String {
+    format!("\"v{version}\"")
+}

@@ -1,0 +1,195 @@
+//! `/api/v1/admin/rules`: who may use what. A change is in force on this node when its answer arrives.
+
+use super::page;
+use crate::extract::{Context, Json as Body, Query, etag, if_match};
+use crate::services::server::route::Route;
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode, header};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use systemprompt_models::{Code, Permission, Principal, Refusal};
+use systemprompt_runtime::AppContext;
+use systemprompt_security::authz::explain::explain;
+use systemprompt_security::authz::types::entity_kind;
+use systemprompt_security::authz::{Access, AccessRule, EntityKind, EntityRef, RuleType, UpsertRuleParams};
+
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/api/v1/admin/rules", list)
+            .query(&["entity_type", "entity_id", "limit", "cursor"])
+            .doc("admin", "Rules, by id"),
+        Route::post("/api/v1/admin/rules", create).takes::<NewRule>().doc("admin", "Makes a rule"),
+        Route::get("/api/v1/admin/rules/{id}", get).doc("admin", "One rule, with its ETag"),
+        Route::patch("/api/v1/admin/rules/{id}", change)
+            .takes::<RuleChange>()
+            .doc("admin", "Changes a rule; needs If-Match"),
+        Route::delete("/api/v1/admin/rules/{id}", delete).doc("admin", "Deletes a rule; needs If-Match"),
+        Route::post("/api/v1/admin/rules/can", can)
+            .takes::<Question>()
+            .doc("admin", "What the rules decide for a principal, and why"),
+    ]
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct NewRule {
+    /// `gateway_route`, `mcp_server`, `mcp_tool`, `plugin`, `agent`, `marketplace`, `skill` or `hook`.
+    entity_type: String,
+    /// An id, or a pattern with `*`.
+    entity_id: String,
+    /// `user`, `role` or `department`.
+    rule_type: String,
+    rule_value: String,
+    /// `allow` or `deny`.
+    access: String,
+    #[serde(default)]
+    justification: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RuleChange {
+    /// `allow` or `deny`.
+    access: String,
+    #[serde(default)]
+    justification: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    /// `user:NAME`, `role:NAME` or `department:NAME`.
+    principal: String,
+    /// `<kind>:<id>`.
+    entity: String,
+}
+
+fn wrong(field: &'static str, allowed: &'static str) -> Refusal {
+    Refusal::new(Code::Unprocessable, "a field is not valid")
+        .with_validation(field, format!("allowed: {allowed}"))
+}
+
+pub(super) fn kind_of(word: &str) -> Result<EntityKind, Refusal> {
+    let allowed = "gateway_route, mcp_server, mcp_tool, plugin, agent, marketplace, skill, hook";
+    entity_kind(word).ok_or_else(|| wrong("entity_type", allowed))
+}
+
+fn access_of(word: &str) -> Result<Access, Refusal> {
+    word.parse().map_err(|()| wrong("access", "allow, deny"))
+}
+
+fn with_etag(status: StatusCode, rule: &AccessRule) -> Response {
+    (status, [(header::ETAG, etag(rule.version))], Json(json!(rule))).into_response()
+}
+
+async fn list(State(context): State<AppContext>, query: Query) -> crate::Result<Json<Value>> {
+    query.only(&["entity_type", "entity_id", "limit", "cursor"])?;
+    let kind = query.get("entity_type").map(kind_of).transpose()?;
+    let limit = query.limit(50, 200)?;
+    let repository = context.rules.repository();
+    let rules = repository.page(&query.cursor()?, kind, query.get("entity_id"), limit + 1).await;
+    let rules = rules.map_err(crate::Error::internal)?;
+    Ok(page(rules, limit, |rule| rule.id.to_string()))
+}
+
+async fn create(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Body(new): Body<NewRule>,
+) -> crate::Result<Response> {
+    let params = UpsertRuleParams {
+        entity_type: kind_of(&new.entity_type)?,
+        is_pattern: new.entity_id.contains('*'),
+        entity_id: new.entity_id,
+        rule_type: new
+            .rule_type
+            .parse::<RuleType>()
+            .map_err(|()| wrong("rule_type", "user, role, department"))?,
+        rule_value: new.rule_value,
+        access: access_of(&new.access)?,
+        justification: new.justification,
+        source: "api",
+        created_by: caller.principal.user_id.to_string(),
+    };
+    let rule = context.rules.create_rule(&caller, &params).await?;
+    Ok(with_etag(StatusCode::CREATED, &rule))
+}
+
+async fn get(State(context): State<AppContext>, Path(id): Path<String>) -> crate::Result<Response> {
+    Ok(with_etag(StatusCode::OK, &context.rules.rule(&id).await?))
+}
+
+async fn change(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Body(change): Body<RuleChange>,
+) -> crate::Result<Response> {
+    let version = if_match(&headers)?;
+    let access = access_of(&change.access)?;
+    let rule =
+        context.rules.change_rule(&caller, &id, version, access, change.justification.as_deref()).await?;
+    Ok(with_etag(StatusCode::OK, &rule))
+}
+
+async fn delete(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> crate::Result<StatusCode> {
+    context.rules.delete_rule(&caller, &id, Some(if_match(&headers)?)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Asks the rules without recording a decision: nothing takes effect.
+async fn can(
+    State(context): State<AppContext>,
+    Body(question): Body<Question>,
+) -> crate::Result<Json<Value>> {
+    let form = "allowed: user:NAME, role:NAME, department:NAME";
+    let (kind, name) = question.principal.split_once(':').ok_or_else(|| {
+        Refusal::new(Code::Unprocessable, "a field is not valid").with_validation("principal", form)
+    })?;
+    let principal = principal(&context, kind, name).await?;
+    let (kind, id) = question.entity.split_once(':').ok_or_else(|| wrong("entity", "<kind>:<id>"))?;
+    let entity = EntityRef::new(kind_of(kind)?, id);
+    let rows = context.rules.repository().rules().await.map_err(crate::Error::internal)?;
+    let rules = context.rules.rules();
+    let known = rules.knows(&entity);
+    let explanation = explain(&rules, &rows, &principal, &entity);
+    let mut body = json!(explanation);
+    if let Some(map) = body.as_object_mut() {
+        map.insert("known".into(), known.into());
+    }
+    Ok(Json(body))
+}
+
+async fn principal(context: &AppContext, kind: &str, name: &str) -> crate::Result<Principal> {
+    let mut principal = Principal::anonymous();
+    match kind {
+        "user" => {
+            let user = context.users.get(name).await?;
+            principal.permissions = user.permissions();
+            principal.user_id = user.id;
+            principal.roles = user.roles;
+            principal.department = user.department;
+        }
+        "role" => principal.roles = vec![name.to_owned()],
+        "department" => principal.department = Some(name.to_owned()),
+        _ => {
+            let refusal = Refusal::new(Code::Unprocessable, "a field is not valid");
+            return Err(refusal
+                .with_validation("principal", "allowed: user:NAME, role:NAME, department:NAME")
+                .into());
+        }
+    }
+    if principal.permissions.is_empty() {
+        principal.permissions = vec![Permission::User];
+    }
+    Ok(principal)
+}

@@ -1,0 +1,188 @@
+//! Probes and metrics.
+
+use crate::error::Error;
+use crate::extract::Peer;
+use crate::services::server::metrics::Metrics;
+use crate::services::server::route::Route;
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode, header};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use systemprompt_config::profile::rate_limits::RateGroup;
+use systemprompt_models::{Code, Permission, Refusal};
+use systemprompt_runtime::{AppContext, Phase};
+use systemprompt_security::auth::AuthMode;
+use systemprompt_security::jwt::Surface;
+
+/// Longest wait for the database's answer to a probe.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub fn routes(metrics: &Arc<Metrics>) -> Vec<Route> {
+    let metrics = Arc::clone(metrics);
+    vec![
+        Route::get("/health/live", live).probe().doc("health", "Whether the process answers"),
+        Route::get("/health/ready", ready).probe().doc("health", "Whether requests may be sent here"),
+        Route::get("/health", health).probe().doc("health", "State, version and name of this node"),
+        Route::get("/api/v1/health/detail", detail)
+            .signed(
+                Surface::Api,
+                &[Permission::Admin, Permission::User, Permission::Service],
+                RateGroup::Admin,
+            )
+            .doc("health", "State of each check; more for administrators"),
+        Route::get(
+            "/metrics",
+            move |State(context): State<AppContext>, Peer(peer): Peer, headers: HeaderMap| {
+                let metrics = Arc::clone(&metrics);
+                async move { render_metrics(&metrics, &context, peer, &headers).await }
+            },
+        )
+        .probe()
+        .doc("health", "OpenMetrics, for loopback and administrators"),
+    ]
+}
+
+/// Never touches the database.
+async fn live() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// One check of a probe.
+struct Check {
+    name: &'static str,
+    code: &'static str,
+}
+
+impl Check {
+    fn is_ok(&self) -> bool {
+        self.code == "ok"
+    }
+}
+
+async fn checks(context: &AppContext) -> Vec<Check> {
+    let answered = tokio::time::timeout(DATABASE_TIMEOUT, context.db.ping()).await;
+    let database = if matches!(answered, Ok(Ok(()))) { "ok" } else { "database_unavailable" };
+    let revocations = context.sessions.is_confirmed(context.clock.now());
+    let gateway = context.gateway.load();
+    vec![
+        Check { name: "database", code: database },
+        Check { name: "ledger", code: context.ledger.condition().code() },
+        Check { name: "rules", code: if context.rules.is_stale() { "authz_stale" } else { "ok" } },
+        Check { name: "revocations", code: if revocations { "ok" } else { "revocation_unavailable" } },
+        Check { name: "closing", code: if gateway.overdue == 0 { "ok" } else { "closing_overdue" } },
+    ]
+}
+
+fn status_of(context: &AppContext, checks: &[Check]) -> &'static str {
+    match context.phase() {
+        Phase::Starting => "starting",
+        Phase::Draining => "draining",
+        Phase::Ready if checks.iter().all(Check::is_ok) => "ok",
+        Phase::Ready => "failed",
+    }
+}
+
+async fn ready(State(context): State<AppContext>) -> Response {
+    let checks = checks(&context).await;
+    let status = status_of(&context, &checks);
+    let body = json!({
+        "status": status,
+        "checks": checks.iter().map(|c| json!({"name": c.name, "status": if c.is_ok() { "ok" } else { "failed" }, "code": c.code})).collect::<Vec<_>>(),
+    });
+    answer(status == "ok", body)
+}
+
+async fn health(State(context): State<AppContext>) -> Response {
+    let checks = checks(&context).await;
+    let status = match status_of(&context, &checks) {
+        "ok" if is_degraded(&context) => "degraded",
+        status => status,
+    };
+    let body = json!({
+        "status": status,
+        "version": env!("CARGO_PKG_VERSION"),
+        "instance_id": context.instance_id(),
+    });
+    answer(matches!(status, "ok" | "degraded"), body)
+}
+
+fn is_degraded(context: &AppContext) -> bool {
+    let config = context.config();
+    context.reload_error().is_some()
+        || config.profile.rate_limits.disabled
+        || !config.services.governance.enabled
+        || !config.profile.governance.pipeline.enabled
+}
+
+fn answer(good: bool, body: Value) -> Response {
+    if good {
+        return Json(body).into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], Json(body)).into_response()
+}
+
+/// Names and states for everyone who is signed in, figures for administrators and services.
+async fn detail(
+    State(context): State<AppContext>,
+    crate::extract::Context(caller): crate::extract::Context,
+) -> Json<Value> {
+    let checks = checks(&context).await;
+    let mut body = json!({
+        "status": status_of(&context, &checks),
+        "version": env!("CARGO_PKG_VERSION"),
+        "instance_id": context.instance_id(),
+        "checks": checks.iter().map(|c| json!({"name": c.name, "code": c.code})).collect::<Vec<_>>(),
+    });
+    if (caller.principal.has(Permission::Admin) || caller.principal.has(Permission::Service))
+        && let Some(map) = body.as_object_mut()
+    {
+        let (config, ledger, gateway) = (context.config(), context.ledger.metrics(), context.gateway.load());
+        map.insert("config".into(), json!({"hash": config.hash, "last_error": context.reload_error()}));
+        map.insert(
+            "ledger".into(),
+            json!({
+                "stream": &**context.ledger.stream(),
+                "records": ledger.records,
+                "refused": ledger.refused,
+                "batches": ledger.batches,
+                "queue_depth": ledger.queue_depth,
+                "scrubbed": ledger.scrubbed,
+            }),
+        );
+        let rules = context.rules.rules();
+        map.insert(
+            "rules".into(),
+            json!({"epoch": rules.epoch(), "count": rules.len(), "age_ms": context.rules.age()}),
+        );
+        map.insert("gateway".into(), json!({"open": gateway.open, "closing": gateway.closing}));
+        map.insert("database".into(), json!({"engine": context.db.engine().as_str()}));
+    }
+    Json(body)
+}
+
+/// For a peer on loopback that no proxy stands before, or for an administrator.
+async fn render_metrics(
+    metrics: &Metrics,
+    context: &AppContext,
+    peer: Option<SocketAddr>,
+    headers: &HeaderMap,
+) -> crate::Result<Response> {
+    let local = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    if !local || is_forwarded(headers) {
+        let found = context.auth.identify(headers, Surface::Api, AuthMode::Required).await;
+        if !found.is_ok_and(|f| f.principal.has(Permission::Admin)) {
+            return Err(Refusal::new(Code::Denied, "metrics are for loopback and for administrators").into());
+        }
+    }
+    let text = metrics.encode(context.ledger.metrics()).map_err(Error::internal)?;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}
+
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    ["forwarded", "x-forwarded-for", "x-real-ip", "via"].iter().any(|name| headers.contains_key(*name))
+}

@@ -1,0 +1,10 @@
+//! The layers of the edge, one file each. Their order stands in `services/server/builder.rs`.
+
+pub mod auth;
+pub mod client_ip;
+pub mod rate_limit;
+pub mod request_shape;
+pub mod scanner;
+pub mod security_headers;
+pub mod trace;
+pub mod trailing_slash;

@@ -1,0 +1,97 @@
+//! Authentication and route authorisation at the edge.
+
+use super::rate_limit::RateLimit;
+use crate::services::server::route::Access;
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, Method, header};
+use std::net::IpAddr;
+use std::sync::Arc;
+use systemprompt_config::profile::rate_limits::RateGroup;
+use systemprompt_models::{Code, Principal, RateLimitTier, Refusal};
+use systemprompt_runtime::AppContext;
+use systemprompt_security::auth::{AuthMode, CredentialSource, csrf};
+use systemprompt_security::error::AuthError;
+use systemprompt_security::jwt::Surface;
+
+/// Name of the session cookie.
+const COOKIE: &str = "access_token";
+
+/// The principal of a request. Credentials that are not known from a moment ago are limited per address first, so that nobody
+/// can make this node check signatures without end.
+pub async fn authenticate(
+    context: &AppContext,
+    rate_limit: &RateLimit,
+    (method, headers): (&Method, &HeaderMap),
+    surface: Surface,
+    mode: AuthMode,
+    address: IpAddr,
+) -> Result<Arc<Principal>, Refusal> {
+    if !context.auth.is_known(headers, surface) {
+        rate_limit.check(RateGroup::Unverified, RateLimitTier::User, address)?;
+    }
+    let found = context.auth.identify(headers, surface, mode).await;
+    let found = found.map_err(|error| refusal(&error, address))?;
+    if found.source == CredentialSource::Cookie {
+        let origin = context.config().profile.api_external_url();
+        if !csrf::is_allowed(method, headers, &origin) {
+            let reason = "a request with a cookie must come from this origin";
+            return Err(Refusal::new(Code::CsrfRejected, reason));
+        }
+    }
+    Ok(found.principal)
+}
+
+/// Whether a principal may call a route.
+pub fn authorize(principal: &Principal, access: Access) -> Result<(), Refusal> {
+    let Access::Signed { any_of, .. } = access else { return Ok(()) };
+    if any_of.is_empty() || any_of.iter().any(|permission| principal.has(*permission)) {
+        return Ok(());
+    }
+    let names: Vec<&str> = any_of.iter().map(|p| p.as_str()).collect();
+    let reason = format!("the permission `{}` is missing", names.join("` or `"));
+    Err(Refusal::new(Code::InsufficientScope, reason))
+}
+
+/// What the client is told of a credential that does not count: that, and whether it expired. The log has the rest.
+fn refusal(error: &AuthError, address: IpAddr) -> Refusal {
+    use systemprompt_security::error::JwtError;
+    let kid = match error {
+        AuthError::InvalidToken { kid, .. } => kid.as_deref(),
+        _ => None,
+    };
+    match error {
+        AuthError::Missing(_) => tracing::debug!(label = error.label(), %address, "no credential"),
+        _ => tracing::info!(label = error.label(), cause = %error, kid, %address, "a credential was refused"),
+    }
+    match error {
+        AuthError::Missing(_) => {
+            Refusal::new(Code::Unauthenticated, "send a credential as `Authorization: Bearer` or `x-api-key`")
+        }
+        AuthError::InvalidToken { error: JwtError::Expired, .. } => {
+            Refusal::new(Code::InvalidToken, "the token has expired")
+        }
+        AuthError::InvalidToken { .. } | AuthError::InvalidApiKey => {
+            Refusal::new(Code::InvalidToken, "the credential does not count here")
+        }
+        AuthError::ConflictingCredentials => Refusal::new(Code::InvalidToken, "conflicting credentials"),
+        AuthError::SessionMismatch(_) => {
+            Refusal::new(Code::SessionMismatch, "x-session-id is not the session of the token")
+        }
+        AuthError::RevocationUnavailable(_) => {
+            let reason = "whether the credential was revoked cannot be told at the moment";
+            Refusal::new(Code::RevocationUnavailable, reason).with_retry_after(1)
+        }
+        AuthError::DisabledNotAcknowledged => Refusal::internal(),
+    }
+}
+
+/// Takes a cookie that did not count away, so that the browser reaches a sign-in.
+pub fn clear_bad_cookie(response: &mut Response) {
+    let refused = response.extensions().get::<crate::error::Refused>();
+    if refused.is_some_and(|r| r.0.code == Code::InvalidToken) {
+        let value = format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax");
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(header::SET_COOKIE, value);
+        }
+    }
+}

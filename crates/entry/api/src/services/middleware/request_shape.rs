@@ -1,0 +1,120 @@
+//! Requests whose form alone is wrong (SEC-15): nothing behind the edge has to wonder how to read them.
+
+use http::{HeaderMap, Request, header};
+use percent_encoding::percent_decode_str;
+use systemprompt_models::{Code, Refusal};
+
+/// Longest request target, in bytes.
+const MAX_TARGET: usize = 8 * 1024;
+
+/// Names that only this deployment's own hops may set; they are taken off every request from outside (SEC-12).
+const INTERNAL_HEADERS: [&str; 9] = [
+    "x-mcp-proxy-auth",
+    "x-proxy-verified",
+    "x-user-id",
+    "x-user-type",
+    "x-user-permissions",
+    "x-client-id",
+    "x-call-source",
+    "x-client-cert",
+    "x-ssl-client-cert",
+];
+
+/// Refuses what cannot be read in one way only.
+pub fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let bad = |reason: &'static str| Err(Refusal::new(Code::BadRequest, reason));
+    let target = request.uri();
+    if target.path_and_query().map_or(0, |t| t.as_str().len()) > MAX_TARGET {
+        return Err(Refusal::new(Code::UriTooLong, "the request target is longer than 8 KiB"));
+    }
+    for name in [header::AUTHORIZATION, header::HOST, header::CONTENT_LENGTH] {
+        if request.headers().get_all(&name).iter().count() > 1 {
+            return bad("Authorization, Host and Content-Length may be given once");
+        }
+    }
+    let headers = request.headers();
+    if headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING) {
+        return bad("Content-Length together with Transfer-Encoding");
+    }
+    if target.query().is_some_and(has_token_in_query) {
+        return bad("tokens are not taken from the query; send `Authorization: Bearer`");
+    }
+    if !is_plain_path(target.path()) {
+        return bad("the path holds an encoded slash, a backslash, a NUL or a dot segment");
+    }
+    Ok(())
+}
+
+/// Takes internal names off, also in the spelling with `_`.
+pub fn strip_internal(headers: &mut HeaderMap) {
+    for name in INTERNAL_HEADERS {
+        headers.remove(name);
+        headers.remove(name.replace('-', "_"));
+    }
+}
+
+fn has_token_in_query(query: &str) -> bool {
+    query.split('&').any(|pair| pair.split('=').next() == Some("access_token"))
+}
+
+/// Whether a path means the same however often it is decoded.
+fn is_plain_path(path: &str) -> bool {
+    if !path.contains('%') {
+        return is_plain_text(path);
+    }
+    let lower = path.to_ascii_lowercase();
+    if lower.contains("%2f") || lower.contains("%5c") || lower.contains("%00") {
+        return false;
+    }
+    let once = percent_decode_str(path).collect::<Vec<u8>>();
+    let once = String::from_utf8_lossy(&once).into_owned();
+    let twice = percent_decode_str(&once).collect::<Vec<u8>>();
+    let twice = String::from_utf8_lossy(&twice).into_owned();
+    // A slash that appears only when decoding twice would move the request to another route.
+    let slashes = |text: &str| text.bytes().filter(|b| *b == b'/').count();
+    is_plain_text(&once) && is_plain_text(&twice) && slashes(&twice) == slashes(path)
+}
+
+fn is_plain_text(path: &str) -> bool {
+    !path.contains(['\0', '\\']) && !path.split('/').any(|segment| segment == "." || segment == "..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ambiguous_requests_are_refused() {
+        for (path, fine) in [
+            ("/api/v1/openapi.json", true),
+            ("/a%20b", true),
+            ("/100%25", true),
+            ("/a/../b", false),
+            ("/a/%2e%2e/b", false),
+            ("/a/%252e%252e/b", false),
+            ("/a%2fb", false),
+            ("/a%252fb", false),
+            ("/a%5cb", false),
+            ("/a%00", false),
+            ("/x?access_token=abc", false),
+            ("/x?my_access_token=abc", true),
+        ] {
+            let request = Request::builder().uri(path).body(()).unwrap();
+            assert_eq!(check(&request).is_ok(), fine, "{path}");
+        }
+        let twice = Request::builder().uri("/").header("authorization", "a").header("authorization", "b");
+        assert!(check(&twice.body(()).unwrap()).is_err());
+        let long = Request::builder().uri(format!("/{}", "a".repeat(9000))).body(()).unwrap();
+        assert_eq!(check(&long).unwrap_err().code, Code::UriTooLong);
+    }
+
+    #[test]
+    fn internal_names_never_come_from_outside() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-user-id", "root".parse().unwrap());
+        headers.insert("x_user_id", "root".parse().unwrap());
+        headers.insert("x-trace-id", "kept".parse().unwrap());
+        strip_internal(&mut headers);
+        assert_eq!(headers.len(), 1);
+    }
+}

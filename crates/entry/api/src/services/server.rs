@@ -1,0 +1,11 @@
+//! The server: the edge stack, the table of routes, and the connections.
+
+pub mod api_server;
+pub mod builder;
+pub mod metrics;
+pub mod openapi;
+pub mod route;
+pub mod runner;
+
+pub use api_server::{ApiServer, ServerError, run_server};
+pub use runner::{BootState, Server};

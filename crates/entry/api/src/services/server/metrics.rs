@@ -1,0 +1,123 @@
+//! Prometheus metrics of the surface (PL-83). Labels come from closed sets: the route's pattern, never the path.
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::time::Duration;
+use systemprompt_audit::LedgerMetrics;
+use systemprompt_models::Code;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: Text,
+    method: Text,
+    status_class: Text,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    reason: Text,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Text(&'static str);
+
+impl EncodeLabelValue for Text {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        self.0.encode(encoder)
+    }
+}
+
+/// Counters and histograms of the surface.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    duration: Histogram,
+    refusals: Family<RefusalLabels, Counter>,
+    ledger_records: Gauge,
+    ledger_refused: Gauge,
+    ledger_batches: Gauge,
+    ledger_queue_depth: Gauge,
+}
+
+/// Bucket bounds in seconds: tool and model calls live between a millisecond and a minute.
+const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("systemprompt");
+        let requests = Family::<RequestLabels, Counter>::default();
+        let duration = Histogram::new(BUCKETS);
+        let refusals = Family::<RefusalLabels, Counter>::default();
+        let [ledger_records, ledger_refused, ledger_batches, ledger_queue_depth]: [Gauge; 4] =
+            [Gauge::default(), Gauge::default(), Gauge::default(), Gauge::default()];
+        registry.register("http_requests", "Answered requests", requests.clone());
+        registry.register("http_request_duration_seconds", "Time until the answer's head", duration.clone());
+        registry.register("edge_refusals", "Requests refused, by code", refusals.clone());
+        registry.register("ledger_appends", "Records appended since start", ledger_records.clone());
+        registry.register("ledger_refused", "Units refused since start", ledger_refused.clone());
+        registry.register("ledger_batches", "Batches committed since start", ledger_batches.clone());
+        registry.register("ledger_queue_depth", "Records that wait", ledger_queue_depth.clone());
+        Self {
+            registry,
+            requests,
+            duration,
+            refusals,
+            ledger_records,
+            ledger_refused,
+            ledger_batches,
+            ledger_queue_depth,
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts an answered request. `route` is the pattern of its route.
+    pub fn answered(&self, route: &'static str, method: &http::Method, status: u16, took: Duration) {
+        let method = match method.as_str() {
+            "GET" => "GET",
+            "POST" => "POST",
+            "PUT" => "PUT",
+            "PATCH" => "PATCH",
+            "DELETE" => "DELETE",
+            "HEAD" => "HEAD",
+            _ => "other",
+        };
+        let status_class = match status / 100 {
+            1 => "1xx",
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            _ => "5xx",
+        };
+        let labels =
+            RequestLabels { route: Text(route), method: Text(method), status_class: Text(status_class) };
+        self.requests.get_or_create(&labels).inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a refusal.
+    pub fn refused(&self, code: Code) {
+        self.refusals.get_or_create(&RefusalLabels { reason: Text(code.as_str()) }).inc();
+    }
+
+    /// The OpenMetrics text.
+    ///
+    /// # Errors
+    /// Never in practice: the encoder writes into a string.
+    pub fn encode(&self, ledger: LedgerMetrics) -> Result<String, fmt::Error> {
+        self.ledger_records.set(ledger.records as i64);
+        self.ledger_refused.set(ledger.refused as i64);
+        self.ledger_batches.set(ledger.batches as i64);
+        self.ledger_queue_depth.set(ledger.queue_depth as i64);
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,195 @@
+//! Connections: bind first, answer probes while booting, serve, drain (PL-6, PL-12).
+
+use arc_swap::ArcSwapOption;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use systemprompt_config::profile::server::ServerConfig;
+use systemprompt_models::Tasks;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Most connections at once.
+const MAX_CONNECTIONS: usize = 16_384;
+/// Bytes and fields that a request's head may have.
+const MAX_HEAD: usize = 64 * 1024;
+const MAX_FIELDS: usize = 100;
+const HTTP2_STREAMS: u32 = 256;
+
+/// The router once the boot is done; before, probes and 503.
+#[derive(Clone, Default)]
+pub struct BootState(Arc<ArcSwapOption<Router>>);
+
+impl std::fmt::Debug for BootState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("BootState").field(&self.0.load().is_some()).finish()
+    }
+}
+
+impl BootState {
+    /// Opens the server: from now on requests reach the router.
+    pub fn open(&self, router: Router) {
+        self.0.store(Some(Arc::new(router)));
+    }
+
+    async fn answer(self, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
+        let Some(router) = self.0.load_full() else { return starting(request.uri().path()) };
+        request.extensions_mut().insert(peer);
+        let answered = Router::clone(&router).oneshot(request.map(Body::new)).await;
+        answered.unwrap_or_else(|never| match never {})
+    }
+}
+
+/// While the node boots it is alive, and nothing else.
+fn starting(path: &str) -> Response {
+    let (status, body) = if path == "/health/live" {
+        (StatusCode::OK, r#"{"status":"ok"}"#)
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            r#"{"type":"about:blank","title":"Service Unavailable","status":503,"code":"starting","detail":"the node is starting"}"#,
+        )
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if status != StatusCode::OK {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A bound listener that answers from the first moment.
+#[derive(Debug)]
+pub struct Server {
+    state: BootState,
+    address: SocketAddr,
+    stop_accepting: CancellationToken,
+    connections: tokio::task::JoinHandle<GracefulShutdown>,
+}
+
+impl Server {
+    /// Binds, and accepts from now on.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn bind(config: &ServerConfig, port: u16) -> io::Result<Self> {
+        Self::listen(TcpListener::bind((config.host, port)).await?, config)
+    }
+
+    /// Accepts on a listener that somebody else bound.
+    ///
+    /// # Errors
+    /// When the listener has no local address.
+    pub fn listen(listener: TcpListener, config: &ServerConfig) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let state = BootState::default();
+        let stop_accepting = CancellationToken::new();
+        let loop_ = accept(listener, builder(config), state.clone(), stop_accepting.clone());
+        #[expect(clippy::disallowed_methods, reason = "`Server::drain` waits for the accept loop itself")]
+        let connections = tokio::spawn(loop_);
+        Ok(Self { state, address, stop_accepting, connections })
+    }
+
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn state(&self) -> &BootState {
+        &self.state
+    }
+
+    /// Stops accepting and waits for what is in flight, at most `limit`. Returns whether everything ended by itself.
+    pub async fn drain(self, limit: Duration) -> bool {
+        self.stop_accepting.cancel();
+        let Ok(connections) = self.connections.await else { return false };
+        tokio::time::timeout(limit, connections.shutdown()).await.is_ok()
+    }
+}
+
+type Builder = auto::Builder<TokioExecutor>;
+
+fn builder(config: &ServerConfig) -> Builder {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let head = Duration::from_millis(u64::from(config.header_timeout_ms));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_FIELDS)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_header_list_size(MAX_HEAD as u32)
+        .keep_alive_interval(Duration::from_millis(u64::from(config.keepalive_ms)));
+    builder
+}
+
+async fn accept(
+    listener: TcpListener,
+    builder: Builder,
+    state: BootState,
+    stop: CancellationToken,
+) -> GracefulShutdown {
+    let graceful = GracefulShutdown::new();
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let tasks = Tasks::default();
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return graceful };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return graceful,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, or a peer that was gone at once: neither may end the loop.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        let connection = serve(&builder, &graceful, stream, peer, state.clone());
+        tasks.spawn("connection", async move {
+            connection.await;
+            drop(slot);
+        });
+    }
+}
+
+fn serve(
+    builder: &Builder,
+    graceful: &GracefulShutdown,
+    stream: TcpStream,
+    peer: SocketAddr,
+    state: BootState,
+) -> impl Future<Output = ()> + Send + 'static {
+    let _ = stream.set_nodelay(true);
+    let service = hyper::service::service_fn(move |request| {
+        let state = state.clone();
+        async move { Ok::<_, std::convert::Infallible>(state.answer(request, peer).await) }
+    });
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let connection = graceful.watch(connection);
+    async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = %error, "a connection ended early");
+        }
+    }
+}
