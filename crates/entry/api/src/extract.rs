@@ -10,6 +10,7 @@ use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::net::SocketAddr;
 use std::time::Duration;
 use systemprompt_models::{Code, Refusal, RequestContext};
 
@@ -27,6 +28,18 @@ impl<S: Sync> FromRequestParts<S> for Context {
         let context = parts.extensions.get::<RequestContext>().cloned();
         // Only the edge makes contexts; a route that it did not pass is refused.
         context.map(Self).ok_or_else(|| Error(Refusal::internal()))
+    }
+}
+
+/// The address at the other end of the connection; absent in tests that call the router.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub Option<SocketAddr>);
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        Ok(Self(parts.extensions.get::<SocketAddr>().copied()))
     }
 }
 
