@@ -13,10 +13,9 @@ use hyper::Request;
 use hyper::http::response::Parts;
 use std::rc::Rc;
 
-/// Users whose tokens are used in turn.
+/// Users, and sessions of each; their tokens are used in turn.
 const PRINCIPALS: usize = 50;
-/// Distinct `session_id`s; coprime to the number of principals, so that every user has every session.
-const SESSIONS: u64 = 997;
+const SESSIONS_EACH: usize = 20;
 
 /// A file of policies whose call limit is out of reach; all four policies run.
 const POLICIES: &str = "governance:\n  policies:\n    - id: rate_limit\n      params: { limit: 100000000 }\n";
@@ -49,8 +48,8 @@ pub fn bench(options: &Options) -> Result<()> {
         "Hook decisions",
         &machine::describe(&std::env::temp_dir())?,
         &format!(
-            "`POST /api/v1/hooks/govern?plugin_id=demo` over HTTP/1.1 keep-alive, closed loop, {PRINCIPALS} principals, \
-             {SESSIONS} sessions, every call with an id of its own; entity rule, four policies, durable ledger (full sync); \
+            "`POST /api/v1/hooks/govern?plugin_id=demo` over HTTP/1.1 keep-alive, closed loop, {PRINCIPALS} principals \
+             with {SESSIONS_EACH} sessions each, every call with an id of its own; entity rule, four policies, durable ledger (full sync); \
              HTTP and pipeline limits raised; generator, server and, on PostgreSQL, the database on the same cores. Answers \
              other than 200 with the right decision end the run as failed; rows in `governance_decisions` must equal requests."
         ),
@@ -79,7 +78,7 @@ fn engine_rows(engine: Engine, options: &Options, report: &mut Report) -> Result
     let product = Product::start(engine, &[], |folder| {
         Ok(std::fs::write(folder.join("services/governance/config.yaml"), POLICIES)?)
     })?;
-    let tokens: Rc<[String]> = principals::tokens(&product, PRINCIPALS)?.into();
+    let tokens: Rc<[String]> = principals::tokens(&product, PRINCIPALS, SESSIONS_EACH)?.into();
     let before = product.count("governance_decisions")?;
     let mut rows = Vec::new();
     let mut next = 0;
@@ -161,7 +160,7 @@ impl Workload for Hooks {
         };
         let body = format!(
             r#"{{"hook_event_name":"PreToolUse","session_id":"bench-{}","cwd":"/home/dev/parser","permission_mode":"default","tool_name":"{tool}","tool_input":{input},"tool_use_id":"toolu_{number:024x}"}}"#,
-            number % SESSIONS
+            number % 997
         );
         let token = self.tokens.get(number as usize % self.tokens.len()).map_or("", String::as_str);
         let request = Request::post("/api/v1/hooks/govern?plugin_id=demo")

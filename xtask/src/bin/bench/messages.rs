@@ -226,7 +226,9 @@ impl Messages {
     fn new(shape: &Shape, place: &Place) -> Self {
         let stream = if shape.is_streamed { "\"stream\":true," } else { "" };
         let head = format!("{{\"model\":\"bench\",{stream}\"max_tokens\":64,\"messages\":[");
-        let size = (shape.bytes - head.len()) / shape.messages;
+        // An odd number of messages ends with the user's.
+        let count = shape.messages | 1;
+        let size = (shape.bytes - head.len()) / count;
         let message = |at: usize| {
             let role = if at.is_multiple_of(2) { "user" } else { "assistant" };
             let frame = format!("{{\"role\":\"{role}\",\"content\":\"");
@@ -234,8 +236,7 @@ impl Messages {
             let text = prose.chars().cycle().take(size.saturating_sub(frame.len() + 16));
             format!("{frame}{}", text.collect::<String>())
         };
-        // An odd number of messages ends with the user's.
-        let turns = (0..shape.messages | 1).map(message).collect();
+        let turns = (0..count).map(message).collect();
         Self { head, turns, turn: shape.turn, token: place.token.clone(), address: place.address.to_string() }
     }
 
