@@ -190,18 +190,22 @@ impl ToolServer {
         let context = ToolContext { cancel: cancel.clone(), progress: token.is_some().then_some(progress) };
         let handled = tool.handler.handle(&arguments, &context);
         tokio::pin!(handled);
+        let note = |(done, of, message): (u64, u64, String)| {
+            let params = json!({"progressToken": token, "progress": done, "total": of, "message": message});
+            json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
+        };
         let outcome = loop {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return None,
-                Some((done, of, message)) = told.recv() => {
-                    let params = json!({"progressToken": token, "progress": done, "total": of, "message": message});
-                    let note = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params});
-                    let _ = outgoing.send(note).await;
-                }
+                Some(step) = told.recv() => drop(outgoing.send(note(step)).await),
                 outcome = &mut handled => break outcome,
             }
         };
+        // What was told in the last moment still goes before the answer.
+        while let Ok(step) = told.try_recv() {
+            drop(outgoing.send(note(step)).await);
+        }
         match outcome {
             Ok(ToolResult { text, structured }) => {
                 let mut result = json!({"content": [{"type": "text", "text": text}], "isError": false});

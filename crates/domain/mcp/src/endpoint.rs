@@ -313,3 +313,6 @@ impl McpService {
         Ok(McpReply::json(StatusCode::OK, result(id, &answer)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,11 +98,12 @@ fn base64(list: &mut List, value: &[u8]) {
 }
 
 fn percent(list: &mut List, value: &[u8]) {
-    // RFC 3986 unreserved; what JavaScript's encodeURIComponent keeps beside it.
+    // RFC 3986 unreserved; what JavaScript's encodeURIComponent keeps beside it; what strict encoders keep.
     let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     let component = |b: u8| unreserved(b) || b"!'()*".contains(&b);
+    let alphanumeric = |b: u8| b.is_ascii_alphanumeric();
     let none = |_: u8| false;
-    let keeps: [&dyn Fn(u8) -> bool; 3] = [&unreserved, &component, &none];
+    let keeps: [&dyn Fn(u8) -> bool; 4] = [&unreserved, &component, &alphanumeric, &none];
     for keep in keeps {
         for upper in [true, false] {
             let mut out = String::with_capacity(value.len() * 3);
