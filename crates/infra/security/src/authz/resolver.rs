@@ -40,7 +40,16 @@ pub struct RuleSet {
     subjects: HashMap<(RuleType, Box<str>), SubjectId, RandomState>,
     /// By kind, then by id: one look-up hashes only the id.
     entities: [HashMap<Box<str>, EntityRules, RandomState>; KINDS],
+    /// Patterns over tools. A server's tools are not registered one by one, so these are matched when a tool is decided on.
+    tool_patterns: Vec<ToolPattern>,
     rules: usize,
+}
+
+#[derive(Debug)]
+struct ToolPattern {
+    pattern: Box<str>,
+    rule_type: RuleType,
+    rule: Compiled,
 }
 
 const KINDS: usize = 8;
@@ -79,7 +88,8 @@ impl RuleSet {
         for entity in entities {
             builder.entity(entity);
         }
-        for rule in rules {
+        // Patterns last: they cover tools that only another rule names.
+        for rule in rules.iter().filter(|r| !r.is_pattern).chain(rules.iter().filter(|r| r.is_pattern)) {
             builder.rule(rule);
         }
         builder.finish(epoch, hash_of(entities, rules), rules.len())
@@ -102,9 +112,23 @@ impl RuleSet {
         self.rules == 0
     }
 
-    /// Whether an entity is registered.
+    /// Whether an entity is registered; a tool is known as well when a rule names it or a pattern covers it (SEC-63).
     pub fn knows(&self, entity: &EntityRef) -> bool {
-        self.rules_of(entity.kind, &entity.id).is_some()
+        self.rules_of(entity.kind, &entity.id).is_some() || self.rules_of_pattern(entity).is_some()
+    }
+
+    /// The rules of patterns that cover a tool which nothing else names.
+    fn rules_of_pattern(&self, entity: &EntityRef) -> Option<EntityRules> {
+        if entity.kind != EntityKind::McpTool {
+            return None;
+        }
+        let mut covering = self.tool_patterns.iter().filter(|p| pattern_matches(&p.pattern, &entity.id)).peekable();
+        covering.peek()?;
+        let mut draft = Draft::default();
+        for pattern in covering {
+            draft.add(pattern.rule_type, pattern.rule.clone());
+        }
+        Some(draft.compiled())
     }
 
     /// Whether any rule names this very entity or a pattern over it.
@@ -163,8 +187,16 @@ impl RuleSet {
 /// assert_eq!(decision.policy(), "unknown_entity");
 /// ```
 pub fn resolve(rules: &RuleSet, principal: &CompiledPrincipal, entity: &EntityRef) -> AuthzDecision {
-    let Some(of_entity) = rules.rules_of(entity.kind, &entity.id) else {
-        return rules.decided(Matched::UnknownEntity, None);
+    let of_pattern;
+    let of_entity = match rules.rules_of(entity.kind, &entity.id) {
+        Some(of_entity) => of_entity,
+        None => match rules.rules_of_pattern(entity) {
+            Some(found) => {
+                of_pattern = found;
+                &of_pattern
+            }
+            None => return rules.decided(Matched::UnknownEntity, None),
+        },
     };
     if let Some(rule) = principal.user.and_then(|id| find(&of_entity.user, id)) {
         let matched = match rule.access {
@@ -217,6 +249,7 @@ pub fn pattern_matches(pattern: &str, id: &str) -> bool {
 struct Builder {
     subjects: HashMap<(RuleType, Box<str>), SubjectId, RandomState>,
     entities: [HashMap<Box<str>, Draft, RandomState>; KINDS],
+    tool_patterns: Vec<ToolPattern>,
 }
 
 #[derive(Default)]
@@ -254,6 +287,13 @@ impl Builder {
                     draft.add(rule.rule_type, compiled.clone());
                 }
             }
+            if rule.entity_type == EntityKind::McpTool {
+                let pattern = rule.entity_id.as_str().into();
+                self.tool_patterns.push(ToolPattern { pattern, rule_type: rule.rule_type, rule: compiled });
+            }
+        } else if rule.entity_type == EntityKind::McpTool {
+            // A rule that names a tool counts though nobody registered the tool: it can only narrow (SEC-63).
+            of_kind.entry(rule.entity_id.as_str().into()).or_default().add(rule.rule_type, compiled);
         } else if let Some(draft) = of_kind.get_mut(rule.entity_id.as_str()) {
             // Rows of an entity that is not registered decide nothing: the entity stays unknown.
             draft.add(rule.rule_type, compiled);
@@ -264,17 +304,19 @@ impl Builder {
         let entities = self.entities.map(|of_kind| {
             of_kind
                 .into_iter()
-                .map(|(id, draft)| {
-                    let [user, role, department] = draft.bands.map(sorted);
-                    (id, EntityRules { default_included: draft.default_included, user, role, department })
-                })
+                .map(|(id, draft)| (id, draft.compiled()))
                 .collect()
         });
-        RuleSet { epoch, set_hash, subjects: self.subjects, entities, rules }
+        RuleSet { epoch, set_hash, subjects: self.subjects, entities, tool_patterns: self.tool_patterns, rules }
     }
 }
 
 impl Draft {
+    fn compiled(self) -> EntityRules {
+        let [user, role, department] = self.bands.map(sorted);
+        EntityRules { default_included: self.default_included, user, role, department }
+    }
+
     fn add(&mut self, rule_type: RuleType, rule: Compiled) {
         let [user, role, department] = &mut self.bands;
         let band = match rule_type {

@@ -189,3 +189,29 @@ proptest! {
         }
     }
 }
+
+/// A deny on a tool must count whether or not the tool was ever registered: its server decides which tools there are.
+#[test]
+fn rules_that_name_or_cover_a_tool_count_without_its_registration() {
+    use Access::{Allow, Deny};
+    let tool = |id: &str, pattern: &str, role: &str, access: Access| AccessRule {
+        entity_type: EntityKind::McpTool,
+        ..rule(id, pattern, RuleType::Role, role, access)
+    };
+    let rules = [
+        tool("r1", "demo/delete*", "dev", Deny),
+        tool("r2", "demo/delete_customer", "dev", Allow),
+        tool("r3", "demo/report", "ops", Allow),
+    ];
+    let set = RuleSet::build(1, &[], &rules);
+    let dev = set.compile(&principal("ann", &["dev"], None));
+    for (id, matched, known) in [
+        ("demo/delete_order", Matched::RoleDeny, true),
+        ("demo/delete_customer", Matched::RoleDeny, true),
+        ("demo/report", Matched::NotAssigned, true),
+        ("demo/lookup", Matched::UnknownEntity, false),
+    ] {
+        let entity = EntityRef::new(EntityKind::McpTool, id);
+        assert_eq!((resolve(&set, &dev, &entity).matched, set.knows(&entity)), (matched, known), "{id}");
+    }
+}
