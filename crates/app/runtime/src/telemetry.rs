@@ -8,10 +8,14 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Installs the subscriber of the process. A second call changes nothing.
-pub fn init(config: &RuntimeConfig, scanner: Arc<SecretScanner>) {
+/// Installs the subscriber of the process. Each `verbose` is one level more than the profile says. A second call changes
+/// nothing.
+pub fn init(config: &RuntimeConfig, verbose: u8, scanner: Arc<SecretScanner>) {
     let redactor = Redactor::new(scanner);
-    let filter = EnvFilter::new(config.log_level.as_str());
+    let levels = ["error", "warn", "info", "debug", "trace"];
+    let at = levels.iter().position(|level| *level == config.log_level.as_str()).unwrap_or(2);
+    let level = levels.get(at + usize::from(verbose)).copied().unwrap_or("trace");
+    let filter = EnvFilter::new(level);
     let base = tracing_subscriber::registry().with(filter);
     let writer = redactor.writer(std::io::stderr);
     // The error is that a subscriber is there already.

@@ -1,0 +1,26 @@
+//! `serve`: an existing profile; fails with the reason where `up` would create something.
+
+use crate::exit::{CliError, Exit};
+use crate::globals::{Globals, no_profile};
+use crate::node::{self, Start};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Port instead of the profile's
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
+}
+
+pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
+    let location = globals.location()?;
+    if !location.profile_file().is_file() {
+        return Err(no_profile(&location));
+    }
+    let flags = args.port.map(|port| ("server.port".to_owned(), port.to_string())).into_iter().collect();
+    let node = node::start(Start { location, flags, verbose: globals.verbose }).await?;
+    node.install_operator().await?;
+    node.context.set_ready();
+    anstream::eprintln!("systemprompt serves {} (data folder {})", node.url, node.data_dir().display());
+    node.serve().await;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,154 @@
+//! `up`: makes what is missing (profile, keys, secrets, database), then serves in the foreground. With `--demo` there is
+//! something to try at once.
+
+use crate::exit::{CliError, Exit};
+use crate::globals::Globals;
+use crate::node::{self, Node, Start};
+use serde_json::json;
+use std::net::{Ipv4Addr, TcpListener};
+use systemprompt_config::profile::database::DatabaseKind;
+use systemprompt_config::secrets::file::{generate_missing, set_secret};
+use systemprompt_config::{LoadOptions, NewProfile, Profile, ProfileLocation, Secrets, init_profile};
+use systemprompt_models::Secret;
+use systemprompt_runtime::demo::{self, DemoTokens};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Adds a demo model, a demo tool server with a secret, users and rules
+    #[arg(long)]
+    pub demo: bool,
+    /// Port to listen on; 0 picks a free one
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
+    /// Prints one line of JSON on standard output when ready
+    #[arg(long)]
+    pub json: bool,
+    /// PostgreSQL address for a new profile, read from this file [default: SQLite in the data folder]
+    #[arg(long, value_name = "FILE")]
+    pub database_url_file: Option<std::path::PathBuf>,
+}
+
+pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
+    let location = globals.location()?;
+    let port = match args.port {
+        Some(0) => Some(free_port()?),
+        port => port,
+    };
+    let made = !location.profile_file().is_file();
+    if made {
+        make_profile(&location, &args, port)?;
+    }
+    let (profile, secrets) = complete(&location, &args)?;
+    let mut flags = Vec::new();
+    if let Some(port) = port.filter(|port| *port != profile.server.port) {
+        // The issuer stays what tokens were signed under; only the port changes.
+        flags.push(("security.jwt_issuer".to_owned(), profile.jwt_issuer()));
+        flags.push(("server.port".to_owned(), port.to_string()));
+    }
+    if args.demo {
+        let paths = location.resolve(&profile);
+        let has_secret = secrets.get(demo::DEMO_SECRET).is_some();
+        demo::prepare(&paths, profile.secrets.file_mode, has_secret)
+            .map_err(|error| CliError::new(Exit::Failure, "the demo cannot be prepared").why(error))?;
+    }
+    let node = node::start(Start { location, flags, verbose: globals.verbose }).await?;
+    let tokens = if args.demo { Some(seed(&node).await?) } else { None };
+    node.install_operator().await?;
+    node.context.set_ready();
+    announce(&node, tokens.as_ref(), args.json, made);
+    node.serve().await;
+    Ok(Exit::Ok)
+}
+
+/// A port that is free at this moment. It goes into a new profile, so that tokens and addresses outlive a restart.
+fn free_port() -> Result<u16, CliError> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?.port())
+}
+
+fn make_profile(location: &ProfileLocation, args: &Args, port: Option<u16>) -> Result<(), CliError> {
+    let database =
+        if args.database_url_file.is_some() { DatabaseKind::Postgres } else { DatabaseKind::Sqlite };
+    init_profile(location, &NewProfile { database, port, demo: args.demo })
+        .map_err(|error| CliError::new(Exit::Failure, "the profile cannot be made").why(error))?;
+    anstream::eprintln!("made the profile {}", location.profile_file().display());
+    Ok(())
+}
+
+/// Makes missing platform secrets and reads what there is.
+fn complete(location: &ProfileLocation, args: &Args) -> Result<(Profile, Secrets), CliError> {
+    let (profile, _) = systemprompt_config::load::load_profile(&LoadOptions::new(location.clone()))
+        .map_err(node::invalid)?;
+    let paths = location.resolve(&profile);
+    let failed = |error: systemprompt_config::SecretsError| {
+        let fix = error.remedy();
+        let refused = CliError::new(Exit::Failure, "the secrets file cannot be completed").why(&error);
+        match fix {
+            Some(fix) => refused.fix(fix),
+            None => refused,
+        }
+    };
+    let url = match &args.database_url_file {
+        Some(file) => Secret::new(std::fs::read_to_string(file)?.trim().to_owned()),
+        None => Secret::new(format!("sqlite:{}", paths.database_file.display())),
+    };
+    let made =
+        generate_missing(&paths.secrets_file, profile.secrets.file_mode, url.expose()).map_err(failed)?;
+    if !made.is_empty() {
+        anstream::eprintln!("made the secrets {} in {}", made.join(", "), paths.secrets_file.display());
+    }
+    if args.database_url_file.is_some() && !made.contains(&"database_url") {
+        set_secret(&paths.secrets_file, profile.secrets.file_mode, "database_url", &url).map_err(failed)?;
+    }
+    let text = std::fs::read_to_string(&paths.secrets_file)?;
+    let secrets = Secrets::parse(&text).map_err(failed)?;
+    Ok((profile, secrets))
+}
+
+async fn seed(node: &Node) -> Result<DemoTokens, CliError> {
+    demo::seed(&node.context)
+        .await
+        .map_err(|error| CliError::new(Exit::Failure, "the demo cannot be seeded").why(error))
+}
+
+/// Says where the node is and what to try. `setup_url`, the console and the demo client are null: their rooms are empty.
+fn announce(node: &Node, tokens: Option<&DemoTokens>, as_json: bool, made: bool) {
+    if as_json {
+        let demo = tokens.map(|tokens| {
+            json!({
+                "admin_token": tokens.admin.expose().as_str(),
+                "user_token": tokens.user.expose().as_str(),
+                "client_id": null,
+                "client_secret": null,
+            })
+        });
+        let line = json!({
+            "api_url": node.url,
+            "console_url": null,
+            "setup_url": null,
+            "data_dir": node.data_dir(),
+            "demo": demo,
+        });
+        anstream::println!("{line}");
+        return;
+    }
+    anstream::println!("systemprompt is ready");
+    anstream::println!("  API          {}", node.url);
+    anstream::println!("  OpenAPI      {}/api/v1/openapi.json", node.url);
+    anstream::println!("  data folder  {}{}", node.data_dir().display(), if made { " (new)" } else { "" });
+    let Some(tokens) = tokens else {
+        anstream::println!("  next         systemprompt admin users create NAME --role user");
+        return;
+    };
+    anstream::println!("  ada (admin)  {}", tokens.admin.expose());
+    anstream::println!("  bob (user)   {}", tokens.user.expose());
+    anstream::println!(
+        "\nThis is the demo: its model answers without a provider, and its tokens are printed."
+    );
+    anstream::println!("Try, in another terminal:\n");
+    anstream::println!("  systemprompt demo --url {}", node.url);
+    anstream::println!(
+        "  curl -s {}/v1/messages -H 'x-api-key: BOB' -H 'content-type: application/json' \\\n    -d '{{\"model\":\"claude-demo\",\"max_tokens\":64,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'",
+        node.url
+    );
+}

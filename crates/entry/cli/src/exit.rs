@@ -1,0 +1,71 @@
+//! Exit codes (contract, `help exit-codes`) and the error of a command: what, why, and what mends it.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Ok = 0,
+    Failure = 1,
+    Usage = 2,
+    Denied = 3,
+    SignInNeeded = 4,
+    NotFound = 5,
+    Conflict = 6,
+    Invalid = 7,
+    Unreachable = 8,
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A command that failed.
+#[derive(Debug)]
+pub struct CliError {
+    pub exit: Exit,
+    pub what: String,
+    pub why: Option<String>,
+    pub fix: Option<String>,
+    pub trace_id: Option<String>,
+}
+
+impl CliError {
+    pub fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self { exit, what: what.into(), why: None, fix: None, trace_id: None }
+    }
+
+    pub fn why(mut self, why: impl ToString) -> Self {
+        self.why = Some(why.to_string());
+        self
+    }
+
+    pub fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
+        self
+    }
+
+    pub fn trace(mut self, trace_id: Option<String>) -> Self {
+        self.trace_id = trace_id;
+        self
+    }
+
+    /// One line each: what, why, fix, trace id.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("error: {}", self.what)];
+        lines.extend(self.why.iter().map(|why| format!("  why: {why}")));
+        lines.extend(self.fix.iter().map(|fix| format!("  fix: {fix}")));
+        lines.extend(self.trace_id.iter().map(|id| format!("  trace id: {id}")));
+        lines
+    }
+}
+
+/// The error of something that a person can do nothing about but read.
+impl From<std::io::Error> for CliError {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Exit::Failure, "input or output failed").why(error)
+    }
+}

@@ -1,0 +1,145 @@
+//! A node in the foreground: bind, boot, serve until told to end, drain.
+
+use crate::credentials::Credentials;
+use crate::exit::{CliError, Exit};
+use std::time::Duration;
+use systemprompt_api::Server;
+use systemprompt_api::services::server::api_server::{router, stop};
+use systemprompt_config::profile::runtime::RuntimeConfig;
+use systemprompt_config::{LoadOptions, Profile, ProfileLocation};
+use systemprompt_models::{Permission, Secret};
+use systemprompt_oauth::{NewUser, User};
+use systemprompt_runtime::{AppContext, BootError, BootOptions, boot, telemetry};
+
+/// Life of the operator's token; a longer run issues a new one with the next start.
+const OPERATOR_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// A bound, booted and opened node.
+pub struct Node {
+    pub context: AppContext,
+    pub server: Server,
+    pub url: String,
+}
+
+/// What to start.
+pub struct Start {
+    pub location: ProfileLocation,
+    /// Settings from the command line, as (dotted key, value).
+    pub flags: Vec<(String, String)>,
+    pub verbose: u8,
+}
+
+/// Binds first, so that probes are answered while the node boots; then boots and opens.
+///
+/// # Errors
+/// The step that failed, with its cause and what mends it.
+pub async fn start(start: Start) -> Result<Node, CliError> {
+    let mut load = LoadOptions::new(start.location.clone());
+    load.flags.clone_from(&start.flags);
+    let (profile, _) = systemprompt_config::load::load_profile(&load).map_err(invalid)?;
+    init_logs(&profile.runtime, start.verbose)?;
+    let server = bind(&profile).await?;
+    let mut options = BootOptions::new(start.location);
+    options.flags = start.flags;
+    let context = AppContext::boot(options).await.map_err(boot_error)?;
+    let router = router(&context)
+        .map_err(|error| CliError::new(Exit::Failure, "the routes cannot be built").why(error))?;
+    server.state().open(router);
+    let url = format!("http://localhost:{}", server.local_addr().port());
+    Ok(Node { context, server, url })
+}
+
+fn init_logs(config: &RuntimeConfig, verbose: u8) -> Result<(), CliError> {
+    let parts =
+        boot::pipeline_parts(std::sync::Arc::new(systemprompt_models::SystemClock)).map_err(boot_error)?;
+    telemetry::init(config, verbose, parts.scanner);
+    Ok(())
+}
+
+async fn bind(profile: &Profile) -> Result<Server, CliError> {
+    let config = &profile.server;
+    Server::bind(config, config.port).await.map_err(|error| {
+        CliError::new(Exit::Failure, format!("{}:{} cannot be bound", config.host, config.port))
+            .why(error)
+            .fix("choose another port with --port, or end the program that has it")
+    })
+}
+
+impl Node {
+    pub fn data_dir(&self) -> std::path::PathBuf {
+        self.context.config().paths.data_dir().to_path_buf()
+    }
+
+    /// The administrator that the local command line acts as. A deployment without one gets `system_admin` of the profile.
+    ///
+    /// # Errors
+    /// When the user, the token or the file cannot be made.
+    pub async fn install_operator(&self) -> Result<(), CliError> {
+        let failed = |error: &dyn std::fmt::Display| {
+            CliError::new(Exit::Failure, "the local operator's credential cannot be made").why(error)
+        };
+        let admin = self.administrator().await.map_err(|e| failed(&e))?;
+        let by = self.context.system_context();
+        let permissions = admin.permissions();
+        let token = self.context.issue_token(&by, &admin, &permissions, OPERATOR_TOKEN_LIFE).await;
+        let token: Secret<String> = token.map_err(|e| failed(&e))?;
+        let credentials = Credentials { url: self.url.clone(), token: token.expose().clone() };
+        credentials.write(self.context.config().paths.data_dir()).map_err(|e| failed(&e))
+    }
+
+    async fn administrator(&self) -> Result<User, systemprompt_oauth::IdentityError> {
+        let mut after = String::new();
+        loop {
+            let page = self.context.users.page(&after, None, 200).await?;
+            let Some(last) = page.last() else { break };
+            after = last.id.to_string();
+            if let Some(admin) = page.into_iter().find(|user| user.permissions().contains(&Permission::Admin))
+            {
+                return Ok(admin);
+            }
+        }
+        let name = self.context.config().profile.system_admin.clone().unwrap_or_else(|| "admin".to_owned());
+        let new = NewUser {
+            username: name,
+            roles: vec!["admin".to_owned(), "user".to_owned()],
+            ..NewUser::default()
+        };
+        self.context.users.create(&self.context.system_context(), new).await
+    }
+
+    /// Says ready, serves until SIGTERM or SIGINT, and drains. A second signal cuts the drain short.
+    pub async fn serve(self) {
+        systemprompt_runtime::shutdown_signal().await;
+        tokio::select! {
+            () = stop(&self.context, self.server) => {}
+            () = systemprompt_runtime::shutdown_signal() => {
+                tracing::warn!("second signal: ending at once");
+                self.context.close().await;
+            }
+        }
+    }
+}
+
+/// An invalid profile: every finding, one a line.
+pub fn invalid(findings: Vec<systemprompt_config::Diagnostic>) -> CliError {
+    let text = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n       ");
+    CliError::new(Exit::Invalid, "the configuration is not valid")
+        .why(text)
+        .fix("`systemprompt validate` shows the places")
+}
+
+fn boot_error(error: BootError) -> CliError {
+    match error {
+        BootError::Config(findings) => invalid(findings),
+        error => {
+            let exit = if error.is_invalid_profile() { Exit::Invalid } else { Exit::Failure };
+            let mut cause: &dyn std::error::Error = &error;
+            while let Some(inner) = cause.source() {
+                cause = inner;
+            }
+            let text = cause.to_string();
+            let what = CliError::new(exit, format!("the node did not start: {error}"));
+            if error.to_string().contains(&text) { what } else { what.why(text) }
+        }
+    }
+}
