@@ -15,8 +15,8 @@ pub mod repository;
 pub mod services;
 pub mod wire;
 
-pub use extension::McpExtension;
 pub use endpoint::{McpOptions, McpParts, McpService};
+pub use extension::McpExtension;
 pub use services::loader::McpToolLoader;
 pub use services::tool::{McpToolExecutor, McpToolHandler};
 pub use wire::reply::{McpBody, McpReply};

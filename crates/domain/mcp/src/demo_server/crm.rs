@@ -75,7 +75,7 @@ impl Crm {
 impl Register {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let presented =
-            request.headers().get(header::AUTHORIZATION).map(|v| v.as_bytes()).unwrap_or_default();
+            request.headers().get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes).unwrap_or_default();
         if verify_slices_are_equal(presented, &self.authorization).is_err() {
             return json_response(StatusCode::UNAUTHORIZED, &json!({"error": "a valid token is needed"}));
         }

@@ -105,7 +105,8 @@ impl World {
         tables.extend(AuthzExtension.tables());
         let ledger = ledgers::ledger(&db, &tables).await;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let store = RuleStore::load(db.clone(), ledger.clone(), Arc::clone(&clock), Hub::default()).await.unwrap();
+        let store =
+            RuleStore::load(db.clone(), ledger.clone(), Arc::clone(&clock), Hub::default()).await.unwrap();
         let (scanner, tasks) = (Scanner::new(), Tasks::default());
         let parts = Parts::new(
             Arc::new(SecretScanner::builtin().unwrap()),
@@ -178,7 +179,8 @@ impl World {
     }
 
     async fn ask(&self, context: &RequestContext, method: &str, params: Value) -> (u16, Value) {
-        let reply = self.post(context, &json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params})).await;
+        let reply =
+            self.post(context, &json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params})).await;
         (reply.status.as_u16(), body_of(reply).await)
     }
 
@@ -207,9 +209,8 @@ impl World {
         *self.log.lock().unwrap()
     }
 
-    async fn executions(&self) -> Vec<(String, String, Option<String>, Option<String>)> {
-        let sql = "SELECT tool_name, status, error_kind, ledger_closed FROM mcp_tool_executions ORDER BY mcp_execution_id";
-        systemprompt_database::on!(&*self.db, pool => sqlx::query_as(sql).fetch_all(pool).await).unwrap()
+    async fn executions(&self) -> Vec<crate::repository::tool_usage::Outcome> {
+        ToolUsageRepository::new(self.db.clone()).outcomes().await.unwrap()
     }
 
     /// Ends everything, and checks that the ledger and its rows agree and that no value is anywhere.
@@ -219,7 +220,8 @@ impl World {
         assert!(report.is_intact(), "{:?}", report.findings);
         let rows = self.ledger.reader().page(self.ledger.stream(), 0, 10_000).await.unwrap();
         assert!(rows.iter().all(|row| !row.record.as_deref().unwrap_or("").contains(SECRET)));
-        let log = std::fs::read_to_string(self.folder.path().join("data/logs/mcp/fixture.log")).unwrap_or_default();
+        let log =
+            std::fs::read_to_string(self.folder.path().join("data/logs/mcp/fixture.log")).unwrap_or_default();
         assert!(!log.contains(SECRET));
         let folders = std::fs::read_dir(self.folder.path().join("data/run/mcp")).map_or(0, Iterator::count);
         assert_eq!(folders, 0, "private folders are removed");
@@ -251,12 +253,22 @@ fn text(answer: &Value) -> &str {
 async fn a_call_is_recorded_before_and_after_and_its_answer_keeps_its_bytes() {
     for world in worlds().await {
         world.records().await;
-        let reply = world.post(&bob(), &json!({"jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": {"name": "zeta"}})).await;
+        let reply = world
+            .post(
+                &bob(),
+                &json!({"jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": {"name": "zeta"}}),
+            )
+            .await;
         let McpBody::Json(body) = reply.body else { panic!("json") };
         assert_eq!(body, r#"{"jsonrpc":"2.0","id":"a","result":{ "content" : [ ], "n": 1.50 }}"#);
         let expected = [
-            "authz.decision allow", "mcp.child ok", "secret.leased ok",
-            "authz.decision allow", "governance.decision allow", "tool.opened opened", "tool.closed ok",
+            "authz.decision allow",
+            "mcp.child ok",
+            "secret.leased ok",
+            "authz.decision allow",
+            "governance.decision allow",
+            "tool.opened opened",
+            "tool.closed ok",
         ];
         assert_eq!(world.records().await, expected);
         world.call("zeta").await;
@@ -273,8 +285,17 @@ async fn a_child_gets_its_environment_and_nothing_else() {
         let shell = ["PWD", "SHLVL", "OLDPWD", "_"];
         let names: Vec<&str> = text(&answer).split_whitespace().filter(|n| !shell.contains(n)).collect();
         let expected = [
-            "COUNTER", "CRM_TOKEN", "HOME", "LANG", "LC_ALL", "PATH", "SYSTEMPROMPT_CUSTOM_SECRETS", "SYSTEMPROMPT_SERVER",
-            "TMPDIR", "TZ", "crm_token",
+            "COUNTER",
+            "CRM_TOKEN",
+            "HOME",
+            "LANG",
+            "LC_ALL",
+            "PATH",
+            "SYSTEMPROMPT_CUSTOM_SECRETS",
+            "SYSTEMPROMPT_SERVER",
+            "TMPDIR",
+            "TZ",
+            "crm_token",
         ];
         assert_eq!(names, expected);
         world.finish().await;
@@ -288,10 +309,16 @@ async fn values_in_use_leave_in_no_answer_error_or_progress() {
         assert_eq!(text(&leaked), "it is [redacted:crm_token] and [redacted:crm_token]");
         let records = world.records().await;
         assert_eq!(records.iter().filter(|r| *r == "secret.leak redacted").count(), 2, "{records:?}");
-        assert_eq!(world.call("error").await["error"], json!({"code": -32055, "message": "bad [redacted:crm_token]"}));
+        assert_eq!(
+            world.call("error").await["error"],
+            json!({"code": -32055, "message": "bad [redacted:crm_token]"})
+        );
         let params = json!({"name": "slow", "arguments": {}, "_meta": {"progressToken": "mine"}});
         let (_, events) = world.ask(&bob(), "tools/call", params).await;
-        assert_eq!(events[0]["params"], json!({"progressToken": "mine", "progress": 1, "message": "at [redacted:crm_token]"}));
+        assert_eq!(
+            events[0]["params"],
+            json!({"progressToken": "mine", "progress": 1, "message": "at [redacted:crm_token]"})
+        );
         assert_eq!(text(&events[1]), "done");
         world.finish().await;
     }
@@ -303,7 +330,8 @@ async fn denials_are_recorded_and_reach_no_child() {
         let stranger = context("eve", &["guest"], &[Permission::User, Permission::Mcp]);
         for method in ["initialize", "tools/list", "tools/call", "ping"] {
             world.records().await;
-            let (status, answer) = world.ask(&stranger, method, json!({"name": "zeta", "protocolVersion": "2025-11-25"})).await;
+            let (status, answer) =
+                world.ask(&stranger, method, json!({"name": "zeta", "protocolVersion": "2025-11-25"})).await;
             assert_eq!((status, answer["error"]["code"].as_i64()), (403, Some(4030)), "{method}: {answer}");
             assert!(answer["error"]["data"]["decision_id"].as_str().is_some_and(|id| id.starts_with("dec_")));
             assert_eq!(world.records().await, ["authz.decision deny"], "{method}");
@@ -336,9 +364,14 @@ async fn a_refused_call_is_a_result_that_says_why() {
             ("leak", json!({"note": format!("aws_access_key_id = {key}")}), "secret_in_arguments"),
             ("names", json!({"surplus": 1}), "invalid_arguments"),
         ] {
-            let (status, answer) = world.ask(&bob(), "tools/call", json!({"name": tool, "arguments": arguments})).await;
+            let (status, answer) =
+                world.ask(&bob(), "tools/call", json!({"name": tool, "arguments": arguments})).await;
             let decision = &answer["result"]["_meta"]["io.systemprompt/decision"];
-            assert_eq!((status, answer["result"]["isError"].as_bool(), decision["code"].as_str()), (200, Some(true), Some(code)), "{answer}");
+            assert_eq!(
+                (status, answer["result"]["isError"].as_bool(), decision["code"].as_str()),
+                (200, Some(true), Some(code)),
+                "{answer}"
+            );
             assert!(!answer.to_string().contains(&key));
             assert_eq!(decision["id"].is_string(), code != "invalid_arguments", "{decision}");
         }
@@ -358,7 +391,8 @@ async fn a_list_holds_what_may_be_used_in_the_servers_order_and_is_one_record() 
         world.ask(&bob(), "tools/list", json!({})).await;
         world.records().await;
         let (_, list) = world.ask(&bob(), "tools/list", json!({})).await;
-        let names: Vec<&str> = list["result"]["tools"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
+        let names: Vec<&str> =
+            list["result"]["tools"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["zeta", "names", "crash", "hang", "slow", "fail", "error", "delete_all"]);
         assert_eq!(world.records().await, ["authz.decision allow"]);
         let (_, bad) = world.ask(&bob(), "tools/list", json!({"cursor": "x"})).await;
@@ -377,7 +411,8 @@ async fn outcomes_of_calls_are_told_apart() {
         assert_eq!(world.call("crash").await["error"]["code"], 5020);
         world.configure(&json!({"timeouts": {"call_ms": 300}}));
         assert_eq!(world.call("hang").await["error"]["code"], 5040);
-        let rows: Vec<_> = world.executions().await.into_iter().map(|(t, s, k, _)| (t, s, k.unwrap_or_default())).collect();
+        let rows: Vec<_> =
+            world.executions().await.into_iter().map(|(t, s, k, _)| (t, s, k.unwrap_or_default())).collect();
         let row = |t: &str, s: &str, k: &str| (t.to_owned(), s.to_owned(), k.to_owned());
         let expected = [
             row("fail", "failed", "tool"),
@@ -388,7 +423,11 @@ async fn outcomes_of_calls_are_told_apart() {
         assert_eq!(rows, expected);
         let records = world.records().await;
         assert!(records.contains(&"mcp.child failed".to_owned()), "the crash: {records:?}");
-        assert_eq!(records.iter().filter(|r| *r == "secret.leased ok").count(), 2, "started again: {records:?}");
+        assert_eq!(
+            records.iter().filter(|r| *r == "secret.leased ok").count(),
+            2,
+            "started again: {records:?}"
+        );
         world.finish().await;
     }
 }
@@ -398,7 +437,8 @@ async fn a_client_cancels_its_own_call_and_the_child_is_told() {
     for world in worlds().await {
         world.call("zeta").await;
         let (ada, hang) = (context("ada", &["user"], &[Permission::Mcp]), json!({"name": "hang"}));
-        let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}});
+        let cancel =
+            json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}});
         let caller = bob();
         let (answer, ()) = tokio::join!(world.ask(&caller, "tools/call", hang), async {
             while world.calls() < 2 {
@@ -421,7 +461,10 @@ async fn a_client_cancels_its_own_call_and_the_child_is_told() {
 async fn a_tool_use_runs_once() {
     for world in worlds().await {
         let twice = RequestContext { ai_tool_call_id: Some("toolu_1".into()), ..bob() };
-        let other = RequestContext { ai_tool_call_id: Some("toolu_1".into()), ..context("ada", &["user"], &[Permission::Mcp]) };
+        let other = RequestContext {
+            ai_tool_call_id: Some("toolu_1".into()),
+            ..context("ada", &["user"], &[Permission::Mcp])
+        };
         let params = json!({"name": "fail"});
         assert_eq!(text(&world.ask(&twice, "tools/call", params.clone()).await.1), "no luck");
         let (_, again) = world.ask(&twice, "tools/call", params.clone()).await;
@@ -435,19 +478,34 @@ async fn a_tool_use_runs_once() {
 #[tokio::test]
 async fn the_handshake_negotiates_and_tells_what_the_server_is() {
     for world in worlds().await {
-        for (wanted, got) in [("2025-06-18", "2025-06-18"), ("2025-11-25", "2025-11-25"), ("1999-01-01", "2025-11-25")] {
-            let (status, hello) = world.ask(&bob(), "initialize", json!({"protocolVersion": wanted, "capabilities": {}})).await;
+        for (wanted, got) in
+            [("2025-06-18", "2025-06-18"), ("2025-11-25", "2025-11-25"), ("1999-01-01", "2025-11-25")]
+        {
+            let (status, hello) =
+                world.ask(&bob(), "initialize", json!({"protocolVersion": wanted, "capabilities": {}})).await;
             assert_eq!(status, 200);
-            assert_eq!(hello["result"], json!({
-                "protocolVersion": got, "capabilities": {"tools": {}}, "instructions": "be kind",
-                "serverInfo": {"name": "fixture", "version": "1"},
-            }));
+            assert_eq!(
+                hello["result"],
+                json!({
+                    "protocolVersion": got, "capabilities": {"tools": {}}, "instructions": "be kind",
+                    "serverInfo": {"name": "fixture", "version": "1"},
+                })
+            );
         }
         assert_eq!(world.ask(&bob(), "initialize", json!({})).await.1["error"]["code"], -32602);
         assert_eq!(world.ask(&bob(), "ping", json!({})).await.1["result"], json!({}));
         assert_eq!(world.ask(&bob(), "resources/list", json!({})).await.1["error"]["code"], -32601);
-        let discover = world.ask(&bob(), "server/discover", json!({"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}})).await;
-        assert_eq!((discover.0, discover.1["error"]["code"].as_i64(), discover.1["id"].as_i64()), (400, Some(-32601), Some(7)));
+        let discover = world
+            .ask(
+                &bob(),
+                "server/discover",
+                json!({"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}),
+            )
+            .await;
+        assert_eq!(
+            (discover.0, discover.1["error"]["code"].as_i64(), discover.1["id"].as_i64()),
+            (400, Some(-32601), Some(7))
+        );
         let note = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
         assert_eq!(world.post(&bob(), &note).await.status, 202);
         assert_eq!(world.post(&bob(), &json!({"jsonrpc": "2.0", "id": 1, "result": {}})).await.status, 400);
@@ -483,7 +541,12 @@ async fn an_unwritable_ledger_keeps_the_call_from_the_child() {
     for world in worlds().await {
         world.call("zeta").await;
         world.ledger.stop().await;
-        let reply = world.post(&bob(), &json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "zeta"}})).await;
+        let reply = world
+            .post(
+                &bob(),
+                &json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "zeta"}}),
+            )
+            .await;
         assert_eq!((reply.status.as_u16(), reply.headers["retry-after"].to_str().unwrap()), (503, "1"));
         assert_eq!(body_of(reply).await["error"]["code"], 5030);
         assert_eq!(world.calls(), 1);
@@ -535,8 +598,13 @@ async fn children_follow_the_configuration() {
         world.mcp.sweep().await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         let records = world.records().await;
-        assert_eq!(records.iter().filter(|r| *r == "mcp.child ok").count(), 3, "start, exit, start: {records:?}");
-        let oversized = json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": "y".repeat(2000)}});
+        assert_eq!(
+            records.iter().filter(|r| *r == "mcp.child ok").count(),
+            3,
+            "start, exit, start: {records:?}"
+        );
+        let oversized =
+            json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": "y".repeat(2000)}});
         world.configure(&json!({"limits": {"request_bytes": 1024}}));
         assert_eq!(world.post(&bob(), &oversized).await.status, 413);
         world.finish().await;

@@ -146,11 +146,11 @@ impl LeaseRepository {
             "SELECT id, secret_name, server, child_id FROM secret_leases
              WHERE ledger_closed IS NULL AND node = $1 ORDER BY id LIMIT $2"
         )).bind(node).bind(limit).fetch_all(pool).await)?;
-        let lease = |(id, secret, server, child)| Lease {
-            id: LeaseId::new(String::from(id)),
+        let lease = |(id, secret, server, child): (String, String, String, String)| Lease {
+            id: LeaseId::new(id),
             secret,
             server,
-            child: ChildId::new(String::from(child)),
+            child: ChildId::new(child),
         };
         Ok(rows.into_iter().map(lease).collect())
     }

@@ -309,13 +309,21 @@ impl ToolUsageRepository {
             "SELECT mcp_execution_id, server_name, tool_name, started_at FROM mcp_tool_executions
              WHERE ledger_closed IS NULL AND node = $1 ORDER BY mcp_execution_id LIMIT $2"
         )).bind(node).bind(limit).fetch_all(pool).await)?;
-        let open = |(id, server, tool, started_at)| OpenExecution {
-            id: McpExecutionId::new(String::from(id)),
+        let open = |(id, server, tool, started_at): (String, String, String, i64)| OpenExecution {
+            id: McpExecutionId::new(id),
             server,
             tool,
             started_at,
         };
         Ok(rows.into_iter().map(open).collect())
+    }
+
+    /// Tool, status, kind of error and closing entry of every execution, oldest first.
+    #[cfg(test)]
+    pub(crate) async fn outcomes(&self) -> Result<Vec<Outcome>, sqlx::Error> {
+        on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT tool_name, status, error_kind, ledger_closed FROM mcp_tool_executions ORDER BY mcp_execution_id"
+        )).fetch_all(pool).await)
     }
 
     /// One execution, for `explain` and for its owner.
@@ -338,6 +346,9 @@ impl ToolUsageRepository {
         )).bind(trace_id).bind(since).fetch_all(pool).await)
     }
 }
+
+#[cfg(test)]
+pub(crate) type Outcome = (String, String, Option<String>, Option<String>);
 
 /// A stored execution.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]

@@ -79,7 +79,7 @@ impl Definitions {
                 match Definition::read(tool, scanner) {
                     Ok(tool) if names.insert(tool.name.clone()) => list.tools.push(tool),
                     Ok(tool) => {
-                        tracing::warn!(server, tool = %tool.name, "a tool was listed twice; the first one counts")
+                        tracing::warn!(server, tool = %tool.name, "a tool was listed twice; the first one counts");
                     }
                     Err(problem) => tracing::warn!(server, %problem, "a tool is withheld"),
                 }

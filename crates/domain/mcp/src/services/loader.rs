@@ -110,7 +110,7 @@ impl McpToolLoader {
                 }
                 Err(StartError::Ledger(error)) => return Err(error),
                 Err(error) => {
-                    tracing::warn!(server = %server.name, %error, "an MCP server is left out of a list")
+                    tracing::warn!(server = %server.name, %error, "an MCP server is left out of a list");
                 }
             }
         }

@@ -24,7 +24,7 @@ const MAX_OUTGOING: usize = 256;
 /// Lines in a row that are no JSON-RPC before the child counts as broken.
 const MAX_GARBAGE: u32 = 100;
 /// How often such a line is logged.
-const GARBAGE_LOG_INTERVAL: Duration = Duration::from_secs(60);
+const GARBAGE_LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What a child answered: the bytes of `result` or of `error`.
 #[derive(Debug)]
@@ -299,11 +299,10 @@ impl Shared {
 
     fn answer(&self, id: u64, answer: Result<Answer, StdioError>) {
         let waiter = self.lock().calls.remove(&id);
-        match waiter {
-            Some(waiter) => {
-                let _ = waiter.answer.send(answer);
-            }
-            None => tracing::debug!(server = %self.server, id, "late answer of an MCP server dropped"),
+        if let Some(waiter) = waiter {
+            let _ = waiter.answer.send(answer);
+        } else {
+            tracing::debug!(server = %self.server, id, "late answer of an MCP server dropped");
         }
     }
 

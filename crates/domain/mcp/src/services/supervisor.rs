@@ -345,7 +345,7 @@ impl Supervisor {
                     Ok(_)
                     | Err(StartError::CrashLoop { .. } | StartError::Backoff(_) | StartError::Draining) => {}
                     Err(error) => {
-                        tracing::warn!(server = %server.name, %error, "MCP server could not be started")
+                        tracing::warn!(server = %server.name, %error, "MCP server could not be started");
                     }
                 }
             }

@@ -27,6 +27,7 @@ use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Permit, Unit};
 use systemprompt_leak::{Hit, Scanner};
 use systemprompt_models::ids::{CallId, DecisionId, McpExecutionId};
 use systemprompt_models::{Clock, Refusal, RequestContext, Tasks};
+use systemprompt_security::authz::AuthzDecision;
 use systemprompt_security::plane::{Call, DecisionPlane, Origin, Segment};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -98,7 +99,7 @@ impl McpToolExecutor {
         let empty = to_raw(&serde_json::json!({}));
         let arguments = call.params.get("arguments").unwrap_or(&empty);
         // A caller whom a rule keeps from the tool learns nothing of its schema.
-        if tool_rule.as_ref().is_none_or(|rule| rule.is_allow()) {
+        if tool_rule.as_ref().is_none_or(AuthzDecision::is_allow) {
             validate(definition, arguments)?;
         }
         let _slot = server.slots.acquire(&principal.user_id).await.map_err(|_| CallError::busy())?;
