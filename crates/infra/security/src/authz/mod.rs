@@ -13,7 +13,7 @@ pub mod types;
 
 pub use audit::{AuthzAuditSink, AuthzSource, NullAuditSink};
 pub use audit::db_sink::DbAuditSink;
-pub use audit::repository::{GovernanceDecisionRepository, insert_governance_decision};
+pub use audit::repository::{GovernanceDecision, GovernanceDecisionRepository, insert_governance_decision};
 pub use error::{AuthzBootstrapError, AuthzError};
 pub use extension::AuthzExtension;
 pub use hook::{AllowAllHook, AuthzDecisionHook, DenyAllHook, RuleHook};

@@ -63,8 +63,34 @@ impl RuleStore {
         self.0.rules.load_full()
     }
 
-    pub fn repository(&self) -> &AccessControlRepository {
-        &self.0.repository
+    /// All rules, by id.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn rows(&self) -> Result<Vec<AccessRule>, AuthzError> {
+        Ok(self.0.repository.rules().await?)
+    }
+
+    /// At most `limit` rules behind the id `after`, by id, optionally of one entity.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn page(
+        &self,
+        after: &str,
+        entity_type: Option<EntityKind>,
+        entity_id: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<AccessRule>, AuthzError> {
+        Ok(self.0.repository.page(after, entity_type, entity_id, limit).await?)
+    }
+
+    /// All registered entities, by kind and id.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn entities(&self) -> Result<Vec<Entity>, AuthzError> {
+        Ok(self.0.repository.entities().await?)
     }
 
     /// Whether the set was not confirmed for [`MAX_STALENESS_MS`].

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use serde_json::Value;
 use systemprompt_models::{Code, Refusal};
 use systemprompt_runtime::AppContext;
-use systemprompt_security::authz::audit::repository::GovernanceDecision;
+use systemprompt_security::authz::GovernanceDecision;
 
 pub fn routes() -> Vec<Route> {
     vec![

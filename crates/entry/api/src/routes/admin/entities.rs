@@ -38,7 +38,7 @@ struct EntityBody {
 async fn list(State(context): State<AppContext>, query: Query) -> crate::Result<Json<Value>> {
     query.only(&["type"])?;
     let kind = query.get("type").map(kind_of).transpose()?;
-    let entities = context.rules.repository().entities().await.map_err(crate::Error::internal)?;
+    let entities = context.rules.entities().await?;
     let items: Vec<Entity> = entities.into_iter().filter(|e| kind.is_none_or(|k| k == e.kind)).collect();
     Ok(Json(json!({"items": items, "next": null})))
 }

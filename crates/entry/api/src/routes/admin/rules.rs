@@ -89,9 +89,7 @@ async fn list(State(context): State<AppContext>, query: Query) -> crate::Result<
     query.only(&["entity_type", "entity_id", "limit", "cursor"])?;
     let kind = query.get("entity_type").map(kind_of).transpose()?;
     let limit = query.limit(50, 200)?;
-    let repository = context.rules.repository();
-    let rules = repository.page(&query.cursor()?, kind, query.get("entity_id"), limit + 1).await;
-    let rules = rules.map_err(crate::Error::internal)?;
+    let rules = context.rules.page(&query.cursor()?, kind, query.get("entity_id"), limit + 1).await?;
     Ok(page(rules, limit, |rule| rule.id.to_string()))
 }
 
@@ -158,7 +156,7 @@ async fn can(
     let principal = principal(&context, kind, name).await?;
     let (kind, id) = question.entity.split_once(':').ok_or_else(|| wrong("entity", "<kind>:<id>"))?;
     let entity = EntityRef::new(kind_of(kind)?, id);
-    let rows = context.rules.repository().rules().await.map_err(crate::Error::internal)?;
+    let rows = context.rules.rows().await?;
     let rules = context.rules.rules();
     let known = rules.knows(&entity);
     let explanation = explain(&rules, &rows, &principal, &entity);
