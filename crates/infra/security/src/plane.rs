@@ -268,7 +268,9 @@ impl Judgement {
         let origin = self.origin.as_str();
         let mut opened = None;
         if !self.entities.is_empty() {
-            opened = Some(unit.record(authz_draft(&self.context, &self.entities, self.call_id.as_str(), origin)));
+            let draft = authz_draft(&self.context, &self.entities, self.call_id.as_str(), origin);
+            // The row repeats the tool, and where an entity is denied this record is the one that opens the row.
+            opened = Some(unit.record(draft.with("tool", self.tool.clone())));
         }
         let (policy, reason) = self.deciding();
         if let Some(chain) = &self.chain {
