@@ -72,6 +72,7 @@ struct Inner {
     executor: McpToolExecutor,
     loader: McpToolLoader,
     plane: DecisionPlane,
+    ledger: Ledger,
     calls: InFlight,
     tasks: Tasks,
     external_url: String,
@@ -110,7 +111,7 @@ impl McpService {
             registry: registry.clone(),
             supervisor: supervisor.clone(),
             plane: plane.clone(),
-            ledger,
+            ledger: ledger.clone(),
             scanner,
         };
         Self(Arc::new(Inner {
@@ -119,6 +120,7 @@ impl McpService {
             executor,
             loader,
             plane,
+            ledger,
             calls: InFlight::default(),
             tasks,
             external_url: options.external_url,
@@ -254,7 +256,9 @@ impl McpService {
     }
 
     async fn access(&self, context: &RequestContext, server: &str) -> Result<Arc<Server>, RpcError> {
-        let access = enforce_rbac_from_registry(&self.0.plane, &self.0.registry, context, server).await;
+        let access =
+            enforce_rbac_from_registry(&self.0.plane, &self.0.ledger, &self.0.registry, context, server)
+                .await;
         access.map_err(|error| self.refuse_access(server, error))
     }
 

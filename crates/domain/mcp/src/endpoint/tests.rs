@@ -88,6 +88,12 @@ fn headers() -> HeaderMap {
     headers
 }
 
+fn tables() -> Vec<&'static systemprompt_audit::Table> {
+    let mut tables = TABLES.to_vec();
+    tables.extend(AuthzExtension.tables());
+    tables
+}
+
 async fn worlds() -> Vec<World> {
     let mut migrations = ledgers::migrations();
     migrations.extend(AuthzExtension.migrations());
@@ -101,9 +107,7 @@ async fn worlds() -> Vec<World> {
 
 impl World {
     async fn new(db: TestDb) -> Self {
-        let mut tables = TABLES.to_vec();
-        tables.extend(AuthzExtension.tables());
-        let ledger = ledgers::ledger(&db, &tables).await;
+        let ledger = ledgers::ledger(&db, &tables()).await;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store =
             RuleStore::load(db.clone(), ledger.clone(), Arc::clone(&clock), Hub::default()).await.unwrap();
@@ -216,7 +220,7 @@ impl World {
     /// Ends everything, and checks that the ledger and its rows agree and that no value is anywhere.
     async fn finish(self) {
         self.mcp.drain().await;
-        let report = verify(&self.ledger.reader(), &TABLES, &Scope::default()).await.unwrap();
+        let report = verify(&self.ledger.reader(), &tables(), &Scope::default()).await.unwrap();
         assert!(report.is_intact(), "{:?}", report.findings);
         let rows = self.ledger.reader().page(self.ledger.stream(), 0, 10_000).await.unwrap();
         assert!(rows.iter().all(|row| !row.record.as_deref().unwrap_or("").contains(SECRET)));
@@ -340,6 +344,7 @@ async fn denials_are_recorded_and_reach_no_child() {
         let reply = world.post(&unscoped, &json!({"jsonrpc": "2.0", "id": 1, "method": "ping"})).await;
         assert_eq!(reply.status, 403);
         assert!(reply.headers["www-authenticate"].to_str().unwrap().contains("insufficient_scope"));
+        assert_eq!(world.records().await, ["authz.decision deny"]);
         let nobody = RequestContext::new(Arc::new(Principal::anonymous()), TraceId::generate());
         let reply = world.post(&nobody, &json!({"jsonrpc": "2.0", "id": 1, "method": "ping"})).await;
         assert_eq!(reply.status, 401);

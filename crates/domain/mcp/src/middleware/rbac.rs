@@ -4,7 +4,7 @@
 use crate::services::loader::has_server_permission;
 use crate::services::registry::{Registry, Server};
 use std::sync::Arc;
-use systemprompt_audit::LedgerError;
+use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Unit};
 use systemprompt_models::{Refusal, RequestContext};
 use systemprompt_security::authz::{EntityKind, EntityRef};
 use systemprompt_security::plane::DecisionPlane;
@@ -42,6 +42,7 @@ pub fn tool_entity(server: &str, tool: &str) -> EntityRef {
 /// [`AccessError`].
 pub async fn enforce_rbac_from_registry(
     plane: &DecisionPlane,
+    ledger: &Ledger,
     registry: &Registry,
     context: &RequestContext,
     name: &str,
@@ -53,7 +54,17 @@ pub async fn enforce_rbac_from_registry(
     }
     let server = server.ok_or(AccessError::Unknown)?;
     if !has_server_permission(principal, &server) {
-        return Err(AccessError::InsufficientScope { scopes: server.config.oauth.scopes.clone() });
+        let scopes = server.config.oauth.scopes.clone();
+        let mut unit = Unit::new();
+        unit.record(
+            Draft::new(EntryKind::AuthzDecision, context, "deny")
+                .with_subject("mcp_server", name)
+                .with_policy("insufficient_scope")
+                .with("origin", "mcp")
+                .with("scopes", scopes.clone()),
+        );
+        ledger.append(unit).await?;
+        return Err(AccessError::InsufficientScope { scopes });
     }
     let entity = server_entity(name);
     if plane.decide(principal, &entity).is_allow() {

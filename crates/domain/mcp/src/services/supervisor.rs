@@ -1,19 +1,19 @@
 //! One child per server, started on demand, started again after a crash, ended when its definition or its secrets change,
 //! when it was idle too long, and when the node drains.
 
+mod error;
 mod history;
 mod instance;
 mod watch;
 
+pub use error::StartError;
 pub use instance::{Hello, Instance};
 
 use super::definitions::ListError;
 use super::registry::{Registry, Server};
-use super::spawner::{
-    BaseEnvironment, ChildEnvironment, ChildFolders, LeaseRefused, LeaseSet, SpawnOrder, spawn_server,
-};
+use super::spawner::{BaseEnvironment, ChildEnvironment, ChildFolders, LeaseSet, SpawnOrder, spawn_server};
 use super::stderr::{ErrorLines, drain};
-use super::stdio::{Connection, StdioError};
+use super::stdio::Connection;
 use super::tool::RecoveryError;
 use crate::repository::LeaseRepository;
 use crate::repository::secret_leases::{EndReason, Lease};
@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Permit, Unit};
 use systemprompt_config::services::mcp::{McpServerType, McpStart};
-use systemprompt_leak::{Hold, LeakError, Scanner};
+use systemprompt_leak::{Hold, Scanner};
 use systemprompt_models::ids::{ChildId, LeaseId};
 use systemprompt_models::{Clock, Millis, RequestContext, Tasks};
 
@@ -51,33 +51,6 @@ pub struct SupervisorOptions {
     pub log_dir: PathBuf,
     /// Relative working folders count from here.
     pub services_dir: PathBuf,
-}
-
-/// Why there is no child to call. The texts are for operators; clients get the code alone.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(transparent)]
-    Leases(#[from] LeaseRefused),
-    #[error("secret_too_short_to_guard: {0}")]
-    Guard(#[from] LeakError),
-    #[error("the start could not be recorded: {0}")]
-    Ledger(#[from] LedgerError),
-    #[error("the program could not be started: {0}")]
-    Spawn(#[source] std::io::Error),
-    #[error("no handshake: {0}")]
-    Handshake(#[from] StdioError),
-    #[error("no handshake: {0}")]
-    Hello(&'static str),
-    #[error("no list of tools: {0}")]
-    List(#[from] ListError),
-    #[error("it ended {exits} times within five minutes; next try in {retry_s} s")]
-    CrashLoop { exits: usize, retry_s: i64 },
-    #[error("it ended a moment ago; next try in {0} ms")]
-    Backoff(Millis),
-    #[error("{MAX_CHILDREN} servers run on this node already")]
-    Capacity,
-    #[error("the node is draining")]
-    Draining,
 }
 
 /// Runs the children of a node. Clones share them.

@@ -3,9 +3,11 @@
 
 mod handler;
 mod outcome;
+mod recover;
 
 pub use handler::{HandlerFuture, McpToolHandler, ToolContext, ToolError, ToolResult};
 pub use outcome::{CallError, refusal_code};
+pub use recover::RecoveryError;
 
 use super::definitions::Definition;
 use super::loader::tool_decision;
@@ -15,7 +17,7 @@ use super::supervisor::{Instance, Supervisor};
 use crate::middleware::rbac::{server_entity, tool_entity};
 use crate::repository::ToolUsageRepository;
 use crate::repository::tool_usage::{
-    CallSource, Completion, DUPLICATE_CALL, GATEWAY_RESTART, NewExecution, OpenExecution, Status,
+    CallSource, Completion, DUPLICATE_CALL, NewExecution, OpenExecution, Status,
 };
 use crate::wire::raw::{RawObject, to_raw};
 use aws_lc_rs::hmac;
@@ -338,48 +340,6 @@ impl McpToolExecutor {
     fn digest(&self, text: &str) -> String {
         hex::encode(hmac::sign(&self.digest_key, text.as_bytes()))
     }
-
-    /// Closes what an unclean end of this node left open (MCP-14). Called once, before the first call.
-    ///
-    /// # Errors
-    /// When the rows cannot be read or the closings not be recorded.
-    pub async fn close_left_open(&self) -> Result<usize, RecoveryError> {
-        let mut closed = 0;
-        loop {
-            let open = self.usage.left_open(self.supervisor.node(), 256).await?;
-            if open.is_empty() {
-                return Ok(closed);
-            }
-            for execution in open {
-                let now = self.clock.now();
-                let end = Completion {
-                    status: Status::Failed,
-                    error_kind: Some(GATEWAY_RESTART),
-                    error_message: Some("the gateway ended during the call".into()),
-                    is_error: None,
-                    output_digest: None,
-                    output_bytes: None,
-                    completed_at: now,
-                    elapsed_ms: (now - execution.started_at).max(0),
-                    leaks: 0,
-                };
-                let mut unit = Unit::new();
-                let base = Draft::system(EntryKind::ToolClosed, "interrupted").with_reason(GATEWAY_RESTART);
-                self.usage.finish_execution(&mut unit, base, &execution, &end);
-                self.ledger.append(unit).await?;
-                closed += 1;
-            }
-        }
-    }
-}
-
-/// Why what was left open could not be closed.
-#[derive(Debug, thiserror::Error)]
-pub enum RecoveryError {
-    #[error("the open rows could not be read")]
-    Read(#[from] sqlx::Error),
-    #[error("a closing could not be recorded")]
-    Ledger(#[from] LedgerError),
 }
 
 /// Arguments against the tool's schema; what is wrong is told by place, never by value.

@@ -1,6 +1,7 @@
+use super::lines::MAX_GARBAGE;
 use super::*;
 use crate::wire::raw::raw;
-use tokio::io::{DuplexStream, ReadHalf, WriteHalf};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf};
 
 /// The child's side of a connection.
 struct Child {
