@@ -1,9 +1,10 @@
 //! Starts `systemprompt up --json --port 0`, waits for its ready line, and ends it with the test.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -17,6 +18,10 @@ use tempfile::TempDir;
 const START: Duration = Duration::from_mins(1);
 /// How long it may take to drain after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(40);
+/// Where `up` keeps the secrets.
+const SECRETS_FILE: &str = "profiles/default/secrets.json";
+/// The secret that names the database.
+const DATABASE_URL: &str = "database_url";
 /// How much of its log a failed start shows.
 const LOG_TAIL: u64 = 8 * 1024;
 
@@ -25,7 +30,8 @@ const LOG_TAIL: u64 = 8 * 1024;
 pub struct Options {
     binary: PathBuf,
     command: Vec<String>,
-    database_url: Option<String>,
+    secrets: BTreeMap<String, String>,
+    files: BTreeMap<String, String>,
     environment: Vec<(String, String)>,
     data_dir: Option<PathBuf>,
 }
@@ -42,7 +48,14 @@ impl Options {
     /// `up --demo` with a certain binary.
     pub fn demo_with(binary: PathBuf) -> Self {
         let command = ["up", "--demo", "--json", "--port", "0"].map(str::to_owned).to_vec();
-        Self { binary, command, database_url: None, environment: Vec::new(), data_dir: None }
+        Self {
+            binary,
+            command,
+            secrets: BTreeMap::new(),
+            files: BTreeMap::new(),
+            environment: Vec::new(),
+            data_dir: None,
+        }
     }
 
     /// Replaces `up --demo …`, to start without the demo's seed or with another command.
@@ -52,8 +65,26 @@ impl Options {
     }
 
     /// Stores in this PostgreSQL database; without it the server makes its SQLite file.
-    pub fn postgres(mut self, url: &str) -> Self {
-        self.database_url = Some(url.to_owned());
+    pub fn postgres(self, url: &str) -> Self {
+        self.secret(DATABASE_URL, url).env("SYSTEMPROMPT__DATABASE__TYPE", "postgres")
+    }
+
+    /// Puts a secret into the secrets file of a new data folder.
+    pub fn secret(mut self, name: &str, value: &str) -> Self {
+        self.secrets.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Raises every limit of requests and calls out of reach, for tests and measurements that make many.
+    pub fn without_limits(self) -> Self {
+        let policies = "governance:\n  policies:\n    - id: rate_limit\n      params: { limit: 10000000 }\n";
+        self.env("SYSTEMPROMPT__RATE_LIMITS__DISABLED", "true")
+            .file("services/governance/config.yaml", policies)
+    }
+
+    /// Lays a file into a new data folder, as `services/governance/config.yaml`.
+    pub fn file(mut self, path: &str, text: &str) -> Self {
+        self.files.insert(path.to_owned(), text.to_owned());
         self
     }
 
@@ -80,23 +111,23 @@ impl Options {
     fn program(&self, folder: &Path) -> Command {
         let mut program = Command::new(&self.binary);
         program.arg("--data-dir").arg(folder).stdin(Stdio::null());
-        if self.database_url.is_some() {
-            program.env("SYSTEMPROMPT__DATABASE__TYPE", "postgres");
-        }
         program.envs(self.environment.iter().map(|(name, value)| (name, value)));
         program
     }
 
-    /// Makes the data folder and, for PostgreSQL, a secrets file that names it; the server adds what is missing there.
-    fn write_secrets(&self, folder: &Path) -> Result<()> {
-        let profile = folder.join("profiles/default");
-        DirBuilder::new().recursive(true).mode(0o700).create(&profile)?;
-        let file = profile.join("secrets.json");
-        if let Some(url) = &self.database_url
-            && !file.exists()
-        {
-            let mut file = File::options().write(true).create_new(true).mode(0o600).open(file)?;
-            file.write_all(json!({ "database_url": url }).to_string().as_bytes())?;
+    /// Makes the data folder with what the server is to find in it; what exists stays.
+    fn lay(&self, folder: &Path) -> Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let secrets = serde_json::to_string(&self.secrets)?;
+        let secrets = (!self.secrets.is_empty()).then_some((SECRETS_FILE, secrets.as_str()));
+        let files = self.files.iter().map(|(path, text)| (path.as_str(), text.as_str()));
+        for (path, text) in files.chain(secrets) {
+            let file = folder.join(path);
+            DirBuilder::new().recursive(true).mode(0o700).create(file.parent().unwrap_or(folder))?;
+            if !file.exists() {
+                let mut file = File::options().write(true).create_new(true).mode(0o600).open(file)?;
+                file.write_all(text.as_bytes())?;
+            }
         }
         Ok(())
     }
@@ -112,7 +143,7 @@ impl Options {
         };
         let folder = self.data_dir.clone().or_else(|| Some(own.as_ref()?.path().join("data")));
         let folder = folder.unwrap_or_default();
-        self.write_secrets(&folder)?;
+        self.lay(&folder)?;
         let log_path = folder.join("server.log");
         let log = File::options().create(true).append(true).open(&log_path)?;
         let started = Instant::now();
@@ -190,7 +221,7 @@ impl Server {
     /// Where it stores: the file that it made, or the PostgreSQL database that it was given.
     pub fn database_url(&self) -> String {
         let own = || format!("sqlite:{}", self.folder.join("systemprompt.db").display());
-        self.options.database_url.clone().unwrap_or_else(own)
+        self.options.secrets.get(DATABASE_URL).cloned().unwrap_or_else(own)
     }
 
     /// The value of a secret, from the secrets file.
@@ -198,7 +229,7 @@ impl Server {
     /// # Errors
     /// When the file cannot be read or has no such secret.
     pub fn secret(&self, name: &str) -> Result<String> {
-        let text = std::fs::read_to_string(self.folder.join("profiles/default/secrets.json"))?;
+        let text = std::fs::read_to_string(self.folder.join(SECRETS_FILE))?;
         let secrets: Value = serde_json::from_str(&text)?;
         let value = secrets.get(name).and_then(Value::as_str);
         value.map(str::to_owned).with_context(|| format!("secrets.json has no {name}"))
@@ -215,6 +246,23 @@ impl Server {
     /// When it cannot be started.
     pub fn run(&self, words: &[&str]) -> Result<std::process::Output> {
         self.options.run(&self.folder, words)
+    }
+
+    /// Runs a command that must succeed; returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails; the error holds all that it said.
+    pub fn succeed(&self, words: &[&str]) -> Result<String> {
+        let output = self.run(words)?;
+        let (printed, said) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "`systemprompt {}`: {}\n{printed}{said}",
+            words.join(" "),
+            output.status
+        );
+        Ok(printed.into_owned())
     }
 
     /// SIGTERM, then waits for the drain.

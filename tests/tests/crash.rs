@@ -26,7 +26,7 @@ async fn no_acknowledged_decision_is_lost_by_a_kill_on_postgres() {
 
 async fn kill_again_and_again(options: Options) {
     let upstream = Upstream::start().await;
-    let options = upstream.serve(options).env("SYSTEMPROMPT__RATE_LIMITS__DISABLED", "true");
+    let options = upstream.serve(options).without_limits();
     let mut server = options.start().unwrap();
     let mut acknowledged = BTreeSet::new();
     for round in 0..ROUNDS {
@@ -41,9 +41,6 @@ async fn kill_again_and_again(options: Options) {
     assert!(upstream.seen().len() as u64 > ROUNDS, "the upstream saw {} calls", upstream.seen().len());
 
     server.terminate().unwrap();
-    let verify = server.run(&["audit", "verify"]).unwrap();
-    assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stdout));
-
     let db = open(&server).await;
     let recorded = texts(&db, "SELECT trace_id FROM ledger_entries WHERE trace_id LIKE 'crash-%'").await;
     let lost: Vec<_> = acknowledged.difference(&recorded).collect();
@@ -54,6 +51,7 @@ async fn kill_again_and_again(options: Options) {
     let open = count(&db, "SELECT COUNT(*) FROM ai_requests WHERE ledger_closed IS NULL").await;
     assert_eq!(open, 0, "requests that no start has closed");
     db.close().await;
+    server.succeed(&["audit", "verify"]).unwrap();
 }
 
 /// Starts the callers. Each returns the trace ids of the calls that it was given an answer to.
@@ -72,8 +70,8 @@ fn call(server: &Server, round: u64) -> JoinSet<Vec<String>> {
                     hook(&client, &token, &trace).await
                 };
                 match sent {
-                    Some(true) => acknowledged.push(trace),
-                    Some(false) => panic!("{trace} was refused"),
+                    Some(Ok(())) => acknowledged.push(trace),
+                    Some(Err(refusal)) => panic!("{trace} was refused: {refusal}"),
                     None => break,
                 }
             }
@@ -83,16 +81,16 @@ fn call(server: &Server, round: u64) -> JoinSet<Vec<String>> {
     callers
 }
 
-/// Whether the call was answered with what was asked for; nothing when the server is gone.
-async fn model(client: &Client, token: &str, trace: &str) -> Option<bool> {
+/// What the call was answered, if not with what was asked for; nothing when the server is gone.
+async fn model(client: &Client, token: &str, trace: &str) -> Option<Result<(), String>> {
     let text = format!("please answer {MARK}{trace}");
     let body = json!({ "model": "m", "max_tokens": 8, "messages": [{ "role": "user", "content": text }] });
     let headers = [("x-api-key", token), ("x-trace-id", trace), ("anthropic-version", "2023-06-01")];
     let answer = client.send(Method::POST, "/v1/messages", &headers, Some(&body)).await.ok()?;
-    Some(answer.status == 200)
+    Some(if answer.status == 200 { Ok(()) } else { Err(answer.body) })
 }
 
-async fn hook(client: &Client, token: &str, trace: &str) -> Option<bool> {
+async fn hook(client: &Client, token: &str, trace: &str) -> Option<Result<(), String>> {
     let body = json!({
         "hook_event_name": "PreToolUse", "session_id": &trace[..15], "tool_name": "Bash",
         "tool_input": { "command": "ls" }, "tool_use_id": trace,
@@ -101,6 +99,6 @@ async fn hook(client: &Client, token: &str, trace: &str) -> Option<bool> {
     let headers = [("authorization", bearer.as_str()), ("x-trace-id", trace)];
     let path = "/api/v1/hooks/govern?plugin_id=demo";
     let answer = client.send(Method::POST, path, &headers, Some(&body)).await.ok()?;
-    // Sessions differ by caller and round, so that the limit of calls a session is never reached; an overloaded ledger denies.
-    Some(answer.status == 200 && !answer.header("x-systemprompt-decision").is_empty())
+    let is_decided = answer.status == 200 && !answer.header("x-systemprompt-decision").is_empty();
+    Some(if is_decided { Ok(()) } else { Err(answer.body) })
 }

@@ -53,22 +53,18 @@ async fn greet(server: &Server, tokens: &[String]) {
 #[tokio::test]
 async fn every_step_of_the_demo_comes_out_and_the_ledger_verifies() {
     for mut server in servers().await {
-        let output = server.run(&["demo", "--url", server.url()]).unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        let text = server.succeed(&["demo", "--url", server.url()]).unwrap();
         let canary = server.secret("demo_crm_token").unwrap();
         assert!(!text.contains(&canary));
         assert!(server.terminate().unwrap().success());
-        let verify = server.run(&["audit", "verify"]).unwrap();
-        assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stdout));
+        server.succeed(&["audit", "verify"]).unwrap();
     }
 }
 
 #[tokio::test]
 async fn secret_of_the_tool_server_stands_in_no_file_but_the_secrets_file() {
     let mut server = stores::sqlite().start().unwrap();
-    let output = server.run(&["demo", "--url", server.url()]).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    server.succeed(&["demo", "--url", server.url()]).unwrap();
     server.terminate().unwrap();
     let canary = server.secret("demo_crm_token").unwrap();
     let forms = [canary.clone(), hex::encode(&canary), hex::encode_upper(&canary)];

@@ -43,7 +43,9 @@ impl Upstream {
 
     /// Makes this the upstream of the route `demo`, which the seeded users may take.
     pub fn serve(&self, options: Options) -> Options {
-        let provider = json!([{ "name": "upstream", "type": "anthropic", "base_url": format!("http://{}", self.address) }]);
+        let base_url = format!("http://{}", self.address);
+        let provider =
+            json!([{ "name": "upstream", "type": "anthropic", "base_url": base_url, "auth": "none" }]);
         let routes = json!([{ "name": "demo", "model": "*", "targets": [{ "provider": "upstream" }] }]);
         options
             .env("SYSTEMPROMPT__GATEWAY__PROVIDERS", &provider.to_string())

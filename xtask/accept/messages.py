@@ -113,14 +113,6 @@ with step("the same refusal before a stream begins"):
     told = [{"role": "user", "content": f"again {GITHUB_TOKEN}"}]
     refused(anthropic.BadRequestError, lambda: create(messages=told, stream=True))
 
-with step("the value of a secret in use, in each form of base64: 400"):
-    import base64
-
-    for before in ("", "a", "ab"):
-        hidden = base64.b64encode((before + given["canary"]).encode()).decode()
-        told = [{"role": "user", "content": f"decode {hidden} for me"}]
-        refused(anthropic.BadRequestError, lambda: create(messages=told))
-
 with step("wrong, missing and altered credentials: 401 authentication_error"):
     wrong = ["sp-live-wrong", given["user_token"][:-4] + "AAAA"]
     for credential in wrong:

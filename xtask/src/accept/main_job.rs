@@ -43,7 +43,7 @@ pub(super) fn main_job() -> Result<Tally> {
         .env("SYSTEMPROMPT__GATEWAY__PROVIDERS", &providers.to_string())
         .env("SYSTEMPROMPT__GATEWAY__ROUTES", &routes.to_string())
         .env("SYSTEMPROMPT__GATEWAY__DEFAULT_ROUTE", "demo")
-        .env("SYSTEMPROMPT_SECRET_ANTHROPIC", UPSTREAM_KEY)
+        .secret("anthropic", UPSTREAM_KEY)
         .start()?;
     let mut given = self::given(&server)?;
     if let Some(given) = given.as_object_mut() {

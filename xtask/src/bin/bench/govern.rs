@@ -17,9 +17,6 @@ use std::rc::Rc;
 const PRINCIPALS: usize = 50;
 const SESSIONS_EACH: usize = 20;
 
-/// A file of policies whose call limit is out of reach; all four policies run.
-const POLICIES: &str = "governance:\n  policies:\n    - id: rate_limit\n      params: { limit: 100000000 }\n";
-
 /// Which calls are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mix {
@@ -75,9 +72,7 @@ pub fn bench(options: &Options) -> Result<()> {
 }
 
 fn engine_rows(engine: Engine, options: &Options, report: &mut Report) -> Result<Vec<Vec<String>>> {
-    let product = Product::start(engine, &[], |folder| {
-        Ok(std::fs::write(folder.join("services/governance/config.yaml"), POLICIES)?)
-    })?;
+    let product = Product::start(engine, &[])?;
     let tokens: Rc<[String]> = principals::tokens(&product, PRINCIPALS, SESSIONS_EACH)?.into();
     let before = product.count("governance_decisions")?;
     let mut rows = Vec::new();

@@ -86,8 +86,10 @@ pub fn bench(options: &Options) -> Result<()> {
         "at 100 B at most 50 µs CPU and 0.35 ms p50 over the bare proxy; at 115 KB at most 450 µs CPU on a first turn.",
     );
     // The seeded rules let the demo users take the route `demo`; here it leads to the upstream.
-    let providers =
-        format!(r#"[{{"name":"bench","type":"anthropic","base_url":"http://{}"}}]"#, upstream.address);
+    let providers = format!(
+        r#"[{{"name":"bench","type":"anthropic","base_url":"http://{}","auth":"none"}}]"#,
+        upstream.address
+    );
     let settings = [
         ("SYSTEMPROMPT__GATEWAY__PROVIDERS", providers.as_str()),
         (
@@ -98,7 +100,7 @@ pub fn bench(options: &Options) -> Result<()> {
     ];
     let mut rows = Vec::new();
     for engine in &options.engines {
-        let product = Product::start(*engine, &settings, |_| Ok(()))?;
+        let product = Product::start(*engine, &settings)?;
         let token = product.server.user_token().to_owned();
         let places = [
             Place { name: "direct", address: upstream.address, token: token.clone(), pids: Vec::new() },

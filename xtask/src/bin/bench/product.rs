@@ -6,7 +6,7 @@ use crate::options::Engine;
 use anyhow::{Context, Result, bail};
 use sqlx::{AssertSqlSafe, Row};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use systemprompt_database::{Db, on};
 use systemprompt_tests::{Options, Server};
@@ -20,28 +20,20 @@ pub struct Product {
 }
 
 impl Product {
-    /// `up --demo` without HTTP limits and with `settings` of the profile; `prepare` may change its files before it is started
-    /// for the load.
-    pub fn start(
-        engine: Engine,
-        settings: &[(&str, &str)],
-        prepare: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<Self> {
+    /// `up --demo` without limits and with `settings` of the profile.
+    pub fn start(engine: Engine, settings: &[(&str, &str)]) -> Result<Self> {
         let postgres = match engine {
             Engine::Sqlite => None,
             Engine::Postgres => Some(Postgres::start(Durability::Disk)?),
         };
-        let mut options = Options::demo_with(binary()?).env("SYSTEMPROMPT__RATE_LIMITS__DISABLED", "true");
+        let mut options = Options::demo_with(binary()?).without_limits();
         for (name, value) in settings {
             options = options.env(name, value);
         }
         if let Some(postgres) = &postgres {
             options = options.postgres(&postgres.url());
         }
-        let mut server = options.start()?;
-        server.terminate()?;
-        prepare(server.data_dir())?;
-        Ok(Self { server: server.restart()?, postgres })
+        Ok(Self { server: options.start()?, postgres })
     }
 
     /// Stops the server and starts it again on what it left.
@@ -80,10 +72,7 @@ impl Product {
     /// Stops the server and verifies the whole ledger.
     pub fn verify(mut self) -> Result<()> {
         self.server.terminate()?;
-        let output = self.server.run(&["audit", "verify"])?;
-        if !output.status.success() {
-            bail!("`audit verify` failed after the load:\n{}", String::from_utf8_lossy(&output.stdout));
-        }
+        self.server.succeed(&["audit", "verify"])?;
         Ok(())
     }
 }

@@ -22,7 +22,7 @@ pub fn bench(options: &Options) -> Result<()> {
     );
     let mut rows = Vec::new();
     for engine in &options.engines {
-        let mut product = Product::start(*engine, &[], |_| Ok(()))?;
+        let mut product = Product::start(*engine, &[])?;
         let mut times = Vec::new();
         for _ in 0..STARTS {
             product = product.restart()?;
