@@ -30,8 +30,6 @@ pub enum LeakError {
     TooPlain { name: Box<str>, distinct: usize },
     #[error("{MAX_VALUES} values are in use already; `{name}` cannot be guarded")]
     Full { name: Box<str> },
-    #[error("the automaton for `{name}` cannot be built: {source}")]
-    Build { name: Box<str>, source: aho_corasick::BuildError },
 }
 
 /// A value that was found. It carries the name, never the value.
@@ -77,7 +75,7 @@ impl Scanner {
         Self::default()
     }
 
-    /// Guards `value` under `name`. The automaton is built here, on the caller's time, and is in force when this returns.
+    /// Guards `value` under `name`. The index is built here, on the caller's time, and is in force when this returns.
     ///
     /// # Errors
     /// The value is too short or too plain to be matched safely, or the scanner is full.
@@ -98,7 +96,7 @@ impl Scanner {
             return Err(LeakError::Full { name: name.into() });
         }
         let values = held.values.iter().map(|e| e.guarded.clone()).chain([guarded.clone()]).collect();
-        let index = Index::build(values).map_err(|source| LeakError::Build { name: name.into(), source })?;
+        let index = Index::build(values);
         let id = held.next;
         held.next += 1;
         held.values.push(Entry { id, holds: 1, guarded });
@@ -141,10 +139,8 @@ impl Drop for Hold {
             return;
         }
         held.values.remove(at);
-        // Should fewer patterns fail to build, the old automaton stays: it guards too much, never too little.
-        if let Ok(index) = Index::build(held.values.iter().map(|e| e.guarded.clone()).collect()) {
-            self.shared.index.store(Arc::new(index));
-        }
+        let index = Index::build(held.values.iter().map(|e| e.guarded.clone()).collect());
+        self.shared.index.store(Arc::new(index));
     }
 }
 

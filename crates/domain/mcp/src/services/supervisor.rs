@@ -131,7 +131,7 @@ impl Supervisor {
         if let Some(outdated) = slot.current.swap(None) {
             outdated.stop();
         }
-        self.admit(&slot).await?;
+        self.admit(server, &slot).await?;
         let instance = self.start(server, &slot, context).await?;
         slot.current.store(Some(Arc::clone(&instance)));
         if self.0.draining.load(Ordering::Acquire) {
@@ -151,7 +151,7 @@ impl Supervisor {
         slots.values().filter_map(|slot| slot.current.load_full()).collect()
     }
 
-    async fn admit(&self, slot: &Slot) -> Result<(), StartError> {
+    async fn admit(&self, server: &Server, slot: &Slot) -> Result<(), StartError> {
         if self.0.draining.load(Ordering::Acquire) {
             return Err(StartError::Draining);
         }
@@ -159,8 +159,8 @@ impl Supervisor {
             return Err(StartError::Capacity);
         }
         let wait = {
-            let history = slot.history.lock().unwrap_or_else(PoisonError::into_inner);
-            history.admit(self.0.clock.now())?
+            let mut history = slot.history.lock().unwrap_or_else(PoisonError::into_inner);
+            history.of(server.key()).admit(self.0.clock.now())?
         };
         if wait > MAX_BACKOFF_WAIT {
             return Err(StartError::Backoff(wait));
@@ -201,7 +201,7 @@ impl Supervisor {
             Ok(spawned) => spawned,
             Err(error) => {
                 inner.tasks.spawn("mcp child", watch::never_started(self.clone(), watched));
-                self.failed(slot);
+                self.failed(server, slot);
                 return Err(StartError::Spawn(error));
             }
         };
@@ -291,9 +291,9 @@ impl Supervisor {
         Ok((permit, granted))
     }
 
-    fn failed(&self, slot: &Slot) {
+    fn failed(&self, server: &Server, slot: &Slot) {
         let mut history = slot.history.lock().unwrap_or_else(PoisonError::into_inner);
-        history.ended(self.0.clock.now(), Duration::ZERO);
+        history.of(server.key()).ended(self.0.clock.now(), Duration::ZERO);
     }
 
     /// Starts what the configuration wants to run always, stops what was idle too long or is no longer configured.

@@ -2,6 +2,7 @@
 //! that is tried only now and then.
 
 use super::StartError;
+use crate::services::registry::InstanceKey;
 use std::collections::VecDeque;
 use std::time::Duration;
 use systemprompt_models::Millis;
@@ -15,9 +16,10 @@ const LOOP_EXITS: usize = 5;
 const LOOP_WINDOW: Millis = 5 * 60_000;
 const LOOP_PAUSE: Millis = 15 * 60_000;
 
-/// Ends of a server that nobody asked for.
+/// Ends of a server that nobody asked for. Another definition of the server begins with none.
 #[derive(Debug, Default)]
 pub(super) struct History {
+    key: Option<InstanceKey>,
     /// Latest last, at most [`LOOP_EXITS`].
     ends: VecDeque<Millis>,
     /// Ends in a row without a healthy time between.
@@ -25,6 +27,19 @@ pub(super) struct History {
 }
 
 impl History {
+    /// The history of the definition `key`.
+    pub(super) fn of(&mut self, key: InstanceKey) -> &mut Self {
+        if self.key != Some(key) {
+            *self = Self { key: Some(key), ..Self::default() };
+        }
+        self
+    }
+
+    /// Whether a start of the definition `key` was the last one admitted.
+    pub(super) fn is_of(&self, key: InstanceKey) -> bool {
+        self.key == Some(key)
+    }
+
     pub(super) fn ended(&mut self, now: Millis, ran_for: Duration) {
         if ran_for >= HEALTHY {
             self.ends.clear();

@@ -76,7 +76,9 @@ pub(super) async fn watch(
     if reason != EndReason::Stopped {
         let now = supervisor.0.clock.now();
         let mut history = slot.history.lock().unwrap_or_else(PoisonError::into_inner);
-        history.ended(now, instance.started.elapsed());
+        if history.is_of(instance.key()) {
+            history.ended(now, instance.started.elapsed());
+        }
     }
     tracing::info!(server = %watched.server, child = %watched.child, status = ?status, reason = reason.as_str(), "MCP server ended");
     end(&supervisor, watched, status, reason).await;
