@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How often other nodes' revocations and rule changes are asked for.
 const REVOCATIONS_EVERY: Duration = Duration::from_secs(1);
 const RULES_EVERY: Duration = Duration::from_secs(5);
+const KEYS_EVERY: Duration = Duration::from_secs(30);
 const CHILDREN_EVERY: Duration = Duration::from_secs(5);
 /// Longest wait for tasks that close what they opened.
 const DRAIN_TASKS: Duration = Duration::from_secs(10);
@@ -30,6 +31,15 @@ pub(crate) fn start_loops(context: &AppContext) {
         async move {
             if let Err(error) = node.rules.refresh().await {
                 tracing::warn!(%error, age_ms = node.rules.age(), "the rules could not be confirmed");
+            }
+        }
+    });
+    let node = context.clone();
+    tasks.spawn_loop("keys", KEYS_EVERY, move || {
+        let node = node.clone();
+        async move {
+            if let Err(error) = node.keys.reload().await {
+                tracing::warn!(%error, "the key ring could not be read again");
             }
         }
     });

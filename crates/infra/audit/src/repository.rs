@@ -43,7 +43,8 @@ pub(crate) const ENTRY_COLUMNS: [Col; 21] = [
 #[derive(Debug)]
 pub(crate) struct TableSql {
     pub open: String,
-    pub close: String,
+    /// Absent for a table that is never closed.
+    pub close: Option<String>,
 }
 
 /// Statements of the registered tables, by table name.
@@ -79,7 +80,11 @@ fn sqlite_sql(table: &Table) -> TableSql {
         let _ = write!(close, "{}{} = ?{}", separator(i), col.name, i + 1);
     }
     let _ = write!(close, " WHERE {} = ?{} AND ledger_closed IS NULL", table.key, table.close.len() + 1);
-    TableSql { open: insert_one(table.name, table.open), close }
+    TableSql { open: insert_one(table.name, table.open), close: closable(table, close) }
+}
+
+fn closable(table: &Table, close: String) -> Option<String> {
+    (!table.close.is_empty()).then_some(close)
 }
 
 fn postgres_sql(table: &Table) -> TableSql {
@@ -95,7 +100,7 @@ fn postgres_sql(table: &Table) -> TableSql {
         unnest(&cols),
         table.key
     );
-    TableSql { open: insert_many(table.name, table.open), close }
+    TableSql { open: insert_many(table.name, table.open), close: closable(table, close) }
 }
 
 fn insert_one(table: &str, cols: &[Col]) -> String {

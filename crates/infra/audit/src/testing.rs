@@ -22,7 +22,7 @@ pub async fn ledger(db: &Db, tables: &[&'static Table]) -> Ledger {
 pub fn options(db: &Db) -> LedgerOptions {
     let data_dir = match db {
         Db::Sqlite(db) => db.path().parent().map(PathBuf::from).unwrap_or_default(),
-        Db::Postgres(_) => PathBuf::from("."),
+        Db::Postgres(_) => std::env::temp_dir(),
     };
     LedgerOptions {
         node_id: "test".into(),

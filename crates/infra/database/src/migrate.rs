@@ -81,7 +81,13 @@ pub async fn migrate(db: &Db, migrations: &[Migration]) -> Result<(), MigrationE
             drop(turn);
             result
         }
-        Db::Postgres(pool) => migrator.run(pool).await,
+        Db::Postgres(pool) => {
+            let mut conn = pool.acquire().await.map_err(MigrationError::Connection)?;
+            let result = migrator.run_direct(None, &mut *conn, false).await;
+            // A step that failed leaves the advisory lock with its connection; closing it lets the next node try.
+            let _ = conn.close().await;
+            result
+        }
     };
     let known = migrations.iter().map(|m| m.version).max().unwrap_or_default();
     result.map_err(|error| match error {

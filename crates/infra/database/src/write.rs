@@ -81,15 +81,17 @@ struct Open {
 }
 
 impl SqliteTx {
-    pub(crate) async fn begin(mut conn: PoolConnection<Sqlite>, turn: Turn) -> Result<Self, sqlx::Error> {
-        conn.execute("BEGIN IMMEDIATE").await?;
-        Ok(Self { open: Some(Open { conn, turn }) })
+    pub(crate) async fn begin(conn: PoolConnection<Sqlite>, turn: Turn) -> Result<Self, sqlx::Error> {
+        // The transaction exists before its first statement: a caller that goes away while that one runs is rolled back too.
+        let mut tx = Self { open: Some(Open { conn, turn }) };
+        tx.conn().execute("BEGIN IMMEDIATE").await?;
+        Ok(tx)
     }
 
     /// The connection of this transaction, for `on_tx!`.
     pub fn conn(&mut self) -> &mut SqliteConnection {
         #[expect(clippy::expect_used, reason = "`open` is taken by `finish`, which consumes the transaction")]
-        &mut *self.open.as_mut().expect("the transaction is open").conn
+        &mut self.open.as_mut().expect("the transaction is open").conn
     }
 
     async fn finish(mut self, how: &'static str) -> Result<(), sqlx::Error> {
@@ -116,6 +118,85 @@ impl Drop for SqliteTx {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             // The gate stays shut until this ran; a tracker would have to be carried by every transaction.
             runtime.spawn(rollback);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::databases;
+    use crate::{Migration, on, on_tx};
+    use std::time::Duration;
+
+    const TABLE: Migration = Migration {
+        version: 9001,
+        name: "t",
+        sqlite: "CREATE TABLE t (n INTEGER NOT NULL) STRICT",
+        postgres: "CREATE TABLE t (n BIGINT NOT NULL)",
+    };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_dropped_transaction_leaves_nothing_and_the_next_one_writes() {
+        for db in databases(&[TABLE]).await {
+            for _ in 0..20 {
+                let mut tx = db.write_tx().await.unwrap();
+                on_tx!(tx, conn => sqlx::query("INSERT INTO t (n) VALUES (1)").execute(&mut *conn).await.map(drop))
+                    .unwrap();
+                drop(tx);
+                // A caller that goes away while its transaction begins.
+                let begin = db.write_tx();
+                let _ = tokio::time::timeout(Duration::from_micros(50), begin).await;
+            }
+            let mut tx = db.write_tx().await.unwrap();
+            on_tx!(tx, conn => sqlx::query("INSERT INTO t (n) VALUES (2)").execute(&mut *conn).await.map(drop))
+                .unwrap();
+            tx.commit().await.unwrap();
+            let (sum,): (i64,) = on!(&*db, pool => sqlx::query_as("SELECT CAST(SUM(n) AS BIGINT) FROM t")
+                .fetch_one(pool).await)
+            .unwrap();
+            assert_eq!(sum, 2);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn writers_at_once_all_get_their_turn_and_readers_cannot_write() {
+        for db in databases(&[TABLE]).await {
+            let mut tasks = tokio::task::JoinSet::new();
+            for n in 0..40_i64 {
+                let db = (*db).clone();
+                tasks.spawn(async move {
+                    let mut tx = db.write_tx().await.unwrap();
+                    on_tx!(tx, conn => sqlx::query("INSERT INTO t (n) VALUES ($1)").bind(n)
+                        .execute(&mut *conn).await.map(drop))
+                    .unwrap();
+                    tx.commit().await.unwrap();
+                });
+            }
+            tasks.join_all().await;
+            let (count,): (i64,) =
+                on!(&*db, pool => sqlx::query_as("SELECT COUNT(*) FROM t").fetch_one(pool).await).unwrap();
+            assert_eq!(count, 40);
+            if let crate::Db::Sqlite(sqlite) = &*db {
+                assert!(sqlx::query("DELETE FROM t").execute(sqlite.reader()).await.is_err());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_newer_schema_and_a_changed_migration_are_refused() {
+        for db in databases(&[TABLE]).await {
+            let newer = crate::migrate(&db, &[]).await.unwrap_err();
+            assert!(newer.to_string().contains("schema_newer"), "{newer}");
+            let changed = Migration {
+                sqlite: "CREATE TABLE t2 (n INTEGER) STRICT",
+                postgres: "CREATE TABLE t2 (n BIGINT)",
+                ..TABLE
+            };
+            assert!(matches!(
+                crate::migrate(&db, &[changed]).await.unwrap_err(),
+                crate::MigrationError::Changed(9001)
+            ));
+            assert!(crate::status(&db, &[TABLE]).await.unwrap()[0].applied);
         }
     }
 }

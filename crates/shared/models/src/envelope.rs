@@ -69,6 +69,7 @@ fn anthropic(refusal: &Refusal) -> Rendered {
         // SDK clients read 403 as "sign in again" (GW-16), so a denial is a bad request here.
         Code::Denied | Code::InsufficientScope => (400, "invalid_request_error"),
         Code::BodyTooLarge => (413, "request_too_large"),
+        Code::Overloaded => (529, "overloaded_error"),
         code => match code.status() {
             401 => (401, "authentication_error"),
             404 => (404, "not_found_error"),

@@ -34,10 +34,10 @@ impl PostgresStore {
 
     /// Prepares every statement once, so that a table that does not fit its definition stops the start.
     async fn prepare_all(&mut self) -> sqlx::Result<()> {
-        let texts = self.statements.tables.values().flat_map(|t| [&t.open, &t.close]);
-        let texts: Vec<String> = texts.chain([&self.statements.entries]).cloned().collect();
+        let texts = self.statements.tables.values().flat_map(|t| [Some(&t.open), t.close.as_ref()]);
+        let texts: Vec<String> = texts.flatten().chain([&self.statements.entries]).cloned().collect();
         if let Some(conn) = &mut self.conn {
-            for text in texts.into_iter().filter(|text| !text.contains("SET  FROM")) {
+            for text in texts {
                 conn.prepare(sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(text))).await?;
             }
         }
@@ -88,6 +88,12 @@ impl PostgresStore {
         };
         let (open_sql, close_sql) = (sql.open.clone(), sql.close.clone());
         self.write_cells(table, open_sql, table.open, &opens)?;
+        if closes.is_empty() {
+            return Ok(());
+        }
+        let Some(close_sql) = close_sql else {
+            return Err(StoreError::Row { table: table.name, cause: "the table is never closed".into() });
+        };
         let close_cols: Vec<Col> = table.close.iter().copied().chain([Col::text("row_key")]).collect();
         let closes: Vec<&[Cell]> = closes.iter().map(Vec::as_slice).collect();
         self.write_cells(table, close_sql, &close_cols, &closes)

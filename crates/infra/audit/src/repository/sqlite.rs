@@ -33,8 +33,8 @@ impl SqliteStore {
         self.conn.prepare_cached(&self.statements.entries)?;
         for sql in self.statements.tables.values() {
             self.conn.prepare_cached(&sql.open)?;
-            if !sql.close.contains("SET  WHERE") {
-                self.conn.prepare_cached(&sql.close)?;
+            if let Some(close) = &sql.close {
+                self.conn.prepare_cached(close)?;
             }
         }
         Ok(())
@@ -87,7 +87,8 @@ impl SqliteStore {
                 self.conn.prepare_cached(&sql.open).and_then(|mut s| execute_cells(&mut s, cells, None))
             }
             RowWrite::Close { key, cells, .. } => {
-                self.conn.prepare_cached(&sql.close).and_then(|mut s| execute_cells(&mut s, cells, Some(key)))
+                let close = sql.close.as_ref().ok_or_else(|| failed("the table is never closed".into()))?;
+                self.conn.prepare_cached(close).and_then(|mut s| execute_cells(&mut s, cells, Some(key)))
             }
         };
         match result {
