@@ -253,6 +253,10 @@ const EXPOSES: &[(&str, &str)] = &[
     ("crates/infra/security/src/jwt", "a new token, handed out once"),
     ("crates/domain/oauth/src/api_keys.rs", "a new API key, shown once, and the pepper of stored digests"),
     ("crates/app/runtime/src/boot.rs", "the database's URL and the pepper, handed to their rooms"),
+    (
+        "crates/entry/cli/src/",
+        "tokens that a command shows or keeps for its user, the URL of a database that it opens",
+    ),
     ("crates/entry/api/src/routes/admin/keys.rs", "a new API key, in the one answer that shows it"),
     ("crates/entry/api/src/routes/admin/tokens.rs", "a new token, in the one answer that shows it"),
 ];

@@ -2,7 +2,7 @@
 
 use crate::machine;
 use crate::options::Options;
-use crate::report::{Report, median};
+use crate::report::{Report, finished, median};
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use std::hint::black_box;
@@ -40,7 +40,7 @@ pub fn bench(options: &Options) -> Result<()> {
     );
     let mut rows = Vec::new();
     for size in SIZES {
-        rows.push(measure(size, options)?);
+        rows.push(finished(measure(size, options)?));
     }
     report.table(
         &["rules", "mean ns", "p50 ns", "p99 ns", "p99.9 ns", "timer ns", "rebuild ms", "list µs"],

@@ -5,7 +5,7 @@ use crate::machine;
 use crate::options::{Engine, Options};
 use crate::principals;
 use crate::product::Product;
-use crate::report::{Report, median};
+use crate::report::{Report, finished, median};
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -108,7 +108,7 @@ fn engine_rows(engine: Engine, options: &Options, report: &mut Report) -> Result
             figures.iter_mut().zip(values).for_each(|(list, value)| list.push(value));
         }
         let [rate, p50, p99, server, database] = figures.map(median);
-        rows.push(vec![
+        rows.push(finished(vec![
             engine.name().to_owned(),
             mix.name().to_owned(),
             connections.to_string(),
@@ -117,7 +117,7 @@ fn engine_rows(engine: Engine, options: &Options, report: &mut Report) -> Result
             format!("{p99:.2}"),
             format!("{server:.0}"),
             if engine == Engine::Sqlite { "–".to_owned() } else { format!("{database:.0}") },
-        ]);
+        ]));
     }
     let written = product.count("governance_decisions")? - before;
     ensure!(written == next, "{next} requests, but {written} rows");

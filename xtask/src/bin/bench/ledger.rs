@@ -3,7 +3,7 @@
 use crate::load::Outcome;
 use crate::machine;
 use crate::options::{Engine, Options};
-use crate::report::{Report, median};
+use crate::report::{Report, finished, median};
 use anyhow::{Result, ensure};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub fn bench(options: &Options) -> Result<()> {
     let mut rows = Vec::new();
     for engine in &options.engines {
         for callers in options.connections_or(&[1, 16, 50, 256]) {
-            rows.push(measure(*engine, callers, options)?);
+            rows.push(finished(measure(*engine, callers, options)?));
         }
     }
     let head = ["engine", "callers", "units/s", "p50 ms", "p99 ms", "CPU µs/unit", "records = units"];

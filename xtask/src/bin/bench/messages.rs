@@ -5,7 +5,7 @@ use crate::load::{self, Plan, Workload};
 use crate::machine;
 use crate::options::{Engine, Options};
 use crate::product::Product;
-use crate::report::{Report, median};
+use crate::report::{Report, finished, median};
 use crate::upstream::Beside;
 use anyhow::{Result, ensure};
 use bytes::Bytes;
@@ -125,7 +125,7 @@ pub fn bench(options: &Options) -> Result<()> {
                 for place in &places {
                     let is_product = place.address == product.address()?;
                     let (row, count) = measure(shape, connections, place, &mut next, options)?;
-                    rows.push(row);
+                    rows.push(finished(row));
                     sent += if is_product { count } else { 0 };
                 }
             }

@@ -55,6 +55,12 @@ fn replaced(document: &str, name: &str, text: &str) -> String {
     }
 }
 
+/// Shows a finished row at once: a whole bench takes many minutes.
+pub fn finished(row: Vec<String>) -> Vec<String> {
+    eprintln!("{}", row.join(" | "));
+    row
+}
+
 /// The median of a figure over the runs.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
