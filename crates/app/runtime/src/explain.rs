@@ -78,7 +78,9 @@ impl AppContext {
         if let Some(actor) = actor {
             entries.retain(|entry| entry.actor_id.as_deref() == Some(actor));
         }
-        let decided = entries.iter().rev().find(|e| e.kind == EntryKind::GovernanceDecision.as_str());
+        // A call that the rules deny has no governance decision; its row bears the id of the authorisation.
+        let kinds = [EntryKind::GovernanceDecision.as_str(), EntryKind::AuthzDecision.as_str()];
+        let decided = entries.iter().rev().find(|e| kinds.contains(&e.kind.as_str()));
         let decision_id = if id.starts_with(DecisionId::PREFIX) {
             Some(DecisionId::new(id))
         } else {

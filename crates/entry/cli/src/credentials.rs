@@ -1,11 +1,12 @@
-//! The local operator's credential: a file of mode 0600 in the data folder, written by the server at its start, so that commands
+//! The local operator's credential: a file of mode 0600 beside the profile, written by the server at its start, so that commands
 //! on this machine need no sign-in.
 
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use systemprompt_config::ProfileLocation;
 
 /// Where a server answers, and as whom.
 #[derive(Serialize, Deserialize)]
@@ -14,22 +15,23 @@ pub struct Credentials {
     pub token: String,
 }
 
-fn file_of(data_dir: &Path) -> PathBuf {
-    data_dir.join("credentials.json")
+/// The file of a profile's credential.
+pub fn file_of(location: &ProfileLocation) -> PathBuf {
+    location.profile_dir().join("credentials.json")
 }
 
 impl Credentials {
     /// Reads the file, if there is a readable one.
-    pub fn read(data_dir: &Path) -> Option<Self> {
-        serde_json::from_reader(File::open(file_of(data_dir)).ok()?).ok()
+    pub fn read(location: &ProfileLocation) -> Option<Self> {
+        serde_json::from_reader(File::open(file_of(location)).ok()?).ok()
     }
 
     /// Writes the file through a temporary name.
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub fn write(&self, data_dir: &Path) -> std::io::Result<()> {
-        let path = file_of(data_dir);
+    pub fn write(&self, location: &ProfileLocation) -> std::io::Result<()> {
+        let path = file_of(location);
         let draft = path.with_extension("json.new");
         let _ = std::fs::remove_file(&draft);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;

@@ -53,8 +53,16 @@ impl CliError {
         self
     }
 
+    /// The reader of standard output is gone: nobody is there to be told anything.
+    fn closed_pipe() -> Self {
+        Self::new(Exit::Ok, "")
+    }
+
     /// One line each: what, why, fix, trace id.
     pub fn lines(&self) -> Vec<String> {
+        if self.what.is_empty() {
+            return Vec::new();
+        }
         let mut lines = vec![format!("error: {}", self.what)];
         lines.extend(self.why.iter().map(|why| format!("  why: {why}")));
         lines.extend(self.fix.iter().map(|fix| format!("  fix: {fix}")));
@@ -66,6 +74,30 @@ impl CliError {
 /// The error of something that a person can do nothing about but read.
 impl From<std::io::Error> for CliError {
     fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::closed_pipe();
+        }
         Self::new(Exit::Failure, "input or output failed").why(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn an_error_tells_what_why_fix_and_trace_each_on_its_line() {
+        let error = CliError::new(Exit::NotFound, "no user `x`").why("it is not there").fix("look again");
+        let lines = error.trace(Some("trc_1".to_owned())).lines();
+        assert_eq!(lines, ["error: no user `x`", "  why: it is not there", "  fix: look again", "  trace id: trc_1"]);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_error_to_speak_of() {
+        let closed = CliError::from(Error::from(ErrorKind::BrokenPipe));
+        assert_eq!((closed.exit, closed.lines().len()), (Exit::Ok, 0));
+        let other = CliError::from(Error::from(ErrorKind::PermissionDenied));
+        assert_eq!((other.exit, other.lines().len()), (Exit::Failure, 2));
     }
 }

@@ -3,13 +3,13 @@
 use crate::exit::{CliError, Exit};
 use clap::ValueEnum;
 use std::path::PathBuf;
+use systemprompt_config::profile::runtime::OutputFormat as Configured;
 use systemprompt_config::{LoadOptions, ProcessEnvironment, Profile, ProfileLocation};
 
 /// Form of what a command prints.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     /// For people.
-    #[default]
     Text,
     /// One document.
     Json,
@@ -27,16 +27,9 @@ pub struct Globals {
     /// Name of the profile [default: default]
     #[arg(long, global = true, value_name = "NAME", env = "SYSTEMPROMPT_PROFILE")]
     pub profile: Option<String>,
-    /// Form of the output
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value_t,
-        value_name = "FORMAT",
-        env = "SYSTEMPROMPT_OUTPUT"
-    )]
-    pub output: OutputFormat,
+    /// Form of the output [default: the profile's, else text]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", env = "SYSTEMPROMPT_OUTPUT")]
+    pub output: Option<OutputFormat>,
     /// No colours, whatever the terminal can
     #[arg(long, global = true)]
     pub no_color: bool,
@@ -62,6 +55,18 @@ impl Globals {
             &ProcessEnvironment,
         )
         .map_err(|error| CliError::new(Exit::Usage, "the data folder cannot be told").why(error))
+    }
+
+    /// The form to print in: flag or environment, else the profile's, else text.
+    pub fn format(&self) -> OutputFormat {
+        let configured = || Some(self.load_profile().ok()?.1.runtime.output_format);
+        match (self.output, self.output.is_none().then(configured).flatten()) {
+            (Some(format), _) => format,
+            (None, Some(Configured::Json)) => OutputFormat::Json,
+            (None, Some(Configured::Ndjson)) => OutputFormat::Ndjson,
+            (None, Some(Configured::Yaml)) => OutputFormat::Yaml,
+            (None, Some(Configured::Text) | None) => OutputFormat::Text,
+        }
     }
 
     /// The profile alone, without secrets and services.

@@ -2,17 +2,12 @@
 
 use crate::credentials::Credentials;
 use crate::exit::{CliError, Exit};
-use std::time::Duration;
+use crate::operator;
 use systemprompt_api::Server;
 use systemprompt_api::services::server::api_server::{router, stop};
 use systemprompt_config::profile::runtime::RuntimeConfig;
 use systemprompt_config::{LoadOptions, Profile, ProfileLocation};
-use systemprompt_models::{Permission, Secret};
-use systemprompt_oauth::{NewUser, User};
 use systemprompt_runtime::{AppContext, BootError, BootOptions, boot, telemetry};
-
-/// Life of the operator's token; a longer run issues a new one with the next start.
-const OPERATOR_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// A bound, booted and opened node.
 pub struct Node {
@@ -70,41 +65,15 @@ impl Node {
         self.context.config().paths.data_dir().to_path_buf()
     }
 
-    /// The administrator that the local command line acts as. A deployment without one gets `system_admin` of the profile.
+    /// Lets the command line of this machine act as an administrator.
     ///
     /// # Errors
     /// When the user, the token or the file cannot be made.
     pub async fn install_operator(&self) -> Result<(), CliError> {
-        let failed = |error: &dyn std::fmt::Display| {
-            CliError::new(Exit::Failure, "the local operator's credential cannot be made").why(error)
-        };
-        let admin = self.administrator().await.map_err(|e| failed(&e))?;
-        let by = self.context.system_context();
-        let permissions = admin.permissions();
-        let token = self.context.issue_token(&by, &admin, &permissions, OPERATOR_TOKEN_LIFE).await;
-        let token: Secret<String> = token.map_err(|e| failed(&e))?;
-        let credentials = Credentials { url: self.url.clone(), token: token.expose().clone() };
-        credentials.write(self.context.config().paths.data_dir()).map_err(|e| failed(&e))
-    }
-
-    async fn administrator(&self) -> Result<User, systemprompt_oauth::IdentityError> {
-        let mut after = String::new();
-        loop {
-            let page = self.context.users.page(&after, None, 200).await?;
-            let Some(last) = page.last() else { break };
-            after = last.id.to_string();
-            if let Some(admin) = page.into_iter().find(|user| user.permissions().contains(&Permission::Admin))
-            {
-                return Ok(admin);
-            }
-        }
-        let name = self.context.config().profile.system_admin.clone().unwrap_or_else(|| "admin".to_owned());
-        let new = NewUser {
-            username: name,
-            roles: vec!["admin".to_owned(), "user".to_owned()],
-            ..NewUser::default()
-        };
-        self.context.users.create(&self.context.system_context(), new).await
+        let token = operator::token(&self.context).await?;
+        let credentials = Credentials { url: self.url.clone(), token };
+        let written = credentials.write(&self.context.config().paths.location);
+        written.map_err(|error| CliError::new(Exit::Failure, "the operator's file cannot be written").why(error))
     }
 
     /// Says ready, serves until SIGTERM or SIGINT, and drains. A second signal cuts the drain short.
@@ -128,7 +97,8 @@ pub fn invalid(findings: Vec<systemprompt_config::Diagnostic>) -> CliError {
         .fix("`systemprompt validate` shows the places")
 }
 
-fn boot_error(error: BootError) -> CliError {
+/// A boot that failed: the step, its cause.
+pub fn boot_error(error: BootError) -> CliError {
     match error {
         BootError::Config(findings) => invalid(findings),
         error => {

@@ -10,12 +10,14 @@
 //! # }
 //! ```
 
+pub mod durability;
 pub mod migrate;
 pub mod pool;
 #[cfg(feature = "test-support")]
 pub mod testing;
 pub mod write;
 
+pub use durability::durability;
 pub use migrate::{Migration, MigrationError, migrate, status};
 pub use pool::{ConnectError, Db, Engine, SqliteDb};
 pub use sqlx::types::Json;

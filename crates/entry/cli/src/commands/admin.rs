@@ -1,0 +1,70 @@
+//! `admin`: users, rules, entities, keys, tokens, API keys and secrets.
+
+mod api_keys;
+mod entities;
+mod keys;
+mod rules;
+mod secrets;
+mod token;
+mod users;
+
+use crate::client::Client;
+use crate::exit::{CliError, Exit};
+use crate::globals::Globals;
+use crate::output::Output;
+use clap::Subcommand;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Works on the database directly; for when no server runs
+    #[arg(long, global = true)]
+    offline: bool,
+    #[command(subcommand)]
+    subject: Subject,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subject {
+    /// People and services that act
+    #[command(subcommand)]
+    Users(users::Command),
+    /// Who may use what
+    #[command(subcommand)]
+    Rules(rules::Command),
+    /// What rules may speak of
+    #[command(subcommand)]
+    Entities(entities::Command),
+    /// Keys that sign tokens
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Short-lived tokens
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Long-lived keys of users
+    #[command(subcommand)]
+    ApiKeys(api_keys::Command),
+    /// The secrets file: names, never values
+    #[command(subcommand)]
+    Secrets(secrets::Command),
+}
+
+pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
+    let out = Output::new(globals);
+    let subject = match args.subject {
+        Subject::Secrets(command) => return secrets::run(globals, out, command),
+        subject => subject,
+    };
+    Client::with(globals, args.offline, async |client| {
+        match subject {
+            Subject::Users(command) => users::run(client, out, command).await,
+            Subject::Rules(command) => rules::run(client, out, command).await,
+            Subject::Entities(command) => entities::run(client, out, command).await,
+            Subject::Keys(command) => keys::run(client, out, command).await,
+            Subject::Token(command) => token::run(client, out, command).await,
+            Subject::ApiKeys(command) => api_keys::run(client, out, command).await,
+            Subject::Secrets(_) => Ok(()),
+        }
+    })
+    .await?;
+    Ok(Exit::Ok)
+}

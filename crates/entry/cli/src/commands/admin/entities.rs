@@ -1,0 +1,70 @@
+//! `admin entities`: what rules may speak of. What is not registered is denied.
+
+use super::rules::pair;
+use crate::client::{Ask, Client, encoded};
+use crate::confirm::Confirm;
+use crate::exit::CliError;
+use crate::output::{Column, Output, column, note, time};
+use serde_json::json;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Registered entities, by kind and id
+    List {
+        /// Kind of entity, such as gateway_route or mcp_server
+        #[arg(long = "type", value_name = "KIND")]
+        kind: Option<String>,
+    },
+    /// Registers an entity, or changes it
+    Put {
+        /// <kind>:<id>
+        entity: String,
+        #[arg(long, value_name = "NAME")]
+        display_name: Option<String>,
+        /// Everyone whom no rule names may use it
+        #[arg(long)]
+        default_included: bool,
+    },
+    /// Forgets an entity; it is denied as unknown from then on
+    Delete {
+        /// <kind>:<id>
+        entity: String,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+}
+
+const PATH: &str = "/api/v1/admin/entities";
+const COLUMNS: &[Column] = &[
+    column("kind", "/type"),
+    column("id", "/id"),
+    column("name", "/display_name"),
+    column("default included", "/default_included"),
+    column("source", "/source"),
+    time("changed", "/updated_at"),
+];
+
+pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), CliError> {
+    match command {
+        Command::List { kind } => {
+            let ask = Ask::get(PATH).query("type", kind.as_ref());
+            out.list(&client.json("the entities cannot be listed", ask).await?, COLUMNS)
+        }
+        Command::Put { entity, display_name, default_included } => {
+            let body = json!({"display_name": display_name, "default_included": default_included});
+            let what = format!("the entity `{entity}` was not registered");
+            out.item(&client.json(&what, Ask::put(&path(&entity)?, &body)).await?, COLUMNS)
+        }
+        Command::Delete { entity, confirm } => {
+            let path = path(&entity)?;
+            confirm.ask(&format!("forget the entity {entity}"), &entity)?;
+            client.success(&format!("the entity `{entity}` was not deleted"), Ask::delete(&path)).await?;
+            note(&format!("deleted the entity {entity}"))
+        }
+    }
+}
+
+fn path(entity: &str) -> Result<String, CliError> {
+    let (kind, id) = pair("ENTITY", entity, "<kind>:<id>")?;
+    Ok(format!("{PATH}/{}/{}", encoded(kind), encoded(id)))
+}

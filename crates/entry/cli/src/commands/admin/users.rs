@@ -1,0 +1,167 @@
+//! `admin users`.
+
+use crate::client::{Answer, Ask, Client, encoded};
+use crate::confirm::Confirm;
+use crate::exit::{CliError, Exit};
+use crate::output::{Column, Output, column, note, time};
+use crate::paging::Paging;
+use serde_json::{Map, Value};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Users, by id
+    List {
+        /// Beginning of a name, a mail or an id
+        #[arg(short, long, value_name = "TEXT")]
+        query: Option<String>,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Makes a user
+    Create {
+        /// Name to sign in with
+        username: String,
+        #[command(flatten)]
+        fields: Fields,
+    },
+    /// One user, by id or name
+    Get { user: String },
+    /// Changes a user; what is not named stays
+    Update {
+        /// Id or name
+        user: String,
+        #[command(flatten)]
+        fields: Fields,
+        /// active, inactive, suspended, pending or deleted
+        #[arg(long)]
+        status: Option<String>,
+    },
+    /// Deletes a user: its tokens and keys end at once
+    Delete {
+        /// Id or name
+        user: String,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Fields {
+    #[arg(long)]
+    email: Option<String>,
+    #[arg(long, value_name = "NAME")]
+    display_name: Option<String>,
+    /// A role; several make all of them. Roles that permit something: admin, user, service
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
+    #[arg(long)]
+    department: Option<String>,
+}
+
+impl Fields {
+    fn body(self) -> Map<String, Value> {
+        let mut body = Map::new();
+        let texts = [("email", self.email), ("display_name", self.display_name), ("department", self.department)];
+        body.extend(texts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))));
+        if !self.roles.is_empty() {
+            body.insert("roles".into(), self.roles.into());
+        }
+        body
+    }
+}
+
+const PATH: &str = "/api/v1/admin/users";
+const COLUMNS: &[Column] = &[
+    column("id", "/id"),
+    column("name", "/username"),
+    column("status", "/status"),
+    column("roles", "/roles"),
+    column("department", "/department"),
+    column("email", "/email"),
+];
+const SHEET: &[Column] = &[
+    column("id", "/id"),
+    column("name", "/username"),
+    column("display name", "/display_name"),
+    column("email", "/email"),
+    column("status", "/status"),
+    column("roles", "/roles"),
+    column("department", "/department"),
+    time("created", "/created_at"),
+    time("changed", "/updated_at"),
+];
+
+pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), CliError> {
+    match command {
+        Command::List { query, paging } => {
+            let ask = || Ask::get(PATH).query("q", query.as_ref());
+            let page = paging.read(client, "the users cannot be listed", 200, ask).await?;
+            out.list(&page, COLUMNS)?;
+            Paging::tell_rest(&page)
+        }
+        Command::Create { username, fields } => {
+            let mut body = fields.body();
+            let what = format!("the user `{username}` was not made");
+            body.insert("username".into(), username.into());
+            out.item(&client.json(&what, Ask::post(PATH, &body.into())).await?, SHEET)
+        }
+        Command::Get { user } => out.item(&find(client, &user).await?.json(), SHEET),
+        Command::Update { user, fields, status } => {
+            let mut body = fields.body();
+            body.extend(status.map(|status| ("status".to_owned(), status.into())));
+            if body.is_empty() {
+                return Err(CliError::new(Exit::Usage, "nothing is to change")
+                    .fix("name a field, such as --role or --status"));
+            }
+            out.item(&change(client, &user, "changed", |path| Ask::patch(path, &body.into())).await?, SHEET)
+        }
+        Command::Delete { user, confirm } => {
+            confirm.ask(&format!("delete the user {user}"), &user)?;
+            change(client, &user, "deleted", Ask::delete).await?;
+            note(&format!("deleted the user {user}"))
+        }
+    }
+}
+
+/// Sends a change of what was read just now.
+async fn change(
+    client: &Client,
+    user: &str,
+    done: &str,
+    ask: impl FnOnce(&str) -> Ask<'static>,
+) -> Result<Value, CliError> {
+    let found = find(client, user).await?;
+    let id = found.json().get("id").and_then(Value::as_str).unwrap_or(user).to_owned();
+    let etag = found.header("etag").unwrap_or_default().to_owned();
+    let ask = ask(&format!("{PATH}/{}", encoded(&id))).header("if-match", etag);
+    client.json(&format!("the user `{user}` was not {done}"), ask).await
+}
+
+/// A user by id or name; a misspelt name gets suggestions.
+async fn find(client: &Client, user: &str) -> Result<Answer, CliError> {
+    let what = format!("there is no user `{user}`");
+    let answer = client.send(Ask::get(&format!("{PATH}/{}", encoded(user)))).await?;
+    if answer.is_success() {
+        return Ok(answer);
+    }
+    let mut error = answer.refusal(&what);
+    if error.exit == Exit::NotFound {
+        error.why = None;
+        error.fix = suggestion(client, user).await.or(error.fix);
+    } else {
+        error.what = format!("the user `{user}` cannot be read");
+    }
+    Err(error)
+}
+
+async fn suggestion(client: &Client, user: &str) -> Option<String> {
+    let page = Paging::of(1000).read(client, "", 200, || Ask::get(PATH)).await.ok()?;
+    let names = page.get("items")?.as_array()?.iter().filter_map(|item| item.get("username")?.as_str());
+    crate::nearest::suggestion(user, names)
+}
+
+/// The id of a user, by id or name.
+pub async fn id_of(client: &Client, user: &str) -> Result<String, CliError> {
+    let found = find(client, user).await?.json();
+    Ok(found.get("id").and_then(Value::as_str).unwrap_or(user).to_owned())
+}

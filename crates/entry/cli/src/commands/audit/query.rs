@@ -1,0 +1,102 @@
+//! `audit query`.
+
+use crate::client::{Ask, Client};
+use crate::exit::{CliError, Exit};
+use crate::output::{Column, Output, column};
+use crate::paging::Paging;
+use crate::span::{Moment, parse_moment};
+use systemprompt_models::{Clock, SystemClock};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    filter: Filter,
+    /// Oldest first
+    #[arg(long)]
+    ascending: bool,
+    #[command(flatten)]
+    paging: Paging,
+}
+
+/// What entries must fit. Several conditions must all hold.
+#[derive(Debug, clap::Args)]
+pub struct Filter {
+    /// Such as governance.decision or tool.opened
+    #[arg(long)]
+    kind: Option<String>,
+    /// Id of who acted
+    #[arg(long, value_name = "ID")]
+    actor: Option<String>,
+    /// What it was about, as <kind>:<id>
+    #[arg(long, value_name = "KIND:ID")]
+    subject: Option<String>,
+    /// Such as allow, deny, ok or refused
+    #[arg(long)]
+    outcome: Option<String>,
+    /// Policy or rule band that decided
+    #[arg(long)]
+    policy: Option<String>,
+    #[arg(long, value_name = "ID")]
+    trace_id: Option<String>,
+    #[arg(long, value_name = "ID")]
+    session_id: Option<String>,
+    #[arg(long, value_name = "ID")]
+    context_id: Option<String>,
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// Stream of a node
+    #[arg(long)]
+    stream: Option<String>,
+    /// From this moment on: 2026-11-22, 2026-11-22T04:06:17Z, or 15m (ago)
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    since: Option<Moment>,
+    /// Up to this moment
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    until: Option<Moment>,
+}
+
+/// Largest page of the ledger.
+const PAGE: u32 = 500;
+const COLUMNS: &[Column] = &[
+    column("at", "/at_iso"),
+    column("kind", "/kind"),
+    column("outcome", "/outcome"),
+    column("actor", "/record/actor/id"),
+    column("subject", "/record/subject_entity/kind"),
+    column("", "/record/subject_entity/id"),
+    column("policy", "/policy"),
+    column("reason", "/reason"),
+    column("id", "/id"),
+];
+
+impl Filter {
+    /// The request for entries that fit. Spans count from now.
+    pub fn ask(&self) -> impl Fn() -> Ask<'static> + '_ {
+        let now = SystemClock.now();
+        let (since, until) = (self.since.map(|m| m.at(now)), self.until.map(|m| m.at(now)));
+        move || {
+            Ask::get("/api/v1/admin/audit")
+                .query("kind", self.kind.as_ref())
+                .query("actor", self.actor.as_ref())
+                .query("subject", self.subject.as_ref())
+                .query("outcome", self.outcome.as_ref())
+                .query("policy", self.policy.as_ref())
+                .query("trace_id", self.trace_id.as_ref())
+                .query("session_id", self.session_id.as_ref())
+                .query("context_id", self.context_id.as_ref())
+                .query("client_id", self.client_id.as_ref())
+                .query("stream", self.stream.as_ref())
+                .query("since", since)
+                .query("until", until)
+        }
+    }
+}
+
+pub async fn run(client: &Client, out: Output, args: Args) -> Result<Exit, CliError> {
+    let ask = args.filter.ask();
+    let ordered = || ask().query("order", args.ascending.then_some("asc"));
+    let page = args.paging.read(client, "the ledger cannot be queried", PAGE, ordered).await?;
+    out.list(&page, COLUMNS)?;
+    Paging::tell_rest(&page)?;
+    Ok(Exit::Ok)
+}

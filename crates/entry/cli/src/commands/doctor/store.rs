@@ -1,0 +1,140 @@
+//! The database, its durability, its schema, the end of the ledger, and whether the clock went back.
+
+use super::{Check, State};
+use crate::database;
+use systemprompt_audit::verify::{Scope, verify};
+use systemprompt_audit::{Filter, LedgerReader};
+use systemprompt_config::Loaded;
+use systemprompt_database::{Db, durability, status};
+use systemprompt_models::clock::iso8601;
+use systemprompt_models::{Clock, SystemClock};
+use systemprompt_runtime::rooms;
+
+/// Records of each stream that are verified.
+const TAIL: i64 = 1024;
+/// The oldest PostgreSQL that is supported.
+const POSTGRES: i64 = 150_000;
+/// Difference of clocks that says nothing.
+const CLOCK_SLACK_MS: i64 = 2_000;
+
+pub(super) async fn check(loaded: &Loaded, checks: &mut Vec<Check>) {
+    let db = match database::open(loaded).await {
+        Ok(db) => db,
+        Err(error) => {
+            let why = error.why.map_or_else(String::new, |why| format!(": {why}"));
+            let fix = error.fix.unwrap_or_else(|| "systemprompt up".to_owned());
+            checks.push(Check::fail("database", format!("{}{why}", error.what), fix));
+            let rest = ["durability", "schema", "ledger", "clock"];
+            checks.extend(rest.map(|name| Check::skip(name, "the database cannot be opened")));
+            return;
+        }
+    };
+    checks.push(match db.ping().await {
+        Ok(()) => Check::pass("database", db.engine().as_str()),
+        Err(error) => Check::fail("database", error, "check whether the database runs"),
+    });
+    durable(&db, checks).await;
+    let current = schema(&db, checks).await;
+    if current {
+        ledger(&db, checks).await;
+        clock(&db, checks).await;
+    } else {
+        checks.extend(["ledger", "clock"].map(|name| Check::skip(name, "the schema is not current")));
+    }
+    db.close().await;
+}
+
+async fn durable(db: &Db, checks: &mut Vec<Check>) {
+    const CHECK: &str = "durability";
+    let settings = match durability(db).await {
+        Ok(settings) => settings,
+        Err(error) => return checks.push(Check::fail(CHECK, error, "check whether the database runs")),
+    };
+    let before = checks.len();
+    for (name, value) in &settings {
+        let detail = format!("{name} is {value}");
+        match (name.as_str(), value.as_str()) {
+            ("fsync" | "full_page_writes", "off") => {
+                let fix = format!("ALTER SYSTEM SET {name} = on; then reload PostgreSQL");
+                checks.push(Check::fail(CHECK, format!("{detail}: a crash loses what was promised"), fix));
+            }
+            ("synchronous_commit", "off") => checks.push(Check::fail(
+                CHECK,
+                format!("{detail}: a crash loses decisions that were acknowledged"),
+                "ALTER SYSTEM SET synchronous_commit = on; then reload PostgreSQL",
+            )),
+            ("server_version_num", number) if number.parse().is_ok_and(|n: i64| n < POSTGRES) => {
+                checks.push(Check::fail(CHECK, detail, "use PostgreSQL 15 or newer"));
+            }
+            ("quick_check", found) if found != "ok" => {
+                checks.push(Check::fail(CHECK, format!("the file is damaged: {found}"), "restore a backup"));
+            }
+            ("journal_mode", mode) if mode != "wal" => {
+                checks.push(Check::fail(CHECK, detail, "move the data folder to a local file system"));
+            }
+            _ => {}
+        }
+    }
+    if checks.len() == before {
+        let list: Vec<String> = settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        checks.push(Check::pass(CHECK, list.join(", ")));
+    }
+}
+
+/// Whether the schema has every step.
+async fn schema(db: &Db, checks: &mut Vec<Check>) -> bool {
+    let steps = status(db, &rooms::migrations()).await;
+    let (check, current) = match steps {
+        Err(error) => (Check::fail("schema", error, "use the binary that made it, or a newer one"), false),
+        Ok(steps) => {
+            let missing = steps.iter().filter(|step| !step.applied).count();
+            let detail = format!("{} of {} steps applied", steps.len() - missing, steps.len());
+            let wrong = (missing > 0).then(|| (State::Fail, "systemprompt db migrate".to_owned()));
+            (Check::of("schema", detail, wrong), missing == 0)
+        }
+    };
+    checks.push(check);
+    current
+}
+
+async fn ledger(db: &Db, checks: &mut Vec<Check>) {
+    const CHECK: &str = "ledger";
+    let reader = LedgerReader::new(db.clone());
+    let streams = match reader.streams().await {
+        Ok(streams) => streams,
+        Err(error) => return checks.push(Check::fail(CHECK, error, "check whether the database runs")),
+    };
+    let mut records = 0;
+    for stream in &streams {
+        let from = Some((stream.head_seq - TAIL + 1).max(1));
+        let scope = Scope { stream: Some(stream.stream.clone()), from, to: Some(stream.head_seq) };
+        match verify(&reader, &[], &scope).await {
+            Err(error) => checks.push(Check::fail(CHECK, error, "check whether the database runs")),
+            Ok(report) => {
+                records += report.records;
+                checks.extend(report.findings.first().map(|finding| {
+                    let detail = format!("{} at {} {}", finding.check, finding.stream, finding.seq);
+                    Check::fail(CHECK, detail, "`systemprompt audit verify` shows all of it; keep the file as evidence")
+                }));
+            }
+        }
+    }
+    if !checks.iter().any(|check| check.check == CHECK) {
+        let detail = format!("the last {records} records of {} streams verify", streams.len());
+        checks.push(Check::pass(CHECK, detail));
+    }
+}
+
+/// A clock behind the last record was set back: times of records would stand still until it catches up.
+async fn clock(db: &Db, checks: &mut Vec<Check>) {
+    let last = LedgerReader::new(db.clone()).filtered(&Filter::default(), None, 1).await;
+    let last = last.ok().and_then(|rows| rows.first().map(|row| row.at));
+    let now = SystemClock.now();
+    checks.push(match last {
+        Some(at) if at > now + CLOCK_SLACK_MS => {
+            let detail = format!("{} is before the last record ({})", iso8601(now), iso8601(at));
+            Check::fail("clock", detail, "let NTP set the clock")
+        }
+        _ => Check::pass("clock", iso8601(now)),
+    });
+}

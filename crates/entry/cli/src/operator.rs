@@ -1,0 +1,44 @@
+//! Whom the local command line acts as: an administrator of the deployment, with a token of its own.
+
+use crate::exit::{CliError, Exit};
+use std::time::Duration;
+use systemprompt_models::Permission;
+use systemprompt_oauth::{IdentityError, NewUser, User};
+use systemprompt_runtime::AppContext;
+
+/// Life of the token; a longer run issues a new one with the next start.
+const LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// A token of the administrator.
+///
+/// # Errors
+/// When the user or the token cannot be made or recorded.
+pub async fn token(context: &AppContext) -> Result<String, CliError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        CliError::new(Exit::Failure, "the local operator's credential cannot be made").why(error)
+    };
+    let admin = administrator(context).await.map_err(|e| failed(&e))?;
+    let by = context.system_context();
+    let token = context.issue_token(&by, &admin, &admin.permissions(), LIFE).await;
+    token.map(|token| token.expose().clone()).map_err(|e| failed(&e))
+}
+
+/// The first administrator. A deployment without one gets `system_admin` of the profile.
+async fn administrator(context: &AppContext) -> Result<User, IdentityError> {
+    let mut after = String::new();
+    loop {
+        let page = context.users.page(&after, None, 200).await?;
+        let Some(last) = page.last() else { break };
+        after = last.id.to_string();
+        if let Some(admin) = page.into_iter().find(|user| user.permissions().contains(&Permission::Admin)) {
+            return Ok(admin);
+        }
+    }
+    let name = context.config().profile.system_admin.clone().unwrap_or_else(|| "admin".to_owned());
+    let new = NewUser {
+        username: name,
+        roles: vec!["admin".to_owned(), "user".to_owned()],
+        ..NewUser::default()
+    };
+    context.users.create(&context.system_context(), new).await
+}
