@@ -9,8 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use systemprompt_database::{Db, SqliteDb};
 use systemprompt_models::Tasks;
+use tokio_util::sync::CancellationToken;
 
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// Niceness of the background thread.
+const LEAST_URGENT: i32 = 19;
 /// Entries copied at once; between two such steps others get the file.
 const STEP: i64 = 2000;
 
@@ -33,21 +36,17 @@ pub enum LookupError {
     Engine,
     #[error("the projection was interrupted")]
     Interrupted,
+    #[error("the following thread could not be started")]
+    Thread(#[source] std::io::Error),
 }
 
 impl Lookup {
     /// Opens `lookup.db` in `folder`, made anew when it is unusable, and follows the ledger.
     pub(crate) fn open(folder: &Path, ledger: LedgerReader, tasks: &Tasks) -> Result<Self, LookupError> {
         let lookup = Self::attach(folder, ledger)?;
-        let follower = lookup.clone();
-        tasks.spawn_loop("ledger-lookup", FOLLOW_EVERY, move || {
-            let lookup = follower.clone();
-            async move {
-                if let Err(error) = lookup.follow().await {
-                    tracing::warn!(%error, "the look-up file does not follow the ledger");
-                }
-            }
-        });
+        let (projector, shutdown) = (Arc::clone(&lookup.projector), tasks.shutdown_token());
+        let follower = std::thread::Builder::new().name("ledger-lookup".into());
+        follower.spawn(move || follow_in_background(&projector, &shutdown)).map_err(LookupError::Thread)?;
         Ok(lookup)
     }
 
@@ -102,6 +101,29 @@ impl Lookup {
             self.ledger.fill_record(row).await.map_err(LookupError::Read)?;
         }
         Ok(rows)
+    }
+}
+
+/// Follows the ledger with what processor time others leave: a query projects what it needs by itself, so lag costs the next
+/// query time and never correctness.
+fn follow_in_background(projector: &Mutex<rusqlite::Connection>, shutdown: &CancellationToken) {
+    // Linux counts niceness by thread.
+    if let Err(error) = rustix::process::setpriority_process(None, LEAST_URGENT) {
+        tracing::debug!(%error, "the look-up thread keeps its priority");
+    }
+    while !shutdown.is_cancelled() {
+        let copied = {
+            let conn = projector.lock().unwrap_or_else(PoisonError::into_inner);
+            lookup::project(&conn, STEP)
+        };
+        match copied {
+            Ok(copied) if copied as i64 >= STEP => std::thread::yield_now(),
+            Ok(_) => std::thread::sleep(FOLLOW_EVERY),
+            Err(error) => {
+                tracing::warn!(%error, "the look-up file does not follow the ledger");
+                std::thread::sleep(FOLLOW_EVERY);
+            }
+        }
     }
 }
 

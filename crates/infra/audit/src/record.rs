@@ -280,7 +280,7 @@ impl Draft {
         member(&mut middle, "client_id", self.client_id.as_ref().map(AsRef::as_ref));
         member(&mut middle, "context_id", self.context_id.as_ref().map(AsRef::as_ref));
         if !self.detail.is_empty() {
-            let detail = canonical(&self.detail)?;
+            let detail = canonical_map(&self.detail)?;
             if detail.len() > MAX_DETAIL_BYTES {
                 return Err(RecordError::DetailTooLarge(detail.len()));
             }
@@ -351,6 +351,23 @@ fn text(value: &str) -> String {
 
 fn canonical(value: &impl serde::Serialize) -> Result<String, RecordError> {
     serde_json_canonicalizer::to_string(value).map_err(|_| RecordError::Canonical)
+}
+
+/// `serde_json::Map` keeps its members sorted by bytes, writes integers and escapes as RFC 8785 does; only names beyond ASCII,
+/// which sort by UTF-16 unit there, and floats, which a detail never holds, would differ.
+fn canonical_map(map: &Map<String, Value>) -> Result<String, RecordError> {
+    if map.iter().all(|(key, value)| key.is_ascii() && has_ascii_names(value)) {
+        return serde_json::to_string(map).map_err(|_| RecordError::Canonical);
+    }
+    canonical(map)
+}
+
+fn has_ascii_names(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.iter().all(|(key, value)| key.is_ascii() && has_ascii_names(value)),
+        Value::Array(items) => items.iter().all(has_ascii_names),
+        _ => true,
+    }
 }
 
 fn check_detail(detail: &Map<String, Value>) -> Result<(), RecordError> {
