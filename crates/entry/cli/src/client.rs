@@ -140,8 +140,11 @@ impl Client {
         }
         let response = egress.send(request.timeout(ask.timeout)).await;
         let mut response = response.map_err(|e| self.unreachable(&e))?;
-        let mut answer =
-            Answer { status: response.status().as_u16(), headers: response.headers().clone(), body: Vec::new() };
+        let mut answer = Answer {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: Vec::new(),
+        };
         loop {
             let chunk = response.chunk().await.map_err(|e| self.unreachable(&e.without_url()))?;
             let Some(chunk) = chunk else { return Ok(answer) };

@@ -53,9 +53,10 @@ impl CliError {
         self
     }
 
-    /// The reader of standard output is gone: nobody is there to be told anything.
+    /// The reader of standard output is gone: nobody is there to be told anything. It is no success: what a command would
+    /// have said by its exit code it may not have found out.
     fn closed_pipe() -> Self {
-        Self::new(Exit::Ok, "")
+        Self::new(Exit::Failure, "")
     }
 
     /// One line each: what, why, fix, trace id.
@@ -90,13 +91,16 @@ mod tests {
     fn an_error_tells_what_why_fix_and_trace_each_on_its_line() {
         let error = CliError::new(Exit::NotFound, "no user `x`").why("it is not there").fix("look again");
         let lines = error.trace(Some("trc_1".to_owned())).lines();
-        assert_eq!(lines, ["error: no user `x`", "  why: it is not there", "  fix: look again", "  trace id: trc_1"]);
+        assert_eq!(
+            lines,
+            ["error: no user `x`", "  why: it is not there", "  fix: look again", "  trace id: trc_1"]
+        );
     }
 
     #[test]
     fn a_closed_pipe_is_no_error_to_speak_of() {
         let closed = CliError::from(Error::from(ErrorKind::BrokenPipe));
-        assert_eq!((closed.exit, closed.lines().len()), (Exit::Ok, 0));
+        assert_eq!((closed.exit, closed.lines().len()), (Exit::Failure, 0));
         let other = CliError::from(Error::from(ErrorKind::PermissionDenied));
         assert_eq!((other.exit, other.lines().len()), (Exit::Failure, 2));
     }

@@ -3,11 +3,15 @@
 use crate::credentials::Credentials;
 use crate::exit::{CliError, Exit};
 use crate::operator;
+use std::time::Duration;
 use systemprompt_api::Server;
 use systemprompt_api::services::server::api_server::{router, stop};
 use systemprompt_config::profile::runtime::RuntimeConfig;
 use systemprompt_config::{LoadOptions, Profile, ProfileLocation};
 use systemprompt_runtime::{AppContext, BootError, BootOptions, boot, telemetry};
+
+/// Life of the operator's token; a longer run issues a new one with the next start.
+const OPERATOR_TOKEN_LIFE: Duration = Duration::from_hours(24);
 
 /// A bound, booted and opened node.
 pub struct Node {
@@ -70,10 +74,11 @@ impl Node {
     /// # Errors
     /// When the user, the token or the file cannot be made.
     pub async fn install_operator(&self) -> Result<(), CliError> {
-        let token = operator::token(&self.context).await?;
+        let token = operator::token(&self.context, OPERATOR_TOKEN_LIFE).await?;
         let credentials = Credentials { url: self.url.clone(), token };
         let written = credentials.write(&self.context.config().paths.location);
-        written.map_err(|error| CliError::new(Exit::Failure, "the operator's file cannot be written").why(error))
+        written
+            .map_err(|error| CliError::new(Exit::Failure, "the operator's file cannot be written").why(error))
     }
 
     /// Says ready, serves until SIGTERM or SIGINT, and drains. A second signal cuts the drain short.

@@ -21,6 +21,9 @@ use tower::ServiceExt;
 /// How long a server may take to show that it is there.
 const PROBE: Duration = Duration::from_secs(2);
 
+/// Life of the token that one command acts with.
+const LIFE: Duration = Duration::from_mins(15);
+
 /// A booted node without a listener.
 pub struct Offline {
     context: AppContext,
@@ -52,7 +55,7 @@ impl Offline {
         let context = AppContext::boot(options).await.map_err(boot_error)?;
         let failed = |error| CliError::new(Exit::Failure, "the routes cannot be built").why(error);
         let made = match router(&context) {
-            Ok(router) => operator::token(&context).await.map(|token| (router, token)),
+            Ok(router) => operator::token(&context, LIFE).await.map(|token| (router, token)),
             Err(error) => Err(failed(error)),
         };
         match made {

@@ -6,20 +6,17 @@ use systemprompt_models::Permission;
 use systemprompt_oauth::{IdentityError, NewUser, User};
 use systemprompt_runtime::AppContext;
 
-/// Life of the token; a longer run issues a new one with the next start.
-const LIFE: Duration = Duration::from_secs(24 * 3600);
-
-/// A token of the administrator.
+/// A token of the administrator, for `life`.
 ///
 /// # Errors
 /// When the user or the token cannot be made or recorded.
-pub async fn token(context: &AppContext) -> Result<String, CliError> {
+pub async fn token(context: &AppContext, life: Duration) -> Result<String, CliError> {
     let failed = |error: &dyn std::fmt::Display| {
         CliError::new(Exit::Failure, "the local operator's credential cannot be made").why(error)
     };
     let admin = administrator(context).await.map_err(|e| failed(&e))?;
     let by = context.system_context();
-    let token = context.issue_token(&by, &admin, &admin.permissions(), LIFE).await;
+    let token = context.issue_token(&by, &admin, &admin.permissions(), life).await;
     token.map(|token| token.expose().clone()).map_err(|e| failed(&e))
 }
 
@@ -35,10 +32,7 @@ async fn administrator(context: &AppContext) -> Result<User, IdentityError> {
         }
     }
     let name = context.config().profile.system_admin.clone().unwrap_or_else(|| "admin".to_owned());
-    let new = NewUser {
-        username: name,
-        roles: vec!["admin".to_owned(), "user".to_owned()],
-        ..NewUser::default()
-    };
+    let new =
+        NewUser { username: name, roles: vec!["admin".to_owned(), "user".to_owned()], ..NewUser::default() };
     context.users.create(&context.system_context(), new).await
 }

@@ -44,7 +44,9 @@ pub fn parse_moment(text: &str) -> Result<Moment, String> {
         return Ok(Moment::At(at));
     }
     let wrong = |_| {
-        format!("`{text}` is no moment; allowed: 2026-11-22, 2026-11-22T04:06:17Z, 15m (ago), or epoch milliseconds")
+        format!(
+            "`{text}` is no moment; allowed: 2026-11-22, 2026-11-22T04:06:17Z, 15m (ago), or epoch milliseconds"
+        )
     };
     parse_span(text).map(Moment::Before).map_err(wrong)
 }
@@ -114,7 +116,10 @@ mod tests {
         for text in ["2026-11-22T04:06:17.010Z", "2024-02-29T23:59:59.000Z", "1970-01-01T00:00:00.000Z"] {
             assert_eq!(parse_moment(text).map(|moment| iso8601(moment.at(0))), Ok(text.to_owned()));
         }
-        assert_eq!(parse_moment("2026-11-22").map(|m| iso8601(m.at(0))), Ok("2026-11-22T00:00:00.000Z".into()));
+        assert_eq!(
+            parse_moment("2026-11-22").map(|m| iso8601(m.at(0))),
+            Ok("2026-11-22T00:00:00.000Z".into())
+        );
         assert_eq!(parse_moment("1795320377054"), Ok(Moment::At(1_795_320_377_054)));
         assert_eq!(parse_moment("15m").map(|m| m.at(1_000_000)), Ok(100_000));
         for text in ["2023-02-29", "2026-13-01", "yesterday", "2026-11-22T25:00:00Z", "2026-11-22T04:06:17"] {

@@ -71,16 +71,20 @@ fn why(status: u16, body: &Value) -> String {
 
 fn fix(status: u16, code: &str, body: &Value) -> Option<String> {
     Some(match (status, code) {
-        (401, _) => "start the server on this machine with `systemprompt serve`, which renews the credential, \
+        (401, _) => {
+            "start the server on this machine with `systemprompt serve`, which renews the credential, \
                      or put a token into SYSTEMPROMPT_TOKEN"
-            .to_owned(),
+                .to_owned()
+        }
         (403, "insufficient_scope") => "put an administrator's token into SYSTEMPROMPT_TOKEN".to_owned(),
         (412, _) => "somebody else changed it in between: look at it and try again".to_owned(),
         (429, _) => {
             let seconds = body.get("retry_after").and_then(Value::as_u64).unwrap_or(1);
             format!("try again in {seconds} s")
         }
-        (500.., _) => "`systemprompt doctor` looks for the cause; the server's log has the trace id".to_owned(),
+        (500.., _) => {
+            "`systemprompt doctor` looks for the cause; the server's log has the trace id".to_owned()
+        }
         _ => return None,
     })
 }

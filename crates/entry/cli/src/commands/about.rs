@@ -47,18 +47,15 @@ pub struct ManArgs {
 
 /// Writes manual pages.
 pub fn man(args: ManArgs, command: Command) -> Result<Exit, CliError> {
-    match args.dir {
-        Some(dir) => {
-            std::fs::create_dir_all(&dir)?;
-            clap_mangen::generate_to(command, &dir)?;
-            anstream::eprintln!("wrote the manual pages into {}", dir.display());
-        }
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(command).render(&mut page)?;
-            std::io::stdout().lock().write_all(&page)?;
-        }
+    if let Some(dir) = args.dir {
+        std::fs::create_dir_all(&dir)?;
+        clap_mangen::generate_to(command, &dir)?;
+        anstream::eprintln!("wrote the manual pages into {}", dir.display());
+        return Ok(Exit::Ok);
     }
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page)?;
+    std::io::stdout().lock().write_all(&page)?;
     Ok(Exit::Ok)
 }
 

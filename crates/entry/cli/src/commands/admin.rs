@@ -54,16 +54,14 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
         Subject::Secrets(command) => return secrets::run(globals, out, command),
         subject => subject,
     };
-    Client::with(globals, args.offline, async |client| {
-        match subject {
-            Subject::Users(command) => users::run(client, out, command).await,
-            Subject::Rules(command) => rules::run(client, out, command).await,
-            Subject::Entities(command) => entities::run(client, out, command).await,
-            Subject::Keys(command) => keys::run(client, out, command).await,
-            Subject::Token(command) => token::run(client, out, command).await,
-            Subject::ApiKeys(command) => api_keys::run(client, out, command).await,
-            Subject::Secrets(_) => Ok(()),
-        }
+    Client::with(globals, args.offline, async |client| match subject {
+        Subject::Users(command) => users::run(client, out, command).await,
+        Subject::Rules(command) => rules::run(client, out, command).await,
+        Subject::Entities(command) => entities::run(client, out, command).await,
+        Subject::Keys(command) => keys::run(client, out, command).await,
+        Subject::Token(command) => token::run(client, out, command).await,
+        Subject::ApiKeys(command) => api_keys::run(client, out, command).await,
+        Subject::Secrets(_) => Ok(()),
     })
     .await?;
     Ok(Exit::Ok)

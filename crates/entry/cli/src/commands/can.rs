@@ -18,10 +18,8 @@ pub struct Args {
 }
 
 pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
-    let principal = match args.principal.contains(':') {
-        true => args.principal.clone(),
-        false => format!("user:{}", args.principal),
-    };
+    let principal =
+        if args.principal.contains(':') { args.principal } else { format!("user:{}", args.principal) };
     let body = json!({"principal": principal, "entity": args.entity});
     let what = format!("it cannot be told whether {principal} may use {}", args.entity);
     let answer = Client::with(globals, args.offline, async |client| {
@@ -67,11 +65,9 @@ mod tests {
 
     #[test]
     fn the_exit_code_tells_allowed_denied_and_unknown_apart() {
-        for (known, decision, exit) in [
-            (true, "allow", Exit::Ok),
-            (true, "deny", Exit::Denied),
-            (false, "deny", Exit::NotFound),
-        ] {
+        for (known, decision, exit) in
+            [(true, "allow", Exit::Ok), (true, "deny", Exit::Denied), (false, "deny", Exit::NotFound)]
+        {
             assert_eq!(verdict(&json!({"known": known, "decision": decision})), exit);
         }
         assert_eq!(verdict(&Value::Null), Exit::NotFound, "an answer that says nothing allows nothing");

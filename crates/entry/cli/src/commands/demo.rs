@@ -26,20 +26,17 @@ const PROBE: Duration = Duration::from_secs(5);
 
 pub async fn run(globals: &Globals) -> Result<Exit, CliError> {
     let out = Output::new(globals);
-    match running(globals).await? {
-        Some((client, location)) => on_stage(out, client, &location, None).await,
-        None => {
-            note("no server is running: starting one on a temporary folder")?;
-            let mut own = OwnServer::start().await?;
-            let client = own.client();
-            let done = match client {
-                Ok(client) => on_stage(out, client, own.location(), Some(&own)).await,
-                Err(error) => Err(error),
-            };
-            own.stop().await;
-            done
-        }
+    if let Some((client, location)) = running(globals).await? {
+        return on_stage(out, client, &location, None).await;
     }
+    note("no server is running: starting one on a temporary folder")?;
+    let mut own = OwnServer::start().await?;
+    let done = match own.client() {
+        Ok(client) => on_stage(out, client, own.location(), Some(&own)).await,
+        Err(error) => Err(error),
+    };
+    own.stop().await;
+    done
 }
 
 /// The server that is running, and the folder that it works on. One that was named must answer.

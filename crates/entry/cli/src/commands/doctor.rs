@@ -28,7 +28,8 @@ pub enum State {
 /// One line.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    pub check: &'static str,
+    #[serde(rename = "check")]
+    pub name: &'static str,
     pub state: State,
     pub detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,8 +37,8 @@ pub struct Check {
 }
 
 impl Check {
-    fn new(check: &'static str, state: State, detail: impl ToString) -> Self {
-        Self { check, state, detail: detail.to_string(), fix: None }
+    fn new(name: &'static str, state: State, detail: impl ToString) -> Self {
+        Self { name, state, detail: detail.to_string(), fix: None }
     }
 
     pub fn pass(check: &'static str, detail: impl ToString) -> Self {
@@ -77,17 +78,15 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
     let mut checks = Vec::new();
     let loaded = configuration(&location, &mut checks)?;
     files::check(&location, loaded.as_ref(), &mut checks);
-    match &loaded {
-        Some(loaded) => {
-            store::check(loaded, &mut checks).await;
-            server::check(globals, loaded, &mut checks).await;
-            host::check(loaded, &mut checks);
-            modes(loaded, &mut checks);
-        }
-        None => {
-            let names = ["database", "durability", "schema", "ledger", "clock", "server", "disk", "descriptors", "modes"];
-            checks.extend(names.map(|name| Check::skip(name, "the configuration is not valid")));
-        }
+    if let Some(loaded) = &loaded {
+        store::check(loaded, &mut checks).await;
+        server::check(globals, loaded, &mut checks).await;
+        host::check(loaded, &mut checks);
+        modes(loaded, &mut checks);
+    } else {
+        let names =
+            ["database", "durability", "schema", "ledger", "clock", "server", "disk", "descriptors", "modes"];
+        checks.extend(names.map(|name| Check::skip(name, "the configuration is not valid")));
     }
     report(Output::new(globals).as_json(args.json), &checks)
 }
@@ -96,7 +95,11 @@ fn report(out: Output, checks: &[Check]) -> Result<Exit, CliError> {
     let failed = checks.iter().filter(|check| check.state == State::Fail).count();
     let lines = checks.iter().map(|check| {
         let fix = check.fix.as_ref().map_or_else(String::new, |fix| format!("; fix: {fix}"));
-        vec![painted(check.state), check.check.to_owned(), crate::output::plain(&format!("{}{fix}", check.detail))]
+        vec![
+            word(check.state),
+            check.name.to_owned(),
+            crate::output::plain(&format!("{}{fix}", check.detail)),
+        ]
     });
     out.document(&json!({"ok": failed == 0, "checks": checks}), &rows(lines))?;
     if failed == 0 {
@@ -106,7 +109,7 @@ fn report(out: Output, checks: &[Check]) -> Result<Exit, CliError> {
     Ok(Exit::Failure)
 }
 
-fn painted(state: State) -> String {
+fn word(state: State) -> String {
     match state {
         State::Pass => "PASS",
         State::Warn => "WARN",
@@ -147,8 +150,16 @@ fn modes(loaded: &Loaded, checks: &mut Vec<Check>) {
     let profile = &loaded.profile;
     let mode = profile.governance.authz.hook.as_ref().map(|hook| hook.mode);
     let found = [
-        (mode.is_none(), "no decision hook is set: everything is denied", "set governance.authz.hook.mode to rules"),
-        (mode == Some(AuthzHookMode::Disabled), "everything is denied", "set governance.authz.hook.mode to rules"),
+        (
+            mode.is_none(),
+            "no decision hook is set: everything is denied",
+            "set governance.authz.hook.mode to rules",
+        ),
+        (
+            mode == Some(AuthzHookMode::Disabled),
+            "everything is denied",
+            "set governance.authz.hook.mode to rules",
+        ),
         (
             mode == Some(AuthzHookMode::Unrestricted),
             "everyone may use everything",

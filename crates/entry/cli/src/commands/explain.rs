@@ -65,12 +65,18 @@ fn summary(decision: &Value) -> String {
         vec!["what".to_owned(), joined(["entity_type", "entity_id"])],
         vec!["tool".to_owned(), of("tool_name")],
         vec!["door".to_owned(), of("origin")],
-        vec!["when".to_owned(), decision.get("created_at").and_then(Value::as_i64).map(iso8601).unwrap_or_default()],
+        vec![
+            "when".to_owned(),
+            decision.get("created_at").and_then(Value::as_i64).map(iso8601).unwrap_or_default(),
+        ],
     ];
     let list = |name: &str| decision.get(name).and_then(Value::as_array).into_iter().flatten();
     for rule in list("evaluated_rules") {
         let of = |name: &str| rule.get(name).map(cell).unwrap_or_default();
-        lines.push(vec!["evaluated".to_owned(), format!("{}: {} ({} µs)", of("policy_id"), of("result"), of("elapsed_us"))]);
+        lines.push(vec![
+            "evaluated".to_owned(),
+            format!("{}: {} ({} µs)", of("policy_id"), of("result"), of("elapsed_us")),
+        ]);
     }
     for finding in list("findings") {
         lines.push(vec!["found".to_owned(), cell(finding)]);

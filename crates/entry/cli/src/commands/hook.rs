@@ -37,7 +37,11 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
         Ok(true) => Ok(Exit::Ok),
         Ok(false) => Ok(BLOCK),
         Err(error) => {
-            let reason = format!("{}{}", error.what, error.why.as_ref().map_or_else(String::new, |why| format!(": {why}")));
+            let reason = format!(
+                "{}{}",
+                error.what,
+                error.why.as_ref().map_or_else(String::new, |why| format!(": {why}"))
+            );
             let _ = line(&denial(&reason).to_string());
             Err(blocking(error))
         }
@@ -49,7 +53,8 @@ const BLOCK: Exit = Exit::Usage;
 
 /// Whatever went wrong, it blocks.
 pub fn blocking(error: CliError) -> CliError {
-    let what = if error.what.is_empty() { "the decision could not be printed".to_owned() } else { error.what };
+    let what =
+        if error.what.is_empty() { "the decision could not be printed".to_owned() } else { error.what };
     CliError { exit: BLOCK, what, ..error }
 }
 

@@ -53,7 +53,8 @@ fn shown(finding: &Diagnostic) -> String {
 
 /// The installation that a path belongs to: the nearest folder upwards that holds `profiles`.
 fn location_of(globals: &Globals, path: &Path) -> Result<ProfileLocation, CliError> {
-    let missing = |error| CliError::new(Exit::NotFound, format!("{} is not there", path.display())).why(error);
+    let missing =
+        |error| CliError::new(Exit::NotFound, format!("{} is not there", path.display())).why(error);
     let path = path.canonicalize().map_err(missing)?;
     let named = path.file_name().is_some_and(|name| name == "profile.yaml");
     let folder = path.ancestors().find(|folder| folder.join("profiles").is_dir());

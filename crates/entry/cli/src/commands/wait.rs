@@ -48,7 +48,8 @@ async fn probe(globals: &Globals, timeout: Duration) -> Result<(), CliError> {
     let failed = body.get("checks").and_then(Value::as_array).into_iter().flatten();
     let mut codes: Vec<&str> =
         failed.filter_map(|check| check.get("code")?.as_str()).filter(|code| *code != "ok").collect();
-    codes.extend(body.get("code").or(body.get("status")).and_then(Value::as_str).filter(|_| codes.is_empty()));
+    codes
+        .extend(body.get("code").or(body.get("status")).and_then(Value::as_str).filter(|_| codes.is_empty()));
     Err(CliError::new(Exit::Unreachable, format!("the server at {} is not ready", client.url()))
         .why(codes.join(", "))
         .fix("`systemprompt doctor` looks for the cause"))

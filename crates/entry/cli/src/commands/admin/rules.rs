@@ -96,12 +96,16 @@ pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), C
             out.item(&client.json("the rule was not made", Ask::post(PATH, &body)).await?, SHEET)
         }
         Command::Update { id, access, justification } => {
-            let body = json!({"access": access, "justification": justification});
-            out.item(&change(client, &id, "changed", |path| Ask::patch(path, &body)).await?, SHEET)
+            let made = |path: &str, rule: &Value| {
+                let kept = rule.get("justification").cloned().unwrap_or_default();
+                let why = justification.map_or(kept, Value::from);
+                Ask::patch(path, &json!({"access": access, "justification": why}))
+            };
+            out.item(&change(client, &id, "changed", made).await?, SHEET)
         }
         Command::Delete { id, confirm } => {
             confirm.ask(&format!("delete the rule {id}"), &id)?;
-            change(client, &id, "deleted", Ask::delete).await?;
+            change(client, &id, "deleted", |path, _| Ask::delete(path)).await?;
             note(&format!("deleted the rule {id}"))
         }
     }
@@ -113,15 +117,16 @@ pub fn pair<'a>(argument: &str, text: &'a str, form: &str) -> Result<(&'a str, &
     text.split_once(':').filter(|(kind, name)| !kind.is_empty() && !name.is_empty()).ok_or_else(wrong)
 }
 
+/// Sends a change of what was read just now.
 async fn change(
     client: &Client,
     id: &str,
     done: &str,
-    ask: impl FnOnce(&str) -> Ask<'static>,
+    ask: impl FnOnce(&str, &Value) -> Ask<'static>,
 ) -> Result<Value, CliError> {
     let what = format!("the rule `{id}` was not {done}");
     let path = format!("{PATH}/{}", encoded(id));
     let found = client.success(&what, Ask::get(&path)).await?;
     let etag = found.header("etag").unwrap_or_default().to_owned();
-    client.json(&what, ask(&path).header("if-match", etag)).await
+    client.json(&what, ask(&path, &found.json()).header("if-match", etag)).await
 }

@@ -35,11 +35,7 @@ pub enum Command {
     },
 }
 
-const COLUMNS: &[Column] = &[
-    column("name", "/name"),
-    column("kind", "/kind"),
-    column("origin", "/origin"),
-];
+const COLUMNS: &[Column] = &[column("name", "/name"), column("kind", "/kind"), column("origin", "/origin")];
 
 pub fn run(globals: &Globals, out: Output, command: Command) -> Result<Exit, CliError> {
     let (location, profile) = globals.load_profile()?;
@@ -87,12 +83,9 @@ fn list(profile: &Profile, paths: &DataPaths) -> Result<Value, CliError> {
         SecretsSource::File => "file",
         SecretsSource::Env => "environment",
     };
-    let mut names: Vec<(&str, &str)> =
-        secrets.values_in_use().map(|(name, _)| (kind(name), name)).collect();
+    let mut names: Vec<(&str, &str)> = secrets.values_in_use().map(|(name, _)| (kind(name), name)).collect();
     names.sort_unstable();
-    let item = |(kind, name): (&str, &str)| {
-        json!({"name": name, "kind": kind, "origin": secrets.source(name).unwrap_or(stored)})
-    };
+    let item = |(kind, name): (&str, &str)| json!({"name": name, "kind": kind, "origin": secrets.source(name).unwrap_or(stored)});
     Ok(json!({"items": names.into_iter().map(item).collect::<Vec<_>>(), "next": null}))
 }
 
@@ -109,9 +102,11 @@ fn kind(name: &str) -> &'static str {
 fn writable(profile: &Profile) -> Result<(), CliError> {
     match profile.secrets.source {
         SecretsSource::File => Ok(()),
-        SecretsSource::Env => Err(CliError::new(Exit::Conflict, "the profile takes its secrets from the environment")
-            .why("`secrets.source` is env")
-            .fix("set SYSTEMPROMPT_SECRET_<NAME> where the server is started")),
+        SecretsSource::Env => {
+            Err(CliError::new(Exit::Conflict, "the profile takes its secrets from the environment")
+                .why("`secrets.source` is env")
+                .fix("set SYSTEMPROMPT_SECRET_<NAME> where the server is started"))
+        }
     }
 }
 
@@ -135,7 +130,8 @@ fn value(file: Option<&Path>) -> Result<Secret<String>, CliError> {
             std::io::stdin().take(limit).read_to_end(&mut bytes)?;
         }
     }
-    let text = String::from_utf8(bytes).map_err(|_| CliError::new(Exit::Invalid, "the value is not UTF-8"))?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| CliError::new(Exit::Invalid, "the value is not UTF-8"))?;
     let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     Ok(Secret::new(text.to_owned()))
 }

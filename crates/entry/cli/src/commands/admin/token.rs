@@ -28,5 +28,9 @@ pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), C
     let ask = Ask::post("/api/v1/admin/tokens", &body);
     let issued = client.json(&format!("no token was issued for `{user}`"), ask).await?;
     out.document(&issued, issued.get("token").and_then(Value::as_str).unwrap_or_default())?;
-    if out.is_text() { note(&format!("it counts for {} s and is shown only here", ttl.as_secs())) } else { Ok(()) }
+    if out.is_text() {
+        note(&format!("it counts for {} s and is shown only here", ttl.as_secs()))
+    } else {
+        Ok(())
+    }
 }

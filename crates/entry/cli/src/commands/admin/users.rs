@@ -61,7 +61,8 @@ pub struct Fields {
 impl Fields {
     fn body(self) -> Map<String, Value> {
         let mut body = Map::new();
-        let texts = [("email", self.email), ("display_name", self.display_name), ("department", self.department)];
+        let texts =
+            [("email", self.email), ("display_name", self.display_name), ("department", self.department)];
         body.extend(texts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))));
         if !self.roles.is_empty() {
             body.insert("roles".into(), self.roles.into());

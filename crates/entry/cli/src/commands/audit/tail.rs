@@ -42,8 +42,11 @@ pub async fn run(client: &Client, out: Output, args: Args) -> Result<Exit, CliEr
         return Ok(Exit::Ok);
     }
     show(out, &items)?;
+    if !args.follow {
+        return Ok(Exit::Ok);
+    }
     let mut last = place(&items);
-    while args.follow {
+    loop {
         tokio::time::sleep(EVERY).await;
         let ask = ask().query("order", Some("asc")).query("limit", Some(PAGE)).query("cursor", last.as_ref());
         let page = client.json(WHAT, ask).await?;
@@ -51,7 +54,6 @@ pub async fn run(client: &Client, out: Output, args: Args) -> Result<Exit, CliEr
         show(out, &items)?;
         last = place(&items).or(last);
     }
-    Ok(Exit::Ok)
 }
 
 fn show(out: Output, items: &Value) -> Result<(), CliError> {

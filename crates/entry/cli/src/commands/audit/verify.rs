@@ -26,18 +26,18 @@ pub struct Args {
 }
 
 /// A long ledger takes its time.
-const TIMEOUT: Duration = Duration::from_secs(3600);
+const TIMEOUT: Duration = Duration::from_hours(1);
 
 pub async fn run(globals: &Globals, out: Output, offline: bool, args: Args) -> Result<Exit, CliError> {
-    let report = match offline {
-        true => on_database(globals, &args).await?,
-        false => match by_server(globals, &args).await {
-            // Only where the database is the one that was meant.
-            Err(error) if error.exit == Exit::Unreachable && globals.url.is_none() => {
-                on_database(globals, &args).await?
-            }
-            report => report?,
-        },
+    let answered = if offline { None } else { Some(by_server(globals, &args).await) };
+    let report = match answered {
+        None => on_database(globals, &args).await?,
+        // Only where the database is the one that was meant.
+        Some(Err(error)) if error.exit == Exit::Unreachable && globals.url.is_none() => {
+            note("no server answers")?;
+            on_database(globals, &args).await?
+        }
+        Some(report) => report?,
     };
     out.document(&report, &text(&report))?;
     let intact = report.get("intact").and_then(Value::as_bool).unwrap_or_default();
@@ -55,7 +55,7 @@ async fn by_server(globals: &Globals, args: &Args) -> Result<Value, CliError> {
 async fn on_database(globals: &Globals, args: &Args) -> Result<Value, CliError> {
     let loaded = database::load(globals)?;
     let db = database::open(&loaded).await?;
-    note("no server: verifying the database directly")?;
+    note("verifying the database directly")?;
     let report = read(&db, &loaded.profile.extensions.disabled, args).await;
     db.close().await;
     report
@@ -104,9 +104,7 @@ mod tests {
 
     #[test]
     fn a_report_says_intact_or_what_was_found_where() {
-        let report = |findings: Value| {
-            json!({"report": {"records": 3, "streams": 1, "rows": 2, "more": 0, "findings": findings}})
-        };
+        let report = |findings: Value| json!({"report": {"records": 3, "streams": 1, "rows": 2, "more": 0, "findings": findings}});
         assert_eq!(text(&report(json!([]))), "intact: 3 records in 1 streams, 2 rows beside them");
         let finding = json!({"check": "gap", "stream": "s", "seq": 2, "expected": "seq 2", "found": "seq 3"});
         let found = text(&report(json!([finding])));

@@ -101,7 +101,8 @@ pub async fn rule(stage: &Stage) -> [Step; 2] {
 async fn next(stage: &Stage, fits: impl Fn(&Answer, &str) -> bool) -> Result<Outcome, CliError> {
     let (trace, answer) = stage.send(model::ask(stage, "Am I still welcome?", false)).await?;
     // What the rules deny is not examined any further.
-    let (kind, decision) = if answer.status == 200 { (DECISION, "allow") } else { ("authz.decision", "deny") };
+    let (kind, decision) =
+        if answer.status == 200 { (DECISION, "allow") } else { ("authz.decision", "deny") };
     let record = stage.recorded(&trace, &[(kind, decision)]).await?;
     let policy = record.decision("policy").unwrap_or_default().to_owned();
     let ok = fits(&answer, &policy);

@@ -26,8 +26,8 @@ impl Needles {
             forms.extend([STANDARD_NO_PAD.encode(whole), URL_SAFE_NO_PAD.encode(whole)]);
         }
         forms.extend(planted);
-        forms.retain(|form| form.len() >= PART);
-        forms.iter_mut().for_each(|form| *form = form.to_lowercase());
+        let mut forms: Vec<String> =
+            forms.iter().filter(|form| form.len() >= PART).map(|form| form.to_lowercase()).collect();
         forms.sort_unstable();
         forms.dedup();
         Self(forms)

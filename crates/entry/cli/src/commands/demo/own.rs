@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 /// How long it may take until it is ready, and until it has drained.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_secs(45);
 /// Variables that would lead the child elsewhere.
 const LEADING: [&str; 4] =
@@ -42,9 +42,9 @@ impl OwnServer {
         let log = folder.path().join("server.log");
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("--data-dir").arg(&data_dir).args(["up", "--demo", "--port", "0", "--json"]);
-        LEADING.iter().for_each(|name| {
+        for name in LEADING {
             command.env_remove(name);
-        });
+        }
         // A group of its own: an interrupt ends the demo, which then ends the child.
         command.process_group(0).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log)?);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 
-const VERIFY: Duration = Duration::from_secs(600);
+const VERIFY: Duration = Duration::from_mins(10);
 
 pub async fn explained(stage: &Stage) -> Step {
     let step = Step::new("explain of a denial", "denied by secret_scan, records intact");
@@ -17,7 +17,8 @@ pub async fn explained(stage: &Stage) -> Step {
 }
 
 async fn explain(stage: &Stage) -> Result<Outcome, CliError> {
-    let id = stage.remembered().ok_or_else(|| CliError::new(Exit::Failure, "no denial is there to explain"))?;
+    let id =
+        stage.remembered().ok_or_else(|| CliError::new(Exit::Failure, "no denial is there to explain"))?;
     let (_, answer) = stage.send(Ask::get(&format!("/api/v1/explain/{}", encoded(&id)))).await?;
     let found = answer.json();
     let text = |pointer: &str| found.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -29,7 +30,12 @@ async fn explain(stage: &Stage) -> Result<Outcome, CliError> {
         && is("/decision/policy", "secret_scan")
         && evaluated.is_some_and(|rules| !rules.is_empty())
         && found.get("intact") == Some(&json!(true));
-    let got = format!("{} by {}: {}", text("/decision/decision"), text("/decision/policy"), text("/decision/reason"));
+    let got = format!(
+        "{} by {}: {}",
+        text("/decision/decision"),
+        text("/decision/policy"),
+        text("/decision/reason")
+    );
     Ok(Outcome { ok, got, ledger_id: Some(text("/decision/ledger_opened")), decision_id: Some(id) })
 }
 
@@ -43,14 +49,19 @@ async fn search(stage: &Stage) -> Result<Outcome, CliError> {
     let what = "the records of this run cannot be read";
     let since = || Ask::get("/api/v1/admin/audit").query("since", Some(stage.since));
     let records = Paging::of(100_000).read(&stage.client, what, 500, since).await?;
-    let rows = Paging::of(1000).read(&stage.client, what, 200, || Ask::get("/api/v1/admin/decisions")).await?;
+    let rows =
+        Paging::of(1000).read(&stage.client, what, 200, || Ask::get("/api/v1/admin/decisions")).await?;
     let count = |page: &Value| page.get("items").and_then(Value::as_array).map_or(0, Vec::len);
     let (entries, decisions) = (count(&records), count(&rows));
     stage.hear(records.to_string());
     stage.hear(rows.to_string());
     let logs = logs(stage)?;
     let (answers, found) = stage.search();
-    let got = if found { "A SECRET".to_owned() } else { format!("none in {answers} answers, {entries} entries, {decisions} rows, {logs} logs") };
+    let got = if found {
+        "A SECRET".to_owned()
+    } else {
+        format!("none in {answers} answers, {entries} entries, {decisions} rows, {logs} logs")
+    };
     Ok(Outcome { ok: !found && entries > 0 && decisions > 0, got, ..Outcome::default() })
 }
 

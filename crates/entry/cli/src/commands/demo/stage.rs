@@ -49,13 +49,16 @@ impl Stage {
         log: Option<&Path>,
     ) -> Result<Self, CliError> {
         let unfit = |error: CliError| match error.exit {
-            Exit::NotFound => error.fix("the demo needs a server that was started with `systemprompt up --demo`"),
+            Exit::NotFound => {
+                error.fix("the demo needs a server that was started with `systemprompt up --demo`")
+            }
             _ => error,
         };
         let bob = client.json("there is no bob", Ask::get("/api/v1/admin/users/bob")).await.map_err(unfit)?;
         let planted = planted::all();
         // Of a key in several lines the line that holds it: line ends look different in JSON.
-        let lines = planted.iter().flat_map(|planted| planted.value.lines()).filter(|line| !line.starts_with("--"));
+        let lines =
+            planted.iter().flat_map(|planted| planted.value.lines()).filter(|line| !line.starts_with("--"));
         let needles = Needles::new(&secret(location)?, lines.map(str::to_owned));
         Ok(Self {
             bob: token(&client, "bob").await.map_err(unfit)?,
@@ -78,7 +81,8 @@ impl Stage {
     pub async fn send(&self, ask: Ask<'_>) -> Result<(String, Answer), CliError> {
         let trace = TraceId::generate().to_string();
         let answer = self.client.send(ask.header("x-trace-id", &trace)).await?;
-        let headers: Vec<String> = answer.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+        let headers: Vec<String> =
+            answer.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
         self.hear(format!("{}\n{}", headers.join("\n"), answer.text()));
         Ok((trace, answer))
     }
@@ -147,7 +151,12 @@ impl Stage {
     ///
     /// # Errors
     /// When it is not made.
-    pub async fn make_rule(&self, entity: (&str, &str), subject: (&str, &str), access: &str) -> Result<Value, CliError> {
+    pub async fn make_rule(
+        &self,
+        entity: (&str, &str),
+        subject: (&str, &str),
+        access: &str,
+    ) -> Result<Value, CliError> {
         let body = json!({
             "entity_type": entity.0, "entity_id": entity.1, "rule_type": subject.0, "rule_value": subject.1,
             "access": access, "justification": MARK,
@@ -162,14 +171,17 @@ impl Stage {
     pub async fn drop_rule(&self, rule: &Value) -> Result<(), CliError> {
         let id = rule.get("id").and_then(Value::as_str).unwrap_or_default();
         let version = rule.get("version").and_then(Value::as_i64).unwrap_or_default();
-        let ask = Ask::delete(&format!("{RULES}/{}", encoded(id))).header("if-match", format!("\"v{version}\""));
+        let ask =
+            Ask::delete(&format!("{RULES}/{}", encoded(id))).header("if-match", format!("\"v{version}\""));
         self.client.success("the rule was not deleted", ask).await.map(drop)
     }
 }
 
 async fn token(client: &Client, user: &str) -> Result<String, CliError> {
     let body = json!({"user": user, "ttl_s": 900});
-    let issued = client.json(&format!("there is no token for {user}"), Ask::post("/api/v1/admin/tokens", &body)).await?;
+    let issued = client
+        .json(&format!("there is no token for {user}"), Ask::post("/api/v1/admin/tokens", &body))
+        .await?;
     Ok(issued.get("token").and_then(Value::as_str).unwrap_or_default().to_owned())
 }
 
@@ -193,7 +205,8 @@ pub struct Record(Value);
 
 impl Record {
     pub fn entry(&self, kind: &str, outcome: &str) -> Option<&Value> {
-        let is = |entry: &Value, name: &str, value: &str| entry.get(name).and_then(Value::as_str) == Some(value);
+        let is =
+            |entry: &Value, name: &str, value: &str| entry.get(name).and_then(Value::as_str) == Some(value);
         self.entries().find(|entry| is(entry, "kind", kind) && is(entry, "outcome", outcome))
     }
 

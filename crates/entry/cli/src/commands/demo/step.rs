@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 /// One line of the demo.
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
-    pub step: String,
+    #[serde(rename = "step")]
+    pub name: String,
     pub ok: bool,
     pub expected: String,
     pub got: String,
@@ -17,9 +18,9 @@ pub struct Step {
 }
 
 impl Step {
-    pub fn new(step: impl Into<String>, expected: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<String>, expected: impl Into<String>) -> Self {
         Self {
-            step: step.into(),
+            name: name.into(),
             ok: false,
             expected: expected.into(),
             got: String::new(),
@@ -52,7 +53,7 @@ impl Step {
         let cut = |text: &str| plain(text).chars().take(120).collect::<String>();
         format!(
             "{mark:<4} {number:>2}  {:<34}  expected: {:<50}  got: {:<62}  {id}",
-            self.step,
+            self.name,
             cut(&self.expected),
             cut(&self.got)
         )

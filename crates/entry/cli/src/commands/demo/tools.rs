@@ -16,7 +16,12 @@ const DECISION: &str = "governance.decision";
 const REDACTED: &str = "[redacted:demo_crm_token]";
 
 /// A tool call of bob, and its trace id.
-async fn call(stage: &Stage, server: &str, tool: &str, arguments: Value) -> Result<(String, Answer), CliError> {
+async fn call(
+    stage: &Stage,
+    server: &str,
+    tool: &str,
+    arguments: Value,
+) -> Result<(String, Answer), CliError> {
     let body = json!({
         "jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": {"name": tool, "arguments": arguments},

@@ -19,7 +19,6 @@ pub(super) fn check(location: &ProfileLocation, loaded: Option<&Loaded>, checks:
     let mut watched = vec![
         (location.data_dir.clone(), 0o077, State::Warn),
         (location.profile_file(), 0o022, State::Fail),
-        (location.default_secrets_file(), 0o137, State::Fail),
         (credentials::file_of(location), 0o177, State::Fail),
     ];
     watched.extend(paths.map(|paths| (paths.signing_key_path.clone(), 0o177, State::Fail)));

@@ -20,8 +20,8 @@ fn disk(loaded: &Loaded) -> Check {
         Ok(stat) => stat,
         Err(error) => return Check::fail("disk", error, format!("look at {}", folder.display())),
     };
-    let free = u64::from(stat.blocks_available()) * u64::from(stat.fragment_size());
-    let (inodes, all) = (u64::from(stat.files_available()), u64::from(stat.files()));
+    let free = stat.blocks_available() * stat.fragment_size();
+    let (inodes, all) = (stat.files_available(), stat.files());
     let detail = format!("{} MiB free in {}", free >> 20, folder.display());
     let fix = "make room, or move the data folder".to_owned();
     let least = loaded.profile.audit.min_free_bytes.bytes();
@@ -40,7 +40,8 @@ fn descriptors(loaded: &Loaded) -> Check {
     let wanted = 2 * u64::from(loaded.profile.server.max_concurrent_streams);
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((limit, _)) => {
-            let wrong = (limit < wanted).then(|| (State::Warn, format!("ulimit -n {wanted}, or LimitNOFILE of the unit")));
+            let wrong = (limit < wanted)
+                .then(|| (State::Warn, format!("ulimit -n {wanted}, or LimitNOFILE of the unit")));
             Check::of("descriptors", format!("{limit} allowed, {wanted} wanted"), wrong)
         }
         Err(error) => Check::warn("descriptors", error, "look at `ulimit -n`"),

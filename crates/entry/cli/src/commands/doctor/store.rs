@@ -114,12 +114,16 @@ async fn ledger(db: &Db, checks: &mut Vec<Check>) {
                 records += report.records;
                 checks.extend(report.findings.first().map(|finding| {
                     let detail = format!("{} at {} {}", finding.check, finding.stream, finding.seq);
-                    Check::fail(CHECK, detail, "`systemprompt audit verify` shows all of it; keep the file as evidence")
+                    Check::fail(
+                        CHECK,
+                        detail,
+                        "`systemprompt audit verify` shows all of it; keep the file as evidence",
+                    )
                 }));
             }
         }
     }
-    if !checks.iter().any(|check| check.check == CHECK) {
+    if !checks.iter().any(|check| check.name == CHECK) {
         let detail = format!("the last {records} records of {} streams verify", streams.len());
         checks.push(Check::pass(CHECK, detail));
     }
