@@ -13,6 +13,7 @@ mod offline;
 mod operator;
 mod output;
 mod paging;
+mod running;
 mod span;
 
 use clap::{CommandFactory, Parser, Subcommand};

@@ -1,25 +1,21 @@
 //! `--offline`: the routes of the server in this process, on the database, for when no server runs. A second process would
 //! take the ledger's stream away from a running one, so a server that answers is a conflict.
 
-use crate::client::{Answer, Ask, Client, server_url};
-use crate::credentials::Credentials;
+use crate::client::{Answer, Ask};
 use crate::exit::{CliError, Exit};
 use crate::globals::{Globals, no_profile};
 use crate::node::boot_error;
 use crate::operator;
+use crate::running;
 use axum::Router;
 use axum::body::Body;
 use http::{Request, header};
 use http_body_util::BodyExt;
 use std::time::Duration;
 use systemprompt_api::services::server::api_server::router;
-use systemprompt_config::ProfileLocation;
 use systemprompt_config::profile::runtime::{LogLevel, RuntimeConfig};
 use systemprompt_runtime::{AppContext, BootOptions, boot, telemetry};
 use tower::ServiceExt;
-
-/// How long a server may take to show that it is there.
-const PROBE: Duration = Duration::from_secs(2);
 
 /// Life of the token that one command acts with.
 const LIFE: Duration = Duration::from_mins(15);
@@ -41,11 +37,7 @@ impl Offline {
         if !location.profile_file().is_file() {
             return Err(no_profile(&location));
         }
-        if let Some(url) = running(globals, &location).await {
-            return Err(CliError::new(Exit::Conflict, "the server of this profile is running")
-                .why(format!("it answers at {url}; a second process would take its ledger away"))
-                .fix("leave --offline out, or stop the server"));
-        }
+        running::refuse(globals, &location, "leave --offline out, or stop the server").await?;
         anstream::eprintln!("no server: working on the database directly");
         let parts = boot::pipeline_parts(std::sync::Arc::new(systemprompt_models::SystemClock));
         let quiet = RuntimeConfig { log_level: LogLevel::Error, ..RuntimeConfig::default() };
@@ -101,21 +93,4 @@ impl Offline {
     pub async fn close(self) {
         self.context.close().await;
     }
-}
-
-/// The address at which a server of this profile answers, if one does.
-pub async fn running(globals: &Globals, location: &ProfileLocation) -> Option<String> {
-    let stored = Credentials::read(location).map(|stored| stored.url);
-    let configured = globals.load_profile().ok().map(|(_, profile)| server_url(&profile));
-    let mut urls: Vec<String> = [stored, configured].into_iter().flatten().collect();
-    urls.dedup();
-    for url in urls {
-        let Ok(client) = Client::at(&url, None) else { continue };
-        let answer = client.send(Ask::get("/health/live").timeout(PROBE)).await;
-        // Ours is told by what it says from whatever else may have the port.
-        if answer.is_ok_and(|answer| answer.json().get("status").is_some_and(|status| status == "ok")) {
-            return Some(url);
-        }
-    }
-    None
 }

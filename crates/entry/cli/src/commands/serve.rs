@@ -3,6 +3,7 @@
 use crate::exit::{CliError, Exit};
 use crate::globals::{Globals, no_profile};
 use crate::node::{self, Start};
+use crate::running;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -16,6 +17,7 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
     if !location.profile_file().is_file() {
         return Err(no_profile(&location));
     }
+    running::refuse(globals, &location, "use it, or stop it first").await?;
     let flags = args.port.map(|port| ("server.port".to_owned(), port.to_string())).into_iter().collect();
     let node = node::start(Start { location, flags, verbose: globals.verbose }).await?;
     node.install_operator().await?;

@@ -4,6 +4,7 @@
 use crate::exit::{CliError, Exit};
 use crate::globals::Globals;
 use crate::node::{self, Node, Start};
+use crate::running;
 use serde_json::json;
 use std::net::{Ipv4Addr, TcpListener};
 use systemprompt_config::profile::database::DatabaseKind;
@@ -35,6 +36,7 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
         port => port,
     };
     let made = !location.profile_file().is_file();
+    running::refuse(globals, &location, "use it, or stop it first").await?;
     if made {
         make_profile(&location, &args, port)?;
     }

@@ -3,7 +3,7 @@
 use super::{Check, State};
 use crate::client::{Ask, Client};
 use crate::globals::Globals;
-use crate::offline;
+use crate::running;
 use serde_json::Value;
 use std::net::TcpListener;
 use systemprompt_config::Loaded;
@@ -11,13 +11,13 @@ use systemprompt_config::Loaded;
 const CHECK: &str = "server";
 
 pub(super) async fn check(globals: &Globals, loaded: &Loaded, checks: &mut Vec<Check>) {
-    match offline::running(globals, &loaded.paths.location).await {
-        Some(url) => running(globals, &url, checks).await,
+    match running::running(globals, &loaded.paths.location).await {
+        Some(url) => health(globals, &url, checks).await,
         None => checks.push(port(loaded)),
     }
 }
 
-async fn running(globals: &Globals, url: &str, checks: &mut Vec<Check>) {
+async fn health(globals: &Globals, url: &str, checks: &mut Vec<Check>) {
     let detail = format!("it answers at {url}");
     let Ok(client) = Client::connect(globals) else { return checks.push(Check::pass(CHECK, detail)) };
     let answer = match client.send(Ask::get("/api/v1/health/detail")).await {
