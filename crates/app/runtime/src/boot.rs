@@ -82,8 +82,6 @@ pub enum BootError {
     Rules(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("secrets: `{0}` is missing; `systemprompt up` makes it")]
     SecretMissing(&'static str),
-    #[error("secrets: a value in use cannot be guarded: {0}")]
-    Unguarded(String),
     #[error("database: {0}")]
     Database(#[from] ConnectError),
     #[error("migrate: {0}")]
@@ -191,7 +189,7 @@ async fn boot_loaded(
     let tasks = Tasks::default();
     let hub = Hub::default();
     let leak = Scanner::new();
-    let holds = hold_values(&leak, &loaded)?;
+    let holds = hold_values(&leak, &loaded);
     steps.done("secrets");
 
     let db = Db::connect(loaded.database_url().expose(), profile.database.max_connections).await?;
@@ -326,7 +324,7 @@ pub(crate) fn build_pipeline(loaded: &Loaded, parts: &Parts) -> Result<Pipeline,
 
 /// The leak scanner guards every provider and custom secret of the file. One that is too short to be told from ordinary text
 /// is named in the log, and no server gets it (the spawner refuses it).
-pub(crate) fn hold_values(leak: &Scanner, loaded: &Loaded) -> Result<Vec<Hold>, BootError> {
+pub(crate) fn hold_values(leak: &Scanner, loaded: &Loaded) -> Vec<Hold> {
     let mut holds = Vec::new();
     for (name, value) in loaded.secrets.values_in_use() {
         match leak.hold(name, value) {
@@ -336,7 +334,7 @@ pub(crate) fn hold_values(leak: &Scanner, loaded: &Loaded) -> Result<Vec<Hold>, 
             }
         }
     }
-    Ok(holds)
+    holds
 }
 
 fn ledger_options(loaded: &Loaded, engine: Engine, hub: Hub, leak: Scanner) -> LedgerOptions {

@@ -15,7 +15,7 @@ use systemprompt_security::authz::{Access, AuthzError, EntityKind, RuleType, Ups
 /// The secret that the demo tool server declares.
 pub const DEMO_SECRET: &str = "demo_crm_token";
 /// Life of the demo's tokens.
-pub const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+pub const TOKEN_LIFE: Duration = Duration::from_hours(24);
 
 const SERVERS: &str = "\
 # Written by `systemprompt up --demo`.
@@ -81,8 +81,7 @@ pub fn prepare(paths: &DataPaths, mode: SecretsFileMode, has_secret: bool) -> Re
 fn random_token() -> Result<Secret<String>, DemoError> {
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| DemoError::Random)?;
-    let digits: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    Ok(Secret::new(format!("crm_{digits}")))
+    Ok(Secret::new(format!("crm_{}", hex::encode(bytes))))
 }
 
 /// Makes the people and the rules where they are missing, and a token for each person.

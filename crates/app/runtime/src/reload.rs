@@ -45,9 +45,7 @@ impl AppContext {
             Ok(pipeline) => pipeline,
             Err(error) => return self.refuse_text(&error.to_string()).await,
         };
-        let Ok(holds) = hold_values(&self.leak, &loaded) else {
-            return self.refuse_text("a secret cannot be guarded").await;
-        };
+        let holds = hold_values(&self.leak, &loaded);
         // The gateway checks routes and providers; it is the last that may still refuse.
         if let Err(error) = self.gateway.reload(&loaded.profile.gateway, &loaded.secrets) {
             return self.refuse_text(&error.to_string()).await;

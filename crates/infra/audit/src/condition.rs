@@ -21,10 +21,9 @@ impl Condition {
     pub(crate) fn admit(&self, closing: bool) -> Result<(), LedgerError> {
         match self {
             Self::Ready => Ok(()),
-            Self::DiskLow if closing => Ok(()),
-            Self::DiskLow => Err(LedgerError::DiskLow),
             // A closing record is queued even now: the writer answers it once the store is back, or refuses it.
-            Self::Unavailable(_) if closing => Ok(()),
+            Self::DiskLow | Self::Unavailable(_) if closing => Ok(()),
+            Self::DiskLow => Err(LedgerError::DiskLow),
             Self::Unavailable(why) => Err(LedgerError::Unavailable(why.clone())),
             Self::Damaged(why) => Err(LedgerError::Damaged(why.clone())),
             Self::Fenced => Err(LedgerError::Fenced),

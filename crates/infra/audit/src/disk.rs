@@ -51,7 +51,7 @@ impl DiskGuard {
 
     fn make_reserve(&self) -> io::Result<()> {
         let mut file = File::create(&self.reserve)?;
-        let block = [0_u8; 64 * 1024];
+        let block = vec![0_u8; 64 * 1024];
         for _ in 0..RESERVE_BYTES / block.len() as u64 {
             file.write_all(&block)?;
         }

@@ -51,8 +51,8 @@ impl GroupOptions {
             },
             batch_max_bytes: 1024 * 1024,
             queue_max: 8192,
-            append_timeout: Duration::from_millis(2000),
-            commit_timeout: Duration::from_millis(10_000),
+            append_timeout: Duration::from_secs(2),
+            commit_timeout: Duration::from_secs(10),
         }
     }
 }

@@ -43,6 +43,12 @@ impl Report {
         self.findings.is_empty() && self.more == 0
     }
 
+    fn add_all(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        for finding in findings {
+            self.add(finding);
+        }
+    }
+
     fn add(&mut self, finding: Finding) {
         if self.findings.len() < MAX_FINDINGS {
             self.findings.push(finding);
@@ -95,7 +101,7 @@ pub async fn verify(
         for table in tables {
             let (rows, findings) = companions::check(reader.db(), table).await?;
             report.rows += rows;
-            findings.into_iter().for_each(|finding| report.add(finding));
+            report.add_all(findings);
         }
     }
     Ok(report)
@@ -114,7 +120,7 @@ async fn verify_stream(
         let page = reader.page(&stream.stream, link.cursor, PAGE).await?;
         for row in page.iter().filter(|row| row.seq <= to) {
             report.records += 1;
-            link.check(row).into_iter().for_each(|finding| report.add(finding));
+            report.add_all(link.check(row));
         }
         match page.last() {
             Some(last) if last.seq < to => link.cursor = last.seq,
@@ -122,7 +128,7 @@ async fn verify_stream(
         }
     }
     if scope.to.is_none() {
-        link.check_head(stream).into_iter().for_each(|finding| report.add(finding));
+        report.add_all(link.check_head(stream));
     }
     Ok(())
 }

@@ -64,6 +64,7 @@ struct HookEventDoc {
 
 /// A hook event. Unknown members and unknown events are taken.
 #[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the protocol's")]
 struct HookEvent<'a> {
     #[serde(borrow)]
     hook_event_name: Cow<'a, str>,

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "tests run callers beside each other")]
+
 use crate::repository::entries::Filter;
 use crate::testing;
 use crate::unit::{Cell, CloseRow, Col, Guard, OpenRow, Table, Unit};
@@ -30,6 +32,7 @@ static TABLE: Table = Table {
     mirror_closed: &[("status", "/outcome")],
 };
 
+#[expect(clippy::struct_field_names, reason = "columns have these names")]
 struct Opened {
     id: String,
     tool: &'static str,

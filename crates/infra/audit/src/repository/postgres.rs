@@ -44,7 +44,7 @@ impl PostgresStore {
         Ok(())
     }
 
-    fn run<'q>(&mut self, query: Query<'q, Postgres, PgArguments>) -> Result<u64, StoreError> {
+    fn run(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<u64, StoreError> {
         let Some(conn) = self.conn.as_mut() else {
             return Err(StoreError::Failed("no connection".into()));
         };

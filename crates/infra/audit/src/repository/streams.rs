@@ -27,19 +27,18 @@ pub(crate) async fn claim(db: &Db, node_id: &str, origin_host: &str, now: Millis
                          ORDER BY created_at DESC, stream DESC LIMIT 1)
          RETURNING stream, origin, node_id, epoch, head_seq, head_hash, created_at, closed_at"
     )).bind(node_id).fetch_optional(&mut *conn).await)?;
-    let stream = match claimed {
-        Some(stream) => stream,
-        None => {
-            let tag: String = uuid_v4().simple().to_string().chars().take(8).collect();
-            let name = format!("{node_id}-{tag}");
-            let origin = format!("{origin_host}/ledger/{name}");
-            let first = genesis(&origin);
-            on_tx!(tx, conn => sqlx::query_as(sql!(
+    let stream = if let Some(stream) = claimed {
+        stream
+    } else {
+        let tag: String = uuid_v4().simple().to_string().chars().take(8).collect();
+        let name = format!("{node_id}-{tag}");
+        let origin = format!("{origin_host}/ledger/{name}");
+        let first = genesis(&origin);
+        on_tx!(tx, conn => sqlx::query_as(sql!(
                 "INSERT INTO ledger_streams (stream, origin, node_id, epoch, head_seq, head_hash, created_at)
                  VALUES ($1, $2, $3, 1, 0, $4, $5)
                  RETURNING stream, origin, node_id, epoch, head_seq, head_hash, created_at, closed_at"
             )).bind(name).bind(origin).bind(node_id).bind(first).bind(now).fetch_one(&mut *conn).await)?
-        }
     };
     tx.commit().await?;
     Ok(stream)

@@ -59,9 +59,10 @@ fn refusal(error: &AuthError, address: IpAddr) -> Refusal {
         AuthError::InvalidToken { kid, .. } => kid.as_deref(),
         _ => None,
     };
-    match error {
-        AuthError::Missing(_) => tracing::debug!(label = error.label(), %address, "no credential"),
-        _ => tracing::info!(label = error.label(), cause = %error, kid, %address, "a credential was refused"),
+    if let AuthError::Missing(_) = error {
+        tracing::debug!(label = error.label(), %address, "no credential");
+    } else {
+        tracing::info!(label = error.label(), cause = %error, kid, %address, "a credential was refused");
     }
     match error {
         AuthError::Missing(_) => {

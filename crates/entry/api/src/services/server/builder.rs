@@ -206,7 +206,7 @@ impl Edge {
             scanner::check(&profile.security.scanner, request.uri().path())?;
         }
         // 7. Trailing slash: behind the scanner, so that a probe is never redirected.
-        self.settle_slash(&mut request, found)?;
+        settle_slash(&mut request, found)?;
         let Some(route) = found else { return Err(self.no_route(&request)) };
         request = bounded(request, route.body_limit.unwrap_or_else(|| profile.server.body_limit.as_usize()))?;
         // 8a. Rate limit per address, where nobody signs in; credentials that must be checked anew are counted below.
@@ -260,25 +260,6 @@ impl Edge {
         Err(Refusal::new(Code::HostNotAllowed, "the Host header names another server"))
     }
 
-    fn settle_slash(&self, request: &mut Request, found: Option<&RouteSpec>) -> Result<(), Stop> {
-        let safe = matches!(*request.method(), Method::GET | Method::HEAD);
-        let (path, query) = (request.uri().path(), request.uri().query());
-        match trailing_slash::decide(safe, path, query) {
-            Slash::Keep => Ok(()),
-            Slash::NotFound => Err(not_found().into()),
-            // Where there is nothing, a redirect would only lead to a 404.
-            Slash::Redirect(_) if found.is_none() => Ok(()),
-            Slash::Redirect(location) => Err(Stop::Redirect(location)),
-            Slash::Rewrite(bare) => {
-                let target = query.map_or_else(|| bare.clone(), |query| format!("{bare}?{query}"));
-                if let Ok(uri) = target.parse() {
-                    *request.uri_mut() = uri;
-                }
-                Ok(())
-            }
-        }
-    }
-
     /// A path without a route is 404; one with other methods is 405 and names them.
     fn no_route(&self, request: &Request) -> Stop {
         match self.table.at(request.uri().path()) {
@@ -287,6 +268,25 @@ impl Edge {
                 Stop::Method(names.join(", "))
             }
             Err(_) => Stop::Refuse(not_found()),
+        }
+    }
+}
+
+fn settle_slash(request: &mut Request, found: Option<&RouteSpec>) -> Result<(), Stop> {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD);
+    let (path, query) = (request.uri().path(), request.uri().query());
+    match trailing_slash::decide(safe, path, query) {
+        Slash::Keep => Ok(()),
+        Slash::NotFound => Err(not_found().into()),
+        // Where there is nothing, a redirect would only lead to a 404.
+        Slash::Redirect(_) if found.is_none() => Ok(()),
+        Slash::Redirect(location) => Err(Stop::Redirect(location)),
+        Slash::Rewrite(bare) => {
+            let target = query.map_or_else(|| bare.clone(), |query| format!("{bare}?{query}"));
+            if let Ok(uri) = target.parse() {
+                *request.uri_mut() = uri;
+            }
+            Ok(())
         }
     }
 }
