@@ -4,7 +4,7 @@
 
 use crate::exit::CliError;
 use crate::globals::{Globals, OutputFormat};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table, presets};
 use serde_json::Value;
 use std::io::{IsTerminal, Write};
 use systemprompt_models::clock::iso8601;
@@ -144,7 +144,13 @@ fn table(items: &[Value], columns: &[Column]) -> String {
     let mut table = bare();
     table.set_header(columns.iter().map(|c| c.title.to_uppercase()));
     for item in items {
-        table.add_row(columns.iter().map(|c| c.cell(item)));
+        let mut row = Row::from(columns.iter().map(|c| c.cell(item)).collect::<Vec<_>>());
+        row.max_height(1);
+        table.add_row(row);
+    }
+    // The first column is the one that people copy.
+    if let Some(first) = table.column_mut(0) {
+        first.set_constraint(ColumnConstraint::ContentWidth);
     }
     laid_out(table)
 }
