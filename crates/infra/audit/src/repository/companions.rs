@@ -55,11 +55,12 @@ pub(crate) async fn check(db: &Db, table: &'static Table) -> sqlx::Result<(u64, 
     Ok((checked, findings))
 }
 
-/// Opening records without their row.
+/// Opening records without their row. A join, because `ledger_opened` has no index: each engine then makes one pass over both
+/// tables, where a subquery for each record would be a scan for each record.
 async fn missing_rows(db: &Db, table: &Table) -> sqlx::Result<Vec<Finding>> {
     let sql = format!(
-        "SELECT e.stream, e.seq, e.id FROM ledger_entries e
-         WHERE e.kind = $1 AND NOT EXISTS (SELECT 1 FROM {} t WHERE t.ledger_opened = e.id)
+        "SELECT e.stream, e.seq, e.id FROM ledger_entries e LEFT JOIN {} t ON t.ledger_opened = e.id
+         WHERE e.kind = $1 AND t.ledger_opened IS NULL
          ORDER BY e.stream, e.seq LIMIT {PAGE}",
         table.name
     );
