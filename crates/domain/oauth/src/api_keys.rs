@@ -176,7 +176,12 @@ impl ApiKeys {
     ///
     /// # Errors
     /// When the rows cannot be read.
-    pub async fn page(&self, after: &str, user_id: Option<&str>, limit: i64) -> Result<Vec<ApiKey>, IdentityError> {
+    pub async fn page(
+        &self,
+        after: &str,
+        user_id: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<ApiKey>, IdentityError> {
         Ok(self.repository.page(after, user_id, limit).await?)
     }
 
@@ -189,7 +194,9 @@ impl ApiKeys {
 
     async fn principal(&self, key: &str) -> Result<Option<Principal>, IdentityError> {
         let now = self.clock.now();
-        let Some(key) = self.repository.live_by_digest(&self.digest(key), now).await? else { return Ok(None) };
+        let Some(key) = self.repository.live_by_digest(&self.digest(key), now).await? else {
+            return Ok(None);
+        };
         let Some(owner) = self.users.find(key.user_id.as_str()).await? else { return Ok(None) };
         let owned = owner.permissions();
         let permissions: Vec<Permission> = key.scopes.into_iter().filter(|p| owned.contains(p)).collect();

@@ -31,10 +31,11 @@ pub enum IdentityError {
 impl From<IdentityError> for Refusal {
     fn from(error: IdentityError) -> Self {
         match error {
-            IdentityError::Invalid(fields) => fields.into_iter().fold(
-                Self::new(Code::Unprocessable, "fields are not valid"),
-                |refusal, (field, message)| refusal.with_validation(field, message),
-            ),
+            IdentityError::Invalid(fields) => fields
+                .into_iter()
+                .fold(Self::new(Code::Unprocessable, "fields are not valid"), |refusal, (field, message)| {
+                    refusal.with_validation(field, message)
+                }),
             IdentityError::NotFound { .. } => Self::new(Code::NotFound, error.to_string()),
             IdentityError::Taken(_) | IdentityError::LastAdministrator(_) | IdentityError::TooManyKeys => {
                 Self::new(Code::Conflict, error.to_string())

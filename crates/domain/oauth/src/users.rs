@@ -230,7 +230,12 @@ impl Users {
     ///
     /// # Errors
     /// When the rows cannot be read.
-    pub async fn page(&self, after: &str, query: Option<&str>, limit: i64) -> Result<Vec<User>, IdentityError> {
+    pub async fn page(
+        &self,
+        after: &str,
+        query: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<User>, IdentityError> {
         Ok(self.repository.page(after, query.map(str::to_lowercase).as_deref(), limit).await?)
     }
 }

@@ -75,7 +75,12 @@ pub struct Judgement {
 }
 
 impl DecisionPlane {
-    pub fn new(hook: Arc<dyn AuthzDecisionHook>, pipeline: Pipeline, ledger: Ledger, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        hook: Arc<dyn AuthzDecisionHook>,
+        pipeline: Pipeline,
+        ledger: Ledger,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let sink = DbAuditSink::new(ledger, Arc::clone(&clock));
         Self(Arc::new(Inner { hook, pipeline: ArcSwap::from_pointee(pipeline), sink, clock }))
     }
@@ -327,9 +332,7 @@ impl Judgement {
 
 /// The chain as the record keeps it; the row has the details.
 fn links(chain: &Chain) -> Vec<Value> {
-    let one = |link: &crate::governance::Link| {
-        json!({"policy_id": &*link.policy_id, "result": link.result, "elapsed_us": link.elapsed_us})
-    };
+    let one = |link: &crate::governance::Link| json!({"policy_id": &*link.policy_id, "result": link.result, "elapsed_us": link.elapsed_us});
     chain.links.iter().map(one).collect()
 }
 

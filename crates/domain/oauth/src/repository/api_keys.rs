@@ -53,7 +53,13 @@ impl ApiKeyRepository {
     }
 
     /// Inserts a key unless its owner has `limit` live ones; false when that is so.
-    pub(crate) async fn insert(&self, key: &ApiKey, digest: &str, now: Millis, limit: i64) -> sqlx::Result<bool> {
+    pub(crate) async fn insert(
+        &self,
+        key: &ApiKey,
+        digest: &str,
+        now: Millis,
+        limit: i64,
+    ) -> sqlx::Result<bool> {
         let mut tx = self.db.write_tx().await?;
         // The owner's row is locked, so that two inserts at once see each other.
         on_tx!(tx, conn => sqlx::query(sql!("UPDATE users SET version = version WHERE id = $1"))
@@ -88,7 +94,12 @@ impl ApiKeyRepository {
         Ok(row.map(KeyRow::key))
     }
 
-    pub(crate) async fn page(&self, after: &str, user_id: Option<&str>, limit: i64) -> sqlx::Result<Vec<ApiKey>> {
+    pub(crate) async fn page(
+        &self,
+        after: &str,
+        user_id: Option<&str>,
+        limit: i64,
+    ) -> sqlx::Result<Vec<ApiKey>> {
         let rows: Vec<KeyRow> = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT id, user_id, name, prefix, suffix, scopes, created_at, expires_at, last_used_at, revoked_at
              FROM user_api_keys

@@ -79,9 +79,8 @@ impl UserRepository {
     }
 
     pub(crate) async fn page(&self, after: &str, query: Option<&str>, limit: i64) -> sqlx::Result<Vec<User>> {
-        let prefix = query.map(|text| {
-            format!("{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"))
-        });
+        let prefix = query
+            .map(|text| format!("{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")));
         let rows: Vec<UserRow> = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT id, username, email, display_name, status, department, created_at, updated_at, version,
                     (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
@@ -117,7 +116,11 @@ impl UserRepository {
         match inserted {
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
                 tx.rollback().await?;
-                return Ok(Written::Clash(if error.message().contains("email") { "email" } else { "username" }));
+                return Ok(Written::Clash(if error.message().contains("email") {
+                    "email"
+                } else {
+                    "username"
+                }));
             }
             other => other?,
         }

@@ -142,15 +142,14 @@ fn announce(node: &Node, tokens: Option<&DemoTokens>, as_json: bool, made: bool)
         anstream::println!("  next         systemprompt admin users create NAME --role user");
         return;
     };
-    anstream::println!("  ada (admin)  {}", tokens.admin.expose());
-    anstream::println!("  bob (user)   {}", tokens.user.expose());
     anstream::println!(
-        "\nThis is the demo: its model answers without a provider, and its tokens are printed."
+        "\nThis is the demo: its model answers without a provider, and these tokens work for 24 hours."
     );
-    anstream::println!("Try, in another terminal:\n");
-    anstream::println!("  systemprompt demo --url {}", node.url);
+    anstream::println!("Paste into another terminal (ada is an administrator, bob a user):\n");
+    anstream::println!("export URL={}", node.url);
+    anstream::println!("export ADA={}", tokens.admin.expose());
+    anstream::println!("export BOB={}", tokens.user.expose());
     anstream::println!(
-        "  curl -s {}/v1/messages -H 'x-api-key: BOB' -H 'content-type: application/json' \\\n    -d '{{\"model\":\"claude-demo\",\"max_tokens\":64,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'",
-        node.url
+        "\nThen `systemprompt demo` shows every step of the main job, or try the three calls of the README."
     );
 }

@@ -33,11 +33,20 @@ pub struct Explanation {
 }
 
 /// Explains what `rules` (compiled from `rows`) decide for a principal.
-pub fn explain(rules: &RuleSet, rows: &[AccessRule], principal: &Principal, entity: &EntityRef) -> Explanation {
+pub fn explain(
+    rules: &RuleSet,
+    rows: &[AccessRule],
+    principal: &Principal,
+    entity: &EntityRef,
+) -> Explanation {
     let decision = resolve(rules, &rules.compile(principal), entity);
     let of_entity = rows.iter().filter(|row| {
         row.entity_type == entity.kind
-            && if row.is_pattern { pattern_matches(&row.entity_id, &entity.id) } else { *row.entity_id == *entity.id }
+            && if row.is_pattern {
+                pattern_matches(&row.entity_id, &entity.id)
+            } else {
+                *row.entity_id == *entity.id
+            }
     });
     Explanation {
         entity: entity.to_string(),

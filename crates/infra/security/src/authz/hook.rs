@@ -22,7 +22,8 @@ pub trait AuthzDecisionHook: Send + Sync {
 
     /// Decides, waiting if need be. A hook that never answers counts as a deny of the caller's deadline.
     fn evaluate<'a>(&'a self, request: AuthzRequest<'a>) -> DecisionFuture<'a> {
-        let decision = self.decide(request).unwrap_or_else(|| fixed(Matched::DefaultDeny, AuthzSource::DenyAllDefault));
+        let decision =
+            self.decide(request).unwrap_or_else(|| fixed(Matched::DefaultDeny, AuthzSource::DenyAllDefault));
         Box::pin(async move { decision })
     }
 }

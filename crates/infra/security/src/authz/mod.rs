@@ -11,9 +11,9 @@ pub mod runtime;
 pub mod store;
 pub mod types;
 
-pub use audit::{AuthzAuditSink, AuthzSource, NullAuditSink};
 pub use audit::db_sink::DbAuditSink;
 pub use audit::repository::{GovernanceDecision, GovernanceDecisionRepository, insert_governance_decision};
+pub use audit::{AuthzAuditSink, AuthzSource, NullAuditSink};
 pub use error::{AuthzBootstrapError, AuthzError};
 pub use extension::AuthzExtension;
 pub use hook::{AllowAllHook, AuthzDecisionHook, DenyAllHook, RuleHook};
@@ -22,5 +22,6 @@ pub use resolver::{CompiledPrincipal, RuleSet, resolve};
 pub use runtime::{clear_global_hook, global_hook, install_from_governance_config, install_global_hook};
 pub use store::RuleStore;
 pub use types::{
-    Access, AccessRule, AuthzDecision, AuthzRequest, Decision, Entity, EntityKind, EntityRef, Matched, RuleType,
+    Access, AccessRule, AuthzDecision, AuthzRequest, Decision, Entity, EntityKind, EntityRef, Matched,
+    RuleType,
 };

@@ -208,7 +208,12 @@ impl AccessControlRepository {
     }
 
     /// Makes a rule, or replaces the one of the same subject and entity. Returns the new epoch.
-    pub(crate) async fn upsert_rule(&self, id: &RuleId, params: &UpsertRuleParams, now: Millis) -> sqlx::Result<i64> {
+    pub(crate) async fn upsert_rule(
+        &self,
+        id: &RuleId,
+        params: &UpsertRuleParams,
+        now: Millis,
+    ) -> sqlx::Result<i64> {
         let mut tx = self.db.write_tx().await?;
         on_tx!(tx, conn => sqlx::query(sql!(
             "INSERT INTO access_control_rules (id, entity_type, entity_id, is_pattern, rule_type, rule_value, access,

@@ -122,7 +122,8 @@ impl RuleSet {
         if entity.kind != EntityKind::McpTool {
             return None;
         }
-        let mut covering = self.tool_patterns.iter().filter(|p| pattern_matches(&p.pattern, &entity.id)).peekable();
+        let mut covering =
+            self.tool_patterns.iter().filter(|p| pattern_matches(&p.pattern, &entity.id)).peekable();
         covering.peek()?;
         let mut draft = Draft::default();
         for pattern in covering {
@@ -301,13 +302,17 @@ impl Builder {
     }
 
     fn finish(self, epoch: i64, set_hash: Arc<str>, rules: usize) -> RuleSet {
-        let entities = self.entities.map(|of_kind| {
-            of_kind
-                .into_iter()
-                .map(|(id, draft)| (id, draft.compiled()))
-                .collect()
-        });
-        RuleSet { epoch, set_hash, subjects: self.subjects, entities, tool_patterns: self.tool_patterns, rules }
+        let entities = self
+            .entities
+            .map(|of_kind| of_kind.into_iter().map(|(id, draft)| (id, draft.compiled())).collect());
+        RuleSet {
+            epoch,
+            set_hash,
+            subjects: self.subjects,
+            entities,
+            tool_patterns: self.tool_patterns,
+            rules,
+        }
     }
 }
 

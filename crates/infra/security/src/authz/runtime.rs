@@ -56,7 +56,9 @@ mod tests {
     fn without_a_hook_everything_is_denied_and_a_second_install_fails() {
         let entity = EntityRef::new(EntityKind::Agent, "a");
         let principal = Principal::anonymous();
-        let ask = || global_hook().decide(AuthzRequest { principal: &principal, entity: &entity }).unwrap().policy();
+        let ask = || {
+            global_hook().decide(AuthzRequest { principal: &principal, entity: &entity }).unwrap().policy()
+        };
         assert_eq!(ask(), "authz_default_deny");
         install_global_hook(Arc::new(crate::authz::AllowAllHook)).unwrap();
         assert_eq!(ask(), "authz_unrestricted");

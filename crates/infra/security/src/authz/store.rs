@@ -142,7 +142,11 @@ impl RuleStore {
     ///
     /// # Errors
     /// A field out of bounds, a rule of the same subject and entity, too many rules, or a change that could not be recorded.
-    pub async fn create_rule(&self, by: &RequestContext, params: &UpsertRuleParams) -> Result<AccessRule, AuthzError> {
+    pub async fn create_rule(
+        &self,
+        by: &RequestContext,
+        params: &UpsertRuleParams,
+    ) -> Result<AccessRule, AuthzError> {
         params.validate()?;
         if let Some(known) = self.0.repository.find(params).await? {
             return Err(AuthzError::RuleExists(known.id.to_string()));
@@ -154,7 +158,11 @@ impl RuleStore {
     ///
     /// # Errors
     /// As [`Self::create_rule`], but for the rule that exists.
-    pub async fn put_rule(&self, by: &RequestContext, params: &UpsertRuleParams) -> Result<AccessRule, AuthzError> {
+    pub async fn put_rule(
+        &self,
+        by: &RequestContext,
+        params: &UpsertRuleParams,
+    ) -> Result<AccessRule, AuthzError> {
         params.validate()?;
         if self.rules().len() >= MAX_RULES {
             return Err(AuthzError::TooManyRules);
@@ -212,7 +220,12 @@ impl RuleStore {
     ///
     /// # Errors
     /// No such rule, another version, or a change that could not be recorded.
-    pub async fn delete_rule(&self, by: &RequestContext, id: &str, version: Option<i64>) -> Result<(), AuthzError> {
+    pub async fn delete_rule(
+        &self,
+        by: &RequestContext,
+        id: &str,
+        version: Option<i64>,
+    ) -> Result<(), AuthzError> {
         let before = match version {
             Some(version) => self.unchanged(id, version).await?,
             None => self.rule(id).await?,
@@ -254,7 +267,8 @@ impl RuleStore {
             return Err(AuthzError::Invalid { field: "id", message });
         }
         let before = self.entity(kind, id).await?;
-        let entry = if before.is_some() { EntryKind::AdminEntityChanged } else { EntryKind::AdminEntityCreated };
+        let entry =
+            if before.is_some() { EntryKind::AdminEntityChanged } else { EntryKind::AdminEntityCreated };
         let draft = rule_draft(entry, by, kind, id)
             .with("before", before.map(|e| e.default_included))
             .with("after", default_included);
@@ -279,7 +293,12 @@ impl RuleStore {
     ///
     /// # Errors
     /// When it is not registered, or the change could not be recorded.
-    pub async fn delete_entity(&self, by: &RequestContext, kind: EntityKind, id: &str) -> Result<(), AuthzError> {
+    pub async fn delete_entity(
+        &self,
+        by: &RequestContext,
+        kind: EntityKind,
+        id: &str,
+    ) -> Result<(), AuthzError> {
         let missing = || AuthzError::NotFound { what: "entity", id: id.to_owned() };
         self.entity(kind, id).await?.ok_or_else(missing)?;
         self.record(rule_draft(EntryKind::AdminEntityDeleted, by, kind, id)).await?;

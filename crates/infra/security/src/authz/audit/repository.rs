@@ -231,4 +231,3 @@ impl GovernanceDecisionRepository {
         )).bind(since).bind(limit).fetch_all(pool).await)
     }
 }
-

@@ -79,10 +79,30 @@ fn case_17_bands_decide_in_order_and_deny_wins_inside_a_band() {
             Matched::RoleDeny,
             Some("r3"),
         ),
-        ("a department allow", vec![rule("r1", "e", Department, "eng", Allow)], Matched::DepartmentAllow, Some("r1")),
-        ("a department deny", vec![rule("r1", "e", Department, "eng", Deny)], Matched::DepartmentDeny, Some("r1")),
-        ("rules of others do not count", vec![rule("r1", "e", User, "bob", Allow)], Matched::NotAssigned, None),
-        ("an empty department matches nothing", vec![rule("r1", "e", Department, "", Allow)], Matched::NotAssigned, None),
+        (
+            "a department allow",
+            vec![rule("r1", "e", Department, "eng", Allow)],
+            Matched::DepartmentAllow,
+            Some("r1"),
+        ),
+        (
+            "a department deny",
+            vec![rule("r1", "e", Department, "eng", Deny)],
+            Matched::DepartmentDeny,
+            Some("r1"),
+        ),
+        (
+            "rules of others do not count",
+            vec![rule("r1", "e", User, "bob", Allow)],
+            Matched::NotAssigned,
+            None,
+        ),
+        (
+            "an empty department matches nothing",
+            vec![rule("r1", "e", Department, "", Allow)],
+            Matched::NotAssigned,
+            None,
+        ),
     ];
     let ann = principal("ann", &["dev", "ops", "temp"], Some("eng"));
     for (name, rules, matched, by) in table {
@@ -92,7 +112,11 @@ fn case_17_bands_decide_in_order_and_deny_wins_inside_a_band() {
         assert_eq!(decision.epoch, 7);
     }
     let admin = principal("root", &["admin"], None);
-    assert_eq!(decide(&[entity("e", false)], &[], &admin, "e").matched, Matched::NotAssigned, "admin has no bypass");
+    assert_eq!(
+        decide(&[entity("e", false)], &[], &admin, "e").matched,
+        Matched::NotAssigned,
+        "admin has no bypass"
+    );
     let nameless = principal("x", &[], Some(""));
     let empty = [rule("r1", "e", RuleType::Department, "", Access::Allow)];
     assert_eq!(decide(&[entity("e", false)], &empty, &nameless, "e").matched, Matched::NotAssigned);
@@ -103,7 +127,10 @@ fn an_unregistered_entity_is_denied_even_with_rules() {
     let rules = [rule("r1", "ghost", RuleType::User, "ann", Access::Allow)];
     let decision = decide(&[entity("e", true)], &rules, &principal("ann", &[], None), "ghost");
     assert_eq!(decision.matched, Matched::UnknownEntity);
-    assert_eq!(decide(&[entity("e", true)], &rules, &principal("ann", &[], None), "e").matched, Matched::DefaultIncluded);
+    assert_eq!(
+        decide(&[entity("e", true)], &rules, &principal("ann", &[], None), "e").matched,
+        Matched::DefaultIncluded
+    );
 }
 
 #[test]
@@ -136,7 +163,9 @@ fn model(entities: &[Entity], rules: &[AccessRule], who: &Principal, id: &str) -
                 && match rule_type {
                     RuleType::User => r.rule_value == who.user_id.as_str(),
                     RuleType::Role => who.roles.contains(&r.rule_value),
-                    RuleType::Department => who.department.as_ref().is_some_and(|d| !d.is_empty() && *d == r.rule_value),
+                    RuleType::Department => {
+                        who.department.as_ref().is_some_and(|d| !d.is_empty() && *d == r.rule_value)
+                    }
                 }
         });
         hits.map(|r| r.access).reduce(|a, b| if a == Access::Deny { a } else { b })
