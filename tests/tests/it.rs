@@ -10,4 +10,5 @@ mod schemas;
 mod sources;
 mod statements;
 mod stores;
+mod surface;
 mod upstream;

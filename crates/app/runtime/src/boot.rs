@@ -36,9 +36,9 @@ use systemprompt_security::keys::{ClassKeys, KeyError, KeyRing, SigningAlgorithm
 use systemprompt_security::plane::DecisionPlane;
 use systemprompt_security::session::{SessionError, SessionGenerator, Sessions};
 
-/// How far back the call limit is seeded at start.
-const SEED_WINDOW_MS: Millis = 60_000;
-/// Most calls that it is seeded with: more than this in a minute is far beyond the limit anyway.
+/// How far back the call limit is seeded at start: calls of the last ten minutes are still known by their id.
+const SEED_WINDOW_MS: Millis = 600_000;
+/// Most calls that it is seeded with: more than this in that time is far beyond the limit anyway.
 const SEED_MAX: i64 = 500_000;
 
 /// What to boot.
@@ -408,7 +408,7 @@ fn mcp_options(options: &BootOptions, loaded: &Loaded, pepper: &[u8]) -> McpOpti
     }
 }
 
-/// Seeds the call limit with the allowed calls of the last minute, so that a restart gives nobody a fresh burst.
+/// Seeds the call limit with the allowed calls of the last ten minutes, so that a restart gives nobody a fresh burst.
 async fn seed_call_limit(
     parts: &Parts,
     loaded: &Loaded,
@@ -420,7 +420,7 @@ async fn seed_call_limit(
     let rate: Rate = rate_limit::rate(&params).map_err(|e| BootError::Limit(e.to_string()))?;
     let since = first_id_at(now - SEED_WINDOW_MS);
     let past = decisions.charged_since(since.as_str(), SEED_MAX).await;
-    let past = past.map_err(|e| BootError::Read(format!("the decisions of the last minute: {e}")))?;
+    let past = past.map_err(|e| BootError::Read(format!("the decisions of the last ten minutes: {e}")))?;
     let origin = |word: &str| {
         [Origin::Hook, Origin::Mcp, Origin::Gateway, Origin::A2a, Origin::InferenceHook]
             .into_iter()

@@ -3,6 +3,7 @@
 
 use crate::refusal::{Code, Refusal};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 
 /// The protocol whose error form a route speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,7 +113,10 @@ fn mcp(refusal: &Refusal) -> Rendered {
 }
 
 fn hook(refusal: &Refusal) -> Rendered {
-    let reason = format!("{}: {}", refusal.code.as_str(), refusal.sentence());
+    let mut reason = format!("{}: {}", refusal.code.as_str(), refusal.sentence());
+    for (field, message) in &refusal.validation_errors {
+        let _ = write!(reason, "; {field}: {message}");
+    }
     let body = json!({"hookSpecificOutput": {
         "hookEventName": "PreToolUse",
         "permissionDecision": "deny",

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub struct Args {
     /// A user's name, or user:NAME, role:NAME, department:NAME
     principal: String,
-    /// <kind>:<id>, such as `mcp_server:demo`
+    /// KIND:ID, such as `mcp_server:demo`
     entity: String,
     /// Works on the database directly; for when no server runs
     #[arg(long)]

@@ -190,7 +190,7 @@ impl RuleStore {
         rule.ok_or_else(|| AuthzError::NotFound { what: "rule", id: id.to_owned() })
     }
 
-    /// Changes access and justification of a rule. `version` is the one that the caller has seen.
+    /// Changes the access of a rule, and its justification if one is given. `version` is the one that the caller has seen.
     ///
     /// # Errors
     /// No such rule, another version, or a change that could not be recorded.
@@ -209,6 +209,7 @@ impl RuleStore {
             .with("before", before.access.as_str())
             .with("after", access.as_str());
         self.record(draft).await?;
+        let justification = justification.or(before.justification.as_deref());
         let changed =
             self.0.repository.change_rule(id, version, access, justification, self.0.clock.now()).await?;
         changed.ok_or_else(|| AuthzError::Changed { what: "rule", id: id.to_owned() })?;

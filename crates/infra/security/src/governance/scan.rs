@@ -1,8 +1,8 @@
 //! Secrets in text and JSON (SEC-85 to SEC-87). The scanner says where a secret stands and by which rule, never what it
 //! is: the match is not kept, only a keyed digest of it.
 //!
-//! A segment is first looked at as raw bytes ([`prefilter`]); only where something could be is the JSON walked and a
-//! string decoded. Longer segments that were judged before are recognised ([`cache`]).
+//! A segment is first looked at as raw bytes (`prefilter`); only where something could be is the JSON walked and a
+//! string decoded. Longer segments that were judged before are recognised (`cache`).
 
 mod cache;
 mod checksum;

@@ -1,4 +1,4 @@
-//! The edge stack, in order, with the reason for each position. Everything from outside passes [`edge`] before a handler sees
+//! The edge stack, in order, with the reason for each position. Everything from outside passes `Edge` before a handler sees
 //! it, and every answer, refusals included, leaves through it.
 
 use super::metrics::Metrics;

@@ -17,7 +17,7 @@ pub enum Command {
     },
     /// Registers an entity, or changes it
     Put {
-        /// <kind>:<id>
+        /// KIND:ID
         entity: String,
         #[arg(long, value_name = "NAME")]
         display_name: Option<String>,
@@ -27,7 +27,7 @@ pub enum Command {
     },
     /// Forgets an entity; it is denied as unknown from then on
     Delete {
-        /// <kind>:<id>
+        /// KIND:ID
         entity: String,
         #[command(flatten)]
         confirm: Confirm,

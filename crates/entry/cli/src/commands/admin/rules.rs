@@ -24,7 +24,7 @@ pub enum Command {
     /// Makes a rule: `rules create mcp_server:demo role:user allow`
     #[command(visible_alias = "add")]
     Create {
-        /// <kind>:<id>; the id may hold `*`
+        /// KIND:ID; the id may hold `*`
         entity: String,
         /// user:NAME, role:NAME or department:NAME
         subject: String,

@@ -27,7 +27,7 @@ pub struct Filter {
     /// Id of who acted
     #[arg(long, value_name = "ID")]
     actor: Option<String>,
-    /// What it was about, as <kind>:<id>
+    /// What it was about, as KIND:ID
     #[arg(long, value_name = "KIND:ID")]
     subject: Option<String>,
     /// Such as allow, deny, ok or refused
