@@ -17,11 +17,11 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, StatusCode, Uri, header};
-use http_body_util::Limited;
+use http_body_util::{BodyExt, Limited};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use systemprompt_models::envelope::Envelope;
 use systemprompt_models::ids::TraceId;
 use systemprompt_models::{Code, Principal, RateLimitTier, Refusal, RequestContext};
@@ -94,9 +94,7 @@ async fn edge_layer(State(edge): State<Arc<Edge>>, request: Request, next: Next)
 }
 
 /// What is known of a request once it may pass.
-struct Admitted<'a> {
-    route: &'a RouteSpec,
-    request: Request,
+struct Admitted {
     signed_in: bool,
 }
 
@@ -160,35 +158,41 @@ impl Edge {
 
     async fn pass(
         &self,
-        request: Request,
+        mut request: Request,
         next: Next,
         found: Option<&RouteSpec>,
         trace_id: &TraceId,
     ) -> (Response, bool) {
-        match self.admit(request, found, trace_id).await {
-            Ok(admitted) => (next.run(admitted.request).await, admitted.signed_in),
-            Err(Stop::Refuse(refusal)) => {
+        let stop = match self.admit(&mut request, found, trace_id).await {
+            Ok(admitted) => return (next.run(request).await, admitted.signed_in),
+            Err(stop) => stop,
+        };
+        // A client that is still sending sees a broken pipe instead of its answer, and a hook client goes on then.
+        discard(std::mem::take(request.body_mut())).await;
+        let response = match stop {
+            Stop::Refuse(refusal) => {
                 let mut response = crate::Error(refusal).into_response();
                 auth::clear_bad_cookie(&mut response);
-                (response, false)
+                response
             }
-            Err(Stop::Method(allow)) => {
+            Stop::Method(allow) => {
                 let refusal = Refusal::new(Code::MethodNotAllowed, format!("this path takes {allow}"));
-                (crate::Error(refusal).into_response(), false)
+                crate::Error(refusal).into_response()
             }
-            Err(Stop::Redirect(location)) => {
+            Stop::Redirect(location) => {
                 let location = HeaderValue::from_str(&location).unwrap_or(HeaderValue::from_static("/"));
-                (([(header::LOCATION, location)], StatusCode::PERMANENT_REDIRECT).into_response(), false)
+                ([(header::LOCATION, location)], StatusCode::PERMANENT_REDIRECT).into_response()
             }
-        }
+        };
+        (response, false)
     }
 
-    async fn admit<'a>(
-        &'a self,
-        mut request: Request,
-        found: Option<&'a RouteSpec>,
+    async fn admit(
+        &self,
+        request: &mut Request,
+        found: Option<&RouteSpec>,
         trace_id: &TraceId,
-    ) -> Result<Admitted<'a>, Stop> {
+    ) -> Result<Admitted, Stop> {
         let config = self.context.config();
         let profile = &config.profile;
         // 3. The client's address, before anything counts or records by it; then names that only our own hops may set go.
@@ -199,16 +203,16 @@ impl Edge {
         let client_ip = client_ip::resolve(peer, request.headers(), &profile.server.trusted_proxies);
         request_shape::strip_internal(request.headers_mut());
         // 5. The form of the request and the size of its body: cheap, and nothing behind has to wonder how to read it.
-        request_shape::check(&request)?;
-        self.check_host(&request, peer)?;
+        request_shape::check(request)?;
+        self.check_host(request, peer)?;
         // 6. The scanner's path rule: only a path without a route can be a probe.
         if found.is_none() {
             scanner::check(&profile.security.scanner, request.uri().path())?;
         }
         // 7. Trailing slash: behind the scanner, so that a probe is never redirected.
-        settle_slash(&mut request, found)?;
-        let Some(route) = found else { return Err(self.no_route(&request)) };
-        request = bounded(request, route.body_limit.unwrap_or_else(|| profile.server.body_limit.as_usize()))?;
+        settle_slash(request, found)?;
+        let Some(route) = found else { return Err(self.no_route(request)) };
+        bound_body(request, route.body_limit.unwrap_or_else(|| profile.server.body_limit.as_usize()))?;
         // 8a. Rate limit per address, where nobody signs in; credentials that must be checked anew are counted below.
         let address = client_ip::key(client_ip);
         if let (Access::Public, Some(group)) = (route.access, route.group) {
@@ -232,9 +236,8 @@ impl Edge {
         let mut context = RequestContext::new(principal, trace_id.clone());
         context.client_ip = Some(client_ip);
         request.extensions_mut().insert(context);
-        Ok(Admitted { route, request, signed_in }).inspect(|admitted| {
-            tracing::trace!(route = admitted.route.path, "admitted");
-        })
+        tracing::trace!(route = route.path, "admitted");
+        Ok(Admitted { signed_in })
     }
 
     /// On a loopback bind the Host must be a name of this deployment (DNS rebinding, SEC-14).
@@ -295,18 +298,31 @@ fn not_found() -> Refusal {
     Refusal::new(Code::NotFound, "there is nothing at this path")
 }
 
+/// Most bytes of a refused body that are read, and for how long, before the answer is given.
+const DISCARD_BYTES: usize = 64 * 1024 * 1024;
+const DISCARD_FOR: Duration = Duration::from_secs(5);
+
+/// Reads a body to its end, or to a bound, and keeps nothing of it.
+async fn discard(body: Body) {
+    let mut body = Limited::new(body, DISCARD_BYTES);
+    let to_end = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(DISCARD_FOR, to_end).await;
+}
+
 /// Checks what the head says of the body, and counts it while it is read.
-fn bounded(request: Request, limit: usize) -> Result<Request, Refusal> {
-    let length =
-        request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+fn bound_body(request: &mut Request, limit: usize) -> Result<(), Refusal> {
+    let headers = request.headers();
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > limit as u64) {
         return Err(extract::too_large());
     }
-    let encoding = request.headers().get(header::CONTENT_ENCODING);
+    let encoding = headers.get(header::CONTENT_ENCODING);
     if encoding.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(Refusal::new(Code::UnsupportedMediaType, "bodies are taken without Content-Encoding"));
     }
-    Ok(request.map(|body| Body::new(Limited::new(body, limit))))
+    let body = std::mem::take(request.body_mut());
+    *request.body_mut() = Body::new(Limited::new(body, limit));
+    Ok(())
 }
 
 /// The protocol of a path that has no route.
