@@ -463,3 +463,25 @@ async fn a_value_in_use_reaches_neither_record_nor_row() {
         assert_eq!(checks(&ledger).await, Vec::<&str>::new());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_nearly_full_refuses_openings_and_still_closes() {
+    for db in stores().await {
+        let tasks = Tasks::default();
+        let mut options = testing::options(&db);
+        options.min_free_bytes = u64::MAX;
+        let clock = Arc::new(systemprompt_models::SystemClock);
+        let ledger = Ledger::start(&db, Vec::leak(vec![&TABLE]), options, clock, &tasks).await.unwrap();
+        // The first look at the disk comes after a second.
+        ledger.append(opening("call-1", "lookup")).await.unwrap();
+        for _ in 0..100 {
+            if matches!(*ledger.condition(), Condition::DiskLow) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert!(matches!(ledger.commit(opening("call-2", "lookup")).await, Err(LedgerError::DiskLow)));
+        ledger.append(closing("call-1")).await.unwrap();
+        assert_eq!(checks(&ledger).await, Vec::<&str>::new());
+    }
+}
