@@ -53,7 +53,7 @@ fn measure(size: usize, options: &Options) -> Result<Vec<String>> {
     let entities: Vec<Entity> = (0..size / RULES_PER_ENTITY).map(entity).collect();
     let rules: Vec<AccessRule> = (0..size).map(|number| rule(number, size)).collect();
     let (mut rebuild, mut mean) = (Vec::new(), Vec::new());
-    for _ in 0..options.runs {
+    for _ in 0..options.runs_or(3) {
         let start = Instant::now();
         black_box(RuleSet::build(1, &entities, &rules));
         rebuild.push(start.elapsed().as_secs_f64() * 1e3);
@@ -67,7 +67,7 @@ fn measure(size: usize, options: &Options) -> Result<Vec<String>> {
         .filter_map(|_| Some((users.get(random.below(users.len()))?, refs.get(random.below(refs.len()))?)))
         .collect();
 
-    for _ in 0..options.runs {
+    for _ in 0..options.runs_or(3) {
         mean.push(mean_nanos(&set, &queries, options.run / 10));
     }
     let (times, timer) = each(&set, &queries)?;

@@ -81,7 +81,7 @@ fn engine_rows(engine: Engine, options: &Options, report: &mut Report) -> Result
         options.connections_or(&[1, 50, 100]).into_iter().map(|connections| (Mix::Allow, connections));
     for (mix, connections) in plans.chain([(Mix::Mixed, 50)]) {
         let mut figures: [Vec<f64>; 5] = Default::default();
-        for _ in 0..options.runs {
+        for _ in 0..options.runs_or(3) {
             let plan = Plan {
                 address: product.address()?,
                 connections,

@@ -42,7 +42,7 @@ pub fn bench(options: &Options) -> Result<()> {
 fn measure(engine: Engine, callers: usize, options: &Options) -> Result<Vec<String>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut figures: [Vec<f64>; 4] = Default::default();
-    for _ in 0..options.runs {
+    for _ in 0..options.runs_or(3) {
         let folder = tempfile::tempdir_in(target())?;
         let postgres = match engine {
             Engine::Sqlite => None,

@@ -124,6 +124,10 @@ pub fn bench(options: &Options) -> Result<()> {
             for connections in options.connections_or(&[1, 16]) {
                 for place in &places {
                     let is_product = place.address == product.address()?;
+                    // The other two do not store: once is enough.
+                    if !is_product && options.engines.first() != Some(engine) {
+                        continue;
+                    }
                     let (row, count) = measure(shape, connections, place, &mut next, options)?;
                     rows.push(finished(row));
                     sent += if is_product { count } else { 0 };
@@ -171,7 +175,7 @@ fn measure(
 ) -> Result<(Vec<String>, u64)> {
     let mut figures: [Vec<f64>; 5] = Default::default();
     let first = *next;
-    for _ in 0..options.runs {
+    for _ in 0..options.runs_or(1) {
         let plan = Plan {
             address: place.address,
             connections,

@@ -23,8 +23,8 @@ impl Engine {
 pub struct Options {
     /// Length of a measured run; a tenth of it, at least one second, is warm-up before.
     pub run: Duration,
-    /// The median of so many runs is reported.
-    pub runs: usize,
+    /// The median of so many runs is reported; the bench's own choice if absent.
+    runs: Option<usize>,
     /// Connections or callers; empty for the bench's own choice.
     pub connections: Vec<usize>,
     pub engines: Vec<Engine>,
@@ -36,7 +36,7 @@ impl Options {
     pub fn parse(args: &[String]) -> Result<Self> {
         let mut options = Self {
             run: Duration::from_secs(30),
-            runs: 3,
+            runs: None,
             connections: Vec::new(),
             engines: vec![Engine::Sqlite, Engine::Postgres],
             dry: false,
@@ -52,7 +52,7 @@ impl Options {
                 || value.parse::<usize>().with_context(|| format!("{name} takes a number, not {value}"));
             match name.as_str() {
                 "--seconds" => options.run = Duration::from_secs(number()?.max(1) as u64),
-                "--runs" => options.runs = number()?.max(1),
+                "--runs" => options.runs = Some(number()?.max(1)),
                 "--connections" => {
                     options.connections = value.split(',').map(str::parse).collect::<Result<_, _>>()?;
                 }
@@ -61,6 +61,10 @@ impl Options {
             }
         }
         Ok(options)
+    }
+
+    pub fn runs_or(&self, default: usize) -> usize {
+        self.runs.unwrap_or(default)
     }
 
     pub fn connections_or(&self, default: &[usize]) -> Vec<usize> {
