@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use systemprompt_database::testing::TestDb;
-use systemprompt_database::{Db, on};
+use systemprompt_database::{Db, on, on_tx};
 use systemprompt_tests::{Options, Server};
 
 /// `up --demo` on SQLite.
@@ -33,4 +33,11 @@ pub async fn texts(db: &Db, query: &'static str) -> BTreeSet<String> {
 pub async fn count(db: &Db, query: &'static str) -> i64 {
     let (count,): (i64,) = on!(db, pool => sqlx::query_as(query).fetch_one(pool).await.unwrap());
     count
+}
+
+/// Changes rows as somebody with the database's password would.
+pub async fn change(db: &Db, statement: &'static str) {
+    let mut tx = db.write_tx().await.unwrap();
+    on_tx!(tx, conn => sqlx::query(statement).execute(&mut *conn).await.map(drop)).unwrap();
+    tx.commit().await.unwrap();
 }

@@ -398,3 +398,65 @@ async fn a_bad_configuration_is_refused_and_the_old_one_stays() {
     let blocked = tried.hook(&tried.bob, &tool_use("drop_table", &json!({}))).await.json();
     assert_eq!(blocked["hookSpecificOutput"]["permissionDecision"], "deny");
 }
+
+/// What a tool server gets beside its arguments is judged too, and a page of another origin gets nothing.
+#[tokio::test]
+async fn everything_that_a_tool_server_would_get_is_judged() {
+    let tried = tried().await;
+    let [tried, _] = &tried;
+    let call = |params: Value| json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    let accept = ("accept", "application/json, text/event-stream");
+    let headers = [("authorization", tried.bob.as_str()), accept];
+    let fine = call(json!({"name": "crm_lookup", "arguments": {"customer_id": "c-1001"}}));
+    let path = "/api/v1/mcp/demo/mcp";
+    let answer = tried.client.post(path, &headers, &fine).await;
+    assert!(answer.body.contains("Nordlicht"), "{}", answer.body);
+    for extra in
+        [json!({"_meta": {"k": github_token()}}), json!({"x": [github_token()]}), json!({github_token(): 1})]
+    {
+        let mut params = fine["params"].clone();
+        params.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let answer = tried.client.post(path, &headers, &call(params)).await;
+        assert!(
+            answer.body.contains("secret_scan") && !answer.body.contains(&github_token()),
+            "{}",
+            answer.body
+        );
+    }
+    for origin in ["http://evil.example", "null"] {
+        let headers = [("authorization", tried.bob.as_str()), accept, ("origin", origin)];
+        let refused = tried.client.post(path, &headers, &fine).await;
+        assert_eq!(refused.status, 403, "{origin}: {}", refused.body);
+    }
+    let own = [("authorization", tried.bob.as_str()), accept, ("origin", tried.server.url())];
+    assert_eq!(tried.client.post(path, &own, &fine).await.status, 200);
+}
+
+/// A damaged chain is found at the start; the node then serves reads and refuses what would have to be recorded.
+#[tokio::test]
+async fn a_damaged_ledger_starts_readable_and_refuses_guarded_calls() {
+    for tried in tried().await {
+        assert_eq!(tried.ask_model(&tried.bob, "Hello").await.status, 200);
+        let Tried { mut server, ada, bob, .. } = tried;
+        assert!(server.terminate().unwrap().success());
+        let db = stores::open(&server).await;
+        stores::change(
+            &db,
+            "DELETE FROM ledger_entries WHERE seq > (SELECT MAX(seq) - 3 FROM ledger_entries)",
+        )
+        .await;
+        db.close().await;
+        let server = server.restart().unwrap();
+        let client = Client::new(&server);
+        assert_eq!(client.get("/health/live", &[]).await.status, 200);
+        let ready = client.get("/health/ready", &[]).await;
+        assert_eq!(ready.status, 503, "{}", ready.body);
+        assert!(ready.body.contains("ledger_damaged"), "{}", ready.body);
+        let hello = json!({"model": "claude-demo", "max_tokens": 16, "messages": [{"role": "user", "content": "Hi"}]});
+        let refused = client.post("/v1/messages", &[("authorization", &bob)], &hello).await;
+        assert_eq!(refused.status, 503, "{}", refused.body);
+        let verified =
+            client.post("/api/v1/admin/audit/verify", &[("authorization", &ada)], &json!({})).await;
+        assert_eq!(verified.json()["report"]["findings"][0]["check"], "tail_missing", "{}", verified.body);
+    }
+}

@@ -74,11 +74,25 @@ impl Node {
     /// # Errors
     /// When the user, the token or the file cannot be made.
     pub async fn install_operator(&self) -> Result<(), CliError> {
+        if !self.can_record() {
+            // The node still serves health and reads to whoever holds a token of an earlier start.
+            let condition = self.context.ledger.condition();
+            anstream::eprintln!(
+                "warning: {}: guarded calls are refused; `systemprompt audit verify` says where",
+                condition.code()
+            );
+            return Ok(());
+        }
         let token = operator::token(&self.context, OPERATOR_TOKEN_LIFE).await?;
         let credentials = Credentials { url: self.url.clone(), token };
         let written = credentials.write(&self.context.config().paths.location);
         written
             .map_err(|error| CliError::new(Exit::Failure, "the operator's file cannot be written").why(error))
+    }
+
+    /// Whether the ledger takes records; a damaged one is only read.
+    pub fn can_record(&self) -> bool {
+        self.context.ledger.condition().is_ready()
     }
 
     /// Says ready, serves until SIGTERM or SIGINT, and drains. A second signal cuts the drain short.

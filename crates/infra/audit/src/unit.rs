@@ -97,6 +97,70 @@ pub(crate) enum RowWrite {
     Close { table: &'static Table, key: Box<str>, cells: Vec<Cell> },
 }
 
+/// Member of `detail` that holds the digest of the row that a record opens or closes.
+pub(crate) const ROW_DIGEST: &str = "row_sha256";
+
+impl Table {
+    /// The columns that the opening record vouches for to the end: those that no closing update touches.
+    pub(crate) fn lasting(&self) -> impl Iterator<Item = (usize, &Col)> {
+        let is_closed = |col: &Col| self.close.iter().any(|closing| closing.name == col.name);
+        self.open.iter().enumerate().filter(move |(_, col)| !is_closed(col))
+    }
+}
+
+impl RowWrite {
+    /// Puts the digest of what is written into the record that this row names as its own.
+    fn bind_to_record(&self, drafts: &mut [(EntryId, Draft)]) {
+        let (named_by, digest) = match self {
+            Self::Open { table, cells } => {
+                let columns = table.lasting().map(|(at, col)| (*col, cells.get(at)));
+                (named(table.open, cells, "ledger_opened"), row_digest(columns))
+            }
+            Self::Close { table, cells, .. } => {
+                let columns = table.close.iter().copied().zip(cells.iter().map(Some));
+                (named(table.close, cells, "ledger_closed"), row_digest(columns))
+            }
+        };
+        let record = drafts.iter_mut().find(|(id, _)| Some(id.as_str()) == named_by);
+        if let Some((_, draft)) = record {
+            draft.detail.insert(ROW_DIGEST.to_owned(), digest.into());
+        }
+    }
+}
+
+fn named<'a>(cols: &[Col], cells: &'a [Cell], name: &str) -> Option<&'a str> {
+    let at = cols.iter().position(|col| col.name == name)?;
+    match cells.get(at) {
+        Some(Cell::Text(id)) => Some(id),
+        _ => None,
+    }
+}
+
+/// SHA-256 over name and value of each column; JSON counts in canonical form, since one engine rewrites it.
+pub(crate) fn row_digest<'a>(columns: impl Iterator<Item = (Col, Option<&'a Cell>)>) -> String {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut part = |bytes: &[u8]| {
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    };
+    for (col, cell) in columns {
+        part(col.name.as_bytes());
+        match cell {
+            None | Some(Cell::Null) => part(b"-"),
+            Some(Cell::Int(value)) => part(format!("i{value}").as_bytes()),
+            Some(Cell::Text(text)) if col.ty == ColType::Json => part(canonical_json(text).as_bytes()),
+            Some(Cell::Text(text)) => part(text.as_bytes()),
+            Some(Cell::Blob(bytes)) => part(bytes),
+        }
+    }
+    hex::encode(context.finish())
+}
+
+fn canonical_json(text: &str) -> String {
+    let value = serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
+    serde_json_canonicalizer::to_string(&value).unwrap_or_default()
+}
+
 /// Most records that one unit may hold (AUD-9).
 pub const MAX_UNIT_RECORDS: usize = 16;
 
@@ -142,13 +206,18 @@ impl Unit {
     }
 
     /// Renders the records, on the caller's thread, so that the single writer only joins and hashes.
-    pub(crate) fn render(self) -> Result<RenderedUnit, RecordError> {
+    ///
+    /// The record that opens or closes a row gets the row's digest, so that no column of it can be changed unnoticed.
+    pub(crate) fn render(mut self) -> Result<RenderedUnit, RecordError> {
         match self.drafts.len() {
             0 => return Err(RecordError::EmptyUnit),
             n if n > MAX_UNIT_RECORDS => return Err(RecordError::UnitTooLarge(n)),
             _ => {}
         }
         let closing = self.is_closing();
+        for row in &self.rows {
+            row.bind_to_record(&mut self.drafts);
+        }
         let records =
             self.drafts.into_iter().map(|(id, draft)| draft.render(id)).collect::<Result<_, _>>()?;
         Ok(RenderedUnit { records, rows: self.rows, guards: self.guards, closing })

@@ -221,9 +221,9 @@ fn bounded(name: &str) -> String {
     if name.len() <= MAX_NAME { name.to_owned() } else { name.chars().take(MAX_NAME).collect() }
 }
 
-/// SHA-256 of the arguments in canonical form (RFC 8785), or of their bytes where they are no JSON.
+/// SHA-256 of the arguments, which come first, in canonical form (RFC 8785), or of their bytes where they are no JSON.
 fn args_sha256(content: &[Segment<'_>]) -> Option<String> {
-    let [only] = content else { return None };
+    let only = content.first()?;
     let canonical = serde_json::from_slice::<Value>(only.json)
         .ok()
         .and_then(|value| serde_json_canonicalizer::to_vec(&value).ok());

@@ -108,6 +108,10 @@ impl McpToolExecutor {
 
         let mut entities = vec![server_entity(&server.name)];
         entities.extend(tool_rule.map(|_| tool_entity(&server.name, call.tool)));
+        // All that reaches the server is judged: the arguments, and whatever else stands in `params`, names included.
+        let others = call.params.clone().without("arguments").to_raw();
+        let content = [("/params/arguments", arguments.get()), ("/params", others.get())]
+            .map(|(pointer, text)| Segment { pointer: pointer.into(), json: text.as_bytes() });
         let judgement = self
             .plane
             .judge(Call {
@@ -120,7 +124,7 @@ impl McpToolExecutor {
                 plugin: principal.plugin_id.as_deref(),
                 agent: context.agent_name.as_deref(),
                 agent_scope: None,
-                content: &[Segment { pointer: "/params/arguments".into(), json: arguments.get().as_bytes() }],
+                content: &content,
             })
             .await;
         let mut unit = Unit::new();

@@ -54,7 +54,7 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
             .map_err(|error| CliError::new(Exit::Failure, "the demo cannot be prepared").why(error))?;
     }
     let node = node::start(Start { location, flags, verbose: globals.verbose }).await?;
-    let tokens = if args.demo { Some(seed(&node).await?) } else { None };
+    let tokens = if args.demo && node.can_record() { Some(seed(&node).await?) } else { None };
     node.install_operator().await?;
     node.context.set_ready();
     announce(&node, tokens.as_ref(), args.json, made);

@@ -15,17 +15,23 @@ use systemprompt_models::{ManualClock, Principal, RequestContext, Tasks};
 
 const CALLS: &str =
     "CREATE TABLE calls (id TEXT NOT NULL PRIMARY KEY, tool TEXT NOT NULL CHECK (tool <> 'bad'),
-    status TEXT, args TEXT, ledger_opened TEXT NOT NULL, ledger_closed TEXT);
+    status TEXT, args JSONB, note TEXT, ledger_opened TEXT NOT NULL, ledger_closed TEXT);
     CREATE TABLE quota (id TEXT NOT NULL PRIMARY KEY, used BIGINT NOT NULL);";
 const CALLS_SQLITE: &str =
     "CREATE TABLE calls (id TEXT NOT NULL PRIMARY KEY, tool TEXT NOT NULL CHECK (tool <> 'bad'),
-    status TEXT, args TEXT, ledger_opened TEXT NOT NULL, ledger_closed TEXT) STRICT;
+    status TEXT, args TEXT, note TEXT, ledger_opened TEXT NOT NULL, ledger_closed TEXT) STRICT;
     CREATE TABLE quota (id TEXT NOT NULL PRIMARY KEY, used INTEGER NOT NULL) STRICT;";
 
 static TABLE: Table = Table {
     name: "calls",
     key: "id",
-    open: &[Col::text("id"), Col::text("tool"), Col::text("ledger_opened")],
+    open: &[
+        Col::text("id"),
+        Col::text("tool"),
+        Col::json("args"),
+        Col::text("note"),
+        Col::text("ledger_opened"),
+    ],
     close: &[Col::text("status"), Col::text("ledger_closed")],
     opened_by: EntryKind::ToolOpened,
     mirror: &[("tool", "/detail/tool")],
@@ -42,7 +48,8 @@ struct Opened {
 impl OpenRow for Opened {
     const TABLE: &'static Table = &TABLE;
     fn cells(self) -> Vec<Cell> {
-        vec![self.id.into(), self.tool.into(), (&self.ledger_opened).into()]
+        let args = "{\"b\": [1, 2.50],  \"a\": \"\u{e9}\"}";
+        vec![self.id.into(), self.tool.into(), args.into(), Cell::Null, (&self.ledger_opened).into()]
     }
 }
 
@@ -141,6 +148,9 @@ async fn every_tampering_has_its_finding() {
         ("DELETE FROM calls WHERE id = 'call-2'", "row_missing"),
         ("UPDATE calls SET tool = 'other' WHERE id = 'call-2'", "row_differs"),
         ("UPDATE calls SET status = 'error' WHERE id = 'call-2'", "row_differs"),
+        ("UPDATE calls SET id = 'call-2b' WHERE id = 'call-2'", "row_differs"),
+        ("UPDATE calls SET note = 'forged' WHERE id = 'call-2'", "row_differs"),
+        ("UPDATE calls SET args = '[]' WHERE id = 'call-2'", "row_differs"),
     ] {
         for db in stores().await {
             let ledger = filled(&db).await;

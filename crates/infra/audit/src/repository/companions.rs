@@ -1,7 +1,7 @@
 //! Verification of companion rows: each opening record has its row, and the columns that repeat the record agree with it.
 //! The statements are built from the registered tables.
 
-use crate::unit::Table;
+use crate::unit::{Cell, Col, ColType, ROW_DIGEST, Table, row_digest};
 use crate::verify::Finding;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -17,10 +17,31 @@ struct Joined {
     open: Option<(String, i64, String)>,
     close: Option<(String, i64, String)>,
     mirrored: Vec<Option<String>>,
+    /// The lasting columns of the opening and the columns of the closing, as cells.
+    opened_cells: Vec<Cell>,
+    closed_cells: Vec<Cell>,
+}
+
+/// Columns as cells, from the index `from` on. Numbers come as integers, JSON as text.
+macro_rules! cells {
+    ($row:expr, $cols:expr, $from:expr) => {{
+        let mut cells = Vec::with_capacity($cols.len());
+        for (i, col) in $cols.iter().enumerate() {
+            cells.push(match col.ty {
+                ColType::Int => $row.try_get::<Option<i64>, _>($from + i)?.into(),
+                ColType::Text | ColType::Json => $row.try_get::<Option<String>, _>($from + i)?.into(),
+                ColType::Blob => match $row.try_get::<Option<Vec<u8>>, _>($from + i)? {
+                    Some(bytes) => Cell::Blob(bytes.into_boxed_slice()),
+                    None => Cell::Null,
+                },
+            });
+        }
+        cells
+    }};
 }
 
 macro_rules! decode {
-    ($row:expr, $mirrors:expr) => {{
+    ($row:expr, $mirrors:expr, $opens:expr, $closes:expr) => {{
         use sqlx::Row as _;
         let row = $row;
         let place = |at: usize| -> sqlx::Result<Option<(String, i64, String)>> {
@@ -36,6 +57,8 @@ macro_rules! decode {
             open: place(3)?,
             close: place(6)?,
             mirrored: (0..$mirrors).map(|i| row.try_get(9 + i)).collect::<sqlx::Result<_>>()?,
+            opened_cells: cells!(row, $opens, 9 + $mirrors),
+            closed_cells: cells!(row, $closes, 9 + $mirrors + $opens.len()),
         }
     }};
 }
@@ -86,8 +109,11 @@ async fn joined_page(db: &Db, table: &Table, after: &str) -> sqlx::Result<Vec<Jo
         .chain(table.mirror_closed)
         .map(|(column, _)| format!(", CAST(t.{column} AS TEXT)"))
         .collect();
+    let opens: Vec<Col> = table.lasting().map(|(_, col)| *col).collect();
+    let closes = table.close;
+    let kept: String = opens.iter().chain(closes).map(|col| format!(", {}", as_cell(*col))).collect();
     let sql = format!(
-        "SELECT t.{key}, t.ledger_opened, CAST({closed} AS TEXT), o.stream, o.seq, o.record, c.stream, c.seq, c.record{columns}
+        "SELECT t.{key}, t.ledger_opened, CAST({closed} AS TEXT), o.stream, o.seq, o.record, c.stream, c.seq, c.record{columns}{kept}
          FROM {name} t LEFT JOIN ledger_entries o ON o.id = t.ledger_opened
          LEFT JOIN ledger_entries c ON c.id = CAST({closed} AS TEXT)
          WHERE t.{key} > $1 ORDER BY t.{key} LIMIT {PAGE}",
@@ -99,12 +125,41 @@ async fn joined_page(db: &Db, table: &Table, after: &str) -> sqlx::Result<Vec<Jo
     match db {
         Db::Sqlite(db) => {
             let rows = sqlx::query(AssertSqlSafe(sql)).bind(after).fetch_all(db.reader()).await?;
-            rows.iter().map(|row| Ok(decode!(row, count))).collect()
+            rows.iter().map(|row| Ok(decode!(row, count, opens, closes))).collect()
         }
         Db::Postgres(pool) => {
             let rows = sqlx::query(AssertSqlSafe(sql)).bind(after).fetch_all(pool).await?;
-            rows.iter().map(|row| Ok(decode!(row, count))).collect()
+            rows.iter().map(|row| Ok(decode!(row, count, opens, closes))).collect()
         }
+    }
+}
+
+fn as_cell(col: Col) -> String {
+    match col.ty {
+        ColType::Json => format!("CAST(t.{} AS TEXT)", col.name),
+        _ => format!("t.{}", col.name),
+    }
+}
+
+/// Compares the digest that a record holds of its row with that of the row as it is.
+fn compare_digest(
+    table: &Table,
+    row: &Joined,
+    (stream, seq, record): &(String, i64, String),
+    found: String,
+    findings: &mut Vec<Finding>,
+) {
+    let record = serde_json::from_str::<Value>(record).unwrap_or_default();
+    let pointer = format!("/detail/{ROW_DIGEST}");
+    let expected = record.pointer(&pointer).and_then(Value::as_str).unwrap_or_default();
+    if expected != found {
+        findings.push(Finding {
+            check: "row_differs",
+            stream: stream.clone(),
+            seq: *seq,
+            expected: format!("the row of {} {} with digest {expected}", table.name, row.key),
+            found,
+        });
     }
 }
 
@@ -112,12 +167,18 @@ fn differences(table: &Table, row: &Joined) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (open_columns, close_columns) = row.mirrored.split_at(table.mirror.len().min(row.mirrored.len()));
     match &row.open {
-        Some(place) => compare(table, row, place, table.mirror, open_columns, &mut findings),
+        Some(place) => {
+            compare(table, row, place, table.mirror, open_columns, &mut findings);
+            let columns = table.lasting().map(|(_, col)| *col).zip(row.opened_cells.iter().map(Some));
+            compare_digest(table, row, place, row_digest(columns), &mut findings);
+        }
         None => findings.push(unlinked(table, row, row.opened.as_deref())),
     }
     match (&row.closed, &row.close) {
         (Some(_), Some(place)) => {
             compare(table, row, place, table.mirror_closed, close_columns, &mut findings);
+            let columns = table.close.iter().copied().zip(row.closed_cells.iter().map(Some));
+            compare_digest(table, row, place, row_digest(columns), &mut findings);
         }
         (Some(id), None) => findings.push(unlinked(table, row, Some(id))),
         (None, _) => {}

@@ -213,6 +213,9 @@ impl Edge {
         settle_slash(request, found)?;
         let Some(route) = found else { return Err(self.no_route(request)) };
         bound_body(request, route.body_limit.unwrap_or_else(|| profile.server.body_limit.as_usize()))?;
+        if route.envelope == Envelope::Mcp {
+            self.check_origin(request)?;
+        }
         // 8a. Rate limit per address, where nobody signs in; credentials that must be checked anew are counted below.
         let address = client_ip::key(client_ip);
         if let (Access::Public, Some(group)) = (route.access, route.group) {
@@ -261,6 +264,24 @@ impl Edge {
             return Ok(());
         }
         Err(Refusal::new(Code::HostNotAllowed, "the Host header names another server"))
+    }
+
+    /// A browser page of another origin may not talk to an MCP server (MCP-18). Clients that are no browsers send no Origin.
+    fn check_origin(&self, request: &Request) -> Result<(), Refusal> {
+        let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(()) };
+        let config = self.context.config();
+        let origin = origin.to_str().unwrap_or_default();
+        let server = &config.profile.server;
+        let is_listed = server.cors_allowed_origins.iter().any(|listed| listed == origin)
+            || origin == config.profile.api_external_url();
+        let own_port = origin.parse::<Uri>().ok().filter(|uri| {
+            uri.host().is_some_and(|host| is_loopback_name(host.trim_matches(['[', ']'])))
+                && uri.port_u16() == Some(server.port)
+        });
+        if is_listed || own_port.is_some() {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::OriginNotAllowed, "the Origin is none of this deployment's"))
     }
 
     /// A path without a route is 404; one with other methods is 405 and names them.
