@@ -111,7 +111,8 @@ async fn joined_page(db: &Db, table: &Table, after: &str) -> sqlx::Result<Vec<Jo
         .collect();
     let opens: Vec<Col> = table.lasting().map(|(_, col)| *col).collect();
     let closes = table.close;
-    let kept: String = opens.iter().chain(closes).map(|col| format!(", {}", as_cell(*col))).collect();
+    let kept: Vec<String> = opens.iter().chain(closes).map(|col| format!(", {}", as_cell(*col))).collect();
+    let kept = kept.concat();
     let sql = format!(
         "SELECT t.{key}, t.ledger_opened, CAST({closed} AS TEXT), o.stream, o.seq, o.record, c.stream, c.seq, c.record{columns}{kept}
          FROM {name} t LEFT JOIN ledger_entries o ON o.id = t.ledger_opened
