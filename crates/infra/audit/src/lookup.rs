@@ -12,6 +12,8 @@ use systemprompt_models::Tasks;
 use tokio_util::sync::CancellationToken;
 
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// How long the background thread rests after a full step, in times of that step.
+const REST: u32 = 4;
 /// Niceness of the background thread.
 const LEAST_URGENT: i32 = 19;
 /// Entries copied at once; between two such steps others get the file.
@@ -112,12 +114,14 @@ fn follow_in_background(projector: &Mutex<rusqlite::Connection>, shutdown: &Canc
         tracing::debug!(%error, "the look-up thread keeps its priority");
     }
     while !shutdown.is_cancelled() {
+        let started = std::time::Instant::now();
         let copied = {
             let conn = projector.lock().unwrap_or_else(PoisonError::into_inner);
             lookup::project(&conn, STEP)
         };
         match copied {
-            Ok(copied) if copied as i64 >= STEP => std::thread::yield_now(),
+            // Behind, so the node is busy: niceness alone would still fill every gap between two batches of the writer.
+            Ok(copied) if copied as i64 >= STEP => std::thread::sleep(started.elapsed() * REST),
             Ok(_) => std::thread::sleep(FOLLOW_EVERY),
             Err(error) => {
                 tracing::warn!(%error, "the look-up file does not follow the ledger");

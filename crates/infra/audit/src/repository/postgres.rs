@@ -126,6 +126,8 @@ impl PostgresStore {
 async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     let mut conn = options.connect().await?;
     conn.execute("SET plan_cache_mode = force_custom_plan").await?;
+    // Whatever the server's default is; for the session, which spares every batch a round trip.
+    conn.execute("SET synchronous_commit = on").await?;
     Ok(conn)
 }
 
@@ -212,8 +214,7 @@ impl Store for PostgresStore {
         if self.conn.is_none() {
             return Err(StoreError::Failed("no connection".into()));
         }
-        self.run_text("BEGIN")?;
-        self.run_text("SET LOCAL synchronous_commit = on")
+        self.run_text("BEGIN")
     }
 
     fn savepoint(&mut self) -> Result<(), StoreError> {
