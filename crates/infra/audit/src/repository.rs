@@ -7,6 +7,7 @@ pub(crate) mod lookup;
 mod postgres;
 mod sqlite;
 pub mod streams;
+mod wal;
 
 use crate::unit::{Col, ColType, RowWrite, Table};
 use crate::writer::Store;

@@ -10,10 +10,21 @@ pub enum Cell {
     Null,
     Int(i64),
     Text(Box<str>),
+    /// JSON in canonical form already (RFC 8785); see [`Cell::canonical`].
+    Json(Box<str>),
     Blob(Box<[u8]>),
 }
 
-/// Type of a column. `Json` is TEXT on SQLite and JSONB on PostgreSQL; its cell is `Cell::Text`.
+impl Cell {
+    /// A JSON text whose members are sorted and which has no spaces, so that its digest needs no second look.
+    pub fn canonical(json: impl Into<Box<str>>) -> Self {
+        let json = json.into();
+        debug_assert_eq!(*json, *canonical_json(&json), "not canonical");
+        Self::Json(json)
+    }
+}
+
+/// Type of a column. `Json` is TEXT on SQLite and JSONB on PostgreSQL; its cell is `Cell::Json` or `Cell::Text`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColType {
     Int,
@@ -149,7 +160,7 @@ pub(crate) fn row_digest<'a>(columns: impl Iterator<Item = (Col, Option<&'a Cell
             None | Some(Cell::Null) => part(b"-"),
             Some(Cell::Int(value)) => part(format!("i{value}").as_bytes()),
             Some(Cell::Text(text)) if col.ty == ColType::Json => part(canonical_json(text).as_bytes()),
-            Some(Cell::Text(text)) => part(text.as_bytes()),
+            Some(Cell::Text(text) | Cell::Json(text)) => part(text.as_bytes()),
             Some(Cell::Blob(bytes)) => part(bytes),
         }
     }
@@ -229,7 +240,7 @@ impl Unit {
         for row in &mut self.rows {
             let (RowWrite::Open { cells, .. } | RowWrite::Close { cells, .. }) = row;
             for cell in cells {
-                if let Cell::Text(text) = cell
+                if let Cell::Text(text) | Cell::Json(text) = cell
                     && let Some((clean, hits)) = leak.redact_text(text)
                 {
                     *text = clean.into_boxed_str();

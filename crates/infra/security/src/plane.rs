@@ -3,7 +3,7 @@
 //! [`DecisionPlane::judge`] decides on the entities of a call and runs the governance pipeline over its content. It changes
 //! nothing but limit counters; the caller puts the [`Judgement`] into the unit of its call, commits the unit, and acts then.
 
-use crate::authz::audit::db_sink::{authz_draft, base_row};
+use crate::authz::audit::db_sink::{authz_draft, base_row, with_entities};
 use crate::authz::audit::repository::DecisionRow;
 use crate::authz::{
     AuthzAuditSink, AuthzDecision, AuthzDecisionHook, AuthzRequest, DbAuditSink, EntityRef, Matched,
@@ -268,23 +268,22 @@ impl Judgement {
         self.chain.as_ref().and_then(Chain::refusal)
     }
 
-    /// Adds the records and the row of this decision to `unit`; returns the row's id.
+    /// Adds the record and the row of this decision to `unit`; returns the row's id.
+    ///
+    /// One record a call: where the pipeline ran, its record also says what was decided on the entities.
     pub fn record(&self, unit: &mut Unit) -> DecisionId {
         let origin = self.origin.as_str();
-        let mut opened = None;
-        if !self.entities.is_empty() {
-            let draft = authz_draft(&self.context, &self.entities, self.call_id.as_str(), origin);
-            // The row repeats the tool, and where an entity is denied this record is the one that opens the row.
-            opened = Some(unit.record(draft.with("tool", self.tool.clone())));
-        }
         let (policy, reason) = self.deciding();
-        if let Some(chain) = &self.chain {
-            opened = Some(unit.record(self.governance_draft(chain, &policy, &reason)));
-        }
-        let opened = opened.unwrap_or_else(|| {
+        let draft = match &self.chain {
+            Some(chain) => self.governance_draft(chain, &policy, &reason),
+            None if !self.entities.is_empty() => {
+                let draft = authz_draft(&self.context, &self.entities, self.call_id.as_str(), origin);
+                draft.with("tool", self.tool.clone())
+            }
             // Neither an entity nor a pipeline: nothing vouches for the call, and the record says so.
-            unit.record(Draft::new(EntryKind::GovernanceDecision, &self.context, "deny"))
-        });
+            None => Draft::new(EntryKind::GovernanceDecision, &self.context, "deny"),
+        };
+        let opened = unit.record(draft);
         let entity = self.entities.last().map(|(entity, _)| (entity.kind.as_str(), entity.id.to_string()));
         let row = DecisionRow {
             agent_id: self.agent.clone(),
@@ -311,18 +310,17 @@ impl Judgement {
 
     fn governance_draft(&self, chain: &Chain, policy: &str, reason: &str) -> Draft {
         let outcome = if chain.is_allowed() { "allow" } else { "deny" };
-        let mut draft = Draft::new(EntryKind::GovernanceDecision, &self.context, outcome)
+        let draft = Draft::new(EntryKind::GovernanceDecision, &self.context, outcome)
             .with_policy(policy.to_owned())
             .with_reason(reason.to_owned())
             .with("call_id", self.call_id.as_str())
             .with("origin", self.origin.as_str())
+            .with("source", "governance")
             .with("tool", self.tool.clone())
             .with("plugin", self.plugin.clone())
-            .with("rule_epoch", self.entities.last().map_or(0, |(_, decision)| decision.epoch))
+            .with("rule_epoch", 0)
             .with("chain", links(chain));
-        if let Some((entity, _)) = self.entities.last() {
-            draft = draft.with_subject(entity.kind.as_str(), entity.id.clone());
-        }
+        let mut draft = with_entities(draft, &self.context, &self.entities);
         if !chain.findings.is_empty() {
             draft = draft.with("findings", findings(chain));
         }

@@ -269,7 +269,6 @@ async fn a_call_is_recorded_before_and_after_and_its_answer_keeps_its_bytes() {
             "authz.decision allow",
             "mcp.child ok",
             "secret.leased ok",
-            "authz.decision allow",
             "governance.decision allow",
             "tool.opened opened",
             "tool.closed ok",

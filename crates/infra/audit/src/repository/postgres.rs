@@ -2,8 +2,9 @@
 //!
 //! The writer is a thread of its own and waits for each answer on the runtime's handle.
 
-use super::{ENTRY_COLUMNS, Statements, table_of};
+use super::{Statements, table_of};
 use crate::chain::{Chain, Entry};
+use crate::record::Draft;
 use crate::unit::{Cell, Col, ColType, Guard, RowWrite, Table};
 use crate::writer::{Store, StoreError};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool};
@@ -133,67 +134,70 @@ async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
 
 type PgQuery<'q> = Query<'q, Postgres, PgArguments>;
 
+/// Binds one column of many rows as an array; nothing is copied but into the message.
 fn bind_column<'q, 'c>(
     query: PgQuery<'q>,
     ty: ColType,
     cells: impl Iterator<Item = &'c Cell>,
 ) -> PgQuery<'q> {
     match ty {
-        ColType::Int => query.bind(
-            cells
-                .map(|cell| match cell {
-                    Cell::Int(value) => Some(*value),
-                    _ => None,
-                })
-                .collect::<Vec<Option<i64>>>(),
-        ),
-        ColType::Text | ColType::Json => query.bind(
-            cells
-                .map(|cell| match cell {
-                    Cell::Text(text) => Some(text.to_string()),
-                    _ => None,
-                })
-                .collect::<Vec<Option<String>>>(),
-        ),
-        ColType::Blob => query.bind(
-            cells
-                .map(|cell| match cell {
-                    Cell::Blob(bytes) => Some(bytes.to_vec()),
-                    _ => None,
-                })
-                .collect::<Vec<Option<Vec<u8>>>>(),
-        ),
+        ColType::Int => query.bind(cells.map(as_int).collect::<Vec<_>>()),
+        ColType::Text | ColType::Json => query.bind(cells.map(as_text).collect::<Vec<_>>()),
+        ColType::Blob => query.bind(cells.map(as_blob).collect::<Vec<_>>()),
     }
 }
 
-/// Cells of a `ledger_entries` row, in the order of [`ENTRY_COLUMNS`].
-fn entry_cells(stream: &str, entry: &Entry<'_>) -> Vec<Cell> {
-    let draft = &entry.rendered.draft;
-    let text = |value: Option<&str>| value.map_or(Cell::Null, Cell::from);
-    let subject = draft.subject.as_ref();
-    vec![
-        stream.into(),
-        entry.seq.into(),
-        entry.id().into(),
-        entry.at.into(),
-        draft.kind.as_str().into(),
-        draft.actor_kind.as_str().into(),
-        (&*draft.actor_id).into(),
-        (!draft.act_chain.is_empty()).then(|| draft.act_chain.join(" ")).into(),
-        text(draft.session_id.as_ref().map(AsRef::as_ref)),
-        text(draft.context_id.as_ref().map(AsRef::as_ref)),
-        text(draft.task_id.as_ref().map(AsRef::as_ref)),
-        text(draft.trace_id.as_ref().map(AsRef::as_ref)),
-        text(draft.client_id.as_ref().map(AsRef::as_ref)),
-        text(subject.map(|(kind, _)| &**kind)),
-        text(subject.map(|(_, id)| &**id)),
-        (&*draft.outcome).into(),
-        text(draft.reason.as_deref()),
-        text(draft.policy.as_deref()),
-        entry.text.as_str().into(),
-        entry.prev_hash.as_str().into(),
-        entry.hash.as_str().into(),
-    ]
+fn as_int(cell: &Cell) -> Option<i64> {
+    match cell {
+        Cell::Int(value) => Some(*value),
+        _ => None,
+    }
+}
+
+fn as_text(cell: &Cell) -> Option<&str> {
+    match cell {
+        Cell::Text(text) | Cell::Json(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn as_blob(cell: &Cell) -> Option<&[u8]> {
+    match cell {
+        Cell::Blob(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+/// Binds the columns of `ledger_entries`, in the order of `ENTRY_COLUMNS`.
+fn bind_entries<'q>(query: PgQuery<'q>, stream: &str, entries: &[Entry<'_>]) -> PgQuery<'q> {
+    let text = |query: PgQuery<'q>, column: fn(&Draft) -> Option<&str>| {
+        query.bind(entries.iter().map(|entry| column(&entry.rendered.draft)).collect::<Vec<_>>())
+    };
+    let chains = |entry: &Entry<'_>| match &*entry.rendered.draft.act_chain {
+        [] => None,
+        chain => Some(chain.join(" ")),
+    };
+    let query = query.bind(vec![stream; entries.len()]);
+    let query = query.bind(entries.iter().map(|entry| entry.seq).collect::<Vec<_>>());
+    let query = query.bind(entries.iter().map(|entry| entry.id().as_str()).collect::<Vec<_>>());
+    let query = query.bind(entries.iter().map(|entry| entry.at).collect::<Vec<_>>());
+    let query = text(query, |draft| Some(draft.kind.as_str()));
+    let query = text(query, |draft| Some(draft.actor_kind.as_str()));
+    let query = text(query, |draft| Some(&draft.actor_id));
+    let query = query.bind(entries.iter().map(chains).collect::<Vec<_>>());
+    let query = text(query, |draft| draft.session_id.as_ref().map(AsRef::as_ref));
+    let query = text(query, |draft| draft.context_id.as_ref().map(AsRef::as_ref));
+    let query = text(query, |draft| draft.task_id.as_ref().map(AsRef::as_ref));
+    let query = text(query, |draft| draft.trace_id.as_ref().map(AsRef::as_ref));
+    let query = text(query, |draft| draft.client_id.as_ref().map(AsRef::as_ref));
+    let query = text(query, |draft| draft.subject.as_ref().map(|(kind, _)| &**kind));
+    let query = text(query, |draft| draft.subject.as_ref().map(|(_, id)| &**id));
+    let query = text(query, |draft| Some(&draft.outcome));
+    let query = text(query, |draft| draft.reason.as_deref());
+    let query = text(query, |draft| draft.policy.as_deref());
+    let query = query.bind(entries.iter().map(|entry| entry.text.as_str()).collect::<Vec<_>>());
+    let query = query.bind(entries.iter().map(|entry| entry.prev_hash.as_str()).collect::<Vec<_>>());
+    query.bind(entries.iter().map(|entry| entry.hash.as_str()).collect::<Vec<_>>())
 }
 
 /// Integrity violations and bad values are the row's fault; class 53 is a full store; the rest is the connection's.
@@ -235,21 +239,17 @@ impl Store for PostgresStore {
             query = match cell {
                 Cell::Null => query.bind(None::<String>),
                 Cell::Int(value) => query.bind(*value),
-                Cell::Text(text) => query.bind(text.to_string()),
-                Cell::Blob(bytes) => query.bind(bytes.to_vec()),
+                Cell::Text(text) | Cell::Json(text) => query.bind(&**text),
+                Cell::Blob(bytes) => query.bind(&**bytes),
             };
         }
         self.run(query)
     }
 
     fn insert(&mut self, stream: &str, entries: &[Entry<'_>], rows: &[&RowWrite]) -> Result<(), StoreError> {
-        let cells: Vec<Vec<Cell>> = entries.iter().map(|entry| entry_cells(stream, entry)).collect();
-        if !cells.is_empty() {
-            let mut query = sqlx::query(AssertSqlSafe(self.statements.entries.clone()));
-            for (i, col) in ENTRY_COLUMNS.iter().enumerate() {
-                query = bind_column(query, col.ty, cells.iter().map(|row| row.get(i).unwrap_or(&Cell::Null)));
-            }
-            self.run(query)?;
+        if !entries.is_empty() {
+            let query = sqlx::query(AssertSqlSafe(self.statements.entries.clone()));
+            self.run(bind_entries(query, stream, entries))?;
         }
         let mut tables: Vec<&'static Table> = Vec::new();
         for row in rows {

@@ -1,5 +1,6 @@
 //! The writer's store on SQLite: its own connection on its own thread, prepared statements, WAL with `synchronous=FULL`.
 
+use super::wal::WalMover;
 use super::{Statements, table_of};
 use crate::chain::{Chain, Entry};
 use crate::unit::{Cell, Guard, RowWrite};
@@ -17,13 +18,19 @@ pub(super) struct SqliteStore {
     gate: WriteGate,
     turn: Option<Turn>,
     statements: Statements,
+    wal: WalMover,
+    /// Bytes of records in the transaction under way.
+    written: usize,
 }
 
 impl SqliteStore {
     pub(super) fn open(db: &SqliteDb, statements: Statements) -> Result<Self, String> {
-        let conn = connect(&db.path().to_path_buf()).map_err(|e| e.to_string())?;
-        let store =
-            Self { path: db.path().to_path_buf(), conn, gate: db.gate().clone(), turn: None, statements };
+        let path = db.path().to_path_buf();
+        let conn = connect(&path).map_err(|e| e.to_string())?;
+        let beside = connect(&path).map_err(|e| e.to_string())?;
+        let gate = db.gate().clone();
+        let wal = WalMover::start(beside, gate.clone()).map_err(|e| e.to_string())?;
+        let store = Self { path, conn, gate, turn: None, statements, wal, written: 0 };
         store.prepare_all().map_err(|e| e.to_string())?;
         Ok(store)
     }
@@ -109,8 +116,8 @@ fn connect(path: &PathBuf) -> rusqlite::Result<Connection> {
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "fullfsync", "ON")?;
     conn.pragma_update(None, "foreign_keys", "ON")?;
-    // 16 MiB between checkpoints: each costs a sync of the main file beside those of the commits.
-    conn.pragma_update(None, "wal_autocheckpoint", 4096)?;
+    // 64 MiB: reached only when the thread beside the writer cannot move the log.
+    conn.pragma_update(None, "wal_autocheckpoint", 16384)?;
     conn.set_prepared_statement_cache_capacity(128);
     Ok(conn)
 }
@@ -137,7 +144,7 @@ impl ToSql for CellRef<'_> {
         Ok(match self.0 {
             Cell::Null => ToSqlOutput::Owned(Value::Null),
             Cell::Int(value) => ToSqlOutput::Owned(Value::Integer(*value)),
-            Cell::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+            Cell::Text(text) | Cell::Json(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
             Cell::Blob(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
         })
     }
@@ -153,6 +160,7 @@ fn store_error(error: rusqlite::Error) -> StoreError {
 impl Store for SqliteStore {
     fn begin(&mut self) -> Result<(), StoreError> {
         self.turn = Some(self.gate.ledger_blocking());
+        self.written = 0;
         self.execute("BEGIN IMMEDIATE")
     }
 
@@ -183,6 +191,7 @@ impl Store for SqliteStore {
     fn insert(&mut self, stream: &str, entries: &[Entry<'_>], rows: &[&RowWrite]) -> Result<(), StoreError> {
         for entry in entries {
             self.insert_entry(stream, entry).map_err(store_error)?;
+            self.written += entry.text.len();
         }
         rows.iter().try_for_each(|row| self.write_row(row))
     }
@@ -210,6 +219,7 @@ impl Store for SqliteStore {
         let result = self.execute("COMMIT");
         if result.is_ok() {
             self.turn = None;
+            self.wal.committed(self.written);
         }
         result
     }

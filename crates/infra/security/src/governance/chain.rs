@@ -29,15 +29,15 @@ pub enum LinkResult {
     Fault,
 }
 
-/// One policy of a chain.
+/// One policy of a chain. The members stand in the order of canonical JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    pub policy_id: Arc<str>,
-    pub result: LinkResult,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Cow<'static, str>>,
     /// Time that the policy took, in microseconds.
     pub elapsed_us: u64,
+    pub policy_id: Arc<str>,
+    pub result: LinkResult,
 }
 
 /// Why a call is refused.
@@ -112,18 +112,18 @@ impl Chain {
         Some(refusal)
     }
 
-    /// The links as JSON, for the column `evaluated_rules`.
+    /// The links as canonical JSON, for the column `evaluated_rules`.
     pub fn evaluated_rules(&self) -> String {
-        json(&self.links)
+        // Without a second pass: `Link` is written in canonical order.
+        serde_json::to_string(&self.links).unwrap_or_else(|_| "[]".to_owned())
     }
 
-    /// The findings as JSON, for the column `findings`.
+    /// The findings as canonical JSON, for the column `findings`.
     pub fn findings_json(&self) -> String {
-        if self.findings.is_empty() { "[]".to_owned() } else { json(&self.findings) }
+        let none = || "[]".to_owned();
+        if self.findings.is_empty() {
+            return none();
+        }
+        serde_json_canonicalizer::to_string(&self.findings).unwrap_or_else(|_| none())
     }
-}
-
-/// Lists of plain fields have no key or value that JSON cannot hold.
-fn json<T: Serialize>(list: &[T]) -> String {
-    serde_json::to_string(list).unwrap_or_else(|_| "[]".to_owned())
 }

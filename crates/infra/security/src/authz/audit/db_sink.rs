@@ -58,46 +58,53 @@ impl AuthzAuditSink for DbAuditSink {
     }
 }
 
-/// The `authz.decision` record of the entities of one call. The last entity is the one that decided.
+/// The `authz.decision` record of a call that its entities alone decide. The last entity is the one that decided.
 pub(crate) fn authz_draft(
     context: &RequestContext,
     decided: &[(crate::authz::EntityRef, AuthzDecision)],
     call_id: &str,
     origin: &'static str,
 ) -> Draft {
-    let matched: Vec<Value> = decided
-        .iter()
-        .map(|(entity, decision)| {
-            let mut one = json!({
-                "entity": entity.to_string(),
-                "matched_by": decision.policy(),
-            });
-            if let (Some(rule), Some(map)) = (&decision.rule, one.as_object_mut()) {
-                map.insert("rule_id".into(), rule.id.as_str().into());
-            }
-            one
-        })
-        .collect();
     let outcome = if decided.iter().all(|(_, d)| d.is_allow()) { "allow" } else { "deny" };
     let mut draft = Draft::new(EntryKind::AuthzDecision, context, outcome)
         .with("call_id", call_id)
-        .with("origin", origin)
-        .with("matched", matched)
-        .with("roles", roles(&context.principal))
-        .with("department", context.principal.department.clone());
-    if let Some((entity, decision)) = decided.last() {
+        .with("origin", origin);
+    if let Some((_, decision)) = decided.last() {
         draft = draft
-            .with_subject(entity.kind.as_str(), entity.id.clone())
             .with_policy(decision.policy())
             .with_reason(decision.matched.reason())
-            .with("rule_id", decision.rule.as_ref().map(|rule| rule.id.as_str().to_owned()))
-            .with("rule_epoch", decision.epoch)
             .with("source", decision.source.as_str());
-        if !decision.set_hash.is_empty() {
-            draft = draft.with("set_hash", &*decision.set_hash);
-        }
     }
-    draft
+    with_entities(draft, context, decided)
+}
+
+/// Adds what was decided on each entity, and from which facts and rules, so that a replay is exact.
+pub(crate) fn with_entities(
+    draft: Draft,
+    context: &RequestContext,
+    decided: &[(crate::authz::EntityRef, AuthzDecision)],
+) -> Draft {
+    let Some((entity, decision)) = decided.last() else { return draft };
+    let matched: Vec<Value> = decided.iter().map(|(entity, decision)| matched(entity, decision)).collect();
+    let draft = draft
+        .with_subject(entity.kind.as_str(), entity.id.clone())
+        .with("matched", matched)
+        .with("roles", roles(&context.principal))
+        .with("department", context.principal.department.clone())
+        .with("rule_id", decision.rule.as_ref().map(|rule| rule.id.as_str().to_owned()))
+        .with("rule_epoch", decision.epoch);
+    if decision.set_hash.is_empty() { draft } else { draft.with("set_hash", &*decision.set_hash) }
+}
+
+fn matched(entity: &crate::authz::EntityRef, decision: &AuthzDecision) -> Value {
+    let mut one = json!({
+        "entity": entity.to_string(),
+        "matched_by": decision.policy(),
+    });
+    if let (Some(rule), Some(map)) = (&decision.rule, one.as_object_mut()) {
+        map.insert("rule_id".into(), rule.id.as_str().into());
+    }
+    one
 }
 
 fn roles(principal: &Principal) -> Vec<String> {

@@ -61,7 +61,7 @@ pub static GOVERNANCE_DECISIONS: Table = Table {
     mirror_closed: &[],
 };
 
-/// A decision row as it is written. `evaluated_rules` and `findings` are JSON texts.
+/// A decision row as it is written. `evaluated_rules` and `findings` are JSON texts in canonical form.
 #[derive(Debug)]
 pub struct DecisionRow {
     pub call_id: String,
@@ -115,8 +115,8 @@ impl OpenRow for DecisionRow {
             self.policy.into(),
             self.reason.into(),
             self.source.into(),
-            self.evaluated_rules.into(),
-            self.findings.into(),
+            Cell::canonical(self.evaluated_rules),
+            Cell::canonical(self.findings),
             self.args_sha256.into(),
             self.rule_epoch.into(),
             self.context_id.into(),
