@@ -1,8 +1,11 @@
 //! The forms in which a value is looked for (SCR-60). Every form is text that would appear verbatim if a program encoded
 //! the value that way, alone or inside something longer.
 
+use crate::reading::readings;
+use crate::scanner::{MIN_DISTINCT, MIN_LENGTH};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use zeroize::Zeroizing;
 
@@ -38,11 +41,6 @@ impl Form {
             Self::Reversed => "reversed",
         }
     }
-
-    /// Whether encoders break this form into lines, so that it is also looked for with the white space taken out.
-    pub(crate) fn is_wrapped(self) -> bool {
-        matches!(self, Self::Base64 | Self::Base64Url | Self::Hex)
-    }
 }
 
 /// One way to write a value.
@@ -64,7 +62,17 @@ pub(crate) fn forms(value: &str) -> Vec<FormText> {
     html(&mut list, value);
     list.add(Form::Utf16Le, value.encode_utf16().flat_map(u16::to_le_bytes).collect());
     list.add(Form::Reversed, value.chars().rev().collect::<String>().into_bytes());
+    // What a reading of a text holds of a value that has blanks or looks like an escape itself.
+    for read in readings(value) {
+        if is_matchable(&read) {
+            list.add(Form::Plain, read);
+        }
+    }
     list.0
+}
+
+fn is_matchable(bytes: &[u8]) -> bool {
+    bytes.len() >= MIN_LENGTH && bytes.iter().collect::<BTreeSet<_>>().len() >= MIN_DISTINCT
 }
 
 struct List(Vec<FormText>);

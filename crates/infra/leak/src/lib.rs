@@ -1,8 +1,9 @@
 //! The scanner for values that are in use: it knows the very secrets that were handed to a child or a provider, in every
-//! form of SCR-60, and takes them out of whatever would leave. It matches known values, it guesses no patterns.
+//! form of SCR-60, also partly escaped, broken by white space or unseen characters, or cut over the strings of one message, and
+//! takes them out of whatever would leave. It matches known values, it guesses no patterns.
 //!
-//! What it cannot do (SCR-67): a hostile server can encode a value in a way that no list covers, split it over several
-//! strings, or send it out by another way. The scan catches accidents and careless servers; confinement is the work of the
+//! What it cannot do (SCR-67): a hostile server can encode a value in a way that no list covers, spell it letter by letter in
+//! prose, or send it out by another way. The scan catches accidents and careless servers; confinement is the work of the
 //! sandbox and of egress.
 //!
 //! ```
@@ -19,8 +20,10 @@
 
 mod forms;
 mod index;
+mod reading;
 mod redact;
 mod scanner;
+mod seams;
 mod stream;
 
 pub use forms::Form;

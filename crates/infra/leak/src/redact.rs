@@ -32,9 +32,7 @@ fn redact(index: &Index, text: &str) -> Option<(String, Vec<Hit>)> {
         // A window of a long value may begin or end inside a character: the whole character goes.
         let start = text.floor_char_boundary(region.start).max(done);
         out.push_str(text.get(done..start).unwrap_or_default());
-        out.push_str("[redacted:");
-        out.push_str(&name);
-        out.push(']');
+        out.push_str(&marker(&name));
         done = text.ceil_char_boundary(region.end);
         hits.push(Hit { name, form: region.form, offset: region.start });
     }
@@ -42,7 +40,12 @@ fn redact(index: &Index, text: &str) -> Option<(String, Vec<Hit>)> {
     Some((out, hits))
 }
 
-fn redact_into(index: &Index, value: &mut Value, hits: &mut Vec<Hit>) {
+/// What stands for a value that was taken out.
+pub(crate) fn marker(name: &str) -> String {
+    format!("[redacted:{name}]")
+}
+
+pub(crate) fn redact_into(index: &Index, value: &mut Value, hits: &mut Vec<Hit>) {
     match value {
         Value::String(text) => {
             if let Some((clean, found)) = redact(index, text) {

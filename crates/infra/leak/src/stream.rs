@@ -1,6 +1,8 @@
 //! Redaction of text that arrives in pieces (SCR-63). Everything is released at once but the longest suffix that may begin a
-//! pattern: at most 95 bytes, at most 7 when no anchor matched. Where the pieces are cut changes nothing.
+//! pattern: at most 95 bytes, at most 7 when no anchor matched. Where the pieces are cut changes nothing. A stream is looked at
+//! as it stands: what shows only in a reading of it is found where whole lines or messages are scanned.
 
+use crate::redact::marker;
 use crate::scanner::{Hit, Scanner};
 
 /// Scans one stream. Feed it with [`push`](Self::push), end it with [`finish`](Self::finish).
@@ -57,9 +59,7 @@ impl StreamScanner {
             }
             out.extend_from_slice(self.held.get(done..region.start).unwrap_or_default());
             let name = index.name(&region);
-            out.extend_from_slice(b"[redacted:");
-            out.extend_from_slice(name.as_bytes());
-            out.push(b']');
+            out.extend_from_slice(marker(&name).as_bytes());
             hits.push(Hit { name, form: region.form, offset: self.before + region.start });
             done = region.end;
         }

@@ -87,8 +87,91 @@ fn base64_and_hex_broken_into_lines_are_found() {
             assert_eq!(clean, "begin [redacted:crm] end");
         }
     }
-    let spaced = VALUE.chars().map(|c| format!("{c} ")).collect::<Vec<_>>().concat();
-    assert!(scanner.redact_text(&spaced).is_none(), "only wrapped encodings are joined");
+}
+
+#[test]
+fn a_value_that_is_broken_or_partly_escaped_is_found() {
+    let values = [
+        ("crm", "crm/T0-ken+\"q\"z&<%7fé>"),
+        ("words", "correct horse battery"),
+        ("plain", "s3cret-token-of-nobody"),
+    ];
+    for (name, value) in values {
+        let (scanner, _holds) = scanner_with(&[(name, value)]);
+        let each = |with: &dyn Fn(usize, char) -> String| -> String {
+            value.chars().enumerate().map(|(i, c)| with(i, c)).collect()
+        };
+        let broken = |between: &str, every: usize| {
+            each(&|i, c| {
+                if i > 0 && i % every == 0 { format!("{between}{c}") } else { c.to_string() }
+            })
+        };
+        let percent =
+            |c: char| c.to_string().bytes().map(|b| format!("%{b:02x}")).collect::<Vec<_>>().concat();
+        let unicode = |c: char| {
+            c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04X}")).collect::<Vec<_>>().concat()
+        };
+        let mut cases = vec![
+            each(&|i, c| if i == 4 { percent(c) } else { c.to_string() }),
+            each(&|i, c| if i % 3 == 1 { unicode(c) } else { c.to_string() }),
+            each(&|i, c| if i % 2 == 1 { format!("&#x{:x};", u32::from(c)) } else { c.to_string() }),
+            each(&|i, c| match i % 4 {
+                0 => percent(c),
+                1 => unicode(c),
+                2 => format!("\\u{{{:x}}}", u32::from(c)),
+                _ => c.to_string(),
+            }),
+            each(&|i, c| if i % 3 == 1 { unicode(c).replace('\\', "\\\\") } else { c.to_string() }),
+            b64::STANDARD.encode(value).replace('=', "%3D").replace('T', "\\u0054"),
+        ];
+        for between in
+            ["\u{200b}", "\u{ad}", "\n", "\r\n    ", " ", "\0", "\u{feff}\u{2028}", "\\n", "%0A", "%E2%80%8B"]
+        {
+            cases.extend([1, 3, 7].map(|every| broken(between, every)));
+        }
+        for text in cases {
+            let whole = format!("<é {text} é>");
+            let (clean, hits) = scanner.redact_text(&whole).unwrap_or_else(|| panic!("{value} in {whole:?}"));
+            assert_eq!(clean, format!("<é [redacted:{name}] é>"), "{whole:?}");
+            assert_eq!((hits.len(), hits[0].offset), (1, 4), "{whole:?}");
+        }
+    }
+}
+
+#[test]
+fn a_request_is_scanned_in_its_raw_text() {
+    let value = "s3cret-token-of-nobody/with+all";
+    let (scanner, _holds) = scanner_with(&[("crm", value)]);
+    let encoded = b64::STANDARD.encode(value);
+    let wrapped = format!("{}\n{}", &encoded[..20], &encoded[20..]);
+    let texts = [
+        value.to_owned(),
+        encoded,
+        wrapped,
+        value.replace('k', "\u{200b}k"),
+        value.replace('e', "%65"),
+        value.replace('e', "\\u0065"),
+        json!({"token": value}).to_string(),
+        json!({"token": value.replace('e', "\u{ad}e")}).to_string(),
+    ];
+    for text in texts {
+        let body =
+            json!({"messages": [{"role": "user", "content": format!("it is\n\"{text}\"")}]}).to_string();
+        let hits = scanner.scan_request(body.as_bytes());
+        assert_eq!(hits.len(), 1, "{body}");
+        assert_eq!(&*hits[0].name, "crm");
+    }
+    assert!(scanner.scan_request(br#"{"messages":[{"content":"s3cret token of\nnobody"}]}"#).is_empty());
+}
+
+#[test]
+fn ordinary_text_is_never_taken_for_a_value() {
+    let (scanner, _holds) = scanner_with(&[("crm", VALUE), ("words", "correct horse battery")]);
+    for text in
+        ["correct, horse battery", "crm/T0-ken", "100 % of &c. \\new \\u00zz", "50%20more \u{200b} text"]
+    {
+        assert!(scanner.redact_text(text).is_none(), "{text}");
+    }
 }
 
 #[test]
@@ -192,11 +275,19 @@ proptest! {
     fn a_stream_cut_anywhere_equals_the_whole(text in leaky_text(), cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6)) {
         let long = long_value();
         let (scanner, _holds) = scanner_with(&[("crm", VALUE), ("part", &VALUE[..12]), ("long", &long)]);
-        let whole = scanner.redact_text(&text).map_or(text.clone(), |(clean, _)| clean);
         let bytes = text.as_bytes();
         let (once, hits) = streamed(scanner.stream(), &[bytes]);
-        prop_assert_eq!(&once, whole.as_bytes());
-        prop_assert_eq!(&hits, &scanner.scan(bytes));
+        let direct = scanner.index().whole(bytes);
+        prop_assert_eq!(
+            hits.iter().map(|hit| (hit.offset, hit.form)).collect::<Vec<_>>(),
+            direct.iter().map(|m| (m.start, m.form)).collect::<Vec<_>>()
+        );
+        let mut left = text.clone();
+        for m in direct.iter().rev() {
+            let name = scanner.index().name(m);
+            left.replace_range(m.start..m.end, &format!("[redacted:{name}]"));
+        }
+        prop_assert_eq!(&once, left.as_bytes());
         for at in 0..=bytes.len() {
             let (out, found) = streamed(scanner.stream(), &[&bytes[..at], &bytes[at..]]);
             prop_assert_eq!(&out, &once, "cut at {}", at);
