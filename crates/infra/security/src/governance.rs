@@ -4,6 +4,8 @@
 pub mod chain;
 pub mod checks;
 pub mod facts;
+pub mod leaks;
+mod names;
 mod params;
 pub mod pipeline;
 pub mod policy;
@@ -20,6 +22,8 @@ mod tests;
 pub use chain::{Chain, Denial, Link, LinkResult, Verdict};
 pub use checks::GovernanceChecks;
 pub use facts::{CallFacts, Origin, Segment};
+pub use leaks::{Leak, Leaks};
+pub use names::Names;
 pub use params::ParamError;
 pub use pipeline::{ExtensionPolicy, Limits, Parts, Pipeline, PipelineError};
 pub use policy::{GovernancePolicy, Outcome};

@@ -9,12 +9,14 @@ use crate::authz::{
     AuthzAuditSink, AuthzDecision, AuthzDecisionHook, AuthzRequest, DbAuditSink, EntityRef, Matched,
     insert_governance_decision,
 };
+pub use crate::governance::Denial;
 use crate::governance::chain::DISABLED_POLICY;
-use crate::governance::{CallFacts, Chain, Pipeline};
+use crate::governance::{CallFacts, Chain, Leak, Names, Pipeline};
 pub use crate::governance::{Origin, Segment};
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::sync::Arc;
 use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Unit};
 use systemprompt_models::ids::{CallId, DecisionId};
@@ -97,6 +99,18 @@ impl DecisionPlane {
 
     /// Decides a call: its entities in order, then the pipeline over its content.
     pub async fn judge(&self, call: Call<'_>) -> Judgement {
+        self.decide_call(call, None).await
+    }
+
+    /// Refuses a call that is at fault itself, as one whose arguments do not fit its tool: its entities are decided on, and the
+    /// policies are not asked.
+    pub async fn refuse(&self, call: Call<'_>, denial: Denial) -> Judgement {
+        self.decide_call(call, Some(denial)).await
+    }
+
+    async fn decide_call(&self, call: Call<'_>, fault: Option<Denial>) -> Judgement {
+        let pipeline = self.pipeline();
+        let names = names(&pipeline, &call);
         let mut entities = Vec::with_capacity(call.entities.len());
         let mut allowed = true;
         for entity in call.entities {
@@ -108,8 +122,11 @@ impl DecisionPlane {
             }
         }
         let chain = allowed.then(|| {
+            if let Some(denial) = fault {
+                return Chain::refused(denial);
+            }
             let principal = &call.context.principal;
-            self.0.pipeline.load().evaluate(&CallFacts {
+            pipeline.evaluate(&CallFacts {
                 call_id: &call.call_id,
                 origin: call.origin,
                 principal,
@@ -124,21 +141,34 @@ impl DecisionPlane {
                 trace_id: &call.context.trace_id,
                 act_chain: &principal.act_chain,
                 segments: call.content,
+                names: &names,
             })
         });
-        Judgement {
+        let judgement = Judgement {
             context: call.context.clone(),
             call_id: call.call_id,
             origin: call.origin,
             entities,
             chain,
-            tool: call.tool.map(bounded),
-            plugin: call.plugin.map(bounded),
-            agent: call.agent.map(bounded),
-            agent_scope: call.agent_scope.map(bounded),
+            tool: call.tool.map(str::to_owned),
+            plugin: call.plugin.map(str::to_owned),
+            agent: call.agent.map(str::to_owned),
+            agent_scope: call.agent_scope.map(str::to_owned),
             args_sha256: call.tool.and_then(|_| args_sha256(call.content)),
             at: self.0.clock.now(),
+        };
+        if names.are_clean() { judgement.bounded() } else { judgement.concealed(&pipeline).bounded() }
+    }
+
+    /// The context of a call with what callers put into its correlation ids as it may be stored: secrets replaced by marks.
+    pub fn conceal_context<'c>(&self, context: &'c RequestContext) -> Cow<'c, RequestContext> {
+        let pipeline = self.0.pipeline.load();
+        if pipeline.names(&context_names(context)).are_clean() {
+            return Cow::Borrowed(context);
         }
+        let mut context = context.clone();
+        conceal_context(&pipeline, &mut context);
+        Cow::Owned(context)
     }
 
     async fn evaluate(&self, principal: &Principal, entity: &EntityRef) -> AuthzDecision {
@@ -221,6 +251,40 @@ fn bounded(name: &str) -> String {
     if name.len() <= MAX_NAME { name.to_owned() } else { name.chars().take(MAX_NAME).collect() }
 }
 
+/// What callers put into the correlation ids of a call, with the names of the fields.
+fn context_names(context: &RequestContext) -> [(&'static str, Option<&str>); 5] {
+    [
+        ("/trace_id", Some(context.trace_id.as_str())),
+        ("/context_id", context.context_id.as_ref().map(AsRef::as_ref)),
+        ("/task_id", context.task_id.as_ref().map(AsRef::as_ref)),
+        ("/agent_name", context.agent_name.as_deref()),
+        ("/ai_tool_call_id", context.ai_tool_call_id.as_deref()),
+    ]
+}
+
+/// Looks through everything that is stored of a call beside its content.
+fn names(pipeline: &Pipeline, call: &Call<'_>) -> Names {
+    let own = [
+        ("/call_id", Some(call.call_id.as_str())),
+        ("/tool_name", call.tool),
+        ("/plugin_id", call.plugin),
+        ("/agent_id", call.agent),
+        ("/agent_scope", call.agent_scope),
+    ];
+    let [a, b, c, d, e] = own;
+    let [f, g, h, i, j] = context_names(call.context);
+    pipeline.names(&[a, b, c, d, e, f, g, h, i, j])
+}
+
+fn conceal_context(pipeline: &Pipeline, context: &mut RequestContext) {
+    let conceal = |text: &str| pipeline.conceal(text);
+    context.trace_id = conceal(context.trace_id.as_str()).into();
+    context.context_id = context.context_id.take().map(|id| conceal(id.as_str()).into());
+    context.task_id = context.task_id.take().map(|id| conceal(id.as_str()).into());
+    context.agent_name = context.agent_name.take().map(|name| conceal(&name));
+    context.ai_tool_call_id = context.ai_tool_call_id.take().map(|id| conceal(&id));
+}
+
 /// SHA-256 of the arguments, which come first, in canonical form (RFC 8785), or of their bytes where they are no JSON.
 fn args_sha256(content: &[Segment<'_>]) -> Option<String> {
     let only = content.first()?;
@@ -231,6 +295,32 @@ fn args_sha256(content: &[Segment<'_>]) -> Option<String> {
 }
 
 impl Judgement {
+    /// With names that hold no secret; what was decided stays.
+    fn concealed(mut self, pipeline: &Pipeline) -> Self {
+        let conceal = |text: Option<String>| text.map(|text| pipeline.conceal(&text));
+        conceal_context(pipeline, &mut self.context);
+        self.call_id = pipeline.conceal(self.call_id.as_str()).into();
+        for (entity, _) in &mut self.entities {
+            entity.id = pipeline.conceal(&entity.id).into();
+        }
+        self.tool = conceal(self.tool);
+        self.plugin = conceal(self.plugin);
+        self.agent = conceal(self.agent);
+        self.agent_scope = conceal(self.agent_scope);
+        self
+    }
+
+    /// With names no longer than a record repeats them.
+    fn bounded(mut self) -> Self {
+        let bound =
+            |text: Option<String>| text.map(|text| if text.len() > MAX_NAME { bounded(&text) } else { text });
+        self.tool = bound(self.tool);
+        self.plugin = bound(self.plugin);
+        self.agent = bound(self.agent);
+        self.agent_scope = bound(self.agent_scope);
+        self
+    }
+
     /// Whether the call may be made.
     pub fn is_allow(&self) -> bool {
         self.entities.iter().all(|(_, decision)| decision.is_allow())
@@ -284,6 +374,9 @@ impl Judgement {
             None => Draft::new(EntryKind::GovernanceDecision, &self.context, "deny"),
         };
         let opened = unit.record(draft);
+        for leak in self.chain.iter().flat_map(|chain| &chain.leaks.told) {
+            unit.record(self.leak_draft(leak));
+        }
         let entity = self.entities.last().map(|(entity, _)| (entity.kind.as_str(), entity.id.to_string()));
         let row = DecisionRow {
             agent_id: self.agent.clone(),
@@ -308,6 +401,22 @@ impl Judgement {
         insert_governance_decision(unit, row)
     }
 
+    /// The record of a value in use that the call brought along (SCR-64). Nothing around it is told.
+    fn leak_draft(&self, leak: &Leak) -> Draft {
+        let draft = Draft::new(EntryKind::SecretLeak, &self.context, "blocked")
+            .with("call_id", self.call_id.as_str())
+            .with("name", &*leak.name)
+            .with("form", &*leak.form)
+            .with("where", self.origin.content())
+            .with("pointer", &*leak.pointer)
+            .with("offset", leak.offset)
+            .with("direction", "in");
+        match self.entities.last() {
+            Some((entity, _)) => draft.with_subject(entity.kind.as_str(), entity.id.clone()),
+            None => draft,
+        }
+    }
+
     fn governance_draft(&self, chain: &Chain, policy: &str, reason: &str) -> Draft {
         let outcome = if chain.is_allowed() { "allow" } else { "deny" };
         let draft = Draft::new(EntryKind::GovernanceDecision, &self.context, outcome)
@@ -323,6 +432,9 @@ impl Judgement {
         let mut draft = with_entities(draft, &self.context, &self.entities);
         if !chain.findings.is_empty() {
             draft = draft.with("findings", findings(chain));
+        }
+        if !chain.leaks.is_empty() {
+            draft = draft.with("leaks", chain.leaks.count);
         }
         draft
     }

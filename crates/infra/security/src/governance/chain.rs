@@ -1,6 +1,7 @@
 //! What the pipeline returns: each policy's result in order, the verdict, and what was found. It is what
 //! `governance_decisions` keeps of a call.
 
+use super::leaks::Leaks;
 use super::scan::Finding;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -45,7 +46,7 @@ pub struct Link {
 pub struct Denial {
     /// The policy that refuses.
     pub policy: Arc<str>,
-    /// Its machine-readable reason (`secret_detected`, `scope_violation`, `tool_blocked`, `rate_limit_exceeded`,
+    /// Its machine-readable reason (`secret_detected`, `secret_in_use`, `scope_violation`, `tool_blocked`, `rate_limit_exceeded`,
     /// `arguments_too_complex`, `policy_fault`, or an extension's own).
     pub reason: Cow<'static, str>,
     /// The reason as a sentence. It repeats no content of the call.
@@ -70,9 +71,29 @@ pub struct Chain {
     pub findings: Vec<Finding>,
     /// Whole seconds after which a repeat may pass.
     pub retry_after: Option<u32>,
+    /// Values in use that the call brought along.
+    #[serde(default, skip_serializing_if = "Leaks::is_empty")]
+    pub leaks: Leaks,
 }
 
 impl Chain {
+    /// The chain of a call that is refused before the policies are asked, for a fault of the call itself.
+    pub fn refused(denial: Denial) -> Self {
+        let link = Link {
+            detail: Some(denial.reason.clone()),
+            elapsed_us: 0,
+            policy_id: denial.policy.clone(),
+            result: LinkResult::Fail,
+        };
+        Self {
+            links: vec![link],
+            verdict: Verdict::Deny(denial),
+            findings: Vec::new(),
+            retry_after: None,
+            leaks: Leaks::default(),
+        }
+    }
+
     /// Whether the call goes on as it is.
     pub fn is_allowed(&self) -> bool {
         self.verdict == Verdict::Allow

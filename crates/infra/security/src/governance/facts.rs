@@ -1,5 +1,6 @@
 //! What the pipeline knows about a call: verified facts from the request's context, and the raw content.
 
+use super::names::Names;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use systemprompt_models::ids::{CallId, ContextId, TaskId, TraceId};
@@ -29,6 +30,18 @@ impl Origin {
             Self::Gateway => "gateway",
             Self::A2a => "a2a",
             Self::InferenceHook => "inference_hook",
+        }
+    }
+}
+
+impl Origin {
+    /// What the content of such a call is, as records name the place of a leak.
+    pub fn content(self) -> &'static str {
+        match self {
+            Self::Hook | Self::InferenceHook => "hook",
+            Self::Mcp => "tool_arguments",
+            Self::Gateway => "model_request",
+            Self::A2a => "message",
         }
     }
 }
@@ -63,4 +76,6 @@ pub struct CallFacts<'a> {
     /// Subjects of the delegation chain, outermost first.
     pub act_chain: &'a [String],
     pub segments: &'a [Segment<'a>],
+    /// What was found in the ids and names above.
+    pub names: &'a Names,
 }

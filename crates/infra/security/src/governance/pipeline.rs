@@ -3,6 +3,8 @@
 
 use super::chain::{Chain, Denial, Link, LinkResult, Verdict};
 use super::facts::CallFacts;
+use super::leaks::{self, Leaks};
+use super::names::Names;
 use super::params::{ParamError, closest, hint};
 use super::policy::{GovernancePolicy, Outcome};
 use super::rate_limit::{self, RateLimit, RateLimiter};
@@ -16,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use systemprompt_config::services::governance::{BUILT_IN_POLICIES, GovernanceConfig, PolicyConfig};
+use systemprompt_leak::Scanner;
 use systemprompt_models::Clock;
 
 /// Reason of a denial because a policy could not decide.
@@ -54,12 +57,15 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub extensions: Vec<ExtensionPolicy>,
     pub limits: Limits,
+    /// The values in use, none of which a call may bring along.
+    pub in_use: Scanner,
 }
 
 impl Parts {
-    /// Parts without extensions.
+    /// Parts without extensions, and without values in use.
     pub fn new(scanner: Arc<SecretScanner>, limiter: Arc<RateLimiter>, clock: Arc<dyn Clock>) -> Self {
-        Self { scanner, limiter, clock, extensions: Vec::new(), limits: Limits::default() }
+        let in_use = Scanner::new();
+        Self { scanner, limiter, clock, extensions: Vec::new(), limits: Limits::default(), in_use }
     }
 
     /// Ids of all policies, built-in ones first.
@@ -110,6 +116,8 @@ pub struct Pipeline {
     enabled: bool,
     limits: Limits,
     stages: Vec<Stage>,
+    scanner: Arc<SecretScanner>,
+    in_use: Scanner,
 }
 
 impl Pipeline {
@@ -133,6 +141,8 @@ impl Pipeline {
             enabled: config.enabled,
             limits: parts.limits,
             stages: stages.collect::<Result<_, PipelineError>>()?,
+            scanner: parts.scanner.clone(),
+            in_use: parts.in_use.clone(),
         })
     }
 
@@ -146,15 +156,38 @@ impl Pipeline {
         self.stages.iter().map(|s| (&*s.id, self.enabled && s.policy.is_some()))
     }
 
-    /// Decides on a call.
+    /// Looks through the ids and names of a call, given with the pointers that findings in them bear.
+    pub fn names(&self, names: &[(&'static str, Option<&str>)]) -> Names {
+        Names::look(names, &self.scanner, &self.in_use)
+    }
+
+    /// A name as it may be stored: secrets and values in use replaced by their marks.
+    pub fn conceal(&self, name: &str) -> String {
+        let name = self.in_use.redact_text(name).map_or_else(|| name.to_owned(), |(clean, _)| clean);
+        self.scanner.redact_text(&name).into_owned()
+    }
+
+    /// Decides on a call. A value in use refuses it before any policy is asked, also where the policies are switched off: that
+    /// is no policy of an operator but what leasing a secret means.
     pub fn evaluate(&self, facts: &CallFacts<'_>) -> Chain {
-        let start = Instant::now();
+        let began = Instant::now();
         let mut chain = Chain {
-            links: Vec::with_capacity(self.stages.len()),
+            links: Vec::with_capacity(self.stages.len() + 1),
             verdict: Verdict::Allow,
             findings: Vec::new(),
             retry_after: None,
+            leaks: Leaks::of(facts, &self.in_use),
         };
+        let start = Instant::now();
+        if !chain.leaks.is_empty() {
+            chain.verdict = Verdict::Deny(chain.leaks.denial());
+            chain.links.push(Link {
+                detail: Some(leaks::REASON.into()),
+                elapsed_us: micros(start - began),
+                policy_id: leaks::ID.into(),
+                result: LinkResult::Fail,
+            });
+        }
         for stage in &self.stages {
             let idle = |result| Link { policy_id: stage.id.clone(), result, detail: None, elapsed_us: 0 };
             let link = match &stage.policy {
@@ -288,5 +321,9 @@ fn conclude(chain: &mut Chain, policy_id: Arc<str>, outcome: Outcome, took: Dura
             (LinkResult::Fault, Some(detail))
         }
     };
-    Link { policy_id, result, detail, elapsed_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX) }
+    Link { policy_id, result, detail, elapsed_us: micros(took) }
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }

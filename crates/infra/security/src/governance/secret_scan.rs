@@ -72,7 +72,7 @@ impl SecretScan {
 
 impl GovernancePolicy for SecretScan {
     fn evaluate(&self, facts: &CallFacts<'_>) -> Outcome {
-        let mut findings = Vec::new();
+        let mut findings = facts.names.findings().to_vec();
         for segment in facts.segments {
             match self.scanner.scan_segment(segment) {
                 Ok(found) => findings.extend(found),

@@ -68,7 +68,9 @@ impl<'a> Call<'a> {
 
     fn judge(&self, pipeline: &Pipeline) -> Chain {
         let segments = [Segment { pointer: "/tool_input".into(), json: self.body.as_bytes() }];
+        let names = pipeline.names(&[("/call_id", Some(self.id.as_str())), ("/agent_id", self.agent)]);
         pipeline.evaluate(&CallFacts {
+            names: &names,
             call_id: &self.id,
             origin: self.origin,
             principal: self.principal,
@@ -494,5 +496,82 @@ fn extensions_stand_where_they_say_and_never_before_scope_check() {
     ] {
         let error = places(extensions, vec![]).unwrap_err();
         assert!(error.contains(want), "{error}");
+    }
+}
+
+const IN_USE: &str = "crm-token-in-use-4711";
+
+/// A pipeline that knows one value in use.
+fn guarding(config: &GovernanceConfig) -> (Pipeline, systemprompt_leak::Hold) {
+    let parts = parts(&ManualClock::at(NOW));
+    let hold = parts.in_use.hold("crm_token", &systemprompt_models::Secret::from(IN_USE)).unwrap();
+    (Pipeline::from_config(config, &parts).unwrap(), hold)
+}
+
+#[test]
+fn a_value_in_use_refuses_a_call_before_any_policy_and_even_without_policies() {
+    let principal = user("ada", "ses_1", &[Permission::User]);
+    let hex = hex::encode(IN_USE);
+    for enabled in [true, false] {
+        let (pipeline, _hold) = guarding(&GovernanceConfig { enabled, policies: vec![] });
+        for body in [
+            json!({"note": format!("use {IN_USE}")}),
+            json!({"deep": [{"note": hex}]}),
+            json!({IN_USE: 1}),
+            json!({"note": IN_USE.replace('-', "%2d")}),
+        ] {
+            let body = body.to_string();
+            let chain = Call { body: &body, ..Call::tool(&principal, "Bash") }.judge(&pipeline);
+            let denial = chain.denial().unwrap_or_else(|| panic!("{body}"));
+            assert_eq!((&*denial.policy, &*denial.reason), ("secret_leak", "secret_in_use"));
+            assert!(denial.message.contains("`crm_token`") && !denial.message.contains(IN_USE));
+            assert_eq!((chain.leaks.count, &*chain.leaks.told[0].pointer), (1, "/tool_input"));
+            assert_eq!(results(&chain)[0], ("secret_leak", Fail));
+            assert!(
+                results(&chain)[1..].iter().all(|(_, result)| matches!(result, Skip | LinkResult::Disabled))
+            );
+        }
+        let body = json!({"note": IN_USE.replace("in-use", "is-not")}).to_string();
+        let chain = Call { body: &body, ..Call::tool(&principal, "Bash") }.judge(&pipeline);
+        assert!(chain.is_allowed() && chain.links.len() == 4);
+    }
+}
+
+#[test]
+fn many_leaks_of_a_call_are_told_ten_times_and_counted() {
+    let principal = user("ada", "ses_1", &[Permission::User]);
+    let (pipeline, _hold) = guarding(&config(vec![]));
+    let body = json!(vec![IN_USE; 30]).to_string();
+    let chain = Call { body: &body, ..Call::tool(&principal, "Bash") }.judge(&pipeline);
+    assert_eq!((chain.leaks.told.len(), chain.leaks.count), (10, 30));
+}
+
+#[test]
+fn a_secret_in_the_ids_of_a_call_refuses_it_and_is_concealed() {
+    let principal = user("ada", "ses_1", &[Permission::User]);
+    let (pipeline, _hold) = guarding(&config(vec![]));
+    let key = "AKIAC6O6OYA7VNGCNGSU";
+    for (id, agent) in [(key, None), ("toolu_1", Some(key))] {
+        let call = Call { id: CallId::new(id), agent, ..Call::tool(&principal, "Bash") };
+        let chain = call.judge(&pipeline);
+        assert_eq!(chain.policy(), "secret_scan");
+        let pointer = if agent.is_some() { "/agent_id" } else { "/call_id" };
+        assert_eq!((&*chain.findings[0].pointer, chain.findings[0].offset), (pointer, 0));
+        assert!(!pipeline.conceal(key).contains(key));
+    }
+    let call = Call { agent: Some(IN_USE), ..Call::tool(&principal, "Bash") };
+    let chain = call.judge(&pipeline);
+    assert_eq!((chain.policy(), &*chain.leaks.told[0].pointer), ("secret_leak", "/agent_id"));
+    assert_eq!(pipeline.conceal(&format!("a {IN_USE}")), "a [redacted:crm_token]");
+    // Ids look random; that alone is no finding.
+    for id in [
+        "toolu_01A09q90qw90lq917835lq9",
+        "018f3c2e-7d4b-7c1a-9a55-2f6f0e1b8c77",
+        "Zm9vYmFyYmF6cXV4eHl6enk0NzExc2VjcmV0",
+    ] {
+        let call = Call { id: CallId::new(id), ..Call::tool(&principal, "Bash") };
+        let chain = call.judge(&pipeline);
+        assert!(chain.is_allowed() && chain.findings.is_empty(), "{id}");
+        assert_eq!(pipeline.conceal(id), id);
     }
 }

@@ -1,0 +1,64 @@
+//! The short strings that a call brings along beside its content: ids and names of the caller's choosing. They are stored with
+//! the decision, so they are looked through before anything is: a secret in one of them refuses the call and is not stored.
+
+use super::scan::{Finding, FindingClass, SecretScanner};
+use systemprompt_leak::{Hit, Scanner};
+
+/// The names of one call, read once.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    findings: Vec<Finding>,
+    leaks: Vec<(&'static str, Hit)>,
+}
+
+impl Names {
+    /// Looks through the strings that are given with the pointers that findings in them bear.
+    pub(super) fn look(
+        names: &[(&'static str, Option<&str>)],
+        secrets: &SecretScanner,
+        in_use: &Scanner,
+    ) -> Self {
+        let mut text = String::with_capacity(256);
+        let mut ends = Vec::with_capacity(names.len());
+        for (pointer, name) in names {
+            if let Some(name) = name {
+                text.push_str(name);
+                // No secret goes over a line's end, except by way of a reading, which then is one of both names.
+                text.push('\n');
+                ends.push((text.len(), *pointer));
+            }
+        }
+        let place = |offset: usize| {
+            let at = ends.partition_point(|(end, _)| *end <= offset);
+            let start = at.checked_sub(1).and_then(|before| ends.get(before)).map_or(0, |(end, _)| *end);
+            (ends.get(at).map_or("", |(_, pointer)| *pointer), offset - start)
+        };
+        // What only looks random is no finding here: that is what ids look like.
+        let mut findings = secrets.scan_text(&text);
+        findings.retain(|finding| finding.class == FindingClass::Specific);
+        for finding in &mut findings {
+            let (pointer, offset) = place(finding.offset);
+            (finding.pointer, finding.offset) = (pointer.into(), offset);
+        }
+        let leaks = in_use.scan_request(text.as_bytes()).into_iter().map(|hit| {
+            let (pointer, offset) = place(hit.offset);
+            (pointer, Hit { offset, ..hit })
+        });
+        Self { findings, leaks: leaks.collect() }
+    }
+
+    /// Whether all of them may be stored as they are.
+    pub fn are_clean(&self) -> bool {
+        self.findings.is_empty() && self.leaks.is_empty()
+    }
+
+    /// Secrets that a rule knows.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Values in use, with the pointers of the names.
+    pub(super) fn leaks(&self) -> &[(&'static str, Hit)] {
+        &self.leaks
+    }
+}
