@@ -99,7 +99,7 @@ pub(super) fn next_percent_word(text: &[u8], from: usize) -> Option<Range<usize>
     let mut seek = from;
     loop {
         let at = seek + memchr::memchr(b'%', text.get(seek..)?)?;
-        if percent_byte(text, at).is_none_or(|b| b < 0x80 && !may_be_keyword(b)) {
+        if percent_byte(text, at).is_none_or(|b| b < 0x80 && !may_be_keyword(b) && !is_control(b)) {
             seek = at + 1;
             continue;
         }
@@ -109,6 +109,11 @@ pub(super) fn next_percent_word(text: &[u8], from: usize) -> Option<Range<usize>
         let tail = text.get(at..text.len().min(at + MAX_ENCODED)).unwrap_or_default();
         return Some(start..at + tail.iter().take_while(|b| is_word(**b)).count());
     }
+}
+
+/// Whether a byte is a control character that parts no words.
+fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control() && !matches!(byte, b'\t' | b'\n' | b'\r')
 }
 
 fn percent_byte(text: &[u8], at: usize) -> Option<u8> {

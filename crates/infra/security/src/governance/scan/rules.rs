@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub(super) const BUILTIN: &str = include_str!("../../../rules/secrets.yaml");
 
 /// Raised when the meaning of the rule file or of the walk changes, so that cached verdicts of older code do not count.
-const ENGINE: &str = "scan-1";
+const ENGINE: &str = "scan-2";
 
 /// Why a rule file was refused.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@ use super::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use proptest::prelude::*;
+use serde_json::json;
 use std::sync::LazyLock;
 
 static SCANNER: LazyLock<SecretScanner> = LazyLock::new(|| SecretScanner::builtin().unwrap());
@@ -32,6 +33,48 @@ fn every_rule_finds_its_positive_examples_and_none_of_its_negative_ones() {
             assert!(!rules_of(&found).contains(&&*rule.id), "{} hits {example}", rule.id);
         }
     }
+}
+
+#[test]
+fn control_characters_and_half_surrogates_hide_nothing() {
+    for (name, secret) in [("github", TOKEN), ("anthropic", CHAT)] {
+        for at in [1, 3, 5, 9, 17, 30, secret.len() - 1] {
+            let (head, tail) = secret.split_at(at);
+            for hidden in [
+                "\\u0000",
+                "\\u0001",
+                "\\u001f",
+                "\\u007f",
+                "\u{7f}",
+                "\\ud800",
+                "\\udc00",
+                "\\ud800\\ud800",
+                "\\ufffd",
+                "\u{fffd}",
+                "\\u0000\\u0000\\u200b",
+                "\u{85}",
+                "%00",
+                "%7F",
+            ] {
+                for json in [
+                    format!(r#"{{"note":"use {head}{hidden}{tail} now"}}"#),
+                    format!(r#"{{"{head}{hidden}{tail}":1}}"#),
+                ] {
+                    assert!(!scan(&json).is_empty(), "{name} {json:?}");
+                }
+            }
+            let raw = format!("use {head}\0{tail} now");
+            assert!(!SCANNER.scan_text(&raw).is_empty(), "{name} {raw:?}");
+            let inner = json!({"a": format!("{head}\0{tail}")}).to_string();
+            assert!(!scan(&json!({"text": inner}).to_string()).is_empty(), "{name} inside JSON text");
+            assert!(
+                !scan(&json!({"text": STANDARD.encode(format!("use {head}\0{tail}"))}).to_string())
+                    .is_empty()
+            );
+        }
+    }
+    let many = format!(r#""{}""#, "a\\u0000".repeat(200_000));
+    assert!(scan(&many).is_empty());
 }
 
 #[test]
