@@ -1,6 +1,7 @@
 //! The writer's store on PostgreSQL: one connection, one `INSERT … SELECT FROM UNNEST` a table and batch.
 //!
-//! The writer is a thread of its own and waits for each answer on the runtime's handle.
+//! The writer is a thread of its own with a small runtime of its own: on the server's, an answer of the database would wait
+//! until the workers have no request left to look at, five times a batch.
 
 use super::{Statements, table_of};
 use crate::chain::{Chain, Entry};
@@ -12,7 +13,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Postgres};
 use std::time::Duration;
 use systemprompt_database::sql;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Longest wait for one answer of the server.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,26 +21,50 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct PostgresStore {
     options: PgConnectOptions,
     conn: Option<PgConnection>,
-    runtime: Handle,
+    /// Absent only while it is dropped.
+    runtime: Option<Runtime>,
     statements: Statements,
 }
 
 impl PostgresStore {
     pub(super) async fn open(pool: &PgPool, statements: Statements) -> Result<Self, String> {
         let options = (*pool.connect_options()).clone();
-        let conn = connect(&options).await.map_err(|e| e.to_string())?;
-        let mut store = Self { options, conn: Some(conn), runtime: Handle::current(), statements };
-        store.prepare_all().await.map_err(|e| e.to_string())?;
-        Ok(store)
+        tokio::task::spawn_blocking(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+            let mut store = Self { options, conn: None, runtime: Some(runtime), statements };
+            store.reconnect().map_err(|e| e.to_string())?;
+            store.prepare_all().map_err(|e| e.to_string())?;
+            Ok(store)
+        })
+        .await
+        .map_err(|e| e.to_string())?
+    }
+
+    /// Waits for an answer of the server, for a bounded time.
+    fn wait<T>(
+        runtime: Option<&Runtime>,
+        answer: impl Future<Output = sqlx::Result<T>>,
+    ) -> Result<T, WaitError> {
+        let runtime = runtime.ok_or(WaitError::Late)?;
+        runtime
+            .block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, answer).await })
+            .map_err(|_| WaitError::Late)?
+            .map_err(WaitError::Sql)
+    }
+
+    fn reconnect(&mut self) -> Result<(), WaitError> {
+        self.conn = Some(Self::wait(self.runtime.as_ref(), connect(&self.options))?);
+        Ok(())
     }
 
     /// Prepares every statement once, so that a table that does not fit its definition stops the start.
-    async fn prepare_all(&mut self) -> sqlx::Result<()> {
+    fn prepare_all(&mut self) -> Result<(), WaitError> {
         let texts = self.statements.tables.values().flat_map(|t| [Some(&t.open), t.close.as_ref()]);
         let texts: Vec<String> = texts.flatten().chain([&self.statements.entries]).cloned().collect();
         if let Some(conn) = &mut self.conn {
             for text in texts {
-                conn.prepare(sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(text))).await?;
+                let text = sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(text));
+                Self::wait(self.runtime.as_ref(), conn.prepare(text))?;
             }
         }
         Ok(())
@@ -49,15 +74,13 @@ impl PostgresStore {
         let Some(conn) = self.conn.as_mut() else {
             return Err(StoreError::Failed("no connection".into()));
         };
-        let answer =
-            self.runtime.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, query.execute(conn)).await });
-        match answer {
-            Ok(Ok(done)) => Ok(done.rows_affected()),
-            Ok(Err(error)) => Err(store_error(&error)),
-            Err(_) => {
+        match Self::wait(self.runtime.as_ref(), query.execute(conn)) {
+            Ok(done) => Ok(done.rows_affected()),
+            Err(WaitError::Sql(error)) => Err(store_error(&error)),
+            Err(late @ WaitError::Late) => {
                 // The answer may still come; the connection cannot be used for anything else.
                 self.conn = None;
-                Err(StoreError::Failed("the server did not answer in time".into()))
+                Err(StoreError::Failed(late.to_string()))
             }
         }
     }
@@ -122,6 +145,15 @@ impl PostgresStore {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Why an answer did not come.
+#[derive(Debug, thiserror::Error)]
+enum WaitError {
+    #[error("the server did not answer in time")]
+    Late,
+    #[error(transparent)]
+    Sql(sqlx::Error),
 }
 
 async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
@@ -292,42 +324,27 @@ impl Store for PostgresStore {
 
     fn head(&mut self, stream: &str) -> Result<(i64, String), StoreError> {
         if self.conn.is_none() {
-            let options = self.options.clone();
-            let connected = self
-                .runtime
-                .block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, connect(&options)).await });
-            match connected {
-                Ok(Ok(conn)) => self.conn = Some(conn),
-                Ok(Err(error)) => return Err(StoreError::Failed(error.to_string())),
-                Err(_) => return Err(StoreError::Failed("the server did not answer in time".into())),
-            }
+            self.reconnect().map_err(|e| StoreError::Failed(e.to_string()))?;
         }
         let Some(conn) = self.conn.as_mut() else {
             return Err(StoreError::Failed("no connection".into()));
         };
         let query = sqlx::query_as(sql!("SELECT head_seq, head_hash FROM ledger_streams WHERE stream = $1"))
             .bind(stream);
-        let answer = self
-            .runtime
-            .block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, query.fetch_one(conn)).await });
-        match answer {
-            Ok(Ok(head)) => Ok(head),
-            Ok(Err(error)) => {
-                self.conn = None;
-                Err(StoreError::Failed(error.to_string()))
-            }
-            Err(_) => {
-                self.conn = None;
-                Err(StoreError::Failed("the server did not answer in time".into()))
-            }
-        }
+        Self::wait(self.runtime.as_ref(), query.fetch_one(conn)).map_err(|error| {
+            self.conn = None;
+            StoreError::Failed(error.to_string())
+        })
     }
 }
 
 impl Drop for PostgresStore {
     fn drop(&mut self) {
-        if let Some(conn) = self.conn.take() {
-            let _ = self.runtime.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, conn.close()).await });
+        let Some(runtime) = self.runtime.take() else { return };
+        // A store that was never given to its thread is dropped among async tasks, where nothing may wait.
+        if let (Some(conn), Err(_)) = (self.conn.take(), Handle::try_current()) {
+            let _ = Self::wait(Some(&runtime), conn.close());
         }
+        runtime.shutdown_background();
     }
 }
