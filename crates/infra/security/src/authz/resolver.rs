@@ -8,6 +8,7 @@ use super::types::{
 use aws_lc_rs::digest::{Context, SHA256};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use systemprompt_models::Principal;
 
@@ -37,7 +38,7 @@ struct Compiled {
 pub struct RuleSet {
     epoch: i64,
     set_hash: Arc<str>,
-    subjects: HashMap<(RuleType, Box<str>), SubjectId, RandomState>,
+    subjects: Subjects,
     /// By kind, then by id: one look-up hashes only the id.
     entities: [HashMap<Box<str>, EntityRules, RandomState>; KINDS],
     /// Patterns over tools. A server's tools are not registered one by one, so these are matched when a tool is decided on.
@@ -50,6 +51,41 @@ struct ToolPattern {
     pattern: Box<str>,
     rule_type: RuleType,
     rule: Compiled,
+}
+
+/// What rules name, by band, numbered in order of appearance.
+#[derive(Debug, Default)]
+struct Subjects {
+    bands: [HashMap<Box<str>, SubjectId, RandomState>; BANDS],
+    count: SubjectId,
+}
+
+impl Subjects {
+    fn get(&self, band: RuleType, value: &str) -> Option<SubjectId> {
+        self.bands.get(band_slot(band))?.get(value).copied()
+    }
+
+    fn number(&mut self, band: RuleType, value: &str) -> SubjectId {
+        if let Some(known) = self.get(band, value) {
+            return known;
+        }
+        let next = self.count;
+        if let Some(of_band) = self.bands.get_mut(band_slot(band)) {
+            of_band.insert(value.into(), next);
+            self.count += 1;
+        }
+        next
+    }
+}
+
+const BANDS: usize = 3;
+
+fn band_slot(band: RuleType) -> usize {
+    match band {
+        RuleType::User => 0,
+        RuleType::Role => 1,
+        RuleType::Department => 2,
+    }
 }
 
 const KINDS: usize = 8;
@@ -142,28 +178,23 @@ impl RuleSet {
         self.entities.get(slot(kind)).and_then(|of_kind| of_kind.get(id))
     }
 
-    fn subject(&self, rule_type: RuleType, value: &str) -> Option<SubjectId> {
-        // The key is owned; a look-up by borrowed parts would need an own key trait for a path taken once a request.
-        self.subjects.get(&(rule_type, Box::from(value))).copied()
-    }
-
     /// Compiles a principal. Subjects that no rule names fall out.
     pub fn compile(&self, principal: &Principal) -> CompiledPrincipal {
         let mut roles: Vec<SubjectId> =
-            principal.roles.iter().filter_map(|role| self.subject(RuleType::Role, role)).collect();
+            principal.roles.iter().filter_map(|role| self.subjects.get(RuleType::Role, role)).collect();
         roles.sort_unstable();
         roles.dedup();
         let department = principal.department.as_deref().filter(|name| !name.is_empty());
         CompiledPrincipal {
-            user: self.subject(RuleType::User, principal.user_id.as_str()),
+            user: self.subjects.get(RuleType::User, principal.user_id.as_str()),
             roles,
-            department: department.and_then(|name| self.subject(RuleType::Department, name)),
+            department: department.and_then(|name| self.subjects.get(RuleType::Department, name)),
         }
     }
 
     /// Compiles somebody who is only known by a user id: an actor of a delegation chain.
     pub fn compile_actor(&self, subject: &str) -> CompiledPrincipal {
-        CompiledPrincipal { user: self.subject(RuleType::User, subject), ..CompiledPrincipal::default() }
+        CompiledPrincipal { user: self.subjects.get(RuleType::User, subject), ..CompiledPrincipal::default() }
     }
 
     fn decided(&self, matched: Matched, rule: Option<&Arc<DecidingRule>>) -> AuthzDecision {
@@ -248,7 +279,7 @@ pub fn pattern_matches(pattern: &str, id: &str) -> bool {
 
 #[derive(Default)]
 struct Builder {
-    subjects: HashMap<(RuleType, Box<str>), SubjectId, RandomState>,
+    subjects: Subjects,
     entities: [HashMap<Box<str>, Draft, RandomState>; KINDS],
     tool_patterns: Vec<ToolPattern>,
 }
@@ -256,8 +287,7 @@ struct Builder {
 #[derive(Default)]
 struct Draft {
     default_included: bool,
-    /// By band; a later rule of the same subject wins only if it denies.
-    bands: [HashMap<SubjectId, Compiled, RandomState>; 3],
+    bands: [Vec<Compiled>; BANDS],
 }
 
 impl Builder {
@@ -269,11 +299,8 @@ impl Builder {
     }
 
     fn rule(&mut self, rule: &AccessRule) {
-        let next = self.subjects.len() as SubjectId;
-        let key = (rule.rule_type, Box::from(rule.rule_value.as_str()));
-        let subject = *self.subjects.entry(key).or_insert(next);
         let compiled = Compiled {
-            subject,
+            subject: self.subjects.number(rule.rule_type, rule.rule_value.as_str()),
             access: rule.access,
             rule: Arc::new(DecidingRule {
                 id: rule.id.clone(),
@@ -323,50 +350,44 @@ impl Draft {
     }
 
     fn add(&mut self, rule_type: RuleType, rule: Compiled) {
-        let [user, role, department] = &mut self.bands;
-        let band = match rule_type {
-            RuleType::User => user,
-            RuleType::Role => role,
-            RuleType::Department => department,
-        };
-        match band.get(&rule.subject) {
-            Some(known) if known.access == Access::Deny => {}
-            // Two allows of one subject (a pattern and the id itself): the smaller rule id, so that rows' order is no matter.
-            Some(known) if rule.access == Access::Allow && known.rule.id <= rule.rule.id => {}
-            _ => {
-                band.insert(rule.subject, rule);
-            }
+        if let Some(band) = self.bands.get_mut(band_slot(rule_type)) {
+            band.push(rule);
         }
     }
 }
 
-fn sorted(band: HashMap<SubjectId, Compiled, RandomState>) -> Box<[Compiled]> {
-    let mut rules: Vec<Compiled> = band.into_values().collect();
-    rules.sort_unstable_by_key(|rule| rule.subject);
+/// One rule a subject: a deny before an allow, then the smaller rule id, so that the order of rows is no matter.
+fn sorted(mut rules: Vec<Compiled>) -> Box<[Compiled]> {
+    let rank = |rule: &Compiled| (rule.subject, rule.access == Access::Allow);
+    rules.sort_unstable_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.rule.id.cmp(&b.rule.id)));
+    rules.dedup_by_key(|rule| rule.subject);
     rules.into_boxed_slice()
 }
 
+/// The same for the same entities and rules in any order; ids of rules do not count.
 fn hash_of(entities: &[Entity], rules: &[AccessRule]) -> Arc<str> {
-    let mut lines: Vec<String> = entities
+    let mut entities: Vec<_> =
+        entities.iter().map(|e| (e.kind.as_str(), e.id.as_str(), e.default_included)).collect();
+    entities.sort_unstable();
+    let mut rules: Vec<_> = rules
         .iter()
-        .map(|e| format!("entity\t{}\t{}\t{}", e.kind.as_str(), e.id, e.default_included))
-        .chain(rules.iter().map(|r| {
-            format!(
-                "rule\t{}\t{}\t{}\t{}\t{}\t{}",
-                r.entity_type.as_str(),
-                r.entity_id,
-                r.is_pattern,
-                r.rule_type.as_str(),
-                r.rule_value,
-                r.access.as_str()
-            )
-        }))
+        .map(|r| {
+            let of = (r.entity_type.as_str(), r.entity_id.as_str(), r.is_pattern);
+            (of, r.rule_type.as_str(), r.rule_value.as_str(), r.access.as_str())
+        })
         .collect();
-    lines.sort_unstable();
+    rules.sort_unstable();
     let mut context = Context::new(&SHA256);
-    for line in &lines {
+    let mut line = String::new();
+    for (kind, id, default_included) in entities {
+        line.clear();
+        let _ = writeln!(line, "entity\t{kind}\t{id}\t{default_included}");
         context.update(line.as_bytes());
-        context.update(b"\n");
+    }
+    for ((kind, id, is_pattern), rule_type, value, access) in rules {
+        line.clear();
+        let _ = writeln!(line, "rule\t{kind}\t{id}\t{is_pattern}\t{rule_type}\t{value}\t{access}");
+        context.update(line.as_bytes());
     }
     let digest = hex::encode(context.finish());
     digest.get(..16).unwrap_or_default().into()
