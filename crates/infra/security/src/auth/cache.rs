@@ -105,10 +105,9 @@ impl VerifiedCache {
         }
     }
 
-    /// Whether `credential` was verified a moment ago; spares it the rate limit of unverified ones (SEC-30).
-    pub fn knows(&self, credential: &str) -> bool {
-        let digest = digest_of(credential);
-        self.tokens.contains_key(&digest) || self.keys.contains_key(&digest)
+    /// Whether a credential was verified a moment ago; spares it the rate limit of unverified ones (SEC-30).
+    pub fn knows(&self, digest: &Digest) -> bool {
+        self.tokens.contains_key(digest) || self.keys.contains_key(digest)
     }
 }
 

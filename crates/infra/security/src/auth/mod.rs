@@ -9,4 +9,4 @@ pub mod validation;
 
 pub use api_key::{ApiKeyError, ApiKeyFuture, ApiKeyProvider};
 pub use hook_token::{HookTokenError, HookTokenValidator, ValidatedHookClaims};
-pub use validation::{AuthMode, AuthValidationService, Authenticated, CredentialSource};
+pub use validation::{AuthMode, AuthValidationService, Authenticated, CredentialSource, Shown};

@@ -48,6 +48,12 @@ pub struct Authenticated {
     pub clear_cookie: bool,
 }
 
+/// What a request shows, with the digest of the credential that counts: it is made once a request.
+pub struct Shown<'h> {
+    presented: Presented<'h>,
+    digest: Option<Digest>,
+}
+
 /// Authenticates requests. Cheap to ask again: a token that was verified within the last minutes costs one hash and a few
 /// comparisons.
 ///
@@ -153,20 +159,45 @@ impl AuthValidationService {
         mode: AuthMode,
     ) -> Result<Authenticated, AuthError> {
         let target = target.into();
+        self.settle(self.look(headers, target.surface), target, mode).await
+    }
+
+    /// The credentials of a request on a surface, not yet judged: for [`Self::is_known`], and [`Self::settle`] after it.
+    pub fn look<'h>(&self, headers: &'h HeaderMap, surface: Surface) -> Shown<'h> {
+        let presented = presented(headers, surface, &self.cookies, self.verifier.issuer());
+        let digest = match presented {
+            Presented::One(credential, _) | Presented::Two(credential, _) => Some(digest_of(credential)),
+            Presented::Nothing(_) => None,
+        };
+        Shown { presented, digest }
+    }
+
+    /// The principal of what a request shows, as [`Self::identify`].
+    ///
+    /// # Errors
+    /// As [`Self::identify`].
+    pub async fn settle<'a>(
+        &self,
+        shown: Shown<'_>,
+        target: impl Into<Target<'a>>,
+        mode: AuthMode,
+    ) -> Result<Authenticated, AuthError> {
+        let target = target.into();
         if mode == AuthMode::Disabled {
             return self.disabled();
         }
-        match presented(headers, target.surface, &self.cookies, self.verifier.issuer()) {
+        let digest = shown.digest.unwrap_or_default();
+        match shown.presented {
             Presented::One(credential, CredentialSource::Cookie) => {
-                self.by_cookie(credential, target, mode).await
+                self.by_cookie(credential, digest, target, mode).await
             }
             Presented::One(credential, source) => {
-                let principal = self.resolve(credential, target).await?;
+                let principal = self.resolve(credential, digest, target).await?;
                 Ok(Authenticated { principal, source, clear_cookie: false })
             }
             Presented::Two(first, second) => {
-                let principal = self.resolve(first, target).await?;
-                if self.resolve(second, target).await?.user_id != principal.user_id {
+                let principal = self.resolve(first, digest, target).await?;
+                if self.resolve(second, digest_of(second), target).await?.user_id != principal.user_id {
                     return Err(AuthError::ConflictingCredentials);
                 }
                 Ok(Authenticated { principal, source: CredentialSource::Bearer, clear_cookie: false })
@@ -180,13 +211,10 @@ impl AuthValidationService {
         }
     }
 
-    /// Whether the credential of `Authorization` or `x-api-key` was verified a moment ago. Only for limits on unverified
-    /// credentials; it does not authenticate.
-    pub fn is_known(&self, headers: &HeaderMap, surface: Surface) -> bool {
-        match presented(headers, surface, &self.cookies, self.verifier.issuer()) {
-            Presented::One(credential, _) | Presented::Two(credential, _) => self.cache.knows(credential),
-            Presented::Nothing(_) => false,
-        }
+    /// Whether the credential that counts was verified a moment ago. Only for limits on unverified credentials; it does not
+    /// authenticate.
+    pub fn is_known(&self, shown: &Shown<'_>) -> bool {
+        shown.digest.is_some_and(|digest| self.cache.knows(&digest))
     }
 
     /// Forgets every verified credential. For changes of users or API keys that must count at once on this node.
@@ -198,10 +226,11 @@ impl AuthValidationService {
     async fn by_cookie(
         &self,
         token: &str,
+        digest: Digest,
         target: Target<'_>,
         mode: AuthMode,
     ) -> Result<Authenticated, AuthError> {
-        let found = match self.token(token, target).await {
+        let found = match self.token_of(token, digest, target).await {
             Ok(entry) if fits_cookie(entry.class, target.surface) => Ok(entry),
             Ok(_) => Err(JwtError::TypeNotAccepted.into()),
             Err(error) => Err(error),
@@ -229,21 +258,34 @@ impl AuthValidationService {
         }
     }
 
-    async fn resolve(&self, credential: &str, target: Target<'_>) -> Result<Arc<Principal>, AuthError> {
+    async fn resolve(
+        &self,
+        credential: &str,
+        digest: Digest,
+        target: Target<'_>,
+    ) -> Result<Arc<Principal>, AuthError> {
         if is_api_key(credential) {
-            self.api_key(credential, target.surface).await
+            self.api_key(credential, digest, target.surface).await
         } else {
-            self.token(credential, target).await.map(|entry| Arc::clone(&entry.principal))
+            self.token_of(credential, digest, target).await.map(|entry| Arc::clone(&entry.principal))
         }
     }
 
     /// The entry of a token that counts at `target` now.
     pub(super) async fn token(&self, token: &str, target: Target<'_>) -> Result<Arc<CachedToken>, AuthError> {
+        self.token_of(token, digest_of(token), target).await
+    }
+
+    async fn token_of(
+        &self,
+        token: &str,
+        digest: Digest,
+        target: Target<'_>,
+    ) -> Result<Arc<CachedToken>, AuthError> {
         let now = self.verifier.clock().now();
         if !self.sessions.is_confirmed(now) {
             return Err(AuthError::RevocationUnavailable(None));
         }
-        let digest = digest_of(token);
         let entry = match self.cached(&digest, target, now)? {
             Some(entry) => entry,
             None => self.verify(token, digest, target, now).await?,
@@ -303,14 +345,18 @@ impl AuthValidationService {
         Ok(entry)
     }
 
-    async fn api_key(&self, key: &str, surface: Surface) -> Result<Arc<Principal>, AuthError> {
+    async fn api_key(
+        &self,
+        key: &str,
+        digest: Digest,
+        surface: Surface,
+    ) -> Result<Arc<Principal>, AuthError> {
         let Some(provider) = self.api_keys.as_ref().filter(|_| surface.takes_api_keys()) else {
             return Err(AuthError::InvalidApiKey);
         };
         if !has_valid_checksum(key) {
             return Err(AuthError::InvalidApiKey);
         }
-        let digest = digest_of(key);
         if let Some(principal) = self.cache.keys.get(&digest) {
             return Ok(principal);
         }

@@ -47,7 +47,8 @@ const ANSI: &str = r"(?:\x1b\[[0-9;]*m)*";
 /// `name=value`, and `name: value` where the value is quoted or the name can mean nothing else. Header lines of
 /// credentials go to their end.
 static PAIRS: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    let value = r#""(?:[^"\\]|\\.)*"?|'[^']*'?|(?:Bearer|Basic|Digest)\s+[^\s,;"']+|[^\s,;&"'<>)\]}]+"#;
+    // What is masked already is taken whole, or its closing bracket would be left over.
+    let value = r#"\[REDACTED\][^\s,;&"'<>)\]}]*|"(?:[^"\\]|\\.)*"?|'[^']*'?|(?:Bearer|Basic|Digest)\s+[^\s,;"']+|[^\s,;&"'<>)\]}]+"#;
     let quoted = r#"\\?"(?:[^"\\]|\\[^"])*(?:\\?")?|'[^']*'?"#;
     Regex::new(&format!(
         r#"(?i)(^|[^\w-]|\x1b\[[0-9;]*m)((?:{NAME})\\?["']?{ANSI}={ANSI})(?:{value})|(^|[^\w-])((?:{NAME})\\?["']?\s*:\s*)(?:{quoted})|(^|[^\w-])((?:(?:proxy[-_]?)?authorization|(?:set[-_]?)?cookie):\s*)[^\r\n"]+|(^|[^\w-])((?:password|passwd|(?:access|refresh|id|auth)[-_]?token|(?:x[-_]?)?api[-_]?key|client[-_]?secret|private[-_]?key|code[-_]?verifier|webhook[-_]?signature|x[-_]?mcp[-_]?proxy[-_]?auth):\s*)[^\s,;"'<>)\]}}]+"#

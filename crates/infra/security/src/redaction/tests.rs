@@ -144,3 +144,18 @@ fn layers_write_no_secret_of_messages_fields_errors_or_spans() {
     assert_eq!(json["fields"]["code"], REDACTED);
     assert_eq!(json["span"]["access_token"], REDACTED);
 }
+
+/// The fields are masked first and the line again after that; a mask stays what it is.
+#[test]
+fn masking_twice_is_masking_once() {
+    let redactor = redactor();
+    for (text, masked) in [
+        ("secret=abc rest", "secret=[REDACTED] rest"),
+        ("secret=[REDACTED] rest", "secret=[REDACTED] rest"),
+        ("secret=[REDACTED]abc rest", "secret=[REDACTED] rest"),
+        ("(token=abc)", "(token=[REDACTED])"),
+    ] {
+        assert_eq!(redactor.line(text), masked);
+        assert_eq!(redactor.line(masked), masked);
+    }
+}

@@ -26,10 +26,11 @@ pub async fn authenticate(
     mode: AuthMode,
     address: IpAddr,
 ) -> Result<Arc<Principal>, Refusal> {
-    if !context.auth.is_known(headers, surface) {
+    let shown = context.auth.look(headers, surface);
+    if !context.auth.is_known(&shown) {
         rate_limit.check(RateGroup::Unverified, RateLimitTier::User, address)?;
     }
-    let found = context.auth.identify(headers, surface, mode).await;
+    let found = context.auth.settle(shown, surface, mode).await;
     let found = found.map_err(|error| refusal(&error, address))?;
     if found.source == CredentialSource::Cookie {
         let origin = context.config().profile.api_external_url();

@@ -123,6 +123,10 @@ impl Fixture {
         self.service.identify(&headers(lines), surface, mode).await
     }
 
+    fn is_known(&self, lines: &[(&str, &str)], surface: Surface) -> bool {
+        self.service.is_known(&self.service.look(&headers(lines), surface))
+    }
+
     async fn bearer(&self, token: &str, surface: Surface) -> Result<Authenticated, AuthError> {
         self.ask(&[("authorization", &format!("Bearer {token}"))], surface, AuthMode::Required).await
     }
@@ -288,7 +292,7 @@ async fn an_api_key_is_asked_for_once_and_checked_offline_first() {
         let lines = [(lines[0].0, lines[0].1.as_str())];
         let found = f.ask(&lines, Surface::Gateway, AuthMode::Required).await.unwrap();
         assert_eq!(found.principal.user_id.as_str(), "ada");
-        assert!(f.service.is_known(&headers(&lines), Surface::Gateway));
+        assert!(f.is_known(&lines, Surface::Gateway));
     }
     assert_eq!(f.provider.asked.load(Ordering::Relaxed), 1);
 
@@ -305,7 +309,7 @@ async fn an_api_key_is_asked_for_once_and_checked_offline_first() {
         assert_eq!(f.bearer(&key, surface).await.is_ok(), taken, "{surface:?}");
     }
     f.service.forget();
-    assert!(!f.service.is_known(&headers(&[("x-api-key", &key)]), Surface::Gateway));
+    assert!(!f.is_known(&[("x-api-key", &key)], Surface::Gateway));
 }
 
 /// GW-14, and SEC-42 for the other surfaces.
