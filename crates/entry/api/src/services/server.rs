@@ -2,6 +2,7 @@
 
 pub mod api_server;
 pub mod builder;
+pub mod framing;
 pub mod metrics;
 pub mod openapi;
 pub mod route;

@@ -1,5 +1,6 @@
 //! Requests whose form alone is wrong (SEC-15): nothing behind the edge has to wonder how to read them.
 
+use crate::services::server::framing::Framing;
 use http::{HeaderMap, Request, header};
 use percent_encoding::percent_decode_str;
 use systemprompt_models::{Code, Refusal};
@@ -32,9 +33,10 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
             return bad("Authorization, Host and Content-Length may be given once");
         }
     }
-    let headers = request.headers();
-    if headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING) {
-        return bad("Content-Length together with Transfer-Encoding");
+    if is_framed_oddly(request) {
+        return bad(
+            "the end of the body can be told in two ways: one Content-Length, or Transfer-Encoding: chunked",
+        );
     }
     if target.query().is_some_and(has_token_in_query) {
         return bad("tokens are not taken from the query; send `Authorization: Bearer`");
@@ -43,6 +45,19 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
         return bad("the path holds an encoded slash, a backslash, a NUL or a dot segment");
     }
     Ok(())
+}
+
+/// Whether another reader of the same bytes could see another request: both framings, or an encoding beside `chunked`. Nothing
+/// more is read from such a connection.
+pub fn is_framed_oddly<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let (first, second) = (encodings.next(), encodings.next());
+    let is_chunked = first.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    let is_encoded = first.is_some() && (!is_chunked || second.is_some());
+    is_encoded
+        || (is_chunked && headers.contains_key(header::CONTENT_LENGTH))
+        || request.extensions().get::<Framing>().is_some_and(Framing::is_ambiguous)
 }
 
 /// Takes internal names off, also in the spelling with `_`.
@@ -104,6 +119,22 @@ mod tests {
         }
         let twice = Request::builder().uri("/").header("authorization", "a").header("authorization", "b");
         assert!(check(&twice.body(()).unwrap()).is_err());
+        for (encodings, length, odd) in [
+            (&["chunked"][..], None, false),
+            (&["Chunked"], None, false),
+            (&["chunked"], Some("5"), true),
+            (&["gzip, chunked"], None, true),
+            (&["gzip", "chunked"], None, true),
+            (&["chunked", "chunked"], None, true),
+            (&[], Some("5"), false),
+        ] {
+            let request = Request::builder().uri("/");
+            let request = encodings.iter().fold(request, |r, e| r.header("transfer-encoding", *e));
+            let request = length.into_iter().fold(request, |r, l| r.header("content-length", l));
+            let request = request.body(()).unwrap();
+            assert_eq!(is_framed_oddly(&request), odd, "{encodings:?} {length:?}");
+            assert_eq!(check(&request).is_err(), odd);
+        }
         let long = Request::builder().uri(format!("/{}", "a".repeat(9000))).body(()).unwrap();
         assert_eq!(check(&long).unwrap_err().code, Code::UriTooLong);
     }

@@ -16,7 +16,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Limited};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -118,6 +118,7 @@ impl Edge {
         // 1. The trace id comes first, so that every answer carries it, whatever happens behind.
         let trace_id = trace::assign(request.headers());
         let method = request.method().clone();
+        let ends = request.version() < Version::HTTP_2 && request_shape::is_framed_oddly(&request);
         let found = self.find(&method, request.uri().path());
         let envelope = found.map_or_else(|| envelope_of(request.uri().path()), |route| route.envelope);
         // 2. The panic guard stands around all else: a panic is an answer like any other, in the route's own protocol.
@@ -137,6 +138,9 @@ impl Edge {
         let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::from_str(trace_id.as_str()) {
             headers.insert(trace::TRACE_HEADER, value);
+        }
+        if ends {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         // 4. Security headers leave with every answer (their place on the way in is behind the client's address).
         self.headers.apply(headers, signed_in);

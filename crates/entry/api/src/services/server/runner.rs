@@ -1,5 +1,6 @@
 //! Connections: bind first, answer probes while booting, serve, drain (PL-6, PL-12).
 
+use super::framing::Framed;
 use arc_swap::ArcSwapOption;
 use axum::Router;
 use axum::body::Body;
@@ -130,8 +131,8 @@ fn builder(config: &ServerConfig) -> Builder {
         .timer(TokioTimer::new())
         .header_read_timeout(head)
         .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_FIELDS)
-        .pipeline_flush(true);
+        // Without `pipeline_flush`: with it an answer that ends its connection is lost when more was sent than is read.
+        .max_headers(MAX_FIELDS);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -181,8 +182,11 @@ fn serve(
     state: BootState,
 ) -> impl Future<Output = ()> + Send + 'static {
     let _ = stream.set_nodelay(true);
-    let service = hyper::service::service_fn(move |request| {
+    let stream = Framed::new(stream);
+    let framing = stream.framing();
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         let state = state.clone();
+        request.extensions_mut().insert(framing.clone());
         async move { Ok::<_, std::convert::Infallible>(state.answer(request, peer).await) }
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
