@@ -380,21 +380,7 @@ async fn a_bad_configuration_is_refused_and_the_old_one_stays() {
     let [tried, _] = &tried;
     let file = tried.server.data_dir().join("services/governance/config.yaml");
     std::fs::write(&file, "governance:\n  policies:\n    - id: tool_blocklst\n").unwrap();
-    assert_eq!(tried.as_ada(Method::POST, "/api/v1/admin/config/reload", None).await.status, 202);
-    let mut error = Value::Null;
-    for _ in 0..100 {
-        let detail = tried.as_ada(Method::GET, "/api/v1/health/detail", None).await.json();
-        error = detail["config"]["last_error"].clone();
-        if error.is_string() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    assert!(
-        error.as_str().is_some_and(|e| e.contains("tool_blocklst") && e.contains("tool_blocklist")),
-        "{error}"
-    );
-    assert_eq!(tried.client.get("/health", &[]).await.json()["status"], "degraded");
+    assert_eq!(tried.as_ada(Method::POST, "/api/v1/admin/config/reload", None).await.status, 422);
     let blocked = tried.hook(&tried.bob, &tool_use("drop_table", &json!({}))).await.json();
     assert_eq!(blocked["hookSpecificOutput"]["permissionDecision"], "deny");
 }

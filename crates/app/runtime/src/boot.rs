@@ -1,19 +1,20 @@
 //! The order of the boot (PL-6): each step is named, timed, and fails with its cause and its remedy.
 
 use crate::context::{AppContext, Inner};
+use crate::reload::Counters;
 use crate::{lifecycle, reload, rooms};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::hmac;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use systemprompt_audit::{Draft, EntryKind, GroupOptions, Ledger, LedgerError, LedgerOptions, Table, Unit};
 use systemprompt_config::data_dir::LocationError;
 use systemprompt_config::profile::database::DatabaseKind;
 use systemprompt_config::profile::security::SigningAlgorithm as ConfiguredAlgorithm;
 use systemprompt_config::{Diagnostic, LoadOptions, Loaded, ProfileLocation, validate};
-use systemprompt_database::{ConnectError, Db, Engine, MigrationError, migrate};
+use systemprompt_database::{Claim, ClaimError, ConnectError, Db, Engine, MigrationError, migrate};
 use systemprompt_events::Hub;
 use systemprompt_extension::RegistryError;
 use systemprompt_gateway::{ClaudeGatewayService, GatewayParts};
@@ -83,6 +84,8 @@ pub enum BootError {
     #[error("secrets: `{0}` is missing; `systemprompt up` makes it")]
     SecretMissing(&'static str),
     #[error("database: {0}")]
+    Claim(#[from] ClaimError),
+    #[error("database: {0}")]
     Database(#[from] ConnectError),
     #[error("migrate: {0}")]
     Migrate(#[from] MigrationError),
@@ -118,6 +121,11 @@ impl BootError {
     /// Whether the profile itself is wrong (exit code 7).
     pub fn is_invalid_profile(&self) -> bool {
         matches!(self, Self::Config(_) | Self::Pipeline(_) | Self::Hook(_) | Self::Limit(_))
+    }
+
+    /// Whether another process serves the database (exit code 6).
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Claim(ClaimError::Held { .. }))
     }
 
     /// The findings of an invalid profile.
@@ -192,6 +200,7 @@ async fn boot_loaded(
     let holds = hold_values(&leak, &loaded);
     steps.done("secrets");
 
+    let claim = Claim::take(loaded.database_url().expose())?;
     let db = Db::connect(loaded.database_url().expose(), profile.database.max_connections).await?;
     steps.done("database");
     let registry = rooms::registry(&profile.extensions.disabled)?;
@@ -303,8 +312,12 @@ async fn boot_loaded(
         holds: ArcSwap::from_pointee(holds),
         phase: AtomicU8::new(0),
         reload_trigger: ArcSwapOption::empty(),
+        reload_counters: Counters::default(),
         reload_error: ArcSwapOption::empty(),
+        claim: Mutex::new(claim),
     });
+    context.declare().await?;
+    steps.done("declared");
     lifecycle::start_loops(&context);
     if options.watch {
         reload::watch(&context, load);
@@ -330,7 +343,7 @@ pub(crate) fn hold_values(leak: &Scanner, loaded: &Loaded) -> Vec<Hold> {
         match leak.hold(name, value) {
             Ok(hold) => holds.push(hold),
             Err(error) => {
-                tracing::warn!(secret = name, %error, "a secret cannot be guarded by the leak scanner");
+                tracing::warn!(name, %error, "a secret cannot be guarded by the leak scanner");
             }
         }
     }

@@ -2,15 +2,16 @@
 
 use crate::boot::{self, BootError, BootOptions};
 use crate::explain::AuditReads;
+use crate::reload::{Asked, Counters};
 use crate::streams::StreamSlots;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use systemprompt_audit::Ledger;
 use systemprompt_config::watch::Trigger;
 use systemprompt_config::{Loaded, ProcessEnvironment, ProfileLocation};
-use systemprompt_database::Db;
+use systemprompt_database::{Claim, Db};
 use systemprompt_events::Hub;
 use systemprompt_gateway::ClaudeGatewayService;
 use systemprompt_leak::{Hold, Scanner};
@@ -66,9 +67,12 @@ pub struct Inner {
     pub(crate) audit_reads: AuditReads,
     pub(crate) holds: ArcSwap<Vec<Hold>>,
     pub(crate) phase: AtomicU8,
-    pub(crate) reload_trigger: ArcSwapOption<Trigger>,
+    pub(crate) reload_trigger: ArcSwapOption<Trigger<Asked>>,
+    pub(crate) reload_counters: Counters,
     /// Why the last reload was refused, until one is accepted.
     pub(crate) reload_error: ArcSwapOption<String>,
+    /// The right to serve the database, until the node is closed.
+    pub(crate) claim: Mutex<Option<Claim>>,
 }
 
 impl std::ops::Deref for AppContext {
@@ -139,17 +143,6 @@ impl AppContext {
     /// Why the last reload was refused, if it was.
     pub fn reload_error(&self) -> Option<String> {
         self.0.reload_error.load_full().map(|text| text.as_str().to_owned())
-    }
-
-    /// Asks for a reload of the configuration; its outcome shows in log and health.
-    pub fn reload(&self) -> bool {
-        match self.0.reload_trigger.load_full() {
-            Some(trigger) => {
-                trigger.reload();
-                true
-            }
-            None => false,
-        }
     }
 
     /// The context of what the node does by itself.

@@ -10,7 +10,7 @@ use systemprompt_config::secrets::file::set_secret;
 use systemprompt_config::{DataPaths, SecretsError};
 use systemprompt_models::Secret;
 use systemprompt_oauth::{IdentityError, NewUser, User};
-use systemprompt_security::authz::{Access, AuthzError, EntityKind, RuleType, UpsertRuleParams};
+use systemprompt_security::authz::{Access, AuthzError, DECLARED, EntityKind, RuleType, UpsertRuleParams};
 
 /// The secret that the demo tool server declares.
 pub const DEMO_SECRET: &str = "demo_crm_token";
@@ -129,8 +129,10 @@ async fn entity(
     role: &str,
 ) -> Result<(), DemoError> {
     let by = context.system_context();
-    if context.rules.entity(kind, id).await?.is_some() {
-        // The operator may have changed it; a restart does not change it back.
+    // What the configuration declares is registered at the start; the demo adds who may use it, once. Afterwards the operator
+    // may have changed it, and a restart does not change it back.
+    let is_settled = context.rules.entity(kind, id).await?.is_some_and(|known| known.source != DECLARED);
+    if is_settled || !context.rules.page("", Some(kind), Some(id), 1).await?.is_empty() {
         return Ok(());
     }
     context.rules.put_entity(&by, kind, id, Some(name), false, "seed").await?;

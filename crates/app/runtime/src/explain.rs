@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use systemprompt_audit::lookup::LookupError;
 use systemprompt_audit::{Draft, EntryKind, Filter, LedgerError, LedgerRow, Unit, leaf_hash};
-use systemprompt_models::ids::{AiRequestId, DecisionId, EntryId};
+use systemprompt_models::ids::{AiRequestId, DecisionId, EntryId, UserId};
 use systemprompt_models::{Millis, RequestContext};
 use systemprompt_security::authz::audit::repository::GovernanceDecision;
 
@@ -16,15 +16,30 @@ const MAX_ENTRIES: i64 = 200;
 const READ_WINDOW_MS: Millis = 60_000;
 const MAX_REMEMBERED_READS: usize = 1024;
 
-/// What is recorded of a call.
+/// What is recorded under an id.
 #[derive(Debug)]
 pub struct Explained {
     pub trace_id: Option<String>,
-    pub decision: Option<GovernanceDecision>,
+    /// One for each who acted, in order of their first entry. A client chooses its trace id, so several may share one.
+    pub actors: Vec<ActorCall>,
     /// Oldest first.
     pub entries: Vec<LedgerRow>,
+    /// Whether there are more entries than are shown.
+    pub more: bool,
     /// Whether every record still has the hash that the chain holds.
     pub intact: bool,
+}
+
+/// What one actor did under an id.
+#[derive(Debug)]
+pub struct ActorCall {
+    pub kind: Option<String>,
+    pub id: Option<String>,
+    /// The user's name, if it is a user's.
+    pub name: Option<String>,
+    pub decision: Option<GovernanceDecision>,
+    /// Ids of this actor's entries.
+    pub entries: Vec<String>,
 }
 
 /// Who read what, so that a reader who pages makes one record and not hundreds.
@@ -63,7 +78,7 @@ impl AppContext {
         };
         let actor_of_first = first.as_ref().and_then(|entry| entry.actor_id.clone());
         let wanted = actor.map(str::to_owned).or(actor_of_first);
-        let mut entries = match &trace_id {
+        let (mut entries, more) = match &trace_id {
             Some(trace_id) => {
                 let filter = Filter {
                     trace_id: Some(trace_id.clone()),
@@ -71,30 +86,61 @@ impl AppContext {
                     ascending: true,
                     ..Filter::default()
                 };
-                self.ledger.query(&filter, None, MAX_ENTRIES).await?.rows
+                let page = self.ledger.query(&filter, None, MAX_ENTRIES).await?;
+                (page.rows, page.next.is_some())
             }
-            None => first.into_iter().collect(),
+            None => (first.into_iter().collect(), false),
         };
         if let Some(actor) = actor {
             entries.retain(|entry| entry.actor_id.as_deref() == Some(actor));
         }
-        // A call that the rules deny has no governance decision; its row bears the id of the authorisation.
-        let kinds = [EntryKind::GovernanceDecision.as_str(), EntryKind::AuthzDecision.as_str()];
-        let decided = entries.iter().rev().find(|e| kinds.contains(&e.kind.as_str()));
-        let decision_id = if id.starts_with(DecisionId::PREFIX) {
-            Some(DecisionId::new(id))
-        } else {
-            decided.map(|entry| EntryId::new(entry.id.as_str()).decision())
-        };
-        let decision = match decision_id {
-            Some(id) if !entries.is_empty() => {
-                self.decisions.by_id(id.as_str()).await.map_err(LookupError::Read)?
-            }
-            _ => None,
-        };
+        let asked = id.starts_with(DecisionId::PREFIX).then_some(id);
+        let actors = self.by_actor(&entries, asked).await?;
         let intact =
             entries.iter().all(|e| e.record.as_deref().is_some_and(|text| leaf_hash(text) == e.hash));
-        Ok(Explained { trace_id, decision, entries, intact })
+        Ok(Explained { trace_id, actors, entries, more, intact })
+    }
+
+    /// The entries of each actor, with the decision that was asked for, else its last one.
+    async fn by_actor(
+        &self,
+        entries: &[LedgerRow],
+        asked: Option<&str>,
+    ) -> Result<Vec<ActorCall>, LookupError> {
+        let mut actors: Vec<(ActorCall, Option<DecisionId>)> = Vec::new();
+        // A call that the rules deny has no governance decision; its row bears the id of the authorisation.
+        let kinds = [EntryKind::GovernanceDecision.as_str(), EntryKind::AuthzDecision.as_str()];
+        for entry in entries {
+            let is_same = |call: &ActorCall| (&call.kind, &call.id) == (&entry.actor_kind, &entry.actor_id);
+            let at = actors.iter().position(|(call, _)| is_same(call)).unwrap_or_else(|| {
+                let call = ActorCall {
+                    kind: entry.actor_kind.clone(),
+                    id: entry.actor_id.clone(),
+                    name: None,
+                    decision: None,
+                    entries: Vec::new(),
+                };
+                actors.push((call, asked.map(DecisionId::new)));
+                actors.len() - 1
+            });
+            let Some((call, decided)) = actors.get_mut(at) else { continue };
+            call.entries.push(entry.id.clone());
+            if asked.is_none() && kinds.contains(&entry.kind.as_str()) {
+                *decided = Some(EntryId::new(entry.id.as_str()).decision());
+            }
+        }
+        let mut calls = Vec::with_capacity(actors.len());
+        for (mut call, decided) in actors {
+            if let Some(id) = decided {
+                call.decision = self.decisions.by_id(id.as_str()).await.map_err(LookupError::Read)?;
+            }
+            if let Some(id) = call.id.as_deref().filter(|id| id.starts_with(UserId::PREFIX)) {
+                // A name that cannot be read is left out; the id is what counts.
+                call.name = self.users.find(id).await.ok().flatten().map(|user| user.username);
+            }
+            calls.push(call);
+        }
+        Ok(calls)
     }
 
     /// The entry that an id stands for; `None` for a trace id.

@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod context;
+mod declared;
 pub mod demo;
 pub mod explain;
 pub mod identity;
@@ -14,6 +15,7 @@ pub mod telemetry;
 pub use boot::{BootError, BootOptions};
 pub use context::{AppContext, Phase};
 pub use lifecycle::shutdown_signal;
+pub use reload::{ReloadCounts, ReloadError, ReloadResult, Reloaded};
 pub use rooms::extensions;
 
 /// The profile, as the seed documents call it.

@@ -1,6 +1,7 @@
 //! Loops of a running node, the signals that end it, and its orderly end.
 
 use crate::context::AppContext;
+use std::sync::PoisonError;
 use std::time::Duration;
 use systemprompt_audit::{Draft, EntryKind, Unit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -78,5 +79,7 @@ impl AppContext {
         }
         self.ledger.stop().await;
         self.db.close().await;
+        // Only now may another process have the database.
+        drop(self.claim.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

@@ -164,12 +164,18 @@ impl ApiKeys {
     /// Ends a key; it is refused from now on.
     ///
     /// # Errors
-    /// No such live key, or a change that could not be recorded.
+    /// No such key, one that was revoked already, or a change that could not be recorded.
     pub async fn revoke(&self, by: &RequestContext, id: &str) -> Result<(), IdentityError> {
         let missing = || IdentityError::NotFound { what: "API key", id: id.to_owned() };
-        self.repository.by_id(id).await?.filter(|key| key.revoked_at.is_none()).ok_or_else(missing)?;
+        let revoked = |at| IdentityError::Revoked { id: id.to_owned(), at };
+        let key = self.repository.by_id(id).await?.ok_or_else(missing)?;
+        if let Some(at) = key.revoked_at {
+            return Err(revoked(at));
+        }
         self.record(Draft::new(EntryKind::OauthApiKeyRevoked, by, "ok").with_subject("api_key", id)).await?;
-        if self.repository.revoke(id, self.clock.now()).await? { Ok(()) } else { Err(missing()) }
+        let now = self.clock.now();
+        // Somebody else may have been faster.
+        if self.repository.revoke(id, now).await? { Ok(()) } else { Err(revoked(now)) }
     }
 
     /// At most `limit` keys behind the id `after`, by id; of one user, if given.

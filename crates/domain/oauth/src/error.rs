@@ -1,7 +1,8 @@
 //! Errors of users and API keys.
 
 use systemprompt_audit::LedgerError;
-use systemprompt_models::{Code, Refusal};
+use systemprompt_models::clock::iso8601;
+use systemprompt_models::{Code, Millis, Refusal};
 use systemprompt_security::auth::api_key::ApiKeyError;
 
 /// Why a user or an API key was not made, changed or read.
@@ -12,6 +13,8 @@ pub enum IdentityError {
     Invalid(Vec<(&'static str, String)>),
     #[error("there is no {what} `{id}`")]
     NotFound { what: &'static str, id: String },
+    #[error("the API key `{id}` was revoked already, at {}", iso8601(*.at))]
+    Revoked { id: String, at: Millis },
     #[error("the {0} is taken")]
     Taken(&'static str),
     #[error("the user was changed meanwhile")]
@@ -37,9 +40,10 @@ impl From<IdentityError> for Refusal {
                     refusal.with_validation(field, message)
                 }),
             IdentityError::NotFound { .. } => Self::new(Code::NotFound, error.to_string()),
-            IdentityError::Taken(_) | IdentityError::LastAdministrator(_) | IdentityError::TooManyKeys => {
-                Self::new(Code::Conflict, error.to_string())
-            }
+            IdentityError::Revoked { .. }
+            | IdentityError::Taken(_)
+            | IdentityError::LastAdministrator(_)
+            | IdentityError::TooManyKeys => Self::new(Code::Conflict, error.to_string()),
             IdentityError::Changed => Self::new(Code::PreconditionFailed, error.to_string()),
             IdentityError::Ledger(source) => source.into(),
             IdentityError::Database(_) | IdentityError::Key(_) => {

@@ -197,7 +197,7 @@ impl Diagnostic {
 }
 
 /// The word of `known` that `found` most resembles, if it is close enough to be meant.
-pub(crate) fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let folded = found.to_ascii_lowercase().replace('-', "_");
     let limit = (found.chars().count() / 3).clamp(1, 4);
     known

@@ -31,6 +31,11 @@ impl Loaded {
         (self, pending)
     }
 
+    /// Whether `older` was read from the same settings, services and secrets.
+    pub fn is_same_as(&self, older: &Self) -> bool {
+        self.hash == older.hash && self.secrets.same_as(&older.secrets)
+    }
+
     /// What differs from `older`: setting keys, and `services/…` and `secrets` as wholes. Never a value.
     pub fn changed_keys(&self, older: &Self) -> Vec<String> {
         let mut keys = differences(String::new(), &to_json(&older.profile), &to_json(&self.profile));

@@ -16,79 +16,86 @@ const SETTLE: Duration = Duration::from_millis(250);
 const POLL: Duration = Duration::from_secs(5);
 /// Reloads that wait for their taker. When it is full the watcher waits; it reads the newest state after that.
 const BACKLOG: usize = 4;
+/// Requests for a reload that may wait; one reading answers all of them.
+const ASKS: usize = 16;
 
-/// Outcome of one reload.
-pub enum Reload {
-    /// A valid configuration: a file changed, or it was asked for.
-    Accepted(Box<Loaded>),
-    /// Why the new one is refused; the old one stays.
-    Refused(Vec<Diagnostic>),
+/// One reading of the configuration.
+pub struct Reload<A> {
+    /// A valid configuration, or why the new one is refused; the old one stays then.
+    pub result: Result<Box<Loaded>, Vec<Diagnostic>>,
+    /// Who asked for it; nobody, when a file changed.
+    pub asked: Vec<A>,
 }
 
-impl From<Result<Loaded, Vec<Diagnostic>>> for Reload {
-    fn from(result: Result<Loaded, Vec<Diagnostic>>) -> Self {
-        match result {
-            Ok(loaded) => Self::Accepted(Box::new(loaded)),
-            Err(findings) => Self::Refused(findings),
-        }
-    }
+/// A running watch. Dropping it ends the watch. `A` is what somebody hands over who asks for a reload.
+pub struct Watch<A> {
+    pub reloads: mpsc::Receiver<Reload<A>>,
+    asks: mpsc::Sender<A>,
 }
 
-/// A running watch. Dropping it ends the watch.
-pub struct Watch {
-    pub reloads: mpsc::Receiver<Reload>,
-    now: Arc<Notify>,
-}
-
-impl Watch {
+impl<A: Send + 'static> Watch<A> {
     /// Starts watching the profile, the services folder and the secrets file of a loaded configuration.
     pub fn start(options: LoadOptions, loaded: &Loaded, tasks: &Tasks) -> Self {
         let (sender, reloads) = mpsc::channel(BACKLOG);
-        let now = Arc::new(Notify::new());
+        let (asks, mut asking) = mpsc::channel(ASKS);
         let mut watched = FileEvents::new(&loaded.paths);
         let (paths, mut seen) = (loaded.paths.clone(), loaded.fingerprint.clone());
         let shutdown = tasks.shutdown_token();
-        let asked = Arc::clone(&now);
         tasks.spawn("config-watch", async move {
             // The first round sees what changed between loading and watching.
-            let mut forced = false;
+            let mut asked = Vec::new();
             loop {
                 watched.attach();
                 let current = fingerprint(&paths).await;
-                if forced || current.as_ref().is_some_and(|c| *c != seen) {
+                if !asked.is_empty() || current.as_ref().is_some_and(|c| *c != seen) {
                     seen = current.unwrap_or(seen);
                     let options = options.clone();
+                    let asked = std::mem::take(&mut asked);
                     if let Ok(result) = tokio::task::spawn_blocking(move || validate(&options)).await
-                        && sender.send(result.into()).await.is_err()
+                        && sender.send(Reload { result: result.map(Box::new), asked }).await.is_err()
                     {
                         return;
                     }
                 }
-                forced = tokio::select! {
+                tokio::select! {
                     () = shutdown.cancelled() => return,
                     () = sender.closed() => return,
-                    () = asked.notified() => true,
-                    () = settled(&watched.touched) => false,
-                    () = tokio::time::sleep(POLL) => false,
-                };
+                    Some(first) = asking.recv() => {
+                        asked.push(first);
+                        asked.extend(std::iter::from_fn(|| asking.try_recv().ok()).take(ASKS));
+                    }
+                    () = settled(&watched.touched) => {}
+                    () = polled(&paths, &seen) => {}
+                }
             }
         });
-        Self { reloads, now }
+        Self { reloads, asks }
     }
 
     /// Lets a signal or a request ask for a reload.
-    pub fn trigger(&self) -> Trigger {
-        Trigger(Arc::clone(&self.now))
+    pub fn trigger(&self) -> Trigger<A> {
+        Trigger(self.asks.clone())
     }
 }
 
 /// Asks for a reload whether or not a file changed.
-#[derive(Clone)]
-pub struct Trigger(Arc<Notify>);
+pub struct Trigger<A>(mpsc::Sender<A>);
 
-impl Trigger {
-    pub fn reload(&self) {
-        self.0.notify_one();
+impl<A> Trigger<A> {
+    /// Hands `ask` to the next reading.
+    ///
+    /// # Errors
+    /// `ask` itself, when too many wait or the watch has ended.
+    pub fn reload(&self, ask: A) -> Result<(), A> {
+        self.0.try_send(ask).map_err(mpsc::error::TrySendError::into_inner)
+    }
+}
+
+/// Waits for the next look at the content, and where it differs for quiet: nothing is read while it is being written.
+async fn polled(paths: &DataPaths, seen: &[u8]) {
+    tokio::time::sleep(POLL).await;
+    if fingerprint(paths).await.is_some_and(|current| current != seen) {
+        tokio::time::sleep(SETTLE).await;
     }
 }
 

@@ -10,6 +10,7 @@
 //! # }
 //! ```
 
+pub mod claim;
 pub mod durability;
 pub mod migrate;
 pub mod pool;
@@ -17,6 +18,7 @@ pub mod pool;
 pub mod testing;
 pub mod write;
 
+pub use claim::{Claim, ClaimError};
 pub use durability::durability;
 pub use migrate::{Migration, MigrationError, migrate, status};
 pub use pool::{ConnectError, Db, Engine, SqliteDb};

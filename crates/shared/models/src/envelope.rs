@@ -56,6 +56,7 @@ fn problem(refusal: &Refusal) -> Rendered {
         put("decision_id", refusal.decision_id.as_ref().map(|id| Value::from(id.as_str())));
         put("retry_after", refusal.retry_after.map(Value::from));
         put("trace_id", refusal.trace_id.as_ref().map(|id| Value::from(id.as_str())));
+        put("findings", refusal.findings.as_deref().cloned());
         if !refusal.validation_errors.is_empty() {
             let list = refusal.validation_errors.iter();
             let list = list.map(|(field, message)| json!({"field": field, "message": message}));

@@ -47,6 +47,7 @@ codes! {
     UriTooLong = "uri_too_long", 414;
     UnsupportedMediaType = "unsupported_media_type", 415;
     HostNotAllowed = "host_not_allowed", 421;
+    InvalidConfiguration = "invalid_configuration", 422;
     Unprocessable = "unprocessable", 422;
     IdempotencyMismatch = "idempotency_mismatch", 422;
     TooManyRules = "too_many_rules", 422;
@@ -81,6 +82,8 @@ pub struct Refusal {
     pub retry_after: Option<u32>,
     /// Parts of the input that were wrong, as (JSON pointer or field, message).
     pub validation_errors: Vec<(String, String)>,
+    /// What a validation found, with its places: the `findings` member of problem+json.
+    pub findings: Option<Box<serde_json::Value>>,
     pub trace_id: Option<TraceId>,
 }
 
@@ -100,6 +103,7 @@ impl Refusal {
                 _ => None,
             },
             validation_errors: Vec::new(),
+            findings: None,
             trace_id: None,
         }
     }
@@ -140,6 +144,11 @@ impl Refusal {
 
     pub fn with_validation(mut self, field: impl Into<String>, message: impl Into<String>) -> Self {
         self.validation_errors.push((field.into(), message.into()));
+        self
+    }
+
+    pub fn with_findings(mut self, findings: serde_json::Value) -> Self {
+        self.findings = Some(Box::new(findings));
         self
     }
 

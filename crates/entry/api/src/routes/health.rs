@@ -77,45 +77,63 @@ async fn checks(context: &AppContext) -> Vec<Check> {
     ]
 }
 
-fn status_of(context: &AppContext, checks: &[Check]) -> &'static str {
-    match context.phase() {
-        Phase::Starting => "starting",
-        Phase::Draining => "draining",
-        Phase::Ready if checks.iter().all(Check::is_ok) => "ok",
-        Phase::Ready => "failed",
+/// The state of a node, as every route of this file tells it.
+struct Health {
+    status: &'static str,
+    checks: Vec<Check>,
+    /// What is not as it should be and yet keeps no request from being answered.
+    degraded: Vec<&'static str>,
+}
+
+impl Health {
+    async fn of(context: &AppContext) -> Self {
+        let (checks, degraded) = (checks(context).await, degraded(context));
+        let status = match context.phase() {
+            Phase::Starting => "starting",
+            Phase::Draining => "draining",
+            Phase::Ready if !checks.iter().all(Check::is_ok) => "failed",
+            Phase::Ready if degraded.is_empty() => "ok",
+            Phase::Ready => "degraded",
+        };
+        Self { status, checks, degraded }
+    }
+
+    /// Whether requests may be sent here.
+    fn is_ready(&self) -> bool {
+        matches!(self.status, "ok" | "degraded")
     }
 }
 
 async fn ready(State(context): State<AppContext>) -> Response {
-    let checks = checks(&context).await;
-    let status = status_of(&context, &checks);
+    let health = Health::of(&context).await;
+    let checks = health.checks.iter();
     let body = json!({
-        "status": status,
-        "checks": checks.iter().map(|c| json!({"name": c.name, "status": if c.is_ok() { "ok" } else { "failed" }, "code": c.code})).collect::<Vec<_>>(),
+        // Probes know two states; why a node is degraded stands in the detail.
+        "status": if health.is_ready() { "ok" } else { health.status },
+        "checks": checks.map(|c| json!({"name": c.name, "status": if c.is_ok() { "ok" } else { "failed" }, "code": c.code})).collect::<Vec<_>>(),
     });
-    answer(status == "ok", body)
+    answer(health.is_ready(), body)
 }
 
 async fn health(State(context): State<AppContext>) -> Response {
-    let checks = checks(&context).await;
-    let status = match status_of(&context, &checks) {
-        "ok" if is_degraded(&context) => "degraded",
-        status => status,
-    };
+    let health = Health::of(&context).await;
     let body = json!({
-        "status": status,
+        "status": health.status,
         "version": env!("CARGO_PKG_VERSION"),
         "instance_id": context.instance_id(),
     });
-    answer(matches!(status, "ok" | "degraded"), body)
+    answer(health.is_ready(), body)
 }
 
-fn is_degraded(context: &AppContext) -> bool {
+fn degraded(context: &AppContext) -> Vec<&'static str> {
     let config = context.config();
-    context.reload_error().is_some()
-        || config.profile.rate_limits.disabled
-        || !config.services.governance.enabled
-        || !config.profile.governance.pipeline.enabled
+    let governance = config.services.governance.enabled && config.profile.governance.pipeline.enabled;
+    let found = [
+        (context.reload_error().is_some(), "config_refused"),
+        (config.profile.rate_limits.disabled, "rate_limits_disabled"),
+        (!governance, "governance_disabled"),
+    ];
+    found.into_iter().filter(|(is, _)| *is).map(|(_, code)| code).collect()
 }
 
 fn answer(good: bool, body: Value) -> Response {
@@ -130,12 +148,13 @@ async fn detail(
     State(context): State<AppContext>,
     crate::extract::Context(caller): crate::extract::Context,
 ) -> Json<Value> {
-    let checks = checks(&context).await;
+    let health = Health::of(&context).await;
     let mut body = json!({
-        "status": status_of(&context, &checks),
+        "status": health.status,
+        "degraded": health.degraded,
         "version": env!("CARGO_PKG_VERSION"),
         "instance_id": context.instance_id(),
-        "checks": checks.iter().map(|c| json!({"name": c.name, "code": c.code})).collect::<Vec<_>>(),
+        "checks": health.checks.iter().map(|c| json!({"name": c.name, "code": c.code})).collect::<Vec<_>>(),
     });
     if (caller.principal.has(Permission::Admin) || caller.principal.has(Permission::Service))
         && let Some(map) = body.as_object_mut()
@@ -178,7 +197,7 @@ async fn render_metrics(
             return Err(Refusal::new(Code::Denied, "metrics are for loopback and for administrators").into());
         }
     }
-    let text = metrics.encode(context.ledger.metrics()).map_err(Error::internal)?;
+    let text = metrics.encode(context.ledger.metrics(), context.reload_counts()).map_err(Error::internal)?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
 }

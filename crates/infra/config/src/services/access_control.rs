@@ -64,7 +64,7 @@ pub struct RuleEntry {
     #[serde(default)]
     pub departments: Vec<Subject>,
     #[serde(default)]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 1000))]
     pub justification: Option<String>,
 }
 

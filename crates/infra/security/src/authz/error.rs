@@ -14,6 +14,8 @@ pub enum AuthzError {
     RuleExists(String),
     #[error("the {what} `{id}` was changed meanwhile")]
     Changed { what: &'static str, id: String },
+    #[error("the configuration declares the {what} `{id}`: change it there, or deny it by another rule")]
+    Declared { what: &'static str, id: String },
     #[error("a rule set holds at most {} rules", super::resolver::MAX_RULES)]
     TooManyRules,
     #[error("the rules cannot be read or written")]
@@ -31,6 +33,7 @@ impl From<AuthzError> for Refusal {
             AuthzError::NotFound { .. } => Self::new(Code::NotFound, error.to_string()),
             AuthzError::RuleExists(_) => Self::new(Code::RuleExists, error.to_string()),
             AuthzError::Changed { .. } => Self::new(Code::PreconditionFailed, error.to_string()),
+            AuthzError::Declared { .. } => Self::new(Code::Conflict, error.to_string()),
             AuthzError::TooManyRules => Self::new(Code::TooManyRules, error.to_string()),
             AuthzError::Database(source) => {
                 tracing::error!(error = %source, "rules cannot be read or written");

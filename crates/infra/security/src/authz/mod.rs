@@ -1,6 +1,7 @@
 //! Who may use what: entities, rules, the compiled resolver, the decision hook and the audit of decisions.
 
 pub mod audit;
+pub mod declared;
 pub mod error;
 pub mod explain;
 pub mod extension;
@@ -14,6 +15,7 @@ pub mod types;
 pub use audit::db_sink::DbAuditSink;
 pub use audit::repository::{GovernanceDecision, GovernanceDecisionRepository, insert_governance_decision};
 pub use audit::{AuthzAuditSink, AuthzSource, NullAuditSink};
+pub use declared::{DECLARED, Declared, DeclaredChanges};
 pub use error::{AuthzBootstrapError, AuthzError};
 pub use extension::AuthzExtension;
 pub use hook::{AllowAllHook, AuthzDecisionHook, DenyAllHook, RuleHook};

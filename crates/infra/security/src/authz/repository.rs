@@ -1,5 +1,6 @@
 //! Rows of entities and rules. Every change raises the epoch in its own transaction.
 
+use super::declared::DeclaredChanges;
 use super::error::AuthzError;
 use super::types::{
     Access, AccessRule, Entity, EntityKind, MAX_ENTITY_ID, MAX_RULE_VALUE, RuleType, entity_kind,
@@ -298,6 +299,49 @@ impl AccessControlRepository {
             return Ok(None);
         }
         finish(tx).await.map(Some)
+    }
+
+    /// Makes the rows of the configuration what it says, in one transaction; a row that got another source meanwhile stays.
+    pub(crate) async fn apply_declared(&self, changes: &DeclaredChanges, now: Millis) -> sqlx::Result<i64> {
+        let mut tx = self.db.write_tx().await?;
+        for entity in &changes.delete_entities {
+            on_tx!(tx, conn => sqlx::query(sql!(
+                "DELETE FROM access_control_entities WHERE entity_type = $1 AND entity_id = $2 AND source = 'yaml'"
+            )).bind(entity.kind.as_str()).bind(&*entity.id).execute(&mut *conn).await.map(drop))?;
+        }
+        for entity in &changes.put_entities {
+            on_tx!(tx, conn => sqlx::query(sql!(
+                "INSERT INTO access_control_entities (entity_type, entity_id, display_name, default_included, source,
+                     created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, 'yaml', $5, $5)
+                 ON CONFLICT (entity_type, entity_id) DO UPDATE
+                 SET display_name = excluded.display_name, default_included = excluded.default_included,
+                     updated_at = excluded.updated_at
+                 WHERE access_control_entities.source = 'yaml'"
+            )).bind(entity.kind.as_str()).bind(&entity.id).bind(&entity.display_name)
+                .bind(i64::from(entity.default_included)).bind(now).execute(&mut *conn).await.map(drop))?;
+        }
+        for id in &changes.delete_rules {
+            on_tx!(tx, conn => sqlx::query(sql!(
+                "DELETE FROM access_control_rules WHERE id = $1 AND source = 'yaml'"
+            )).bind(id.as_str()).execute(&mut *conn).await.map(drop))?;
+        }
+        for (id, rule) in &changes.put_rules {
+            on_tx!(tx, conn => sqlx::query(sql!(
+                "INSERT INTO access_control_rules (id, entity_type, entity_id, is_pattern, rule_type, rule_value, access,
+                     justification, source, created_by, created_at, updated_at, version)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'yaml', $9, $10, $10, 1)
+                 ON CONFLICT (entity_type, entity_id, rule_type, rule_value) DO UPDATE
+                 SET access = excluded.access, justification = excluded.justification,
+                     updated_at = excluded.updated_at, version = access_control_rules.version + 1
+                 WHERE access_control_rules.source = 'yaml'"
+            ))
+                .bind(id.as_str()).bind(rule.entity_type.as_str()).bind(&rule.entity_id)
+                .bind(i64::from(rule.is_pattern)).bind(rule.rule_type.as_str()).bind(&rule.rule_value)
+                .bind(rule.access.as_str()).bind(&rule.justification).bind(&rule.created_by).bind(now)
+                .execute(&mut *conn).await.map(drop))?;
+        }
+        finish(tx).await
     }
 }
 

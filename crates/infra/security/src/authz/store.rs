@@ -1,11 +1,13 @@
 //! The rules of a node: rows, their compiled copy, and every way to change them. A change is recorded, written, compiled and
 //! swapped in before the call returns; other nodes follow by the epoch.
 
+use super::declared::{DECLARED, Declared, DeclaredChanges};
 use super::error::AuthzError;
 use super::repository::{AccessControlRepository, UpsertRuleParams};
 use super::resolver::{MAX_RULES, RuleSet};
 use super::types::{Access, AccessRule, Entity, EntityKind, MAX_ENTITY_ID};
 use arc_swap::ArcSwap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use systemprompt_audit::{Draft, EntryKind, Ledger, Unit};
@@ -28,6 +30,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     hub: Hub,
     rules: ArcSwap<RuleSet>,
+    /// What this node's configuration declares; it is forgotten there and nowhere else.
+    declared: ArcSwap<HashSet<(EntityKind, Box<str>)>>,
     confirmed_at: AtomicI64,
     /// One reload at a time, so that an older set never replaces a newer one.
     reload: Mutex<()>,
@@ -51,6 +55,7 @@ impl RuleStore {
             clock,
             hub,
             rules: ArcSwap::from_pointee(RuleSet::empty()),
+            declared: ArcSwap::default(),
             confirmed_at: AtomicI64::new(0),
             reload: Mutex::new(()),
         }));
@@ -135,6 +140,33 @@ impl RuleStore {
         let mut unit = Unit::new();
         unit.record(draft);
         self.0.ledger.append(unit).await?;
+        Ok(())
+    }
+
+    /// What has to change so that the rows agree with a configuration. Nothing is changed yet.
+    ///
+    /// # Errors
+    /// A rule out of bounds, too many rules, or rows that cannot be read.
+    pub async fn compare(&self, declared: Declared) -> Result<DeclaredChanges, AuthzError> {
+        let entities = self.0.repository.entities().await?;
+        let rules = self.0.repository.rules().await?;
+        let changes = declared.changes(&entities, &rules)?;
+        if rules.len() + changes.rules.inserted > MAX_RULES {
+            return Err(AuthzError::TooManyRules);
+        }
+        Ok(changes)
+    }
+
+    /// Makes the rows agree; the caller has recorded it.
+    ///
+    /// # Errors
+    /// When the rows cannot be written; none is, then.
+    pub async fn follow(&self, changes: DeclaredChanges) -> Result<(), AuthzError> {
+        if !changes.is_empty() {
+            self.0.repository.apply_declared(&changes, self.0.clock.now()).await?;
+            self.reload().await?;
+        }
+        self.0.declared.store(Arc::new(changes.declared));
         Ok(())
     }
 
@@ -231,6 +263,7 @@ impl RuleStore {
             Some(version) => self.unchanged(id, version).await?,
             None => self.rule(id).await?,
         };
+        changeable(&before)?;
         let draft = rule_draft(EntryKind::AdminRuleDeleted, by, before.entity_type, &before.entity_id)
             .with("rule_id", id)
             .with("rule_type", before.rule_type.as_str())
@@ -243,6 +276,7 @@ impl RuleStore {
 
     async fn unchanged(&self, id: &str, version: i64) -> Result<AccessRule, AuthzError> {
         let rule = self.rule(id).await?;
+        changeable(&rule)?;
         if rule.version == version {
             Ok(rule)
         } else {
@@ -293,7 +327,7 @@ impl RuleStore {
     /// Forgets an entity; from then on it is denied as unknown.
     ///
     /// # Errors
-    /// When it is not registered, or the change could not be recorded.
+    /// When it is not registered, the configuration declares it, or the change could not be recorded.
     pub async fn delete_entity(
         &self,
         by: &RequestContext,
@@ -302,10 +336,21 @@ impl RuleStore {
     ) -> Result<(), AuthzError> {
         let missing = || AuthzError::NotFound { what: "entity", id: id.to_owned() };
         self.entity(kind, id).await?.ok_or_else(missing)?;
+        if self.0.declared.load().contains(&(kind, Box::from(id))) {
+            return Err(AuthzError::Declared { what: "entity", id: format!("{}:{id}", kind.as_str()) });
+        }
         self.record(rule_draft(EntryKind::AdminEntityDeleted, by, kind, id)).await?;
         self.0.repository.delete_entity(kind, id).await?.ok_or_else(missing)?;
         self.reload().await
     }
+}
+
+/// A rule of the services folder is changed there: here the next reading would take the change back.
+fn changeable(rule: &AccessRule) -> Result<(), AuthzError> {
+    if rule.source == DECLARED {
+        return Err(AuthzError::Declared { what: "rule", id: rule.id.to_string() });
+    }
+    Ok(())
 }
 
 fn rule_draft(kind: EntryKind, by: &RequestContext, entity: EntityKind, id: &str) -> Draft {

@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use systemprompt_audit::verify::{Scope, VerifyError, verify};
-use systemprompt_audit::{After, Filter, LedgerRow};
+use systemprompt_audit::{After, EntryKind, Filter, LedgerRow};
+use systemprompt_config::diagnostic::nearest;
 use systemprompt_models::clock::iso8601;
 use systemprompt_models::{Code, Refusal};
 use systemprompt_runtime::AppContext;
@@ -93,6 +94,9 @@ fn filter(query: &Query) -> Result<Filter, Refusal> {
         Some("asc") => true,
         Some(_) => return Err(Refusal::new(Code::InvalidFilter, "order: allowed: asc, desc")),
     };
+    if let Some(kind) = query.get("kind") {
+        check_kind(kind)?;
+    }
     Ok(Filter {
         kind: text("kind"),
         actor: text("actor"),
@@ -109,6 +113,25 @@ fn filter(query: &Query) -> Result<Filter, Refusal> {
         until: time("until")?,
         ascending,
     })
+}
+
+/// A kind that is never written would find nothing and say nothing; so it is told, with what was probably meant.
+fn check_kind(kind: &str) -> Result<(), Refusal> {
+    let mut known = EntryKind::ALL.iter().map(|kind| kind.as_str());
+    let is_known = match kind.strip_suffix('*') {
+        Some(beginning) => known.any(|name| name.starts_with(beginning)),
+        None => known.any(|name| name == kind),
+    };
+    if is_known {
+        return Ok(());
+    }
+    let shown: String = kind.chars().take(64).collect();
+    let meant = nearest(&shown, EntryKind::ALL.iter().map(|kind| kind.as_str()));
+    let advice = meant.map_or_else(
+        || "kinds are written like `governance.decision`, a group of them like `tool.*`".to_owned(),
+        |meant| format!("did you mean `{meant}`?"),
+    );
+    Err(Refusal::new(Code::InvalidFilter, format!("there is no kind `{shown}`; {advice}")))
 }
 
 fn after(cursor: &str) -> Result<Option<After>, Refusal> {

@@ -20,8 +20,10 @@ pub fn routes() -> Vec<Route> {
         Route::put("/api/v1/admin/entities/{kind}/{id}", put)
             .takes::<EntityBody>()
             .doc("admin", "Registers an entity, or changes it"),
-        Route::delete("/api/v1/admin/entities/{kind}/{id}", delete)
-            .doc("admin", "Forgets an entity; it is denied as unknown from then on"),
+        Route::delete("/api/v1/admin/entities/{kind}/{id}", delete).doc(
+            "admin",
+            "Forgets an entity that the configuration does not declare; it is denied as unknown from then on",
+        ),
     ]
 }
 

@@ -158,13 +158,26 @@ async fn can(
     let entity = EntityRef::new(kind_of(kind)?, id);
     let rows = context.rules.rows().await?;
     let rules = context.rules.rules();
-    let known = rules.knows(&entity);
-    let explanation = explain(&rules, &rows, &principal, &entity);
-    let mut body = json!(explanation);
+    let told = |entity: &EntityRef| explain(&rules, &rows, &principal, entity);
+    let server = server_of(&entity);
+    // A tool call is decided on the server first, and on the tool if a rule names it; both must allow (SEC-63).
+    let decided_on = match &server {
+        Some(server) if told(server).decision != "allow" || !rules.knows(&entity) => server,
+        _ => &entity,
+    };
+    let mut body = json!(told(decided_on));
     if let Some(map) = body.as_object_mut() {
-        map.insert("known".into(), known.into());
+        map.insert("known".into(), rules.knows(decided_on).into());
+        map.insert("decided_on".into(), decided_on.to_string().into());
+        map.insert("entity".into(), entity.to_string().into());
     }
     Ok(Json(body))
+}
+
+/// The server of a tool, which is written `server/tool`.
+fn server_of(entity: &EntityRef) -> Option<EntityRef> {
+    let (server, _) = entity.id.split_once('/').filter(|_| entity.kind == EntityKind::McpTool)?;
+    Some(EntityRef::new(EntityKind::McpServer, server))
 }
 
 async fn principal(context: &AppContext, kind: &str, name: &str) -> crate::Result<Principal> {

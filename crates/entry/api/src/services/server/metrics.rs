@@ -8,9 +8,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use systemprompt_audit::LedgerMetrics;
 use systemprompt_models::Code;
+use systemprompt_runtime::ReloadCounts;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -22,6 +24,11 @@ struct RequestLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusalLabels {
     reason: Text,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    result: Text,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +47,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     duration: Histogram,
     refusals: Family<RefusalLabels, Counter>,
+    reloads: Family<ReloadLabels, Counter>,
     ledger_records: Gauge,
     ledger_refused: Gauge,
     ledger_batches: Gauge,
@@ -55,11 +63,13 @@ impl Default for Metrics {
         let requests = Family::<RequestLabels, Counter>::default();
         let duration = Histogram::new(BUCKETS);
         let refusals = Family::<RefusalLabels, Counter>::default();
+        let reloads = Family::<ReloadLabels, Counter>::default();
         let [ledger_records, ledger_refused, ledger_batches, ledger_queue_depth]: [Gauge; 4] =
             [Gauge::default(), Gauge::default(), Gauge::default(), Gauge::default()];
         registry.register("http_requests", "Answered requests", requests.clone());
         registry.register("http_request_duration_seconds", "Time until the answer's head", duration.clone());
         registry.register("edge_refusals", "Requests refused, by code", refusals.clone());
+        registry.register("config_reload", "Readings of the configuration, by outcome", reloads.clone());
         registry.register("ledger_appends", "Records appended since start", ledger_records.clone());
         registry.register("ledger_refused", "Units refused since start", ledger_refused.clone());
         registry.register("ledger_batches", "Batches committed since start", ledger_batches.clone());
@@ -69,6 +79,7 @@ impl Default for Metrics {
             requests,
             duration,
             refusals,
+            reloads,
             ledger_records,
             ledger_refused,
             ledger_batches,
@@ -111,7 +122,13 @@ impl Metrics {
     ///
     /// # Errors
     /// Never in practice: the encoder writes into a string.
-    pub fn encode(&self, ledger: LedgerMetrics) -> Result<String, fmt::Error> {
+    pub fn encode(&self, ledger: LedgerMetrics, reloads: ReloadCounts) -> Result<String, fmt::Error> {
+        let ended =
+            [("applied", reloads.applied), ("unchanged", reloads.unchanged), ("refused", reloads.refused)];
+        for (result, count) in ended {
+            let labels = ReloadLabels { result: Text(result) };
+            self.reloads.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
+        }
         self.ledger_records.set(ledger.records as i64);
         self.ledger_refused.set(ledger.refused as i64);
         self.ledger_batches.set(ledger.batches as i64);
