@@ -254,9 +254,13 @@ const EXPOSES: &[(&str, &str)] = &[
     ("crates/domain/oauth/src/api_keys.rs", "a new API key, shown once, and the pepper of stored digests"),
     ("crates/app/runtime/src/boot.rs", "the database's URL and the pepper, handed to their rooms"),
     (
-        "crates/entry/cli/src/",
-        "tokens that a command shows or keeps for its user, the URL of a database that it opens",
+        "crates/entry/cli/src/commands/up.rs",
+        "the demo's tokens, shown once, and the address of a new database",
     ),
+    ("crates/entry/cli/src/commands/demo/stage.rs", "the secret that the demo looks for in every answer"),
+    ("crates/entry/cli/src/database.rs", "the URL of the database that a command opens"),
+    ("crates/entry/cli/src/operator.rs", "the operator's token, kept for the command line"),
+    ("crates/entry/cli/src/running.rs", "the URL of the database whose lock is tried"),
     ("crates/entry/api/src/routes/admin/keys.rs", "a new API key, in the one answer that shows it"),
     ("crates/entry/api/src/routes/admin/tokens.rs", "a new token, in the one answer that shows it"),
 ];

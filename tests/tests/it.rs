@@ -2,10 +2,14 @@
 
 #![expect(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod commands;
 mod crash;
 mod demo;
+mod folder;
+mod framing;
 mod http;
 mod invariants;
+mod reload;
 mod schemas;
 mod sources;
 mod statements;

@@ -120,6 +120,11 @@ pub fn invalid(findings: Vec<systemprompt_config::Diagnostic>) -> CliError {
 pub fn boot_error(error: BootError) -> CliError {
     match error {
         BootError::Config(findings) => invalid(findings),
+        error if error.is_conflict() => {
+            CliError::new(Exit::Conflict, format!("the node did not start: {error}"))
+                .why("a second process would take the ledger away from the first")
+                .fix("use the one that runs, or stop it first")
+        }
         error => {
             let exit = if error.is_invalid_profile() { Exit::Invalid } else { Exit::Failure };
             let mut cause: &dyn std::error::Error = &error;

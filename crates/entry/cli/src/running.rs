@@ -3,6 +3,7 @@
 
 use crate::client::{Ask, Client, server_url};
 use crate::credentials::Credentials;
+use crate::database;
 use crate::exit::{CliError, Exit};
 use crate::globals::Globals;
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 use systemprompt_config::ProfileLocation;
+use systemprompt_database::{Claim, ClaimError};
 
 /// How long a server may take to show that it is there.
 const PROBE: Duration = Duration::from_secs(2);
@@ -32,16 +34,31 @@ pub async fn running(globals: &Globals, location: &ProfileLocation) -> Option<St
     None
 }
 
-/// Refuses (6) what would take the ledger's stream away from a running server.
+/// Refuses (6) what would take the ledger's stream away from a running server. Whether a SQLite file is served its lock knows; a
+/// copy of a data folder is not taken for the folder that it was copied from.
 ///
 /// # Errors
 /// A server that is running.
 pub async fn refuse(globals: &Globals, location: &ProfileLocation, fix: &str) -> Result<(), CliError> {
-    match running(globals, location).await {
-        None => Ok(()),
-        Some(url) => Err(CliError::new(Exit::Conflict, "the server of this profile is running")
+    let claimed = claim(location);
+    if let Ok(Some(_)) = claimed {
+        return Ok(());
+    }
+    let error = CliError::new(Exit::Conflict, "the server of this profile is running");
+    match (running(globals, location).await, claimed) {
+        (Some(url), _) => Err(error
             .why(format!("it answers at {url}; a second process would take its ledger away"))
             .fix(fix)),
+        (None, Err(held @ ClaimError::Held { .. })) => Err(error.why(held).fix(fix)),
+        (None, _) => Ok(()),
+    }
+}
+
+/// Tries the lock of the profile's database, and gives it back at once; nothing where there is none to try.
+fn claim(location: &ProfileLocation) -> Result<Option<Claim>, ClaimError> {
+    match database::check(location.clone()) {
+        Ok(Ok(loaded)) => Claim::take(loaded.database_url().expose()),
+        _ => Ok(None),
     }
 }
 

@@ -6,7 +6,7 @@ mod keys;
 mod rules;
 mod secrets;
 mod token;
-mod users;
+pub mod users;
 
 use crate::client::Client;
 use crate::exit::{CliError, Exit};

@@ -47,6 +47,14 @@ fn text(principal: &str, answer: &Value) -> String {
     let word = if field("decision") == "allow" { "may" } else { "may not" };
     let sentence =
         format!("{principal} {word} use {}: {} ({})", field("entity"), field("reason"), field("matched_by"));
+    let (asked, decided) = (field("entity"), field("decided_on"));
+    let sentence = match decided == asked || decided.is_empty() {
+        true => sentence,
+        false if field("decision") == "allow" => {
+            format!("{sentence}\nno rule names the tool itself, so that of its server decides: {decided}")
+        }
+        false => format!("{sentence}\na tool call is decided on its server first: {decided}"),
+    };
     let rules = answer.get("rules").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if rules.is_empty() {
         return sentence;
@@ -62,6 +70,18 @@ fn text(principal: &str, answer: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tool_that_no_rule_names_is_told_to_follow_its_server() {
+        let answer = |decision: &str, decided_on: &str| {
+            let answer = json!({"entity": "mcp_tool:demo/x", "decided_on": decided_on, "decision": decision,
+                "reason": "a rule", "matched_by": "role_allow", "known": true});
+            text("user:bob", &answer)
+        };
+        assert!(answer("allow", "mcp_server:demo").contains("no rule names the tool itself"));
+        assert!(answer("deny", "mcp_server:demo").contains("decided on its server first: mcp_server:demo"));
+        assert_eq!(answer("allow", "mcp_tool:demo/x").lines().count(), 1);
+    }
 
     #[test]
     fn the_exit_code_tells_allowed_denied_and_unknown_apart() {

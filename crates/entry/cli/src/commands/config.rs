@@ -39,7 +39,14 @@ pub fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
             if form.is_some() { out.document(&schema, &text)? } else { crate::output::line(&text)? }
         }
         Command::Show { origin: true } => {
-            out.list(&json!({"items": settings(&database::load(globals)?), "next": null}), COLUMNS)?;
+            let loaded = database::load(globals)?;
+            let items = settings(&loaded);
+            if out.is_text() {
+                let short: Vec<Value> = items.iter().map(|item| shortened(item, &loaded)).collect();
+                out.list(&json!({"items": short, "next": null}), COLUMNS)?;
+            } else {
+                out.list(&json!({"items": items, "next": null}), COLUMNS)?;
+            }
         }
         Command::Show { origin: false } => {
             let loaded = database::load(globals)?;
@@ -67,6 +74,30 @@ fn settings(loaded: &Loaded) -> Vec<Value> {
         json!({"key": format!("secret {name}"), "value": value, "origin": loaded.secrets.source(&name).unwrap_or("secrets")})
     });
     settings.chain(secrets).collect()
+}
+
+/// Longest value that a table shows, in characters: with key and origin a line fits into a common terminal.
+const MAX_SHOWN: usize = 32;
+
+/// The same line for people: places in the data folder without the folder's path, of a list of things their names.
+fn shortened(item: &Value, loaded: &Loaded) -> Value {
+    let folder = format!("{}/", loaded.paths.data_dir().display());
+    let origin = item.get("origin").map(cell).unwrap_or_default();
+    let value = match item.get("value") {
+        Some(Value::Array(items)) if items.iter().all(|item| item.get("name").is_some()) => {
+            items.iter().filter_map(|item| item.get("name")).map(cell).collect::<Vec<_>>().join(", ")
+        }
+        value => value.map(cell).unwrap_or_default(),
+    };
+    let value = match value.char_indices().nth(MAX_SHOWN) {
+        Some(_) => format!("{}…", value.chars().take(MAX_SHOWN - 1).collect::<String>()),
+        None => value,
+    };
+    json!({
+        "key": item.get("key"),
+        "value": value,
+        "origin": origin.strip_prefix(&folder).unwrap_or(&origin),
+    })
 }
 
 /// The names of the secrets, each with the same mask.

@@ -45,6 +45,10 @@ async fn running(globals: &Globals) -> Result<Option<(Client, ProfileLocation)>,
     if globals.url.is_none() && !location.profile_file().is_file() {
         return Ok(None);
     }
+    if location.profile_file().is_file() {
+        // A broken profile is told as such, and not by what fails of it later.
+        globals.load_profile()?;
+    }
     let client = Client::connect(globals)?;
     match client.send(Ask::get("/health/live").timeout(PROBE)).await {
         Ok(_) => Ok(Some((client, location))),

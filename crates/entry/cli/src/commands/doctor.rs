@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 use systemprompt_config::profile::governance::AuthzHookMode;
 use systemprompt_config::{Diagnostic, Loaded, ProfileLocation};
+use systemprompt_leak::Scanner;
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -126,8 +127,7 @@ fn configuration(location: &ProfileLocation, checks: &mut Vec<Check>) -> Result<
             let settings = format!("profile {}, configuration {:.12}", loaded.profile.name, loaded.hash);
             checks.push(Check::pass("configuration", settings));
             checks.extend(loaded.warnings.iter().map(finding));
-            let names = loaded.secrets.values_in_use().count();
-            checks.push(Check::pass("secrets", format!("{names} set, none too short")));
+            secrets(&loaded, checks);
             Some(loaded)
         }
         Err(findings) => {
@@ -135,6 +135,22 @@ fn configuration(location: &ProfileLocation, checks: &mut Vec<Check>) -> Result<
             None
         }
     })
+}
+
+/// What the leak scanner cannot guard would pass through answers unseen.
+fn secrets(loaded: &Loaded, checks: &mut Vec<Check>) {
+    let scanner = Scanner::new();
+    let (mut names, before) = (0, checks.len());
+    for (name, value) in loaded.secrets.values_in_use() {
+        names += 1;
+        if let Err(error) = scanner.hold(name, value) {
+            let fix = format!("set a longer one with `systemprompt admin secrets set {name}`");
+            checks.push(Check::warn("secrets", format!("{error}; no tool server gets it"), fix));
+        }
+    }
+    if checks.len() == before {
+        checks.push(Check::pass("secrets", format!("{names} set, none too short to guard")));
+    }
 }
 
 fn finding(finding: &Diagnostic) -> Check {

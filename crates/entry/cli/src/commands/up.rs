@@ -9,7 +9,9 @@ use serde_json::json;
 use std::net::{Ipv4Addr, TcpListener};
 use systemprompt_config::profile::database::DatabaseKind;
 use systemprompt_config::secrets::file::{generate_missing, set_secret};
-use systemprompt_config::{LoadOptions, NewProfile, Profile, ProfileLocation, Secrets, init_profile};
+use systemprompt_config::{
+    DataPaths, LoadOptions, NewProfile, Profile, ProfileLocation, Secrets, init_profile,
+};
 use systemprompt_models::Secret;
 use systemprompt_runtime::demo::{self, DemoTokens};
 
@@ -92,7 +94,7 @@ fn complete(location: &ProfileLocation, args: &Args) -> Result<(Profile, Secrets
     };
     let url = match &args.database_url_file {
         Some(file) => Secret::new(std::fs::read_to_string(file)?.trim().to_owned()),
-        None => Secret::new(format!("sqlite:{}", paths.database_file.display())),
+        None => default_url(&paths),
     };
     let made =
         generate_missing(&paths.secrets_file, profile.secrets.file_mode, url.expose()).map_err(failed)?;
@@ -105,6 +107,12 @@ fn complete(location: &ProfileLocation, args: &Args) -> Result<(Profile, Secrets
     let text = std::fs::read_to_string(&paths.secrets_file)?;
     let secrets = Secrets::parse(&text).map_err(failed)?;
     Ok((profile, secrets))
+}
+
+/// The data folder's own file, counted from the folder, so that a copy of it works on its own database.
+fn default_url(paths: &DataPaths) -> Secret<String> {
+    let file = paths.database_file.strip_prefix(paths.data_dir()).unwrap_or(&paths.database_file);
+    Secret::new(format!("sqlite:{}", file.display()))
 }
 
 async fn seed(node: &Node) -> Result<DemoTokens, CliError> {

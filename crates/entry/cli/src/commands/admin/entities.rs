@@ -1,4 +1,5 @@
-//! `admin entities`: what rules may speak of. What is not registered is denied.
+//! `admin entities`: what rules may speak of. What is not registered is denied; routes, MCP servers and what the access-control
+//! files name are registered by themselves.
 
 use super::rules::pair;
 use crate::client::{Ask, Client, encoded};
@@ -25,7 +26,7 @@ pub enum Command {
         #[arg(long)]
         default_included: bool,
     },
-    /// Forgets an entity; it is denied as unknown from then on
+    /// Forgets an entity that the configuration does not declare; it is denied as unknown from then on
     Delete {
         /// KIND:ID
         entity: String,

@@ -14,6 +14,7 @@ use systemprompt_config::profile::secrets::SecretsSource;
 use systemprompt_config::secrets::file::{remove_secret, set_secret};
 use systemprompt_config::secrets::{MAX_VALUE_BYTES, names};
 use systemprompt_config::{DataPaths, ProcessEnvironment, Profile, Secrets, SecretsError};
+use systemprompt_leak::Scanner;
 use systemprompt_models::Secret;
 
 #[derive(Debug, clap::Subcommand)]
@@ -45,6 +46,7 @@ pub fn run(globals: &Globals, out: Output, command: Command) -> Result<Exit, Cli
         Command::Set { name, value_file } => {
             writable(&profile)?;
             let value = value(value_file.as_deref())?;
+            guardable(&name, &value)?;
             set_secret(&paths.secrets_file, profile.secrets.file_mode, &name, &value)
                 .map_err(|error| refused(&format!("the secret `{name}` was not set"), &error))?;
             note(&format!("set the secret {name} in {}", paths.secrets_file.display()))?;
@@ -134,6 +136,15 @@ fn value(file: Option<&Path>) -> Result<Secret<String>, CliError> {
         String::from_utf8(bytes).map_err(|_| CliError::new(Exit::Invalid, "the value is not UTF-8"))?;
     let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     Ok(Secret::new(text.to_owned()))
+}
+
+/// A value that the leak scanner could not tell from ordinary text is no secret that this program can keep (SCR-61).
+fn guardable(name: &str, value: &Secret<String>) -> Result<(), CliError> {
+    Scanner::new().hold(name, value).map(drop).map_err(|error| {
+        CliError::new(Exit::Invalid, format!("the secret `{name}` was not set"))
+            .why(error)
+            .fix("choose a longer value with more different characters")
+    })
 }
 
 fn refused(what: &str, error: &SecretsError) -> CliError {

@@ -6,6 +6,8 @@ use crate::exit::{CliError, Exit};
 use crate::output::{Column, Output, column, note, time};
 use crate::paging::Paging;
 use serde_json::{Map, Value};
+use systemprompt_models::Principal;
+use systemprompt_models::ids::UserId;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -25,6 +27,7 @@ pub enum Command {
         fields: Fields,
     },
     /// One user, by id or name
+    #[command(visible_alias = "show")]
     Get { user: String },
     /// Changes a user; what is not named stays
     Update {
@@ -148,7 +151,8 @@ async fn find(client: &Client, user: &str) -> Result<Answer, CliError> {
     let mut error = answer.refusal(&what);
     if error.exit == Exit::NotFound {
         error.why = None;
-        error.fix = suggestion(client, user).await.or(error.fix);
+        let list = || "`systemprompt admin users list` shows who there is".to_owned();
+        error.fix = suggestion(client, user).await.or_else(|| Some(list()));
     } else {
         error.what = format!("the user `{user}` cannot be read");
     }
@@ -159,6 +163,12 @@ async fn suggestion(client: &Client, user: &str) -> Option<String> {
     let page = Paging::of(1000).read(client, "", 200, || Ask::get(PATH)).await.ok()?;
     let names = page.get("items")?.as_array()?.iter().filter_map(|item| item.get("username")?.as_str());
     crate::nearest::suggestion(user, names)
+}
+
+/// The id of who acted, by id or name; what is no user's stays as it is.
+pub async fn actor_of(client: &Client, actor: &str) -> Result<String, CliError> {
+    let own = ["system", Principal::anonymous().user_id.as_str()].contains(&actor);
+    if own || actor.starts_with(UserId::PREFIX) { Ok(actor.to_owned()) } else { id_of(client, actor).await }
 }
 
 /// The id of a user, by id or name.

@@ -1,6 +1,7 @@
 //! `audit query`.
 
 use crate::client::{Ask, Client};
+use crate::commands::admin::users::actor_of;
 use crate::exit::{CliError, Exit};
 use crate::output::{Column, Output, column};
 use crate::paging::Paging;
@@ -24,8 +25,8 @@ pub struct Filter {
     /// Such as governance.decision or tool.opened
     #[arg(long)]
     kind: Option<String>,
-    /// Id of who acted
-    #[arg(long, value_name = "ID")]
+    /// Who acted: name or id of a user, or system
+    #[arg(long, value_name = "USER")]
     actor: Option<String>,
     /// What it was about, as KIND:ID
     #[arg(long, value_name = "KIND:ID")]
@@ -70,6 +71,17 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Filter {
+    /// The same with the id of whoever was named.
+    ///
+    /// # Errors
+    /// A name that no user has.
+    pub async fn resolved(mut self, client: &Client) -> Result<Self, CliError> {
+        if let Some(actor) = &self.actor {
+            self.actor = Some(actor_of(client, actor).await?);
+        }
+        Ok(self)
+    }
+
     /// The request for entries that fit. Spans count from now.
     pub fn ask(&self) -> impl Fn() -> Ask<'static> + '_ {
         let now = SystemClock.now();
@@ -93,7 +105,8 @@ impl Filter {
 }
 
 pub async fn run(client: &Client, out: Output, args: Args) -> Result<Exit, CliError> {
-    let ask = args.filter.ask();
+    let filter = args.filter.resolved(client).await?;
+    let ask = filter.ask();
     let ordered = || ask().query("order", args.ascending.then_some("asc"));
     let page = args.paging.read(client, "the ledger cannot be queried", PAGE, ordered).await?;
     out.list(&page, COLUMNS)?;

@@ -15,7 +15,7 @@ pub struct Args {
     #[command(flatten)]
     filter: Filter,
     /// How many
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(short = 'n', long, visible_alias = "limit", value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     lines: u32,
     /// Goes on with what comes, until it is interrupted
     #[arg(short, long)]
@@ -31,7 +31,8 @@ pub async fn run(client: &Client, out: Output, args: Args) -> Result<Exit, CliEr
         return Err(CliError::new(Exit::Usage, "--follow has no end, so it cannot be one document")
             .fix("use --output ndjson or text"));
     }
-    let ask = args.filter.ask();
+    let filter = args.filter.resolved(client).await?;
+    let ask = filter.ask();
     let mut page = Paging::of(args.lines).read(client, WHAT, PAGE, &ask).await?;
     let mut items = page.get_mut("items").map(Value::take).unwrap_or_default();
     if let Some(items) = items.as_array_mut() {

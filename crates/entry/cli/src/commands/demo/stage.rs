@@ -5,6 +5,7 @@ use super::planted;
 use super::step::Outcome;
 use crate::client::{Answer, Ask, Client, encoded};
 use crate::exit::{CliError, Exit};
+use crate::node::invalid;
 use crate::paging::Paging;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -185,7 +186,7 @@ async fn token(client: &Client, user: &str) -> Result<String, CliError> {
     Ok(issued.get("token").and_then(Value::as_str).unwrap_or_default().to_owned())
 }
 
-/// The value that must never show, from the secrets of the profile.
+/// The value that must never show, from the secrets of the profile. A broken profile is told as such.
 fn secret(location: &ProfileLocation) -> Result<String, CliError> {
     let missing = || {
         CliError::new(Exit::NotFound, "the demo's secret is not on this machine")
@@ -193,10 +194,10 @@ fn secret(location: &ProfileLocation) -> Result<String, CliError> {
             .fix("name the data folder of the server with --data-dir")
     };
     let loaded = systemprompt_config::load::load_profile(&LoadOptions::new(location.clone()));
-    let (profile, _) = loaded.map_err(|_| missing())?;
+    let (profile, _) = loaded.map_err(invalid)?;
     let paths = location.resolve(&profile);
     let secrets = SecretsBootstrap::load(&profile, &paths, &ProcessEnvironment, true);
-    let secrets = secrets.map_err(|_| missing())?.get();
+    let secrets = secrets.map_err(invalid)?.get();
     secrets.get(DEMO_SECRET).map(|value| value.expose().clone()).ok_or_else(missing)
 }
 

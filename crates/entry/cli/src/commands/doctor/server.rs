@@ -31,16 +31,15 @@ async fn health(globals: &Globals, url: &str, checks: &mut Vec<Check>) {
         Err(error) => return checks.push(Check::warn(CHECK, error.what, error.fix.unwrap_or_default())),
     };
     let text = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str);
-    let codes: Vec<&str> = answer
-        .get("checks")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|check| check.get("code")?.as_str())
-        .filter(|code| *code != "ok")
-        .collect();
-    let wrong = (text("/status") != Some("ok")).then(|| (State::Fail, "read its log".to_owned()));
+    let list = |name: &str| answer.get(name).and_then(Value::as_array).into_iter().flatten();
+    let failed = list("checks").filter_map(|check| check.get("code")?.as_str()).filter(|code| *code != "ok");
+    let codes: Vec<&str> = failed.chain(list("degraded").filter_map(Value::as_str)).collect();
     let status = text("/status").unwrap_or_default();
+    let wrong = match status {
+        "ok" => None,
+        "degraded" => Some((State::Warn, "mend what the other lines name".to_owned())),
+        _ => Some((State::Fail, "read its log".to_owned())),
+    };
     checks.push(Check::of(CHECK, format!("{detail}, status {status} {}", codes.join(", ")).trim(), wrong));
     if let Some(refused) = text("/config/last_error") {
         let detail = format!("the last reload was refused: {refused}");
