@@ -264,7 +264,7 @@ impl Closing {
         let mut pause = FIRST_PAUSE;
         let mut overdue = false;
         loop {
-            let Err(error) = closer.ledger.append(self.unit(&closer.catalog)).await else { break };
+            let Err(error) = closer.ledger.append_deferred(self.unit(&closer.catalog)).await else { break };
             let late = started.elapsed() >= OVERDUE_AFTER;
             match error {
                 LedgerError::Busy

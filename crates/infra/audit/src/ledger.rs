@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use systemprompt_database::{Db, Engine};
 use systemprompt_events::Hub;
 use systemprompt_leak::Scanner;
@@ -240,7 +240,7 @@ impl Ledger {
         if unit.is_denial() {
             return Err(LedgerError::Denial);
         }
-        self.enqueue(unit).await.map(|receipt| Permit { receipt })
+        self.enqueue(unit, None).await.map(|receipt| Permit { receipt })
     }
 
     /// Records a unit that permits nothing: a denial, the end of something, an administrative act.
@@ -248,18 +248,31 @@ impl Ledger {
     /// # Errors
     /// Any [`LedgerError`]; what the unit says must then not be acted upon.
     pub async fn append(&self, unit: Unit) -> Result<Receipt, LedgerError> {
-        self.enqueue(unit).await
+        self.enqueue(unit, None).await
     }
 
-    async fn enqueue(&self, unit: Unit) -> Result<Receipt, LedgerError> {
-        let result = self.try_enqueue(unit).await;
+    /// Records the end of something for which nobody waits. It goes with the next batch, a few milliseconds later at most, so
+    /// that it costs no commit of its own while the node is busy.
+    ///
+    /// # Errors
+    /// Any [`LedgerError`].
+    pub async fn append_deferred(&self, unit: Unit) -> Result<Receipt, LedgerError> {
+        self.enqueue(unit, Some(Instant::now())).await
+    }
+
+    async fn enqueue(&self, unit: Unit, deferred: Option<Instant>) -> Result<Receipt, LedgerError> {
+        let result = self.try_enqueue(unit, deferred).await;
         if result.is_err() {
             self.0.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
         }
         result
     }
 
-    async fn try_enqueue(&self, mut unit: Unit) -> Result<Receipt, LedgerError> {
+    async fn try_enqueue(
+        &self,
+        mut unit: Unit,
+        deferred: Option<Instant>,
+    ) -> Result<Receipt, LedgerError> {
         let shared = &self.0.shared;
         shared.condition.load().admit(unit.is_closing())?;
         if !shared.leak.is_empty() {
@@ -270,7 +283,7 @@ impl Ledger {
         let claim = Claim::default();
         // A caller that goes away before its unit was taken leaves no record of an effect that never happens.
         let _withdraw = WithdrawOnDrop(claim.clone());
-        shared.queue.push(Pending { unit, claim: claim.clone(), answer })?;
+        shared.queue.push(Pending { unit, claim: claim.clone(), answer, deferred })?;
         let answered = match tokio::time::timeout(shared.group.append_timeout, &mut result).await {
             Ok(answered) => answered,
             Err(_) if claim.withdraw() => return Err(LedgerError::Busy),

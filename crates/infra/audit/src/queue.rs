@@ -7,8 +7,11 @@ use crate::unit::RenderedUnit;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+
+/// How long a unit that nobody waits for may linger for a batch that somebody waits for, so that both share one commit.
+pub(crate) const LINGER: Duration = Duration::from_millis(5);
 
 const QUEUED: u8 = 0;
 const TAKEN: u8 = 1;
@@ -38,6 +41,8 @@ pub(crate) struct Pending {
     pub unit: RenderedUnit,
     pub claim: Claim,
     pub answer: oneshot::Sender<Result<Receipt, LedgerError>>,
+    /// When it was queued, if nobody waits for it: it may linger for the next batch.
+    pub deferred: Option<Instant>,
 }
 
 /// Bounds of one batch.
@@ -52,6 +57,8 @@ pub(crate) struct BatchLimits {
 struct State {
     waiting: VecDeque<Pending>,
     records: usize,
+    /// Units that somebody waits for.
+    awaited: usize,
     closed: bool,
 }
 
@@ -82,22 +89,40 @@ impl Queue {
         if state.records + records > bound {
             return Err(LedgerError::Busy);
         }
+        let is_awaited = pending.deferred.is_none();
+        let wakes = is_awaited || state.waiting.is_empty();
         state.records += records;
+        state.awaited += usize::from(is_awaited);
         state.waiting.push_back(pending);
         drop(state);
-        self.filled.notify_one();
+        if wakes {
+            self.filled.notify_one();
+        }
         Ok(())
     }
 
-    /// Waits for units and takes a batch of those that were not withdrawn. An empty batch means that `patience` passed; `None` that
+    /// Waits for units and takes a batch of those that were not withdrawn, in the order in which they came. An empty batch means that `patience` passed; `None` that
     /// the queue was closed and is drained.
     pub(crate) fn take(&self, limits: BatchLimits, patience: Duration) -> Option<Vec<Pending>> {
         let mut state = self.lock();
-        if state.waiting.is_empty() {
-            if state.closed {
-                return None;
+        while state.awaited == 0 && !state.closed && state.records < limits.records {
+            let rest = match state.waiting.front().and_then(|first| first.deferred) {
+                Some(queued) => LINGER.saturating_sub(queued.elapsed()),
+                None => patience,
+            };
+            if rest.is_zero() {
+                break;
             }
-            state = self.filled.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0;
+            let was_idle = state.waiting.is_empty();
+            let (woken, waited) =
+                self.filled.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            if was_idle && waited.timed_out() {
+                break;
+            }
+        }
+        if state.waiting.is_empty() && state.closed {
+            return None;
         }
         let (mut records, mut bytes) = (0, 0);
         let mut batch = Vec::new();
@@ -111,6 +136,7 @@ impl Queue {
             }
             let Some(next) = state.waiting.pop_front() else { break };
             state.records -= size;
+            state.awaited -= usize::from(next.deferred.is_none());
             if next.claim.take() {
                 records += size;
                 bytes += weight;

@@ -495,3 +495,26 @@ async fn a_disk_that_is_nearly_full_refuses_openings_and_still_closes() {
         assert_eq!(checks(&ledger).await, Vec::<&str>::new());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deferred_end_shares_the_commit_of_the_next_call_and_never_waits_for_one() {
+    for db in stores().await {
+        let ledger = testing::ledger(&db, &[&TABLE]).await;
+        let mut shared = 0;
+        for round in 0..20 {
+            let id = format!("call-{round}");
+            ledger.append(opening(&id, "lookup")).await.unwrap();
+            let before = ledger.metrics().batches;
+            let (ended, begun) = tokio::join!(
+                ledger.append_deferred(closing(&id)),
+                ledger.append(opening(&format!("{id}-next"), "lookup"))
+            );
+            assert!(ended.is_ok() && begun.is_ok());
+            shared += u64::from(ledger.metrics().batches == before + 1);
+        }
+        assert!(shared > 0, "no end ever went with another call");
+        // The last one comes alone.
+        ledger.append_deferred(closing("call-0-next")).await.unwrap();
+        assert_eq!(checks(&ledger).await, Vec::<&str>::new());
+    }
+}
