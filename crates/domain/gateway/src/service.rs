@@ -18,7 +18,7 @@ use crate::providers::{Incoming, Outgoing, ProviderError};
 use crate::registry::{ModelInfo, ModelPage, PageQuery, Registry, RegistryError, Route};
 use crate::relay::{Encoding, PING_INTERVAL, ReplyStream, StreamLimits, observe_whole, read_whole};
 use crate::repository::{GatewayRequests, Opened};
-use crate::segments::{Pointers, segments};
+use crate::segments::{Besides, Pointers, segments};
 use crate::settle::Outcome;
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -99,6 +99,8 @@ struct Planned {
     route: Arc<Route>,
     query: Option<String>,
     headers: HeaderMap,
+    /// The headers that go upstream.
+    forwarded: HeaderMap,
     client_body: Bytes,
     body: Bytes,
     edit: Option<Edit>,
@@ -169,7 +171,7 @@ impl ClaudeGatewayService {
             return Err(refusal.with_decision(decision));
         }
         if let Some(secret) = plan.route.target.provider.missing_secret() {
-            tracing::error!(provider = %plan.route.target.provider.name, secret, "a provider's secret is missing");
+            tracing::error!(provider = %plan.route.target.provider.name, name = secret, "a provider's secret is missing");
             self.0.closer.ledger.append(unit).await?;
             return Err(Refusal::new(
                 Code::Upstream,
@@ -197,7 +199,11 @@ impl ClaudeGatewayService {
     async fn judge(&self, plan: &Planned) -> systemprompt_security::plane::Judgement {
         let pointers = Pointers::of(&plan.index);
         // Where the route names its model, that name is the configuration's and not the client's.
-        let content = segments(&plan.index, &plan.client_body, &pointers, !plan.route.is_exact());
+        let mut content = segments(&plan.index, &plan.client_body, &pointers, !plan.route.is_exact());
+        let named = plan.headers.iter().filter(|(name, _)| conversation::is_name(name.as_str()));
+        let named = named.filter(|(name, _)| !plan.forwarded.contains_key(*name));
+        let besides = Besides::of(plan.query.as_deref(), plan.forwarded.iter().chain(named));
+        content.extend(besides.segments());
         self.0
             .plane
             .judge(Call {
@@ -314,7 +320,7 @@ impl ClaudeGatewayService {
         let outgoing = Outgoing {
             operation: plan.operation,
             query: plan.query,
-            headers: forwarded_request_headers(&plan.headers),
+            headers: plan.forwarded,
             body: plan.body,
             body_sha256,
             first_byte: if plan.index.stream { timeouts.stream_first_byte } else { timeouts.first_byte },
@@ -394,7 +400,7 @@ fn plan(call: GatewayCall, registry: &Registry) -> Result<Planned, Refusal> {
     let conversation = conversation::conversation_id(&context.principal, &headers, &index, &body);
     context.context_id = Some(conversation::context_id(&conversation));
     let route = Arc::clone(registry.route_for(&index.model).ok_or_else(|| no_such_model(&index.model))?);
-    let (forwarded, edit) = edit::forwarded(&body, &index, route.target.upstream_model.as_deref());
+    let (forwarded_body, edit) = edit::forwarded(&body, &index, route.target.upstream_model.as_deref());
     Ok(Planned {
         context,
         conversation,
@@ -402,9 +408,10 @@ fn plan(call: GatewayCall, registry: &Registry) -> Result<Planned, Refusal> {
         index,
         route,
         query,
+        forwarded: forwarded_request_headers(&headers),
         headers,
         client_body: body,
-        body: forwarded,
+        body: forwarded_body,
         edit,
     })
 }

@@ -114,9 +114,10 @@ async fn verify_stream(
     report: &mut Report,
 ) -> Result<(), VerifyError> {
     let from = scope.from.unwrap_or(1).max(1);
-    let to = scope.to.unwrap_or(i64::MAX);
+    // Up to the head as it was read: a server that goes on writing is not damaged for that.
+    let to = scope.to.unwrap_or(stream.head_seq);
     let mut link = Link::before(reader, stream, from).await?;
-    loop {
+    while link.cursor < to {
         let page = reader.page(&stream.stream, link.cursor, PAGE).await?;
         for row in page.iter().filter(|row| row.seq <= to) {
             report.records += 1;
@@ -127,10 +128,27 @@ async fn verify_stream(
             _ => break,
         }
     }
-    if scope.to.is_none() {
+    if scope.to.is_none() && from <= stream.head_seq + 1 {
         report.add_all(link.check_head(stream));
+        report.add_all(behind_head(reader, stream).await?);
     }
     Ok(())
+}
+
+/// A record behind the head belongs to a batch that moved the head with it; if the head still stands, nobody appended it.
+async fn behind_head(reader: &LedgerReader, stream: &Stream) -> sqlx::Result<Option<Finding>> {
+    let Some(row) = reader.page(&stream.stream, stream.head_seq, 1).await?.into_iter().next() else {
+        return Ok(None);
+    };
+    let now = reader.streams().await?.into_iter().find(|s| s.stream == stream.stream);
+    let has_moved = now.is_some_and(|now| now.head_seq >= row.seq);
+    Ok((!has_moved).then(|| Finding {
+        check: "behind_head",
+        stream: row.stream,
+        seq: row.seq,
+        expected: format!("nothing behind seq {}", stream.head_seq),
+        found: row.id,
+    }))
 }
 
 /// The end of what was verified so far.

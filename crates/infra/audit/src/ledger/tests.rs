@@ -134,6 +134,28 @@ async fn records_and_rows_are_chained_and_verify() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_being_written_verifies() {
+    for db in stores().await {
+        let ledger = filled(&db).await;
+        let writer = ledger.clone();
+        let writing = tokio::spawn(async move {
+            for i in 0.. {
+                writer.append(opening(&format!("later-{i}"), "lookup")).await.unwrap();
+            }
+        });
+        let mut seen = 0;
+        for _ in 0..8 {
+            let report = verify(&ledger.reader(), &[&TABLE], &Scope::default()).await.unwrap();
+            assert!(report.is_intact(), "{report:?}");
+            assert!(report.records >= seen, "what was committed before is seen");
+            seen = report.records;
+        }
+        assert!(seen > 10, "nothing was written meanwhile");
+        writing.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_tampering_has_its_finding() {
     for (sql, expected) in [
         (
@@ -145,6 +167,7 @@ async fn every_tampering_has_its_finding() {
         ("DELETE FROM ledger_entries WHERE seq = 4", "gap"),
         ("UPDATE ledger_entries SET prev_hash = hash WHERE seq = 4", "chain_broken"),
         ("DELETE FROM ledger_entries WHERE seq > 8", "tail_missing"),
+        ("UPDATE ledger_streams SET head_seq = 8, head_hash = (SELECT hash FROM ledger_entries WHERE seq = 8)", "behind_head"),
         ("DELETE FROM calls WHERE id = 'call-2'", "row_missing"),
         ("UPDATE calls SET tool = 'other' WHERE id = 'call-2'", "row_differs"),
         ("UPDATE calls SET status = 'error' WHERE id = 'call-2'", "row_differs"),
