@@ -3,10 +3,10 @@
 
 pub mod raw;
 pub mod reply;
-mod strict;
 
 use raw::RawObject;
 use serde_json::value::RawValue;
+use systemprompt_models::json::{JsonFault, check_object};
 
 /// Deepest nesting that is read.
 pub const MAX_DEPTH: usize = 64;
@@ -50,6 +50,17 @@ pub enum WireError {
     Params,
 }
 
+impl From<JsonFault> for WireError {
+    fn from(fault: JsonFault) -> Self {
+        match fault {
+            JsonFault::Syntax { line, column } => Self::Syntax { line, column },
+            JsonFault::NotAnObject => Self::NotAnObject,
+            JsonFault::Duplicate(name) => Self::Duplicate(name),
+            JsonFault::TooDeep(_) => Self::TooDeep,
+        }
+    }
+}
+
 impl WireError {
     /// The JSON-RPC code.
     pub fn code(&self) -> i64 {
@@ -66,7 +77,7 @@ impl WireError {
 /// Anything but exactly one well-formed message, duplicate member names at any depth among it: two parsers may pick
 /// different ones, one that is authorised and one that is executed.
 pub fn parse(body: &[u8]) -> Result<Incoming<'_>, WireError> {
-    strict::check(body)?;
+    check_object(body, MAX_DEPTH)?;
     let object: RawObject<'_> = serde_json::from_slice(body).map_err(|_| WireError::NotAnObject)?;
     if object.string("jsonrpc").as_deref() != Some("2.0") {
         return Err(WireError::Version);

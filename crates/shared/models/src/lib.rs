@@ -6,6 +6,7 @@ pub mod clock;
 pub mod context;
 pub mod envelope;
 pub mod ids;
+pub mod json;
 pub mod permission;
 pub mod plugin;
 pub mod principal;

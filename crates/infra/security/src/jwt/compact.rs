@@ -1,13 +1,16 @@
 //! The compact form of a token and its header, before anything is verified (RFC 7515 sections 3.1 and 4.1).
 
-use super::strict::{Shape, present, shape};
 use crate::error::JwtError;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny};
+use systemprompt_models::json::{JsonFault, check_object};
 
 pub(super) const MAX_TOKEN_BYTES: usize = 8192;
 const MAX_HEADER_BYTES: usize = 1024;
+/// Deepest nesting of a header or of claims.
+pub(super) const MAX_DEPTH: usize = 32;
 
 /// The parts of a token, still encoded.
 #[derive(Clone, Copy)]
@@ -39,6 +42,11 @@ pub(super) struct Header {
     zip: bool,
 }
 
+/// Whether a member is there, whatever its value; for fields with `default`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
+}
+
 impl<'t> Compact<'t> {
     /// Length, number of parts, alphabet.
     pub(super) fn split(token: &'t str) -> Result<Self, JwtError> {
@@ -62,11 +70,10 @@ impl<'t> Compact<'t> {
         if json.len() > MAX_HEADER_BYTES {
             return Err(JwtError::HeaderTooLong);
         }
-        match shape(&json) {
-            Shape::Unique => {}
-            Shape::Duplicate => return Err(JwtError::HeaderDuplicateMember),
-            Shape::NoObject => return Err(JwtError::HeaderInvalid),
-        }
+        check_object(&json, MAX_DEPTH).map_err(|fault| match fault {
+            JsonFault::Duplicate(_) => JwtError::HeaderDuplicateMember,
+            _ => JwtError::HeaderInvalid,
+        })?;
         let header: Header = serde_json::from_slice(&json).map_err(|_| JwtError::HeaderInvalid)?;
         if header.crit || header.jwk || header.jku || header.x5u || header.x5c || header.zip {
             Err(JwtError::HeaderForbiddenMember)

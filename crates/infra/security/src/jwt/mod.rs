@@ -4,7 +4,6 @@
 mod compact;
 pub mod sign;
 pub mod signed_claims;
-mod strict;
 pub mod surface;
 pub mod unverified;
 pub mod verifier;

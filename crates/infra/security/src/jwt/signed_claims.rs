@@ -1,13 +1,14 @@
 //! Claims under a good signature: the steps of SEC-52 that judge what they say.
 
+use super::compact::MAX_DEPTH;
 use super::sign::rank;
-use super::strict::{Shape, shape};
 use super::surface::{Surface, Target};
 use crate::error::JwtError;
 use crate::keys::TokenClass;
 use serde::Deserialize;
 use systemprompt_models::claims::MAX_ACT_DEPTH;
 use systemprompt_models::ids::{ClientId, Jti, SessionId, UserId};
+use systemprompt_models::json::{JsonFault, check_object};
 use systemprompt_models::permission::scope_of;
 use systemprompt_models::{Actor, JwtAudience, JwtClaims, RateLimitTier, UserType, parse_permissions};
 
@@ -67,10 +68,10 @@ impl OneOrMany {
 
 impl SignedClaims {
     pub(super) fn read(json: &[u8]) -> Result<Self, JwtError> {
-        match shape(json) {
-            Shape::Unique => serde_json::from_slice(json).map_err(|_| JwtError::ClaimsInvalid),
-            Shape::Duplicate => Err(JwtError::ClaimsDuplicateMember),
-            Shape::NoObject => Err(JwtError::ClaimsInvalid),
+        match check_object(json, MAX_DEPTH) {
+            Ok(()) => serde_json::from_slice(json).map_err(|_| JwtError::ClaimsInvalid),
+            Err(JsonFault::Duplicate(_)) => Err(JwtError::ClaimsDuplicateMember),
+            Err(_) => Err(JwtError::ClaimsInvalid),
         }
     }
 
