@@ -171,9 +171,10 @@ impl McpService {
         headers: &HeaderMap,
         body: Bytes,
     ) -> McpReply {
-        match self.answer(context, server, headers, &body).await {
+        let context = self.0.plane.conceal_context(context);
+        match self.answer(&context, server, headers, &body).await {
             Ok(reply) => reply,
-            Err((id, error)) => error.reply(id.as_deref(), context),
+            Err((id, error)) => error.reply(id.as_deref(), &context),
         }
     }
 

@@ -163,7 +163,7 @@ impl DecisionPlane {
     /// The context of a call with what callers put into its correlation ids as it may be stored: secrets replaced by marks.
     pub fn conceal_context<'c>(&self, context: &'c RequestContext) -> Cow<'c, RequestContext> {
         let pipeline = self.0.pipeline.load();
-        if pipeline.names(&context_names(context)).are_clean() {
+        if pipeline.names(context_names(context)).are_clean() {
             return Cow::Borrowed(context);
         }
         let mut context = context.clone();
@@ -271,9 +271,7 @@ fn names(pipeline: &Pipeline, call: &Call<'_>) -> Names {
         ("/agent_id", call.agent),
         ("/agent_scope", call.agent_scope),
     ];
-    let [a, b, c, d, e] = own;
-    let [f, g, h, i, j] = context_names(call.context);
-    pipeline.names(&[a, b, c, d, e, f, g, h, i, j])
+    pipeline.names(own.into_iter().chain(context_names(call.context)))
 }
 
 fn conceal_context(pipeline: &Pipeline, context: &mut RequestContext) {

@@ -37,9 +37,14 @@ while IFS= read -r line; do
     *'"method":"initialize"'*)
       say '"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"fixture","version":"1"},"instructions":"be kind"}';;
     *'"method":"tools/list"'*)
-      say "\"result\":{\"tools\":[$(tool zeta),$(tool names ',"additionalProperties":false'),$(tool leak),$(tool crash),$(tool hang),$(tool slow),$(tool fail),$(tool error),$(tool hidden),$(tool delete_all)]}";;
+      say "\"result\":{\"tools\":[$(tool zeta),$(tool names ',"additionalProperties":false'),$(tool leak),$(tool crash),$(tool hang),$(tool slow),$(tool fail),$(tool error),$(tool hidden),$(tool delete_all),$(tool split),$(tool partial),$(tool twice)]}";;
     *'"name":"names"'*) text "$(env | sed 's/=.*//' | sort | tr '\n' ' ')";;
     *'"name":"leak"'*) text "it is $crm_token and $(printf '%s' "$crm_token" | base64 | tr -d '\n')";;
+    *'"name":"split"'*)
+      say "\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"one ${crm_token%?????????}\"},{\"type\":\"text\",\"text\":\"${crm_token#???????????????} two\"}]}";;
+    *'"name":"partial"'*)
+      text "$(printf '%s' "$crm_token" | sed 's/-/%2d/') $(printf '%s' "$crm_token" | sed 's/w/\\\\u0077/') $(printf '%s' "$crm_token" | sed 's/o/o\xe2\x80\x8b/') $(printf '%s' "$crm_token" | sed 's/t/\\\\nt/g')";;
+    *'"name":"twice"'*) say "\"result\":{\"content\":[],\"note\":\"$crm_token\",\"note\":\"fine\"}";;
     *'"name":"crash"'*) exit 3;;
     *'"name":"fail"'*) say '"result":{"content":[{"type":"text","text":"no luck"}],"isError":true}';;
     *'"name":"error"'*) say "\"error\":{\"code\":-32055,\"message\":\"bad $crm_token\"}";;
@@ -117,6 +122,7 @@ impl World {
             Arc::new(RateLimiter::new()),
             Arc::clone(&clock),
         );
+        let parts = Parts { in_use: scanner.clone(), ..parts };
         let pipeline = Pipeline::from_config(&GovernanceConfig::default(), &parts).unwrap();
         let hook = Arc::new(RuleHook::new(store.clone(), ActorCheck::DenyOnly));
         let plane = DecisionPlane::new(hook, pipeline, ledger.clone(), Arc::clone(&clock));
@@ -328,6 +334,93 @@ async fn values_in_use_leave_in_no_answer_error_or_progress() {
 }
 
 #[tokio::test]
+async fn values_that_are_cut_broken_or_hidden_leave_in_no_answer() {
+    for world in worlds().await {
+        let split = world.call("split").await;
+        let texts: Vec<&Value> =
+            split["result"]["content"].as_array().unwrap().iter().map(|c| &c["text"]).collect();
+        assert_eq!(texts, ["one [redacted:crm_token]", "[redacted:crm_token] two"]);
+        let partial = world.call("partial").await;
+        assert_eq!(text(&partial), ["[redacted:crm_token]"; 4].join(" "));
+        let twice = world
+            .post(
+                &bob(),
+                &json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "twice"}}),
+            )
+            .await;
+        let McpBody::Json(body) = twice.body else { panic!("json") };
+        assert_eq!(body, r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"note":"fine"}}"#);
+        let records = world.records().await;
+        assert_eq!(records.iter().filter(|r| *r == "secret.leak redacted").count(), 6, "{records:?}");
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_value_in_use_is_sent_to_no_tool() {
+    for world in worlds().await {
+        world.call("zeta").await;
+        for arguments in [
+            json!({"note": format!("use {SECRET}")}),
+            json!({"note": hex::encode(SECRET)}),
+            json!({SECRET: true}),
+            json!({"note": SECRET.replace('t', "%74")}),
+        ] {
+            world.records().await;
+            let params = json!({"name": "zeta", "arguments": arguments});
+            let (_, answer) = world.ask(&bob(), "tools/call", params).await;
+            let decision = &answer["result"]["_meta"]["io.systemprompt/decision"];
+            assert_eq!(decision["code"], "secret_in_arguments", "{answer}");
+            assert_eq!(decision["policy"], "secret_leak");
+            assert!(
+                text(&answer).contains("`crm_token`") && !answer.to_string().contains(SECRET),
+                "{answer}"
+            );
+            assert_eq!(world.records().await, ["governance.decision deny", "secret.leak blocked"]);
+        }
+        assert_eq!(world.calls(), 1, "only the first call reached the child");
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn refusals_for_a_fault_of_the_call_are_recorded_and_ids_hold_no_secret() {
+    for world in worlds().await {
+        world.call("zeta").await;
+        world.records().await;
+        let (_, answer) =
+            world.ask(&bob(), "tools/call", json!({"name": "names", "arguments": {"surplus": 1}})).await;
+        let decision = answer["result"]["_meta"]["io.systemprompt/decision"].clone();
+        assert_eq!(
+            (&decision["code"], &decision["id"].is_string()),
+            (&json!("invalid_arguments"), &true),
+            "{answer}"
+        );
+        assert_eq!(world.records().await, ["governance.decision deny"]);
+        assert_eq!(world.call("hidden").await["error"]["code"], -32602);
+        assert_eq!(world.records().await, ["governance.decision deny"]);
+        let once = RequestContext { ai_tool_call_id: Some("toolu_1".into()), ..bob() };
+        for (code, records) in [(None, 4), (Some("duplicate_call"), 1)] {
+            let (_, answer) = world.ask(&once, "tools/call", json!({"name": "zeta"})).await;
+            let decision = &answer["result"]["_meta"]["io.systemprompt/decision"];
+            assert_eq!(decision["code"].as_str(), code, "{answer}");
+            let seen = world.records().await;
+            assert!(
+                seen.len() <= records && (code.is_none() || seen == ["governance.decision deny"]),
+                "{seen:?}"
+            );
+        }
+        let key = format!("AKIA{}", "QYLPMN5HNM5HRPXW");
+        let told =
+            RequestContext { ai_tool_call_id: Some(key.clone()), task_id: Some(SECRET.into()), ..bob() };
+        world.ask(&told, "tools/call", json!({"name": "zeta"})).await;
+        let rows = world.ledger.reader().page(world.ledger.stream(), 0, 10_000).await.unwrap();
+        assert!(rows.iter().all(|row| !row.record.as_deref().unwrap_or("").contains(&key)));
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn denials_are_recorded_and_reach_no_child() {
     for world in worlds().await {
         let stranger = context("eve", &["guest"], &[Permission::User, Permission::Mcp]);
@@ -377,7 +470,7 @@ async fn a_refused_call_is_a_result_that_says_why() {
                 "{answer}"
             );
             assert!(!answer.to_string().contains(&key));
-            assert_eq!(decision["id"].is_string(), code != "invalid_arguments", "{decision}");
+            assert!(decision["id"].is_string(), "{decision}");
         }
         assert_eq!(world.calls(), 0);
         assert!(world.executions().await.is_empty());
@@ -397,12 +490,27 @@ async fn a_list_holds_what_may_be_used_in_the_servers_order_and_is_one_record() 
         let (_, list) = world.ask(&bob(), "tools/list", json!({})).await;
         let names: Vec<&str> =
             list["result"]["tools"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["zeta", "names", "crash", "hang", "slow", "fail", "error", "delete_all"]);
+        assert_eq!(
+            names,
+            [
+                "zeta",
+                "names",
+                "crash",
+                "hang",
+                "slow",
+                "fail",
+                "error",
+                "delete_all",
+                "split",
+                "partial",
+                "twice"
+            ]
+        );
         assert_eq!(world.records().await, ["authz.decision allow"]);
         let (_, bad) = world.ask(&bob(), "tools/list", json!({"cursor": "x"})).await;
         assert_eq!(bad["error"]["code"], -32602);
         let lists = world.mcp.loader().load_tools_for_servers(&bob(), &["fixture", "absent"]).await.unwrap();
-        assert_eq!((lists.len(), lists[0].tools.len()), (1, 8));
+        assert_eq!((lists.len(), lists[0].tools.len()), (1, 11));
         world.finish().await;
     }
 }

@@ -1,7 +1,8 @@
 //! Which child holds which secret. A lease opens in the unit that permits the start of the child and closes when the child
 //! has ended.
 
-use systemprompt_audit::{Cell, CloseRow, Col, Draft, EntryKind, OpenRow, Table, Unit};
+use super::rows::{Closing, InTable, Opening};
+use systemprompt_audit::{Cell, Col, Draft, EntryKind, Table, Unit};
 use systemprompt_database::{Db, on, sql};
 use systemprompt_models::Millis;
 use systemprompt_models::ids::{ChildId, LeaseId};
@@ -65,31 +66,11 @@ pub struct Lease {
     pub child: ChildId,
 }
 
-struct Open(Vec<Cell>);
+/// Rows of [`TABLE`].
+struct Leases;
 
-impl OpenRow for Open {
+impl InTable for Leases {
     const TABLE: &'static Table = &TABLE;
-
-    fn cells(self) -> Vec<Cell> {
-        self.0
-    }
-}
-
-struct Close {
-    key: LeaseId,
-    cells: Vec<Cell>,
-}
-
-impl CloseRow for Close {
-    const TABLE: &'static Table = &TABLE;
-
-    fn key(&self) -> &str {
-        self.key.as_str()
-    }
-
-    fn cells(self) -> Vec<Cell> {
-        self.cells
-    }
 }
 
 /// Writes and reads leases.
@@ -114,7 +95,7 @@ impl LeaseRepository {
             .with("child", lease.child.as_str())
             .with("inject", "env");
         let entry = unit.record(draft);
-        unit.open(Open(vec![
+        unit.open(Opening::<Leases>::new(vec![
             lease.id.as_str().into(),
             node.into(),
             lease.secret.as_str().into(),
@@ -137,7 +118,7 @@ impl LeaseRepository {
             .with("child", lease.child.as_str());
         let entry = unit.record(draft);
         let cells = vec![now.into(), reason.as_str().into(), (&entry).into()];
-        unit.close(Close { key: lease.id.clone(), cells });
+        unit.close(Closing::<Leases>::new(lease.id.as_str(), cells));
     }
 
     /// Leases of `node` that were never ended, at most `limit`.

@@ -1,7 +1,8 @@
 //! The row of a tool call. It opens in the unit of `tool.opened` and closes in the unit of `tool.closed`; neither row nor
 //! entry can exist without the other.
 
-use systemprompt_audit::{Cell, CloseRow, Col, Draft, EntryKind, Guard, OpenRow, Table, Unit};
+use super::rows::{Closing, InTable, Opening};
+use systemprompt_audit::{Cell, Col, Draft, EntryKind, Guard, Table, Unit};
 use systemprompt_database::{Db, on, sql};
 use systemprompt_models::ids::{ChildId, DecisionId, EntryId, LeaseId, McpExecutionId};
 use systemprompt_models::{Millis, RequestContext};
@@ -159,31 +160,11 @@ pub struct OpenExecution {
     pub started_at: Millis,
 }
 
-struct Open(Vec<Cell>);
+/// Rows of [`TABLE`].
+struct Executions;
 
-impl OpenRow for Open {
+impl InTable for Executions {
     const TABLE: &'static Table = &TABLE;
-
-    fn cells(self) -> Vec<Cell> {
-        self.0
-    }
-}
-
-struct Close {
-    key: McpExecutionId,
-    cells: Vec<Cell>,
-}
-
-impl CloseRow for Close {
-    const TABLE: &'static Table = &TABLE;
-
-    fn key(&self) -> &str {
-        self.key.as_str()
-    }
-
-    fn cells(self) -> Vec<Cell> {
-        self.cells
-    }
 }
 
 /// Writes and reads executions.
@@ -220,7 +201,7 @@ impl ToolUsageRepository {
         let entry = unit.record(draft);
         let principal = &context.principal;
         let text = |value: Option<&str>| Cell::from(value);
-        unit.open(Open(vec![
+        unit.open(Opening::<Executions>::new(vec![
             id.as_str().into(),
             new.tool.into(),
             new.server.into(),
@@ -286,9 +267,9 @@ impl ToolUsageRepository {
             .with("result", end.output_digest.as_deref())
             .with("leaks", (end.leaks > 0).then_some(end.leaks as i64));
         let entry = unit.record(draft);
-        unit.close(Close {
-            key: open.id.clone(),
-            cells: vec![
+        unit.close(Closing::<Executions>::new(
+            open.id.as_str(),
+            vec![
                 end.output_digest.clone().into(),
                 end.output_bytes.map(|n| n as i64).into(),
                 end.is_error.map(i64::from).into(),
@@ -299,7 +280,7 @@ impl ToolUsageRepository {
                 end.elapsed_ms.into(),
                 (&entry).into(),
             ],
-        });
+        ));
         entry
     }
 

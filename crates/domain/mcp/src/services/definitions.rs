@@ -108,7 +108,7 @@ enum Withheld {
 impl Definition {
     fn read(text: &RawValue, scanner: &Scanner) -> Result<Self, Withheld> {
         let mut value: Value = serde_json::from_str(text.get()).map_err(|_| Withheld::Name)?;
-        let hits = scanner.redact_json(&mut value);
+        let hits = scanner.redact_message(&mut value);
         let name = value.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let visible = |c: char| !c.is_control() && !c.is_whitespace() && c != '/';
         if name.is_empty() || name.len() > MAX_TOOL_NAME || !name.chars().all(visible) {

@@ -49,7 +49,7 @@ impl ErrorLines {
 
 /// Reads `errors` to its end.
 pub async fn drain<R: AsyncRead + Unpin>(mut errors: R, scanner: Scanner, lines: ErrorLines, log: PathBuf) {
-    let mut reader = Lines::new(scanner.stream());
+    let mut reader = Lines::new(scanner);
     let mut file = LogFile::open(&log).await;
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -72,6 +72,7 @@ pub async fn drain<R: AsyncRead + Unpin>(mut errors: R, scanner: Scanner, lines:
 
 /// Cuts cleaned bytes into lines. Values that span lines are found too, since the scan comes before the cut.
 struct Lines {
+    scanner: Scanner,
     scan: Option<StreamScanner>,
     clean: Vec<u8>,
     /// The rest of a line that was cut is skipped.
@@ -82,9 +83,10 @@ struct Lines {
 }
 
 impl Lines {
-    fn new(scan: StreamScanner) -> Self {
+    fn new(scanner: Scanner) -> Self {
         Self {
-            scan: Some(scan),
+            scan: Some(scanner.stream()),
+            scanner,
             clean: Vec::new(),
             skipping: false,
             second: Instant::now(),
@@ -143,7 +145,11 @@ impl Lines {
         }
         self.in_second += 1;
         let cut = bytes.get(..bytes.len().min(MAX_LINE)).unwrap_or_default();
-        lines.push(printable(String::from_utf8_lossy(cut).trim_end_matches('\r')));
+        let text = String::from_utf8_lossy(cut);
+        let text = text.trim_end_matches('\r');
+        // The stream was scanned as it stands; a whole line can be read as well.
+        let clean = self.scanner.redact_text(text);
+        lines.push(printable(clean.as_ref().map_or(text, |(clean, _)| clean)));
     }
 
     fn skipped(&mut self) -> Option<String> {
@@ -237,6 +243,8 @@ mod tests {
     async fn lines_are_cleaned_of_secrets_and_control_characters() {
         let input = b"starting\r\ntoken=line-one\nline-two!\n\x1b[31mred\x1b[0m\nno end";
         let (lines, log) = drained(input, "line-one\nline-two").await;
+        let hidden = b"at line%2done\\u000aline-two";
+        assert_eq!(drained(hidden, "line-one\nline-two").await.0, ["at [redacted:crm]"]);
         assert_eq!(lines, ["starting", "token=[redacted:crm]!", "\\u{1b}[31mred\\u{1b}[0m", "no end"]);
         assert_eq!(log, lines.join("\n") + "\n");
     }

@@ -12,6 +12,7 @@ pub use recover::RecoveryError;
 use super::definitions::Definition;
 use super::loader::tool_decision;
 use super::registry::Server;
+use super::schema::Violation;
 use super::stdio::{Answer, CallOptions, StdioError};
 use super::supervisor::{Instance, Supervisor};
 use crate::middleware::rbac::{server_entity, tool_entity};
@@ -30,7 +31,7 @@ use systemprompt_leak::{Hit, Scanner};
 use systemprompt_models::ids::{CallId, DecisionId, McpExecutionId};
 use systemprompt_models::{Clock, Refusal, RequestContext, Tasks};
 use systemprompt_security::authz::AuthzDecision;
-use systemprompt_security::plane::{Call, DecisionPlane, Origin, Segment};
+use systemprompt_security::plane::{Call, DecisionPlane, Denial, Origin, Segment};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -90,31 +91,17 @@ impl McpToolExecutor {
         call: ToolCall<'_>,
     ) -> Result<ToolAnswer, CallError> {
         let server = call.server;
-        if !server.config.tools.permits(call.tool) {
-            return Err(CallError::UnknownTool);
-        }
-        let instance = self.instance(context, server).await?;
-        let definitions = instance.definitions(false, &self.scanner).await;
-        let definition = definitions.find(call.tool).ok_or(CallError::UnknownTool)?;
         let principal = &context.principal;
-        let tool_rule = tool_decision(&self.plane, principal, &server.name, call.tool);
         let empty = to_raw(&serde_json::json!({}));
         let arguments = call.params.get("arguments").unwrap_or(&empty);
-        // A caller whom a rule keeps from the tool learns nothing of its schema.
-        if tool_rule.as_ref().is_none_or(AuthzDecision::is_allow) {
-            validate(definition, arguments)?;
-        }
-        let _slot = server.slots.acquire(&principal.user_id).await.map_err(|_| CallError::busy())?;
-
-        let mut entities = vec![server_entity(&server.name)];
-        entities.extend(tool_rule.map(|_| tool_entity(&server.name, call.tool)));
         // All that reaches the server is judged: the arguments, and whatever else stands in `params`, names included.
         let others = call.params.clone().without("arguments").to_raw();
         let content = [("/params/arguments", arguments.get()), ("/params", others.get())]
             .map(|(pointer, text)| Segment { pointer: pointer.into(), json: text.as_bytes() });
-        let judgement = self
-            .plane
-            .judge(Call {
+        let question = |tool_rule: bool| {
+            let mut entities = vec![server_entity(&server.name)];
+            entities.extend(tool_rule.then(|| tool_entity(&server.name, call.tool)));
+            Call {
                 call_id: CallId::generate(),
                 origin: Origin::Mcp,
                 context,
@@ -125,15 +112,42 @@ impl McpToolExecutor {
                 agent: context.agent_name.as_deref(),
                 agent_scope: None,
                 content: &content,
-            })
-            .await;
+            }
+        };
+        if !server.config.tools.permits(call.tool) {
+            self.refuse(question(false), outcome::NOT_OFFERED).await?;
+            return Err(CallError::UnknownTool);
+        }
+        let instance = self.instance(context, server).await?;
+        let definitions = instance.definitions(false, &self.scanner).await;
+        let definition = definitions.find(call.tool).ok_or(CallError::UnknownTool)?;
+        let tool_rule = tool_decision(&self.plane, principal, &server.name, call.tool);
+        // A caller whom a rule keeps from the tool learns nothing of its schema.
+        if tool_rule.as_ref().is_none_or(AuthzDecision::is_allow) {
+            let violations = violations(definition, arguments);
+            if !violations.is_empty() {
+                let decision = self.refuse(question(tool_rule.is_some()), outcome::INVALID_ARGUMENTS).await?;
+                return Err(CallError::invalid_arguments(&violations, decision));
+            }
+        }
+        let _slot = server.slots.acquire(&principal.user_id).await.map_err(|_| CallError::busy())?;
+
+        let judgement = self.plane.judge(question(tool_rule.is_some())).await;
         let mut unit = Unit::new();
         let decision = judgement.record(&mut unit);
         if let Some(refusal) = judgement.refusal() {
             self.ledger.append(unit).await?;
             return Err(CallError::refused(refusal.with_decision(decision)));
         }
-        let (permit, open) = self.start(unit, context, &call, &instance, decision.clone(), arguments).await?;
+        let started = self.start(unit, context, &call, &instance, decision.clone(), arguments).await;
+        let (permit, open) = match started {
+            Err(LedgerError::Guard(DUPLICATE_CALL)) => {
+                // The unit with the decision was not written: what is on record is why the call was not made.
+                let decision = self.refuse(question(tool_rule.is_some()), outcome::DUPLICATE).await?;
+                return Err(CallError::duplicate(decision));
+            }
+            started => started?,
+        };
 
         let began = Instant::now();
         let (answer, mut hits) = self.call(permit, &instance, &call).await;
@@ -167,7 +181,7 @@ impl McpToolExecutor {
         instance: &Instance,
         decision: DecisionId,
         arguments: &RawValue,
-    ) -> Result<(Permit, OpenExecution), CallError> {
+    ) -> Result<(Permit, OpenExecution), LedgerError> {
         let new = NewExecution {
             tool: call.tool,
             server: &call.server.name,
@@ -181,11 +195,21 @@ impl McpToolExecutor {
             started_at: self.clock.now(),
         };
         let open = self.usage.start_execution(&mut unit, context, new);
-        match self.ledger.commit(unit).await {
-            Ok(permit) => Ok((permit, open)),
-            Err(LedgerError::Guard(DUPLICATE_CALL)) => Err(CallError::duplicate()),
-            Err(error) => Err(error.into()),
-        }
+        Ok((self.ledger.commit(unit).await?, open))
+    }
+
+    /// Records that a call is refused for a fault of its own, which no policy is asked about (AUD-19).
+    async fn refuse(
+        &self,
+        call: Call<'_>,
+        (policy, reason): (&'static str, &'static str),
+    ) -> Result<DecisionId, LedgerError> {
+        let denial = Denial { policy: policy.into(), reason: reason.into(), message: reason.into() };
+        let judgement = self.plane.refuse(call, denial).await;
+        let mut unit = Unit::new();
+        let decision = judgement.record(&mut unit);
+        self.ledger.append(unit).await?;
+        Ok(decision)
     }
 
     /// Calls the child and passes progress on, until there is an answer.
@@ -212,7 +236,7 @@ impl McpToolExecutor {
             tokio::select! {
                 biased;
                 Some(mut params) = told.recv() => {
-                    hits.extend(self.scanner.redact_json(&mut params));
+                    hits.extend(self.scanner.redact_message(&mut params));
                     let due = last.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
                     if let Some(progress) = call.progress.as_ref().filter(|_| due) {
                         last = Some(Instant::now());
@@ -279,9 +303,13 @@ impl McpToolExecutor {
             // What cannot be read cannot be scanned, so it is not released.
             Err(_) => Value::Null,
         };
-        let found = self.scanner.redact_json(&mut value);
+        let mut found = self.scanner.redact_message(&mut value);
         if found.is_empty() && !value.is_null() {
-            return answer;
+            // Of a member that was given twice only the last was read, and the client may read the first.
+            found = self.scanner.scan(text.get().as_bytes());
+            if found.is_empty() {
+                return answer;
+            }
         }
         hits.extend(found);
         let clean = to_raw(&value);
@@ -347,8 +375,7 @@ impl McpToolExecutor {
 }
 
 /// Arguments against the tool's schema; what is wrong is told by place, never by value.
-fn validate(definition: &Definition, arguments: &RawValue) -> Result<(), CallError> {
+fn violations(definition: &Definition, arguments: &RawValue) -> Vec<Violation> {
     let value: Value = serde_json::from_str(arguments.get()).unwrap_or_default();
-    let violations = definition.schema.violations(&value);
-    if violations.is_empty() { Ok(()) } else { Err(CallError::invalid_arguments(&violations)) }
+    definition.schema.violations(&value)
 }

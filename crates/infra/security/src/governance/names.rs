@@ -13,19 +13,19 @@ pub struct Names {
 
 impl Names {
     /// Looks through the strings that are given with the pointers that findings in them bear.
-    pub(super) fn look(
-        names: &[(&'static str, Option<&str>)],
+    pub(super) fn look<'n>(
+        names: impl IntoIterator<Item = (&'static str, Option<&'n str>)>,
         secrets: &SecretScanner,
         in_use: &Scanner,
     ) -> Self {
         let mut text = String::with_capacity(256);
-        let mut ends = Vec::with_capacity(names.len());
+        let mut ends = Vec::with_capacity(10);
         for (pointer, name) in names {
             if let Some(name) = name {
                 text.push_str(name);
                 // No secret goes over a line's end, except by way of a reading, which then is one of both names.
                 text.push('\n');
-                ends.push((text.len(), *pointer));
+                ends.push((text.len(), pointer));
             }
         }
         let place = |offset: usize| {

@@ -157,7 +157,7 @@ impl Pipeline {
     }
 
     /// Looks through the ids and names of a call, given with the pointers that findings in them bear.
-    pub fn names(&self, names: &[(&'static str, Option<&str>)]) -> Names {
+    pub fn names<'n>(&self, names: impl IntoIterator<Item = (&'static str, Option<&'n str>)>) -> Names {
         Names::look(names, &self.scanner, &self.in_use)
     }
 

@@ -68,7 +68,7 @@ impl<'a> Call<'a> {
 
     fn judge(&self, pipeline: &Pipeline) -> Chain {
         let segments = [Segment { pointer: "/tool_input".into(), json: self.body.as_bytes() }];
-        let names = pipeline.names(&[("/call_id", Some(self.id.as_str())), ("/agent_id", self.agent)]);
+        let names = pipeline.names([("/call_id", Some(self.id.as_str())), ("/agent_id", self.agent)]);
         pipeline.evaluate(&CallFacts {
             names: &names,
             call_id: &self.id,

@@ -217,7 +217,8 @@ impl Drop for InFlight<'_> {
 /// Reads the answer to `initialize`, cleaned of values in use.
 fn read_hello(result: &RawValue, scanner: &Scanner) -> Result<Hello, StartError> {
     let mut value: Value = serde_json::from_str(result.get()).unwrap_or_default();
-    let result = if scanner.redact_json(&mut value).is_empty() { result.to_owned() } else { to_raw(&value) };
+    let result =
+        if scanner.redact_message(&mut value).is_empty() { result.to_owned() } else { to_raw(&value) };
     let object =
         RawObject::read(&result).ok_or(StartError::Hello("the answer to initialize is no object"))?;
     let version = object.string("protocolVersion").unwrap_or_default();

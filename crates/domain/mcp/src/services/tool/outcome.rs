@@ -5,6 +5,7 @@ use crate::services::schema::Violation;
 use crate::services::stdio::StdioError;
 use crate::services::supervisor::StartError;
 use systemprompt_audit::LedgerError;
+use systemprompt_models::ids::DecisionId;
 use systemprompt_models::{Code, Refusal};
 
 /// Why a tool gave no answer.
@@ -26,6 +27,11 @@ pub enum CallError {
     #[error("the call was cancelled")]
     Cancelled,
 }
+
+/// Policy and reason of refusals for a fault of the call itself, as they are recorded.
+pub(super) const NOT_OFFERED: (&str, &str) = ("tool_filter", "tool_not_offered");
+pub(super) const INVALID_ARGUMENTS: (&str, &str) = ("argument_validation", "invalid_arguments");
+pub(super) const DUPLICATE: (&str, &str) = ("duplicate_call", "duplicate_call");
 
 /// Labels of decisions on entities; every other policy belongs to the pipeline.
 const ENTITY_POLICIES: [&str; 11] = [
@@ -66,19 +72,20 @@ impl CallError {
         Self::with_code(refusal, "busy")
     }
 
-    pub(super) fn duplicate() -> Self {
+    pub(super) fn duplicate(decision: DecisionId) -> Self {
         let reason = "this tool use was carried out already; a tool use runs once";
-        Self::with_code(Refusal::new(Code::Conflict, reason), "duplicate_call")
+        Self::with_code(Refusal::new(Code::Conflict, reason).with_decision(decision), "duplicate_call")
     }
 
-    pub(super) fn invalid_arguments(violations: &[Violation]) -> Self {
+    pub(super) fn invalid_arguments(violations: &[Violation], decision: DecisionId) -> Self {
         let told = violations.iter().map(|v| {
             let place = if v.pointer.is_empty() { "/" } else { &v.pointer };
             format!("{place}: {}", v.message)
         });
         let told = told.collect::<Vec<_>>().join("; ");
         let reason = format!("the arguments do not fit the tool's inputSchema: {told}");
-        Self::with_code(Refusal::new(Code::Unprocessable, reason), "invalid_arguments")
+        let refusal = Refusal::new(Code::Unprocessable, reason).with_decision(decision);
+        Self::with_code(refusal, "invalid_arguments")
     }
 }
 
@@ -133,6 +140,7 @@ mod tests {
             ("role_deny", "denied_by_policy"),
             ("not_assigned", "denied_by_policy"),
             ("secret_scan", "secret_in_arguments"),
+            ("secret_leak", "secret_in_arguments"),
             ("tool_blocklist", "governance_denied"),
             ("rate_limit", "governance_denied"),
         ] {
@@ -144,7 +152,7 @@ mod tests {
     fn invalid_arguments_name_each_place() {
         let violation = |p: &str| Violation { pointer: p.into(), message: "is wrong".into() };
         let CallError::Refused { refusal, code } =
-            CallError::invalid_arguments(&[violation(""), violation("/a")])
+            CallError::invalid_arguments(&[violation(""), violation("/a")], DecisionId::generate())
         else {
             panic!("refused")
         };
