@@ -13,6 +13,11 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x7d0f_5a3e_91c4_4b6a_8e27_3f6b_1c58_d09
 const HEADERS: [&str; 2] = ["x-claude-code-session-id", "x-gateway-conversation-id"];
 const MAX_BYTES: usize = 256;
 
+/// Whether a header may name the conversation, and is thus stored.
+pub fn is_name(header: &str) -> bool {
+    HEADERS.contains(&header)
+}
+
 /// The conversation of a request.
 pub fn conversation_id(
     principal: &Principal,

@@ -29,8 +29,8 @@ pub enum RegistryError {
     DuplicateRoute(Box<str>),
     #[error("gateway.routes: `{route}` names the provider `{provider}`, which does not exist")]
     UnknownProvider { route: Box<str>, provider: Box<str> },
-    #[error("gateway.routes: `{0}` has no target")]
-    NoTarget(Box<str>),
+    #[error("gateway.routes: `{route}` has {given} targets; it needs exactly one")]
+    NotOneTarget { route: Box<str>, given: usize },
     #[error("gateway.default_route: there is no route `{0}`")]
     UnknownDefaultRoute(Box<str>),
 }
@@ -117,22 +117,19 @@ impl Registry {
             if routes.iter().any(|other| *other.name == *route.name) {
                 return Err(RegistryError::DuplicateRoute(name()));
             }
-            let mut targets = Vec::with_capacity(route.targets.len());
-            for target in &route.targets {
-                let (provider, of) = providers.get(target.provider.as_str()).ok_or_else(|| {
-                    RegistryError::UnknownProvider {
-                        route: name(),
-                        provider: target.provider.as_str().into(),
-                    }
-                })?;
-                let timeouts = config.timeouts.with(&of.timeouts).with(&route.timeouts);
-                targets.push(Target {
-                    provider: Arc::clone(provider),
-                    upstream_model: target.upstream_model.as_deref().map(Arc::from),
-                    timeouts: Timeouts::from(&timeouts),
-                });
-            }
-            let target = targets.into_iter().next().ok_or_else(|| RegistryError::NoTarget(name()))?;
+            // A second target would never be used, which whoever wrote it does not expect.
+            let [target] = route.targets.as_slice() else {
+                return Err(RegistryError::NotOneTarget { route: name(), given: route.targets.len() });
+            };
+            let (provider, of) = providers.get(target.provider.as_str()).ok_or_else(|| {
+                RegistryError::UnknownProvider { route: name(), provider: target.provider.as_str().into() }
+            })?;
+            let timeouts = config.timeouts.with(&of.timeouts).with(&route.timeouts);
+            let target = Target {
+                provider: Arc::clone(provider),
+                upstream_model: target.upstream_model.as_deref().map(Arc::from),
+                timeouts: Timeouts::from(&timeouts),
+            };
             routes.push(Arc::new(Route { name: route.name.as_str().into(), config: route.clone(), target }));
         }
         let default_route = match &config.default_route {

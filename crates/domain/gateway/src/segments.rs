@@ -1,7 +1,8 @@
-//! The texts of a request body in the order in which they are judged: system, tools, each message, and whatever else the
-//! body holds, since all of it leaves the house.
+//! The texts of a request in the order in which they are judged: system, tools, each message, whatever else the body holds,
+//! and what goes upstream or is stored beside it, the query and headers.
 
 use crate::parse::{Index, Span};
+use http::{HeaderName, HeaderValue};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use systemprompt_security::plane::Segment;
@@ -29,6 +30,39 @@ impl Pointers {
     fn iter(&self) -> impl Iterator<Item = &str> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, end)| self.text.get(start..*end).unwrap_or_default())
+    }
+}
+
+/// The query and the headers that leave the house or are stored, as plain text of one name or value a line: what is written
+/// there is the client's text like any other.
+#[derive(Debug, Default)]
+pub struct Besides {
+    query: String,
+    headers: Vec<u8>,
+}
+
+impl Besides {
+    pub fn of<'h>(
+        query: Option<&str>,
+        headers: impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)>,
+    ) -> Self {
+        let mut lines = Vec::new();
+        for (name, value) in headers {
+            // Names count as well: those of a whole family are forwarded, so the client makes them.
+            for text in [name.as_str().as_bytes(), value.as_bytes()] {
+                lines.extend_from_slice(text);
+                lines.push(b'\n');
+            }
+        }
+        Self { query: query.unwrap_or_default().to_owned(), headers: lines }
+    }
+
+    pub fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
+        let parts = [("/?", self.query.as_bytes()), ("/headers", self.headers.as_slice())];
+        parts
+            .into_iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(pointer, json)| Segment { pointer: Cow::Borrowed(pointer), json })
     }
 }
 

@@ -58,7 +58,13 @@ fn faulty_configurations_are_refused() {
         ),
         (
             demo_routes(json!([{"name": "a", "model": "x", "targets": []}])),
-            "gateway.routes: `a` has no target",
+            "gateway.routes: `a` has 0 targets; it needs exactly one",
+        ),
+        (
+            demo_routes(
+                json!([{"name": "a", "model": "x", "targets": [{"provider": "demo"}, {"provider": "claude"}]}]),
+            ),
+            "gateway.routes: `a` has 2 targets; it needs exactly one",
         ),
         (json!({"default_route": "a"}), "gateway.default_route: there is no route `a`"),
         (

@@ -187,6 +187,100 @@ async fn a_secret_in_any_part_of_the_body_is_refused() {
 }
 
 #[tokio::test]
+async fn a_secret_in_the_query_or_a_header_is_refused() {
+    let upstream = Upstream::start(|_| streamed(JSON_ANSWER)).await;
+    let secret = aws_key();
+    let clean = body("claude-up", "hello");
+    for fixture in gateways(&config(Some(&upstream.url))).await {
+        let mut calls = Vec::new();
+        for query in
+            [format!("beta=true&note={secret}"), format!("{secret}=1"), secret.replacen('Z', "%5A", 1)]
+        {
+            calls.push(GatewayCall { query: Some(query), ..call(&clean) });
+        }
+        for name in [
+            "anthropic-beta",
+            "anthropic-invented",
+            "x-stainless-lang",
+            "idempotency-key",
+            "user-agent",
+            "x-gateway-conversation-id",
+        ] {
+            let mut with = call(&clean);
+            with.headers.append(name, HeaderValue::from_static("first"));
+            with.headers.append(name, HeaderValue::from_str(&secret).unwrap());
+            calls.push(with);
+        }
+        let mut named = call(&clean);
+        let name: HeaderName = format!("anthropic-{}", secret.to_lowercase()).parse().unwrap();
+        named.headers.append(name, HeaderValue::from_static("x"));
+        for call in calls {
+            let place = format!("{call:?}");
+            let refusal = fixture.service.handle(call).await.unwrap_err();
+            assert_eq!(refusal.policy.as_deref(), Some("secret_scan"), "{place}");
+        }
+        // What stays here is not judged: the caller's own credential stands there.
+        let mut own = call(&clean);
+        own.headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {secret}")).unwrap());
+        assert_eq!(fixture.service.handle(own).await.unwrap().status, 200);
+    }
+    assert_eq!(upstream.requests().len(), 2, "one on each engine");
+}
+
+#[tokio::test]
+async fn a_value_in_use_in_a_request_is_refused_and_recorded() {
+    let upstream = Upstream::start(|_| streamed(JSON_ANSWER)).await;
+    let value = "s3cret-of-the-crm/4711";
+    for fixture in gateways(&config(Some(&upstream.url))).await {
+        let _hold = fixture.in_use.hold("crm_token", &systemprompt_models::Secret::from(value)).unwrap();
+        let mut header = call(&body("claude-up", "hello"));
+        header.headers.insert("anthropic-beta", HeaderValue::from_str(&hex::encode(value)).unwrap());
+        let calls = [
+            call(&body("claude-up", &format!("my token is {value}"))),
+            call(&body("claude-up", &value.replace('-', "\\u002d"))),
+            call(&body("claude-up", &value.replace('-', "%2D"))),
+            call(&user(&hex::encode_upper(value), "")),
+            call(
+                &json!({"model": "claude-up", "messages": [], "tools": [{"description": value}]}).to_string(),
+            ),
+            GatewayCall { query: Some(format!("note={value}")), ..call(&body("claude-up", "hello")) },
+            header,
+        ];
+        for call in calls {
+            let before =
+                fixture.ledger.reader().page(fixture.ledger.stream(), 0, 10_000).await.unwrap().len();
+            let place = format!("{call:?}");
+            let refusal = fixture.service.handle(call).await.unwrap_err();
+            assert_eq!(
+                (refusal.code, refusal.policy.as_deref()),
+                (Code::Denied, Some("secret_leak")),
+                "{place}"
+            );
+            assert!(refusal.sentence().contains("`crm_token`") && !refusal.sentence().contains(value));
+            let entries = fixture.ledger.reader().page(fixture.ledger.stream(), 0, 10_000).await.unwrap();
+            let records: Vec<Value> = entries[before..]
+                .iter()
+                .map(|entry| serde_json::from_str(entry.record.as_deref().unwrap()).unwrap())
+                .collect();
+            let kinds: Vec<&Value> = records.iter().map(|record| &record["kind"]).collect();
+            assert_eq!(kinds, ["governance.decision", "secret.leak"], "{place}");
+            assert_eq!(records[0]["policy"], "secret_leak");
+            let leak = &records[1];
+            assert_eq!((&leak["outcome"], &leak["detail"]["name"]), (&json!("blocked"), &json!("crm_token")));
+            assert_eq!(
+                (&leak["detail"]["where"], &leak["detail"]["direction"]),
+                (&json!("model_request"), &json!("in"))
+            );
+            assert!(!leak.to_string().contains(value));
+        }
+        let report =
+            verify(&fixture.ledger.reader(), fixture.ledger.tables(), &Scope::default()).await.unwrap();
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
+    }
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[tokio::test]
 async fn bytes_query_and_headers_reach_the_upstream_unchanged() {
     let upstream = Upstream::start(|_| {
         streamed("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nrequest-id: req_up\r\nset-cookie: a=b\r\nanthropic-organization-id: o\r\nanthropic-ratelimit-requests-limit: 5\r\nx-context-id: forged\r\ncontent-length: 34\r\n\r\n{\"id\":\"msg_1\",\"odd\" : 1.0e0 ,\"x\":1}")

@@ -207,6 +207,11 @@ fn contradictions_are_found() {
         ("security: {jwt_refresh_token_expiration: 600}\n".into(), "invalid_value", 1, "must not end before"),
         (format!("{provider}    - {{name: a, type: demo}}\n"), "duplicate_name", 4, "profile.yaml:3"),
         (format!("{provider}  routes:\n    - {{name: r, model: '*', targets: [{{provider: b}}]}}\n"), "unknown_provider", 5, "allowed: a"),
+        (
+            format!("{provider}  routes:\n    - {{name: r, model: '*', targets: [{{provider: a}},\n        {{provider: a}}]}}\n"),
+            "invalid_value", 5, "at most 1",
+        ),
+        (format!("{provider}  routes:\n    - {{name: r, model: '*', targets: []}}\n"), "invalid_value", 5, "at least 1"),
         (format!("{provider}  default_route: x\n"), "unknown_route", 4, "no route `x`"),
         (format!("{provider}  allow_unlisted_models: true\n"), "missing_key", 4, "default_route"),
         (format!("{provider}    - {{name: b, type: demo, base_url: 'https://x'}}\n"), "not_for_type", 4, "base_url"),

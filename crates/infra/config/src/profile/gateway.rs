@@ -82,7 +82,8 @@ pub struct RouteConfig {
     /// `name`, `foo*`, `*foo` or `*`.
     #[schemars(length(min = 1, max = 256), pattern(r"^(\*|\*?[^*\s]+|[^*\s]+\*)$"))]
     pub model: String,
-    #[schemars(length(min = 1, max = 16))]
+    /// Where requests go. One: there is no falling back to another one yet.
+    #[schemars(length(min = 1, max = 1))]
     pub targets: Vec<RouteTarget>,
     /// Overrides the provider's timeouts for this route.
     #[serde(default)]

@@ -15,6 +15,7 @@ use systemprompt_config::services::governance::GovernanceConfig;
 use systemprompt_database::testing::{TestDb, databases};
 use systemprompt_database::{on, sql};
 use systemprompt_extension::Extension as _;
+use systemprompt_leak::Scanner;
 use systemprompt_models::ids::{AiRequestId, DecisionId, UserId};
 use systemprompt_models::principal::CredentialKind;
 use systemprompt_models::{Principal, RequestContext, SystemClock, Tasks, UserType};
@@ -31,6 +32,8 @@ pub(super) const JSON_ANSWER: &str =
 pub(super) struct Fixture {
     pub service: ClaudeGatewayService,
     pub ledger: Ledger,
+    /// The values in use.
+    pub in_use: Scanner,
     db: TestDb,
 }
 
@@ -76,6 +79,7 @@ async fn build(config: &Value, hook: &Arc<dyn AuthzDecisionHook>, secrets: &Secr
         let ledger = systemprompt_audit::testing::ledger(&db, &[&AI_REQUESTS, &GOVERNANCE_DECISIONS]).await;
         let scanner = Arc::new(SecretScanner::builtin().unwrap());
         let parts = Parts::new(scanner, Arc::new(RateLimiter::new()), Arc::new(SystemClock));
+        let in_use = parts.in_use.clone();
         let pipeline = Pipeline::from_config(&GovernanceConfig::default(), &parts).unwrap();
         let plane = DecisionPlane::new(Arc::clone(hook), pipeline, ledger.clone(), Arc::new(SystemClock));
         let parts = GatewayParts {
@@ -89,6 +93,7 @@ async fn build(config: &Value, hook: &Arc<dyn AuthzDecisionHook>, secrets: &Secr
         fixtures.push(Fixture {
             service: ClaudeGatewayService::new(parts, &config, secrets).unwrap(),
             ledger,
+            in_use,
             db,
         });
     }
