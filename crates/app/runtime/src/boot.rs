@@ -160,13 +160,27 @@ pub fn load_options(options: &BootOptions, parts: &Parts) -> LoadOptions {
     load
 }
 
-/// What pipelines are made of.
+/// What pipelines are made of before the secrets are read: digests of findings are under a key of this process, and no value is
+/// in use.
 ///
 /// # Errors
 /// When the built-in rules cannot be compiled.
 pub fn pipeline_parts(clock: Arc<dyn Clock>) -> Result<Parts, BootError> {
     let scanner = SecretScanner::builtin().map_err(|e| BootError::Rules(Box::new(e)))?;
     Ok(Parts::new(Arc::new(scanner), Arc::new(RateLimiter::new()), clock))
+}
+
+/// The parts of a node: digests of findings are under a key of the deployment, so that they are the same after a restart and on
+/// every node (SEC-87), and the pipeline knows the values in use.
+fn node_parts(parts: Parts, pepper: &[u8], in_use: Scanner) -> Result<Parts, BootError> {
+    let scanner = parts.scanner.with_key(derived(pepper, b"systemprompt/finding-digest/1").as_ref());
+    let scanner = Arc::new(scanner.map_err(|e| BootError::Rules(Box::new(e)))?);
+    Ok(Parts { scanner, in_use, ..parts })
+}
+
+/// A key for one purpose.
+fn derived(pepper: &[u8], purpose: &[u8]) -> hmac::Tag {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, pepper), purpose)
 }
 
 /// Boots a node up to the point where it may be told that it is ready.
@@ -230,6 +244,7 @@ async fn boot_loaded(
     let rules = RuleStore::load(db.clone(), ledger.clone(), Arc::clone(&clock), hub.clone()).await?;
     let hook = from_config(&profile.governance.authz, &rules)?;
     let decisions = GovernanceDecisionRepository::new(db.clone());
+    let parts = node_parts(parts, pepper.expose().as_bytes(), leak.clone())?;
     seed_call_limit(&parts, &loaded, &decisions, clock.now()).await?;
     let pipeline = build_pipeline(&loaded, &parts)?;
     let plane = DecisionPlane::new(hook, pipeline, ledger.clone(), Arc::clone(&clock));
@@ -409,7 +424,7 @@ fn algorithm(configured: ConfiguredAlgorithm) -> SigningAlgorithm {
 }
 
 fn mcp_options(options: &BootOptions, loaded: &Loaded, pepper: &[u8]) -> McpOptions {
-    let key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, pepper), b"systemprompt/tool-digest/1");
+    let key = derived(pepper, b"systemprompt/tool-digest/1");
     McpOptions {
         node: instance_id(loaded),
         executable: options.executable.clone(),

@@ -96,8 +96,8 @@ impl FindingKey {
 
 /// The secret rules, compiled, with the verdicts of text that was judged before. Share it in an `Arc`.
 pub struct SecretScanner {
-    rules: rules::RuleSet,
-    folding: fold::Folding,
+    rules: Arc<rules::RuleSet>,
+    folding: Arc<fold::Folding>,
     key: FindingKey,
     generic: Arc<str>,
     cache: cache::VerdictCache,
@@ -117,11 +117,25 @@ impl SecretScanner {
         let rules = rules::RuleSet::parse(rules::BUILTIN)?;
         let cache = cache::VerdictCache::new(&rules.version)?;
         Ok(Self {
-            rules,
-            folding: fold::Folding::new(),
+            rules: Arc::new(rules),
+            folding: Arc::new(fold::Folding::new()),
             key: FindingKey(hmac::Key::new(hmac::HMAC_SHA256, key)),
             generic: entropy::GENERIC.into(),
             cache,
+        })
+    }
+
+    /// The same rules with another key for digests of findings, without compiling them again.
+    ///
+    /// # Errors
+    /// When the random generator of the operating system failed.
+    pub fn with_key(&self, key: &[u8]) -> Result<Self, RuleError> {
+        Ok(Self {
+            rules: Arc::clone(&self.rules),
+            folding: Arc::clone(&self.folding),
+            key: FindingKey(hmac::Key::new(hmac::HMAC_SHA256, key)),
+            generic: Arc::clone(&self.generic),
+            cache: cache::VerdictCache::new(&self.rules.version)?,
         })
     }
 

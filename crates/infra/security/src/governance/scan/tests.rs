@@ -191,6 +191,7 @@ fn a_finding_tells_nothing_of_the_secret() {
 #[test]
 fn digests_need_the_key_and_stay_under_it() {
     let digest = |key: &[u8]| SecretScanner::builtin_with_key(key).unwrap().scan_text(TOKEN)[0].hmac.clone();
+    assert_eq!(SCANNER.with_key(b"one").unwrap().scan_text(TOKEN)[0].hmac, digest(b"one"));
     assert_eq!(digest(&[1; 32]), digest(&[1; 32]));
     assert_ne!(digest(&[1; 32]), digest(&[2; 32]));
 }
