@@ -8,7 +8,7 @@ use crate::writer::{Store, StoreError};
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Statement, ToSql};
 use std::path::PathBuf;
-use systemprompt_database::pool::BUSY_TIMEOUT;
+use systemprompt_database::pool::{BUSY_TIMEOUT, WAL_BOUND_PAGES};
 use systemprompt_database::write::Turn;
 use systemprompt_database::{SqliteDb, WriteGate, sql};
 
@@ -116,8 +116,7 @@ fn connect(path: &PathBuf) -> rusqlite::Result<Connection> {
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "fullfsync", "ON")?;
     conn.pragma_update(None, "foreign_keys", "ON")?;
-    // 64 MiB: reached only when the thread beside the writer cannot move the log.
-    conn.pragma_update(None, "wal_autocheckpoint", 16384)?;
+    conn.pragma_update(None, "wal_autocheckpoint", WAL_BOUND_PAGES)?;
     conn.set_prepared_statement_cache_capacity(128);
     Ok(conn)
 }
