@@ -9,6 +9,7 @@ mod folder;
 mod framing;
 mod http;
 mod invariants;
+mod judged;
 mod reload;
 mod schemas;
 mod sources;

@@ -4,6 +4,9 @@
 use super::scan::{Finding, FindingClass, SecretScanner};
 use systemprompt_leak::{Hit, Scanner};
 
+/// Parts the words of a tool's name; a rule that wants a secret to begin a word finds it behind that as well.
+pub(super) const PARTED: &str = "__";
+
 /// The names of one call, read once.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
@@ -21,11 +24,15 @@ impl Names {
         let mut text = String::with_capacity(256);
         let mut ends = Vec::with_capacity(10);
         for (pointer, name) in names {
-            if let Some(name) = name {
+            let Some(name) = name else { continue };
+            let mut add = |name: &str| {
                 text.push_str(name);
-                // No secret goes over a line's end, except by way of a reading, which then is one of both names.
                 text.push('\n');
                 ends.push((text.len(), pointer));
+            };
+            add(name);
+            if name.contains(PARTED) {
+                add(&name.replace(PARTED, "\n\n"));
             }
         }
         let place = |offset: usize| {
@@ -40,6 +47,7 @@ impl Names {
             let (pointer, offset) = place(finding.offset);
             (finding.pointer, finding.offset) = (pointer.into(), offset);
         }
+        findings.dedup_by(|a, b| (&a.rule_id, &a.pointer, a.offset) == (&b.rule_id, &b.pointer, b.offset));
         let leaks = in_use.scan_request(text.as_bytes()).into_iter().map(|hit| {
             let (pointer, offset) = place(hit.offset);
             (pointer, Hit { offset, ..hit })

@@ -4,7 +4,7 @@
 use super::chain::{Chain, Denial, Link, LinkResult, Verdict};
 use super::facts::CallFacts;
 use super::leaks::{self, Leaks};
-use super::names::Names;
+use super::names::{self, Names};
 use super::params::{ParamError, closest, hint};
 use super::policy::{GovernancePolicy, Outcome};
 use super::rate_limit::{self, RateLimit, RateLimiter};
@@ -164,7 +164,9 @@ impl Pipeline {
     /// A name as it may be stored: secrets and values in use replaced by their marks.
     pub fn conceal(&self, name: &str) -> String {
         let name = self.in_use.redact_text(name).map_or_else(|| name.to_owned(), |(clean, _)| clean);
-        self.scanner.redact_text(&name).into_owned()
+        let parts = self.scanner.redact_text(&name);
+        let parts: Vec<_> = parts.split(names::PARTED).map(|part| self.scanner.redact_text(part)).collect();
+        parts.join(names::PARTED)
     }
 
     /// Decides on a call. A value in use refuses it before any policy is asked, also where the policies are switched off: that
