@@ -7,6 +7,7 @@ mod crash;
 mod demo;
 mod folder;
 mod framing;
+mod full_disk;
 mod http;
 mod invariants;
 mod judged;
