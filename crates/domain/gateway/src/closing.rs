@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Unit};
+use systemprompt_leak::Hit;
 use systemprompt_models::ids::AiRequestId;
 use systemprompt_models::{Clock, Millis, RequestContext, Tasks};
 use tokio::sync::Semaphore;
@@ -24,6 +25,8 @@ const OVERDUE_AFTER: Duration = Duration::from_secs(30);
 /// is closed at the next start.
 const MAX_DOUBTFUL: usize = 256;
 /// Tool call ids that a closing record names, and the longest of them.
+/// Leaks of one answer that get a record each; the closing record counts all.
+const MAX_LEAKS_TOLD: usize = 10;
 const MAX_TOOL_IDS: usize = 32;
 const MAX_TOOL_ID_BYTES: usize = 96;
 
@@ -94,6 +97,8 @@ pub(crate) struct Ending {
     pub injected_pings: u32,
     /// Whether the provider may have worked on it.
     pub charged: bool,
+    /// Values in use that the answer held; it was withheld from there on.
+    pub leaks: Vec<Hit>,
 }
 
 impl Ending {
@@ -106,6 +111,7 @@ impl Ending {
             response_bytes: 0,
             injected_pings: 0,
             charged: false,
+            leaks: Vec::new(),
         }
     }
 
@@ -314,6 +320,9 @@ impl Closing {
         );
         let mut unit = Unit::new();
         let ledger_closed = unit.record(self.draft(&bill));
+        for leak in ending.leaks.iter().take(MAX_LEAKS_TOLD) {
+            unit.record(self.leak_draft(leak));
+        }
         let observed = &ending.observed;
         let span = |from: Option<Millis>, to: Option<Millis>| Some((to? - from?).max(0));
         unit.close(Closed {
@@ -347,6 +356,18 @@ impl Closing {
         self.ending.error_type.as_deref().or(self.ending.observed.error_type.as_deref())
     }
 
+    /// The record of a value in use in the answer (SCR-64).
+    fn leak_draft(&self, leak: &Hit) -> Draft {
+        Draft::new(EntryKind::SecretLeak, &self.facts.context, "blocked")
+            .with_subject("gateway_route", &*self.facts.route)
+            .with("request_id", self.facts.id.as_str())
+            .with("name", &*leak.name)
+            .with("form", leak.form.as_str())
+            .with("where", "model_answer")
+            .with("offset", leak.offset)
+            .with("direction", "out")
+    }
+
     fn draft(&self, bill: &Settlement) -> Draft {
         let Self { facts, ending, progress, .. } = self;
         let observed = &ending.observed;
@@ -376,6 +397,7 @@ impl Closing {
             .with("elapsed_ms", (self.closed_at - facts.opened_at).max(0))
             .with("stop_reason", observed.stop_reason.as_deref().map_or(Value::Null, Value::from))
             .with("error_type", self.error_type().map_or(Value::Null, Value::from))
+            .with("leaks", if ending.leaks.is_empty() { Value::Null } else { ending.leaks.len().into() })
             .with(
                 "response",
                 ending.response_sha256.map_or(Value::Null, |hash| commitment(&facts.salt, &hash).into()),

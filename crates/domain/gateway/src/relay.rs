@@ -18,6 +18,7 @@ use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use systemprompt_leak::{Hit, Scanner};
 use systemprompt_models::Tasks;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -81,11 +82,21 @@ impl Write for Unpacked {
 }
 
 impl Tap {
-    fn new(encoding: Encoding) -> Self {
+    fn new(encoding: Encoding, in_use: Scanner) -> Self {
+        let tap = SseTap::watching(in_use);
         match encoding {
-            Encoding::Identity => Self::Plain(SseTap::default()),
-            Encoding::Gzip => Self::Gzip(Box::new(GzDecoder::new(Unpacked::default()))),
+            Encoding::Identity => Self::Plain(tap),
+            Encoding::Gzip => Self::Gzip(Box::new(GzDecoder::new(Unpacked(tap)))),
             Encoding::Other => Self::Blind(Observed::default()),
+        }
+    }
+
+    /// Values in use that the answer holds, as far as it could be read.
+    fn leaks(&self) -> &[Hit] {
+        match self {
+            Self::Plain(tap) => tap.leaks(),
+            Self::Gzip(decoder) => decoder.get_ref().0.leaks(),
+            Self::Blind(_) => &[],
         }
     }
 
@@ -158,12 +169,13 @@ impl ReplyStream {
         upstream: UpstreamBody,
         encoding: Encoding,
         limits: StreamLimits,
+        in_use: Scanner,
         tasks: &Tasks,
     ) -> Self {
         let now = Instant::now();
         Self {
             upstream: Some(upstream),
-            tap: Tap::new(encoding),
+            tap: Tap::new(encoding, in_use),
             readable: encoding != Encoding::Other,
             whole_events: encoding == Encoding::Identity,
             oversized: false,
@@ -200,6 +212,10 @@ impl ReplyStream {
         self.hash.update(&chunk);
         self.bytes += chunk.len() as u64;
         let boundary = self.tap.feed(&chunk);
+        if !self.tap.leaks().is_empty() {
+            self.withhold();
+            return;
+        }
         if !self.whole_events {
             self.out.push_back(chunk);
             return;
@@ -244,21 +260,36 @@ impl ReplyStream {
 
     /// The upstream is lost: the incomplete event is thrown away and an error event says so.
     fn break_off(&mut self, kind: &str, message: &str, error_type: &str) {
+        self.end_with(kind, message, Outcome::UpstreamBroken, error_type);
+    }
+
+    /// Throws away what is held back and ends with an error event, if one can stand here.
+    fn end_with(&mut self, kind: &str, message: &str, outcome: Outcome, error_type: &str) {
         self.held.clear();
         self.held_bytes = 0;
         if self.whole_events && !self.oversized {
+            let message = serde_json::Value::from(message);
             let event = format!(
-                "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"{kind}\",\"message\":\"{message}\"}}}}\n\n"
+                "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"{kind}\",\"message\":{message}}}}}\n\n"
             );
             self.out.push_back(Bytes::from(event));
         }
-        self.finish(Outcome::UpstreamBroken, Some(error_type));
+        self.finish(outcome, Some(error_type));
+    }
+
+    /// The answer holds a value in use, which this chunk completes: the chunk and what was held back stay here, and the stream
+    /// ends.
+    fn withhold(&mut self) {
+        let message = leak_message(self.tap.leaks());
+        tracing::warn!(message, "a streamed answer was cut off");
+        self.end_with("api_error", &message, Outcome::UpstreamError, LEAK_ERROR);
     }
 
     fn finish(&mut self, outcome: Outcome, error_type: Option<&str>) {
         self.upstream = None;
         self.timer = None;
         let Some(call) = self.call.take() else { return };
+        let leaks = self.tap.leaks().to_vec();
         let digest = std::mem::replace(&mut self.hash, digest::Context::new(&SHA256)).finish();
         let tap = std::mem::replace(&mut self.tap, Tap::Blind(Observed::default()));
         let observed = match tap {
@@ -273,6 +304,7 @@ impl ReplyStream {
             response_bytes: self.bytes,
             injected_pings: self.pings,
             charged: true,
+            leaks,
         });
     }
 
@@ -384,16 +416,31 @@ pub(crate) async fn read_whole(
     })
 }
 
-/// What a whole answer tells, decoded if need be.
-pub(crate) fn observe_whole(body: &[u8], encoding: Encoding, limit: usize) -> Observed {
+/// What a whole answer tells, decoded if need be, and the values in use that it holds.
+pub(crate) fn observe_whole(
+    body: &[u8],
+    encoding: Encoding,
+    limit: usize,
+    in_use: &Scanner,
+) -> (Observed, Vec<Hit>) {
     use std::io::Read as _;
+    let look = |plain: &[u8]| (Observed::of_body(plain), in_use.scan_request(plain));
     match encoding {
-        Encoding::Identity => Observed::of_body(body),
+        Encoding::Identity => look(body),
         Encoding::Gzip => {
             let mut plain = Vec::new();
             let read = flate2::read::GzDecoder::new(body).take(limit as u64).read_to_end(&mut plain);
-            read.map(|_| Observed::of_body(&plain)).unwrap_or_default()
+            read.map(|_| look(&plain)).unwrap_or_default()
         }
-        Encoding::Other => Observed::default(),
+        Encoding::Other => (Observed::default(), Vec::new()),
     }
+}
+
+/// Kind of the error of an answer that held a value in use.
+pub(crate) const LEAK_ERROR: &str = "secret_leak";
+
+/// What a client is told of an answer that held values in use. It names the secret.
+pub(crate) fn leak_message(leaks: &[Hit]) -> String {
+    let name = leaks.first().map_or("", |hit| &*hit.name);
+    format!("the answer held the value of `{name}`, which is in use here; it is withheld")
 }

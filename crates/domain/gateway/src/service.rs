@@ -16,10 +16,13 @@ use crate::protocol::{
 };
 use crate::providers::{Incoming, Outgoing, ProviderError};
 use crate::registry::{ModelInfo, ModelPage, PageQuery, Registry, RegistryError, Route};
-use crate::relay::{Encoding, PING_INTERVAL, ReplyStream, StreamLimits, observe_whole, read_whole};
+use crate::relay::{
+    Encoding, LEAK_ERROR, PING_INTERVAL, ReplyStream, StreamLimits, leak_message, observe_whole, read_whole,
+};
 use crate::repository::{GatewayRequests, Opened};
 use crate::segments::{Besides, Pointers, segments};
 use crate::settle::Outcome;
+use crate::stream_tap::Observed;
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
@@ -30,6 +33,7 @@ use systemprompt_audit::{Draft, EntryKind, Ledger, Permit, Unit};
 use systemprompt_config::profile::gateway::GatewayConfig;
 use systemprompt_config::secrets::Secrets;
 use systemprompt_database::Db;
+use systemprompt_leak::Hit;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_models::ids::{AiRequestId, CallId, DecisionId, GatewayConversationId, uuid_v4};
 use systemprompt_models::principal::CredentialKind;
@@ -333,12 +337,13 @@ impl ClaudeGatewayService {
         let provider_request_id = from.get("request-id").or_else(|| from.get("x-request-id"));
         open.answered(status.as_u16(), provider_request_id.and_then(|value| value.to_str().ok()));
         let encoding = Encoding::of(&from);
+        let in_use = self.0.plane.pipeline().in_use().clone();
         let mut headers = forwarded_response_headers(&from);
         headers.insert(REQUEST_ID_HEADER, header_value(id.as_str()));
         if status.is_success() && is_event_stream(&from) {
             let limits =
                 StreamLimits { idle: timeouts.stream_idle, total: timeouts.total, ping: PING_INTERVAL };
-            let stream = ReplyStream::new(body, encoding, limits, &self.0.closer.tasks).closing(open);
+            let stream = ReplyStream::new(body, encoding, limits, in_use, &self.0.closer.tasks).closing(open);
             return GatewayReply {
                 status,
                 headers,
@@ -351,7 +356,10 @@ impl ClaudeGatewayService {
         match read.unwrap_or(Err((ProviderError::Silent, 0))) {
             Err((error, bytes)) => failed(open, &error, bytes, &target.provider.name, &plan.context, id),
             Ok(body) => {
-                let observed = observe_whole(&body, encoding, MAX_ANSWER_BYTES);
+                let (observed, leaks) = observe_whole(&body, encoding, MAX_ANSWER_BYTES, &in_use);
+                if !leaks.is_empty() {
+                    return withheld(open, &body, (observed, leaks), &plan.context, id);
+                }
                 let ok = status.is_success();
                 open.end(Ending {
                     outcome: if ok { Outcome::Ok } else { Outcome::UpstreamError },
@@ -361,6 +369,7 @@ impl ClaudeGatewayService {
                     injected_pings: 0,
                     charged: ok || observed.output_known,
                     observed,
+                    leaks,
                 });
                 GatewayReply { status, headers, body: ReplyBody::Full(body), request_id: id }
             }
@@ -454,13 +463,40 @@ fn failed(
         response_bytes: bytes,
         ..Ending::new(outcome).with_error(error.kind())
     });
-    let refusal = Refusal::new(code, error.to_string()).with_trace(context.trace_id.clone());
+    let refusal = Refusal::new(code, error.to_string());
+    own_answer(refusal, rejected, context, id)
+}
+
+/// The answer in place of one that held a value in use, and the end of that call.
+fn withheld(
+    open: OpenCall,
+    body: &[u8],
+    (observed, leaks): (Observed, Vec<Hit>),
+    context: &RequestContext,
+    id: AiRequestId,
+) -> GatewayReply {
+    let message = leak_message(&leaks);
+    tracing::warn!(request_id = %id, message, "an answer was withheld");
+    open.end(Ending {
+        response_sha256: Some(sha256(body)),
+        response_bytes: body.len() as u64,
+        charged: true,
+        observed,
+        leaks,
+        ..Ending::new(Outcome::UpstreamError).with_error(LEAK_ERROR)
+    });
+    own_answer(Refusal::new(Code::Upstream, message), true, context, id)
+}
+
+/// An answer of the gateway's own after the call was recorded. `is_final` tells clients not to try again.
+fn own_answer(refusal: Refusal, is_final: bool, context: &RequestContext, id: AiRequestId) -> GatewayReply {
+    let refusal = refusal.with_trace(context.trace_id.clone());
     let rendered = Envelope::Anthropic.render(&refusal);
     let mut headers = HeaderMap::with_capacity(6);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(rendered.content_type));
     headers.insert(REQUEST_ID_HEADER, header_value(id.as_str()));
     headers.insert(HeaderName::from_static("request-id"), header_value(&format!("req_{}", context.trace_id)));
-    if rejected {
+    if is_final {
         headers.insert(SHOULD_RETRY_HEADER, HeaderValue::from_static("false"));
     }
     if let Some(seconds) = refusal.retry_after {

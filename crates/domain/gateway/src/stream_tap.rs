@@ -4,11 +4,13 @@
 mod sse;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use crate::pricing::Usage;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 pub use sse::{MAX_EVENT_BYTES, SseTap};
+pub use watch::Watch;
 
 /// Most tool calls that are kept of one answer; the rest is counted.
 pub const MAX_TOOL_CALLS: usize = 128;
@@ -105,9 +107,10 @@ impl Observed {
     }
 
     /// One event of a stream.
-    fn event(&mut self, data: &[u8]) {
+    fn event(&mut self, data: &[u8], watch: &mut Watch) {
         self.events += 1;
         let Ok(event) = serde_json::from_slice::<Event<'_>>(data) else { return };
+        watch.event(&event);
         match event.kind.map_or("", RawValue::get) {
             "\"content_block_delta\"" => {
                 self.characters += event.delta.map_or(0, |delta| delta.characters());
@@ -146,6 +149,9 @@ impl Observed {
 struct Event<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<&'a RawValue>,
+    /// Of the content block that it belongs to.
+    #[serde(default, deserialize_with = "lenient")]
+    index: Option<u64>,
     #[serde(borrow)]
     message: Option<Answer<'a>>,
     usage: Option<RawUsage>,
@@ -220,6 +226,11 @@ struct RawUsage {
 struct CacheCreation {
     ephemeral_5m_input_tokens: Option<u64>,
     ephemeral_1h_input_tokens: Option<u64>,
+}
+
+/// A number that may be anything else: an odd event is read as far as it can be.
+fn lenient<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(<&RawValue>::deserialize(deserializer)?.get().parse().ok())
 }
 
 /// The text of a raw JSON string, if it is one and not too long.

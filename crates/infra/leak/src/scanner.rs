@@ -45,6 +45,12 @@ pub struct Hit {
 #[derive(Clone, Default)]
 pub struct Scanner(Arc<Shared>);
 
+impl std::fmt::Debug for Scanner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scanner").finish_non_exhaustive()
+    }
+}
+
 #[derive(Default)]
 struct Shared {
     index: ArcSwap<Index>,

@@ -17,7 +17,13 @@ fn stream_of(chunks: &[(u64, &[u8])], broken: bool, encoding: Encoding, limits: 
             bytes: Bytes::copy_from_slice(bytes),
         })
         .collect();
-    ReplyStream::new(UpstreamBody::Demo(DemoBody::new(steps, broken)), encoding, limits, &Tasks::default())
+    ReplyStream::new(
+        UpstreamBody::Demo(DemoBody::new(steps, broken)),
+        encoding,
+        limits,
+        Scanner::new(),
+        &Tasks::default(),
+    )
 }
 
 /// All that comes out, piece by piece, and the milliseconds that it took.
@@ -93,8 +99,13 @@ async fn silence_and_length_are_bounded() {
 async fn a_stopping_node_gives_a_stream_thirty_seconds() {
     let tasks = Tasks::default();
     let steps = vec![Step { pause: Duration::from_secs(100), bytes: Bytes::from_static(b"data: 1\n\n") }];
-    let stream =
-        ReplyStream::new(UpstreamBody::Demo(DemoBody::new(steps, false)), Encoding::Identity, LIMITS, &tasks);
+    let stream = ReplyStream::new(
+        UpstreamBody::Demo(DemoBody::new(steps, false)),
+        Encoding::Identity,
+        LIMITS,
+        Scanner::new(),
+        &tasks,
+    );
     tasks.shutdown_token().cancel();
     let (pieces, took) = drained(stream).await;
     assert!(text(&pieces).contains("gateway shutting down"));

@@ -4,7 +4,7 @@ mod fixture;
 
 use super::*;
 use fixture::{
-    Fixture, JSON_ANSWER, Upstream, body, call, closed, config, gateways, principal, streamed, user,
+    Fixture, JSON_ANSWER, Upstream, body, call, chunked, closed, config, gateways, principal, streamed, user,
 };
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -278,6 +278,121 @@ async fn a_value_in_use_in_a_request_is_refused_and_recorded() {
         assert!(report.findings.is_empty(), "{:?}", report.findings);
     }
     assert_eq!(upstream.requests().len(), 0);
+}
+
+/// The newest `secret.leak` record.
+async fn newest_leak(fixture: &Fixture) -> Value {
+    let entries = fixture.ledger.reader().page(fixture.ledger.stream(), 0, 10_000).await.unwrap();
+    let leak = entries.iter().rfind(|entry| entry.kind == "secret.leak");
+    serde_json::from_str(leak.unwrap().record.as_deref().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn an_answer_with_a_value_in_use_is_withheld() {
+    let value = "s3cret-of-the-crm/4711";
+    let answers = [value.to_owned(), hex::encode(value), value.replace('c', "\\u0063")];
+    let bodies = answers.map(|text| {
+        format!(r#"{{"id":"msg","model":"m","content":[{{"type":"text","text":"it is {text}."}}]}}"#)
+    });
+    for body in bodies {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, body.as_bytes()).unwrap();
+        let packed = encoder.finish().unwrap();
+        for (encoding, bytes) in [("", body.clone().into_bytes()), ("content-encoding: gzip\r\n", packed)] {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{encoding}content-length: {}\r\n\r\n",
+                bytes.len()
+            );
+            let answer = [head.into_bytes(), bytes].concat();
+            let upstream = Upstream::start(move |_| vec![(Duration::ZERO, answer.clone())]).await;
+            for fixture in gateways(&config(Some(&upstream.url))).await {
+                let _hold =
+                    fixture.in_use.hold("crm_token", &systemprompt_models::Secret::from(value)).unwrap();
+                let reply = fixture
+                    .service
+                    .handle(call(&user("hello", "").replace("claude-demo", "x")))
+                    .await
+                    .unwrap();
+                assert_eq!(
+                    (reply.status.as_u16(), &reply.headers["x-should-retry"]),
+                    (502, &HeaderValue::from_static("false"))
+                );
+                let answer: Value = serde_json::from_slice(full(&reply)).unwrap();
+                assert_eq!(answer["error"]["type"], "api_error");
+                assert!(answer["error"]["message"].as_str().unwrap().contains("`crm_token`"), "{answer}");
+                let row = closed(&fixture, &reply.request_id).await;
+                assert_eq!(
+                    (row.outcome.as_deref(), row.error_type.as_deref()),
+                    (Some("upstream_error"), Some("secret_leak"))
+                );
+                let leak = newest_leak(&fixture).await;
+                assert_eq!(
+                    (&leak["outcome"], &leak["detail"]["name"]),
+                    (&json!("blocked"), &json!("crm_token"))
+                );
+                assert_eq!(
+                    (&leak["detail"]["where"], &leak["detail"]["direction"]),
+                    (&json!("model_answer"), &json!("out"))
+                );
+                assert_eq!(leak["detail"]["request_id"], row.id);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_streamed_answer_ends_before_a_value_in_use_is_whole() {
+    let value = "s3cret-of-the-crm/4711";
+    let event = |data: Value| format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap());
+    let delta = |kind: &str, member: &str, text: &str| {
+        event(json!({"type": "content_block_delta", "index": 0, "delta": {"type": kind, member: text}}))
+    };
+    for (kind, member) in
+        [("text_delta", "text"), ("thinking_delta", "thinking"), ("input_json_delta", "partial_json")]
+    {
+        for size in [1, 3, value.len()] {
+            let pieces = value.as_bytes().chunks(size).map(|piece| std::str::from_utf8(piece).unwrap());
+            let mut events = vec![
+                event(json!({"type": "message_start", "message": {"id": "msg_1", "content": []}})),
+                delta(kind, member, "it is "),
+            ];
+            events.extend(pieces.map(|piece| delta(kind, member, piece)));
+            events.extend([delta(kind, member, " and more"), event(json!({"type": "message_stop"}))]);
+            let text = format!("{}0\r\n\r\n", chunked(&events.concat(), 40));
+            let head =
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+            let answer = streamed(&format!("{head}{text}"));
+            let upstream = Upstream::start(move |_| answer.clone()).await;
+            for fixture in gateways(&config(Some(&upstream.url))).await {
+                let _hold =
+                    fixture.in_use.hold("crm_token", &systemprompt_models::Secret::from(value)).unwrap();
+                let request = user("hello", "\"stream\":true,").replace("claude-demo", "x");
+                let reply = fixture.service.handle(call(&request)).await.unwrap();
+                let id = reply.request_id.clone();
+                let out = String::from_utf8(read(stream(reply)).await).unwrap();
+                let told: String = out
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("data: "))
+                    .filter_map(|data| {
+                        serde_json::from_str::<Value>(data).unwrap()["delta"][member]
+                            .as_str()
+                            .map(str::to_owned)
+                    })
+                    .collect();
+                assert!(
+                    !told.contains(value) && !out.contains("and more") && !out.contains("message_stop"),
+                    "{out}"
+                );
+                assert!(out.contains("event: error\n") && out.contains("`crm_token`"), "{out}");
+                let row = closed(&fixture, &id).await;
+                assert_eq!(
+                    (row.outcome.as_deref(), row.error_type.as_deref()),
+                    (Some("upstream_error"), Some("secret_leak"))
+                );
+                assert_eq!(newest_leak(&fixture).await["detail"]["where"], "model_answer");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Server-sent events (WHATWG HTML section 9.2), read at whatever places the chunks are cut.
 
-use super::Observed;
+use super::{Observed, Watch};
+use systemprompt_leak::{Hit, Scanner};
 
 /// Longest event that is read; a longer one passes unread.
 pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
@@ -18,11 +19,23 @@ pub struct SseTap {
     after_cr: bool,
     at_boundary: bool,
     seen: Observed,
+    watch: Watch,
 }
 
 impl SseTap {
+    /// A tap that also looks for values in use.
+    pub fn watching(in_use: Scanner) -> Self {
+        Self { watch: Watch::new(in_use), ..Self::default() }
+    }
+
+    /// Values in use that were found up to now. The chunk that was read last completes the first of them.
+    pub fn leaks(&self) -> &[Hit] {
+        self.watch.found()
+    }
+
     /// Reads a chunk. Answers where in it the last event ended, if one did: the bytes up to there are whole events.
     pub fn feed(&mut self, chunk: &[u8]) -> Option<usize> {
+        self.watch.bytes(chunk);
         let mut boundary = None;
         let mut at = 0;
         while let Some(rest) = chunk.get(at..).filter(|rest| !rest.is_empty()) {
@@ -90,7 +103,7 @@ impl SseTap {
     fn take_line_of(&mut self, line: &[u8]) -> bool {
         if line.is_empty() {
             if !self.data.is_empty() && !self.too_long {
-                self.seen.event(&self.data);
+                self.seen.event(&self.data, &mut self.watch);
             }
             self.data.clear();
             self.data.shrink_to(KEPT_BYTES);

@@ -3,9 +3,21 @@
 
 use super::scan::{Finding, FindingClass, SecretScanner};
 use systemprompt_leak::{Hit, Scanner};
+use systemprompt_models::ids::{CallId, ContextId, TraceId};
 
 /// Parts the words of a tool's name; a rule that wants a secret to begin a word finds it behind that as well.
 pub(super) const PARTED: &str = "__";
+
+/// No rule knows a shorter secret.
+const SHORTEST: usize = 12;
+
+/// Whether an id is one of ours, which most calls bring alone.
+fn is_generated(name: &str) -> bool {
+    [TraceId::PREFIX, CallId::PREFIX, ContextId::PREFIX].into_iter().any(|prefix| {
+        let is_digit = |b: u8| b.is_ascii_digit() || matches!(b, b'a'..=b'f');
+        name.strip_prefix(prefix).is_some_and(|hex| hex.len() == 32 && hex.bytes().all(is_digit))
+    })
+}
 
 /// The names of one call, read once.
 #[derive(Clone, Debug, Default)]
@@ -23,8 +35,10 @@ impl Names {
     ) -> Self {
         let mut text = String::with_capacity(256);
         let mut ends = Vec::with_capacity(10);
+        let mut may_hold = false;
         for (pointer, name) in names {
             let Some(name) = name else { continue };
+            may_hold |= name.len() >= SHORTEST && !is_generated(name);
             let mut add = |name: &str| {
                 text.push_str(name);
                 text.push('\n');
@@ -41,7 +55,7 @@ impl Names {
             (ends.get(at).map_or("", |(_, pointer)| *pointer), offset - start)
         };
         // What only looks random is no finding here: that is what ids look like.
-        let mut findings = secrets.scan_text(&text);
+        let mut findings = if may_hold { secrets.scan_text(&text) } else { Vec::new() };
         findings.retain(|finding| finding.class == FindingClass::Specific);
         for finding in &mut findings {
             let (pointer, offset) = place(finding.offset);
@@ -68,5 +82,24 @@ impl Names {
     /// Values in use, with the pointers of the names.
     pub(super) fn leaks(&self) -> &[(&'static str, Hit)] {
         &self.leaks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_ours_are_told_from_others() {
+        assert!(is_generated(TraceId::generate().as_str()) && is_generated(CallId::generate().as_str()));
+        for id in [
+            "",
+            "trc_",
+            "toolu_01A09q90qw90lq917835lq9",
+            "trc_AKIAQYLPMN5HM7PZXA2R00000000000A",
+            "0123456789abcdef",
+        ] {
+            assert!(!is_generated(id), "{id}");
+        }
     }
 }

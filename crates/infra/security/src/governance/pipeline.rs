@@ -156,6 +156,11 @@ impl Pipeline {
         self.stages.iter().map(|s| (&*s.id, self.enabled && s.policy.is_some()))
     }
 
+    /// The values in use.
+    pub fn in_use(&self) -> &Scanner {
+        &self.in_use
+    }
+
     /// Looks through the ids and names of a call, given with the pointers that findings in them bear.
     pub fn names<'n>(&self, names: impl IntoIterator<Item = (&'static str, Option<&'n str>)>) -> Names {
         Names::look(names, &self.scanner, &self.in_use)
