@@ -99,21 +99,26 @@ async fn proofs_and_checkpoints_are_checked_away_from_the_server_on_both_engines
     }
 }
 
+/// The files of a stopped server's database, those of its log among them.
+fn copy_database(from: &Path, to: &Path) {
+    for name in ["systemprompt.db", "systemprompt.db-wal", "systemprompt.db-shm"] {
+        let _ = std::fs::remove_file(to.join(name));
+        let copied = std::fs::copy(from.join(name), to.join(name));
+        assert!(copied.is_ok() || name != "systemprompt.db", "{copied:?}");
+    }
+    let _ = std::fs::remove_file(to.join("lookup.db"));
+}
+
 #[tokio::test]
 async fn an_older_database_that_is_put_back_is_told_and_a_repair_goes_on_from_there() {
     let away = tempfile::tempdir().unwrap();
     let mut server = stores::sqlite().start().unwrap();
     server.terminate().unwrap();
-    let file = server.data_dir().join("systemprompt.db");
-    let older = away.path().join("older.db");
-    std::fs::copy(&file, &older).unwrap();
+    copy_database(server.data_dir(), away.path());
     let mut server = server.restart().unwrap();
     let kept = keep(away.path(), "kept.notes", &server.succeed(&["audit", "checkpoint"]).unwrap());
     server.terminate().unwrap();
-    for name in ["systemprompt.db-wal", "systemprompt.db-shm", "lookup.db"] {
-        let _ = std::fs::remove_file(server.data_dir().join(name));
-    }
-    std::fs::copy(&older, &file).unwrap();
+    copy_database(away.path(), server.data_dir());
 
     expect(&server, &["audit", "verify"], 7, "rollback");
     let mut server = server.restart().unwrap();

@@ -236,14 +236,7 @@ async fn boot_loaded(
     let mut options_of_ledger = ledger_options(&loaded, db.engine(), hub.clone(), leak.clone());
     options_of_ledger.checkpoints =
         Some(crate::checkpoints::options(&loaded, &db, &keys, &options_of_ledger.node_id).await?);
-    let ledger = Ledger::start(
-        &db,
-        tables,
-        options_of_ledger,
-        Arc::clone(&clock),
-        &tasks,
-    )
-    .await?;
+    let ledger = Ledger::start(&db, tables, options_of_ledger, Arc::clone(&clock), &tasks).await?;
     record_start(&ledger).await?;
     keys.ensure(algorithm(profile.security.signing_algorithm), &ledger).await?;
     steps.done("ledger");

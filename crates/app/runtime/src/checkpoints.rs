@@ -38,9 +38,8 @@ pub(crate) async fn options(
 
 /// Each key has one use: the checkpoint key signs no manifest and no token.
 fn refuse_shared(loaded: &Loaded, ring: &KeyRing, signer: &SigningKey) -> Result<(), BootError> {
-    let refused = |used: &'static str| {
-        Err(SigningKeyError::Shared(loaded.paths.ledger_key_path.clone(), used).into())
-    };
+    let refused =
+        |used: &'static str| Err(SigningKeyError::Shared(loaded.paths.ledger_key_path.clone(), used).into());
     let secrets = &loaded.secrets;
     if let (Some(seed), Some(jwt)) = (secrets.manifest_signing_secret_seed(), secrets.jwt_secret())
         && let Ok(key) = manifest_signing::signing_key(seed, jwt)

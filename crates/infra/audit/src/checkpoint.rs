@@ -235,7 +235,9 @@ pub fn copy_path(data_dir: &Path) -> PathBuf {
 pub fn read_copy(data_dir: &Path) -> io::Result<Option<String>> {
     let mut text = String::new();
     match File::open(copy_path(data_dir)) {
-        Ok(file) => file.take(crate::note::MAX_NOTE_BYTES as u64 + 1).read_to_string(&mut text).map(|_| Some(text)),
+        Ok(file) => {
+            file.take(crate::note::MAX_NOTE_BYTES as u64 + 1).read_to_string(&mut text).map(|_| Some(text))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -245,8 +247,7 @@ fn write_copy(path: &Path, note: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let temporary = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(note.as_bytes())?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -304,7 +305,8 @@ pub(crate) async fn check_at_start(
     }
     let of = reader.streams().await?.into_iter().find(|s| s.origin == checkpoint.origin);
     let Some(of) = of else {
-        let why = format!("the stream of ledger/last-checkpoint, {}, is not in this database", checkpoint.origin);
+        let why =
+            format!("the stream of ledger/last-checkpoint, {}, is not in this database", checkpoint.origin);
         return Ok(Some(StartFinding::RolledBack(why)));
     };
     if checkpoint.size > of.head_seq as u64 {
@@ -336,10 +338,14 @@ pub fn outside_notes(data_dir: &Path, files: &[PathBuf]) -> Vec<Note> {
         match fs::read_to_string(&file) {
             Ok(text) => match crate::note::split(&text) {
                 Ok(found) => notes.extend(found),
-                Err(error) => tracing::warn!(file = %file.display(), %error, "no checkpoints can be read from a file"),
+                Err(error) => {
+                    tracing::warn!(file = %file.display(), %error, "no checkpoints can be read from a file");
+                }
             },
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(file = %file.display(), %error, "a file of checkpoints cannot be read"),
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "a file of checkpoints cannot be read");
+            }
         }
     }
     notes

@@ -32,8 +32,8 @@ pub use condition::Condition;
 pub use error::LedgerError;
 pub use ledger::{GroupOptions, Ledger, LedgerMetrics, LedgerOptions, Permit, Receipt, StartError};
 pub use record::{ActorKind, Draft, EntryKind, RecordError};
-pub use repository::entries::{After, Filter, LedgerReader, LedgerRow};
 pub use repository::checkpoints::CheckpointRow;
+pub use repository::entries::{After, Filter, LedgerReader, LedgerRow};
 pub use unit::{Cell, CloseRow, Col, ColType, Guard, OpenRow, Table, Unit};
 pub use witness::{Witness, Witnesses};
 

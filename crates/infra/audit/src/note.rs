@@ -318,10 +318,19 @@ mod tests {
     #[test]
     fn what_is_no_note_or_no_checkpoint_is_refused() {
         let note = key().sign(&checkpoint());
-        for bad in ["", "a\n", "a\n\nb\n", &note.replace("\n\n", "\n"), note.trim_end(), &note.replace('\u{2014}', "-")] {
+        for bad in [
+            "",
+            "a\n",
+            "a\n\nb\n",
+            &note.replace("\n\n", "\n"),
+            note.trim_end(),
+            &note.replace('\u{2014}', "-"),
+        ] {
             assert_eq!(bad.parse::<Note>(), Err(NoteError::NotANote), "{bad:?}");
         }
-        for (from, to) in [("\n17\n", "\n017\n"), ("\n17\n", "\n-1\n"), ("\n17\n", "\n17\n18\n"), ("BwcH", "Bwc")] {
+        for (from, to) in
+            [("\n17\n", "\n017\n"), ("\n17\n", "\n-1\n"), ("\n17\n", "\n17\n18\n"), ("BwcH", "Bwc")]
+        {
             let note: Note = note.replacen(from, to, 1).parse().unwrap();
             assert_eq!(note.unverified_checkpoint(), Err(NoteError::NotACheckpoint), "{to:?}");
         }

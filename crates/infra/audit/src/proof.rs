@@ -25,7 +25,9 @@ pub enum ProofError {
     NotYet,
     #[error("sizes: 1 to {0}, `from` not above `to`")]
     BadSizes(u64),
-    #[error("the stored tree of {stream} is damaged at level {level}, tile {tile}; `audit verify` shows all of it")]
+    #[error(
+        "the stored tree of {stream} is damaged at level {level}, tile {tile}; `audit verify` shows all of it"
+    )]
     Damaged { stream: String, level: u32, tile: u64 },
     #[error("the checkpoint of {0} does not fit its records; `audit verify` shows all of it")]
     Mismatch(String),
@@ -85,8 +87,7 @@ impl InclusionProof {
         let checkpoint = note.unverified_checkpoint()?;
         let siblings: Option<Vec<Hash>> = self.inclusion.iter().map(|text| decode(text)).collect();
         let siblings = siblings.ok_or(ProofFault::Hash)?;
-        let record: serde_json::Value =
-            serde_json::from_str(&self.record).map_err(|_| ProofFault::Place)?;
+        let record: serde_json::Value = serde_json::from_str(&self.record).map_err(|_| ProofFault::Place)?;
         let is_place = record.get("seq").and_then(serde_json::Value::as_u64) == Some(self.leaf_index + 1)
             && record.get("stream").and_then(serde_json::Value::as_str).is_some_and(|stream| {
                 checkpoint.origin.strip_suffix(stream).is_some_and(|host| host.ends_with("/ledger/"))
@@ -95,8 +96,7 @@ impl InclusionProof {
             return Err(ProofFault::Place);
         }
         let leaf = leaf_digest(self.record.as_bytes());
-        let included =
-            verify_inclusion(&leaf, self.leaf_index, checkpoint.size, &siblings, &checkpoint.root);
+        let included = verify_inclusion(&leaf, self.leaf_index, checkpoint.size, &siblings, &checkpoint.root);
         if included { Ok(checkpoint) } else { Err(ProofFault::NotIncluded) }
     }
 }
@@ -207,7 +207,11 @@ pub(crate) async fn restore(reader: &LedgerReader, stream: &Stream) -> Result<Tr
     if stream.frontier.is_some() || size == 0 {
         return TreeReader::new(reader, &stream.stream, size).tree().await;
     }
-    tracing::info!(stream = stream.stream, records = size, "building the tree over the records of an older version");
+    tracing::info!(
+        stream = stream.stream,
+        records = size,
+        "building the tree over the records of an older version"
+    );
     let (mut tree, mut done) = (Tree::default(), Vec::new());
     let mut at = 0;
     while at < size {
@@ -238,13 +242,11 @@ impl LedgerReader {
     /// # Errors
     /// An unknown stream, one without a checkpoint, or a database that cannot be read.
     pub async fn checkpoint(&self, stream: &str) -> Result<CheckpointRow, ProofError> {
-        match checkpoints::newest(self.db(), stream).await? {
-            Some(row) => Ok(row),
-            None => {
-                self.stream(stream).await?;
-                Err(ProofError::NotYet)
-            }
+        if let Some(row) = checkpoints::newest(self.db(), stream).await? {
+            return Ok(row);
         }
+        self.stream(stream).await?;
+        Err(ProofError::NotYet)
     }
 
     /// Proves that a record stands in the newest checkpoint of its stream.

@@ -50,7 +50,11 @@ pub async fn repair(
 }
 
 /// Writes the first record of a stream that succeeds another.
-pub(crate) async fn record(shared: &Shared, reader: &LedgerReader, stream: &Stream) -> Result<(), StartError> {
+pub(crate) async fn record(
+    shared: &Shared,
+    reader: &LedgerReader,
+    stream: &Stream,
+) -> Result<(), StartError> {
     let Some(name) = stream.predecessor.as_ref().filter(|_| stream.head_seq == 0) else { return Ok(()) };
     let streams = reader.streams().await.map_err(StartError::Read)?;
     let Some(old) = streams.into_iter().find(|stream| stream.stream == *name) else { return Ok(()) };

@@ -28,9 +28,13 @@ pub enum SigningKeyError {
     File { path: PathBuf, source: std::io::Error },
     #[error("a key could not be generated")]
     Generate,
-    #[error("the checkpoint key {0} is also the {1}; each key has one use, name another file in audit.signing_key_path")]
+    #[error(
+        "the checkpoint key {0} is also the {1}; each key has one use, name another file in audit.signing_key_path"
+    )]
     Shared(PathBuf, &'static str),
-    #[error("the checkpoint key {path} is not the one that signed this ledger ({expected}); put that one back")]
+    #[error(
+        "the checkpoint key {path} is not the one that signed this ledger ({expected}); put that one back"
+    )]
     Other { path: PathBuf, expected: String },
     #[error("the ledger's keys cannot be read")]
     Read(#[from] sqlx::Error),

@@ -163,7 +163,13 @@ impl Witnesses {
     }
 
     /// Shows what each does not have yet, until shutdown.
-    pub(crate) fn run(&self, reader: &LedgerReader, stream: &Arc<str>, clock: &Arc<dyn Clock>, tasks: &Tasks) {
+    pub(crate) fn run(
+        &self,
+        reader: &LedgerReader,
+        stream: &Arc<str>,
+        clock: &Arc<dyn Clock>,
+        tasks: &Tasks,
+    ) {
         for number in 0..self.0.list.len() {
             let (own, reader, stream) = (self.clone(), reader.clone(), Arc::clone(stream));
             let (clock, shutdown) = (Arc::clone(clock), tasks.shutdown_token());

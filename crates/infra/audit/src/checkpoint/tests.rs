@@ -1,5 +1,3 @@
-#![expect(clippy::disallowed_methods, reason = "tests run callers beside each other")]
-
 use super::*;
 use crate::note::VerifierKey;
 use crate::proof::{InclusionProof, ProofFault};
@@ -64,7 +62,7 @@ impl Node {
                 signer: self.signer(),
                 records: 1000,
                 every: Duration::from_secs(10),
-                heartbeat: Duration::from_secs(3600),
+                heartbeat: Duration::from_hours(1),
                 witnesses: self.witnesses.clone(),
             }),
             ..testing::options(db)
@@ -162,14 +160,20 @@ async fn set_head(db: &Db, seq: i64, hash: &str, frontier: &Frontier) {
         Db::Sqlite(_) => format!("X'{}'", hex::encode(frontier.to_bytes())),
         Db::Postgres(_) => format!("'\\x{}'", hex::encode(frontier.to_bytes())),
     };
-    execute(db, format!("UPDATE ledger_streams SET head_seq = {seq}, head_hash = '{hash}', frontier = {blob}")).await;
+    execute(
+        db,
+        format!("UPDATE ledger_streams SET head_seq = {seq}, head_hash = '{hash}', frontier = {blob}"),
+    )
+    .await;
 }
 
 /// Puts back what an older copy of the database holds: everything behind `seq` is gone, and nothing shows it inside.
 async fn cut_to(db: &Db, stream: &str, seq: i64) {
     let rows = LedgerReader::new((*db).clone()).page(stream, 0, seq).await.unwrap();
     let mut frontier = Frontier::default();
-    rows.iter().for_each(|row| frontier.push(crate::tree::from_hex(&row.hash).unwrap(), |_, _| {}));
+    for row in &rows {
+        frontier.push(crate::tree::from_hex(&row.hash).unwrap(), |_, _| {});
+    }
     execute(db, format!("DELETE FROM ledger_entries WHERE seq > {seq}")).await;
     set_head(db, seq, &rows.last().unwrap().hash, &frontier).await;
 }
@@ -222,7 +226,7 @@ async fn a_checkpoint_is_due_by_records_by_time_and_by_heartbeat() {
                 signer: node.signer(),
                 records: 5,
                 every: Duration::from_secs(10),
-                heartbeat: Duration::from_secs(60),
+                heartbeat: Duration::from_mins(1),
                 witnesses: Witnesses::default(),
             };
             let stream = ledger.reader().streams().await.unwrap().remove(0);
@@ -268,7 +272,10 @@ async fn every_tampering_with_tree_and_checkpoints_has_its_finding() {
         ("DELETE FROM ledger_tiles", "tile_missing"),
         ("UPDATE ledger_tiles SET root = hashes", "tile_altered"),
         ("UPDATE ledger_tiles SET hashes = root", "tile_altered"),
-        ("UPDATE ledger_entries SET record = REPLACE(record, 'number', 'numbre') WHERE seq = 2", "checkpoint_mismatch"),
+        (
+            "UPDATE ledger_entries SET record = REPLACE(record, 'number', 'numbre') WHERE seq = 2",
+            "checkpoint_mismatch",
+        ),
         ("DELETE FROM ledger_entries WHERE seq > 250", "tail_missing"),
     ] {
         for db in stores().await {
@@ -279,7 +286,10 @@ async fn every_tampering_with_tree_and_checkpoints_has_its_finding() {
             assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new());
             execute(&db, sql).await;
             let found = checks(&db, &Scope::default()).await;
-            assert!(found.contains(&expected) || (expected.is_empty() && found.is_empty()), "{sql}: {found:?}");
+            assert!(
+                found.contains(&expected) || (expected.is_empty() && found.is_empty()),
+                "{sql}: {found:?}"
+            );
         }
     }
 }
@@ -296,7 +306,9 @@ async fn a_rewritten_suffix_does_not_fit_the_checkpoints_whatever_else_is_rewrit
         assert_eq!(report.findings[0].check, "checkpoint_mismatch");
         // The node does not go on with it.
         let again = node.start(&db).await;
-        assert!(matches!(&*again.condition(), Condition::Damaged(why) if why.contains("checkpoint_mismatch")));
+        assert!(
+            matches!(&*again.condition(), Condition::Damaged(why) if why.contains("checkpoint_mismatch"))
+        );
         again.stop().await;
         // Checkpoints signed anew with another key are not those of the node.
         let stranger = SigningKey::new(aws_lc_rs::signature::Ed25519KeyPair::generate().unwrap());
@@ -425,7 +437,8 @@ async fn proofs_verify_with_the_key_alone_and_a_changed_one_does_not() {
         let text = serde_json::to_string(&good).unwrap();
         assert_eq!(serde_json::from_str::<InclusionProof>(&text).unwrap(), good);
         let keys = [vkey];
-        let changed = InclusionProof { record: good.record.replace("\"number\"", "\"numbre\""), ..good.clone() };
+        let changed =
+            InclusionProof { record: good.record.replace("\"number\"", "\"numbre\""), ..good.clone() };
         assert_eq!(changed.verify(&keys), Err(ProofFault::NotIncluded));
         let changed = InclusionProof { leaf_index: good.leaf_index + 1, ..good.clone() };
         assert_eq!(changed.verify(&keys), Err(ProofFault::Place));
@@ -465,7 +478,9 @@ async fn streams_anchor_each_other() {
         // The first stream is cut with its own checkpoints; the second still knows.
         let rows = LedgerReader::new((*db).clone()).page(first.stream(), 0, 2).await.unwrap();
         let mut frontier = Frontier::default();
-        rows.iter().for_each(|row| frontier.push(crate::tree::from_hex(&row.hash).unwrap(), |_, _| {}));
+        for row in &rows {
+            frontier.push(crate::tree::from_hex(&row.hash).unwrap(), |_, _| {});
+        }
         let own = format!("stream = '{}'", first.stream());
         execute(&db, format!("DELETE FROM ledger_entries WHERE seq > 2 AND {own}")).await;
         execute(&db, format!("DELETE FROM ledger_checkpoints WHERE {own}")).await;
@@ -474,7 +489,13 @@ async fn streams_anchor_each_other() {
             Db::Postgres(_) => format!("'\\x{}'", hex::encode(frontier.to_bytes())),
         };
         let head = &rows[1].hash;
-        execute(&db, format!("UPDATE ledger_streams SET head_seq = 2, head_hash = '{head}', frontier = {blob} WHERE {own}")).await;
+        execute(
+            &db,
+            format!(
+                "UPDATE ledger_streams SET head_seq = 2, head_hash = '{head}', frontier = {blob} WHERE {own}"
+            ),
+        )
+        .await;
         let report = verified(&db, &Scope::default()).await;
         assert_eq!(report.findings.len(), 1, "{report:?}");
         assert_eq!((report.findings[0].check, report.findings[0].seq), ("tail_missing", 3));
@@ -500,7 +521,8 @@ async fn witnesses_get_the_newest_checkpoint_and_what_they_lack_is_told() {
             reader.read_exact(&mut body).unwrap();
             // The first is refused, so that it is tried again.
             let status = if n == 0 { "500 No" } else { "200 OK" };
-            write!(connection, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+            write!(connection, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                .unwrap();
             if sent.send((n, head, String::from_utf8(body).unwrap())).is_err() {
                 return;
             }
@@ -515,7 +537,10 @@ async fn witnesses_get_the_newest_checkpoint_and_what_they_lack_is_told() {
         write(&ledger, 3).await;
         ledger.make_checkpoint().await.unwrap();
         let (_, head, body) = received.recv_timeout(Duration::from_secs(20)).unwrap();
-        assert!(head.starts_with("POST /notes?token=t ") && head.to_lowercase().contains("content-type: text/plain"));
+        assert!(
+            head.starts_with("POST /notes?token=t ")
+                && head.to_lowercase().contains("content-type: text/plain")
+        );
         body.parse::<Note>().unwrap().verify([&ledger.vkey().unwrap()]).unwrap();
         for _ in 0..200 {
             if node.witnesses.unwitnessed_ms(SystemClock.now()) == Some(0) {
@@ -527,7 +552,10 @@ async fn witnesses_get_the_newest_checkpoint_and_what_they_lack_is_told() {
         let kept = crate::note::split(&std::fs::read_to_string(&file).unwrap()).unwrap();
         kept.last().unwrap().verify([&ledger.vkey().unwrap()]).unwrap();
         let newest = ledger.reader().checkpoint(ledger.stream()).await.unwrap();
-        assert!(newest.witnessed.contains("witness.notes") && newest.witnessed.contains("/notes\""), "{newest:?}");
+        assert!(
+            newest.witnessed.contains("witness.notes") && newest.witnessed.contains("/notes\""),
+            "{newest:?}"
+        );
         let names = node.witnesses.names();
         let now = SystemClock.now() + 5000;
         assert_eq!(ledger.reader().unwitnessed_ms(ledger.stream(), &names, now).await.unwrap(), 0);
@@ -546,7 +574,8 @@ fn a_key_file_is_made_once_for_its_owner_alone() {
     assert!(signing_key::load(&path).unwrap().is_none());
     let made = signing_key::make(&path).unwrap();
     assert_eq!(signing_key::load(&path).unwrap().unwrap().public(), made.public());
-    let mode = |mode| std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    let mode =
+        |mode| std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     mode(0o640);
     assert!(matches!(signing_key::load(&path), Err(signing_key::SigningKeyError::FileMode(_))));
     mode(0o600);

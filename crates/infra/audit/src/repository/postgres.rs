@@ -61,7 +61,8 @@ impl PostgresStore {
     /// Prepares every statement once, so that a table that does not fit its definition stops the start.
     fn prepare_all(&mut self) -> Result<(), WaitError> {
         let texts = self.statements.tables.values().flat_map(|t| [Some(&t.open), t.close.as_ref()]);
-        let texts: Vec<String> = texts.flatten().chain([&self.statements.entries, &self.statements.tiles]).cloned().collect();
+        let texts: Vec<String> =
+            texts.flatten().chain([&self.statements.entries, &self.statements.tiles]).cloned().collect();
         if let Some(conn) = &mut self.conn {
             for text in texts {
                 let text = sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(text));

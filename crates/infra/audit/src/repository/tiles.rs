@@ -32,12 +32,7 @@ pub(crate) async fn leaves(db: &Db, stream: &str, from: u64, to: u64) -> sqlx::R
 }
 
 /// Stores the tree of a stream that an older version wrote, which kept none.
-pub(crate) async fn store(
-    db: &Db,
-    stream: &Stream,
-    frontier: &Frontier,
-    tiles: &[Tile],
-) -> sqlx::Result<()> {
+pub(crate) async fn store(db: &Db, stream: &Stream, frontier: &Frontier, tiles: &[Tile]) -> sqlx::Result<()> {
     let mut tx = db.write_tx().await?;
     for tile in tiles {
         let (level, index) = (i64::from(tile.level), tile.index as i64);

@@ -165,7 +165,7 @@ fn tiles_hold_the_hashes_of_their_level_and_restore_the_tree() {
     for (n, leaf) in leaves.iter().enumerate() {
         tree.push(*leaf, &mut tiles);
         let n = n as u64 + 1;
-        if n % 9001 == 0 || [255, 256, 257, 65535, 65536, 65537].contains(&n) {
+        if n.is_multiple_of(9001) || [255, 256, 257, 65535, 65536, 65537].contains(&n) {
             let of = |level: u32| -> Vec<Hash> {
                 let hashes = tiles.iter().filter(|tile| tile.level == level - 1).map(|tile| tile.root);
                 hashes.skip((n >> (8 * level) & !255) as usize).collect()
@@ -207,7 +207,9 @@ proptest! {
         let (leaves, index, old) = (numbered(size), a % size, b % size + 1);
         let root = naive_root(&leaves);
         let mut frontier = Frontier::default();
-        leaves.iter().for_each(|leaf| frontier.push(*leaf, |_, _| {}));
+        for leaf in &leaves {
+            frontier.push(*leaf, |_, _| {});
+        }
         prop_assert_eq!(frontier.root(), root);
         let proof = resolved(&inclusion(index, size), &leaves);
         prop_assert_eq!(&proof, &naive_inclusion(index as usize, &leaves));

@@ -46,7 +46,8 @@ impl<'a> Keys<'a> {
 
     /// The keys of an origin, and whether they come from outside the database.
     fn of(&self, origin: &str) -> (Vec<&VerifierKey>, bool) {
-        let named = |keys: &'a [VerifierKey]| keys.iter().filter(|key| key.name() == origin).collect::<Vec<_>>();
+        let named =
+            |keys: &'a [VerifierKey]| keys.iter().filter(|key| key.name() == origin).collect::<Vec<_>>();
         let given = named(self.given);
         if given.is_empty() {
             (self.recorded.iter().filter(|key| key.name() == origin).collect(), false)
@@ -282,7 +283,12 @@ impl<'a> TreePass<'a> {
             return true;
         }
         let expected = format!("root {} of the checkpoint that is {kept}", hex::encode(root));
-        report.add(self.finding("checkpoint_mismatch", size, expected, format!("root {}", hex::encode(found))));
+        report.add(self.finding(
+            "checkpoint_mismatch",
+            size,
+            expected,
+            format!("root {}", hex::encode(found)),
+        ));
         self.tree = None;
         false
     }
@@ -371,11 +377,7 @@ impl Anchors {
     }
 
     /// Compares what was said with the streams as they are.
-    pub(super) async fn check(
-        self,
-        reader: &LedgerReader,
-        streams: &[Stream],
-    ) -> sqlx::Result<Vec<Finding>> {
+    pub(super) async fn check(self, reader: &LedgerReader, streams: &[Stream]) -> sqlx::Result<Vec<Finding>> {
         let mut findings = Vec::new();
         for (name, anchor) in self.0 {
             let Anchor { size, root, by, seq } = anchor;

@@ -206,7 +206,8 @@ struct Trust {
 
 impl Trust {
     async fn scope(&self, context: &AppContext) -> Result<Scope, Refusal> {
-        let bad = |what: &str, error: NoteError| Refusal::new(Code::Unprocessable, format!("{what}: {error}"));
+        let bad =
+            |what: &str, error: NoteError| Refusal::new(Code::Unprocessable, format!("{what}: {error}"));
         if self.keys.len() > 64 || self.checkpoints.len() > 1024 {
             return Err(Refusal::new(Code::Unprocessable, "at most 64 keys and 1024 checkpoints"));
         }

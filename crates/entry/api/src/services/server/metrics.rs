@@ -65,8 +65,8 @@ impl Default for Metrics {
         let duration = Histogram::new(BUCKETS);
         let refusals = Family::<RefusalLabels, Counter>::default();
         let reloads = Family::<ReloadLabels, Counter>::default();
-        let [ledger_records, ledger_refused, ledger_batches, ledger_queue_depth, ledger_unwitnessed]: [Gauge; 5] =
-            std::array::from_fn(|_| Gauge::default());
+        let [ledger_records, ledger_refused, ledger_batches, ledger_queue_depth, ledger_unwitnessed]: [Gauge;
+            5] = std::array::from_fn(|_| Gauge::default());
         registry.register("http_requests", "Answered requests", requests.clone());
         registry.register("http_request_duration_seconds", "Time until the answer's head", duration.clone());
         registry.register("edge_refusals", "Requests refused, by code", refusals.clone());

@@ -119,11 +119,7 @@ fn proof(out: Output, file: &Path, keys: &[VerifierKey]) -> Result<Exit, CliErro
     }
 }
 
-async fn by_server(
-    globals: &Globals,
-    args: &Args,
-    kept: &[(String, Vec<Note>)],
-) -> Result<Value, CliError> {
+async fn by_server(globals: &Globals, args: &Args, kept: &[(String, Vec<Note>)]) -> Result<Value, CliError> {
     let keys: Vec<String> = args.key.iter().map(ToString::to_string).collect();
     let texts: Vec<&str> = kept.iter().map(|(text, _)| text.as_str()).collect();
     let ask = Ask::post("/api/v1/admin/audit/verify", &json!({"keys": keys, "checkpoints": texts}))
@@ -166,14 +162,8 @@ async fn read(
     let given = |key: &VerifierKey| args.key.iter().any(|given| given.name() == key.name());
     let keys = args.key.iter().cloned().chain(own.into_iter().filter(|key| !given(key))).collect();
     notes.extend(kept.iter().flat_map(|(_, notes)| notes.iter().cloned()));
-    let scope = Scope {
-        stream: args.stream.clone(),
-        from: args.from,
-        to: args.to,
-        since: args.since,
-        keys,
-        notes,
-    };
+    let scope =
+        Scope { stream: args.stream.clone(), from: args.from, to: args.to, since: args.since, keys, notes };
     let report = verify(&reader, &rooms.tables(), &scope).await;
     let report = report.map_err(|error| match error {
         VerifyError::NoSuchStream(_) => CliError::new(Exit::NotFound, what).why(error),
@@ -224,8 +214,10 @@ mod tests {
 
     #[test]
     fn a_report_says_intact_or_what_was_found_where() {
-        let report = |findings: Value| json!({"report": {"records": 3, "streams": 1, "rows": 2, "checkpoints": 1, "more": 0, "findings": findings,
-                "signed": [{"stream": "s", "size": 2, "trusted": true}]}});
+        let report = |findings: Value| {
+            json!({"report": {"records": 3, "streams": 1, "rows": 2, "checkpoints": 1, "more": 0, "findings": findings,
+                "signed": [{"stream": "s", "size": 2, "trusted": true}]}})
+        };
         assert_eq!(
             text(&report(json!([]))),
             "intact: 3 records in 1 streams, 2 rows beside them, 1 checkpoints\n  s is signed up to 2 with a trusted key"

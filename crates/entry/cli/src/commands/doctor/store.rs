@@ -43,7 +43,9 @@ pub(super) async fn check(loaded: &Loaded, checks: &mut Vec<Check>) {
         witnesses(loaded, &db, checks).await;
         clock(&db, checks).await;
     } else {
-        checks.extend(["ledger", "witnesses", "clock"].map(|name| Check::skip(name, "the schema is not current")));
+        checks.extend(
+            ["ledger", "witnesses", "clock"].map(|name| Check::skip(name, "the schema is not current")),
+        );
     }
     db.close().await;
 }
@@ -112,7 +114,13 @@ async fn ledger(loaded: &Loaded, db: &Db, checks: &mut Vec<Check>) {
     let mut records = 0;
     for stream in &streams {
         let from = Some((stream.head_seq - TAIL + 1).max(1));
-        let scope = Scope { stream: Some(stream.stream.clone()), from, to: Some(stream.head_seq), keys: keys.clone(), ..Scope::default() };
+        let scope = Scope {
+            stream: Some(stream.stream.clone()),
+            from,
+            to: Some(stream.head_seq),
+            keys: keys.clone(),
+            ..Scope::default()
+        };
         match verify(&reader, &[], &scope).await {
             Err(error) => checks.push(Check::fail(CHECK, error, "check whether the database runs")),
             Ok(report) => {
