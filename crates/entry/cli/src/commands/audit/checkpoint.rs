@@ -47,13 +47,12 @@ pub async fn run(globals: &Globals, out: Output, offline: bool, args: Args) -> R
 
 async fn by_server(globals: &Globals, args: &Args) -> Result<Vec<(String, String)>, CliError> {
     let client = Client::connect(globals)?;
-    let names = match &args.stream {
-        Some(stream) => vec![stream.clone()],
-        None => {
-            let page = client.json(WHAT, Ask::get(STREAMS)).await?;
-            let items = page.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-            items.iter().filter_map(|s| s.get("stream")?.as_str().map(str::to_owned)).collect()
-        }
+    let names = if let Some(stream) = &args.stream {
+        vec![stream.clone()]
+    } else {
+        let page = client.json(WHAT, Ask::get(STREAMS)).await?;
+        let items = page.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+        items.iter().filter_map(|s| s.get("stream")?.as_str().map(str::to_owned)).collect()
     };
     let mut found = Vec::new();
     for name in names {
