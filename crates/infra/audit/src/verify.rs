@@ -126,6 +126,8 @@ impl Scope {
 pub enum VerifyError {
     #[error("there is no stream `{0}`")]
     NoSuchStream(String),
+    #[error("the range ends before it begins")]
+    EmptyRange,
     #[error("the ledger cannot be read")]
     Read(#[from] sqlx::Error),
 }
@@ -133,7 +135,7 @@ pub enum VerifyError {
 /// Verifies streams and, when whole streams are asked for, the companion rows.
 ///
 /// # Errors
-/// An unknown stream, or a database that cannot be read.
+/// An unknown stream, a range that holds nothing, or a database that cannot be read.
 pub async fn verify(
     reader: &LedgerReader,
     tables: &[&'static Table],
@@ -146,6 +148,9 @@ pub async fn verify(
     if let (Some(name), true) = (&scope.stream, wanted.is_empty()) {
         return Err(VerifyError::NoSuchStream(name.clone()));
     }
+    if scope.from.zip(scope.to).is_some_and(|(from, to)| from > to) {
+        return Err(VerifyError::EmptyRange);
+    }
     let (keys, findings) = Keys::read(reader, &scope.keys).await?;
     report.add_all(findings);
     let mut anchors = Anchors::default();
@@ -155,6 +160,7 @@ pub async fn verify(
     }
     if scope.is_whole() {
         report.add_all(anchors.check(reader, &streams).await?);
+        report.add_all(reader.orphan_streams().await?.into_iter().map(orphan));
         report.add_all(tree::notes_of_no_stream(&streams, &scope.notes));
         for table in tables {
             let (rows, findings) = companions::check(reader.db(), table).await?;
@@ -163,6 +169,17 @@ pub async fn verify(
         }
     }
     Ok(report)
+}
+
+/// Entries whose stream has lost its row: without a head nobody can tell where they should end.
+fn orphan(stream: String) -> Finding {
+    Finding {
+        check: "stream_missing",
+        stream,
+        seq: 0,
+        expected: "the stream's own row".into(),
+        found: "entries alone".into(),
+    }
 }
 
 async fn verify_stream(
@@ -346,6 +363,7 @@ pub(crate) async fn check_tail(
     let rows = reader.page(&stream.stream, link.cursor, TAIL + 1).await?;
     let mut findings: Vec<Finding> = rows.iter().flat_map(|row| link.check(row).1).collect();
     findings.extend(link.check_head(stream));
+    findings.extend(reader.orphan_streams().await?.into_iter().map(orphan));
     let damage = findings.first().map(|f| format!("{} at {} seq {}", f.check, f.stream, f.seq));
     Ok((damage, link.at))
 }

@@ -167,6 +167,7 @@ async fn every_tampering_has_its_finding() {
         ("DELETE FROM ledger_entries WHERE seq = 4", "gap"),
         ("UPDATE ledger_entries SET prev_hash = hash WHERE seq = 4", "chain_broken"),
         ("DELETE FROM ledger_entries WHERE seq > 8", "tail_missing"),
+        ("DELETE FROM ledger_streams", "stream_missing"),
         (
             "UPDATE ledger_streams SET head_seq = 8, head_hash = (SELECT hash FROM ledger_entries WHERE seq = 8)",
             "behind_head",
@@ -197,6 +198,11 @@ async fn a_damaged_end_refuses_guarded_calls_and_still_reads() {
         assert!(matches!(*ledger.condition(), Condition::Damaged(_)));
         assert!(matches!(ledger.commit(opening("x", "lookup")).await, Err(LedgerError::Damaged(_))));
         assert_eq!(ledger.reader().page(ledger.stream(), 0, 100).await.unwrap().len(), 10);
+        ledger.stop().await;
+        // Without its stream's row nobody could tell that the entries are there.
+        execute(&db, "DELETE FROM ledger_streams").await;
+        let ledger = testing::ledger(&db, &[&TABLE]).await;
+        assert!(matches!(*ledger.condition(), Condition::Damaged(_)));
     }
 }
 

@@ -103,6 +103,14 @@ impl LedgerReader {
         streams::list(&self.db).await
     }
 
+    /// Names of streams whose entries are there while their own row is gone.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn orphan_streams(&self) -> sqlx::Result<Vec<String>> {
+        streams::orphans(&self.db).await
+    }
+
     /// At most `limit` entries of a stream behind `seq`, in order.
     ///
     /// # Errors

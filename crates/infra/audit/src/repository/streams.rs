@@ -91,3 +91,20 @@ pub async fn list(db: &Db) -> sqlx::Result<Vec<Stream>> {
          FROM ledger_streams ORDER BY created_at, stream"
     )).fetch_all(pool).await)
 }
+
+/// Names of streams that have entries and no row of their own. Each step finds the next name by the primary key of the entries.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn orphans(db: &Db) -> sqlx::Result<Vec<String>> {
+    on!(db, pool => sqlx::query_scalar(sql!(
+        "WITH RECURSIVE known(stream) AS (
+             SELECT MIN(stream) FROM ledger_entries
+             UNION ALL
+             SELECT (SELECT MIN(e.stream) FROM ledger_entries e WHERE e.stream > known.stream)
+             FROM known WHERE known.stream IS NOT NULL
+         )
+         SELECT known.stream FROM known
+         WHERE known.stream IS NOT NULL AND known.stream NOT IN (SELECT s.stream FROM ledger_streams s)"
+    )).fetch_all(pool).await)
+}

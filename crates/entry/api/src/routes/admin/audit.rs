@@ -302,6 +302,7 @@ async fn check(State(context): State<AppContext>, query: Query, body: RawBody) -
     let report = verify(&context.ledger.reader(), context.ledger.tables(), &scope).await;
     let report = report.map_err(|error| match error {
         VerifyError::NoSuchStream(_) => crate::Error(Refusal::new(Code::NotFound, error.to_string())),
+        VerifyError::EmptyRange => crate::Error(Refusal::new(Code::BadRequest, error.to_string())),
         VerifyError::Read(error) => crate::Error::internal(error),
     })?;
     Ok(Json(json!({"intact": report.is_intact(), "report": report})))

@@ -167,6 +167,7 @@ async fn read(
     let report = verify(&reader, &rooms.tables(), &scope).await;
     let report = report.map_err(|error| match error {
         VerifyError::NoSuchStream(_) => CliError::new(Exit::NotFound, what).why(error),
+        VerifyError::EmptyRange => CliError::new(Exit::Usage, what).why(error),
         VerifyError::Read(cause) => unreadable(cause),
     })?;
     Ok(json!({"intact": report.is_intact(), "report": report}))

@@ -111,6 +111,11 @@ async fn ledger(loaded: &Loaded, db: &Db, checks: &mut Vec<Check>) {
         Err(error) => return checks.push(Check::fail(CHECK, error, "check whether the database runs")),
     };
     let (keys, _) = checkpoints::trust(loaded, &reader).await.unwrap_or_default();
+    let fix = "`systemprompt audit verify` shows all of it; keep the file as evidence";
+    for orphan in reader.orphan_streams().await.unwrap_or_default() {
+        let detail = format!("stream_missing: entries of {orphan} have lost their stream");
+        checks.push(Check::fail(CHECK, detail, fix));
+    }
     let mut records = 0;
     for stream in &streams {
         let from = Some((stream.head_seq - TAIL + 1).max(1));
@@ -130,7 +135,6 @@ async fn ledger(loaded: &Loaded, db: &Db, checks: &mut Vec<Check>) {
                     None => cut(&reader, stream).await,
                     found => found,
                 };
-                let fix = "`systemprompt audit verify` shows all of it; keep the file as evidence";
                 checks.extend(found.map(|detail| Check::fail(CHECK, detail, fix)));
             }
         }
