@@ -214,6 +214,67 @@ async fn the_hook_answers_200_and_deny_whatever_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_refusal_has_the_form_of_its_hook_event() {
+    for tried in tried().await {
+        let url = format!("{}/api/v1/hooks/govern?plugin_id=demo", tried.server.url());
+        #[expect(clippy::disallowed_methods, reason = "the test's own client")]
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let ask = async |token: Option<&str>, body: String| -> Value {
+            let mut request = http.post(&url).body(body);
+            if let Some(token) = token {
+                request = request.header("authorization", token);
+            }
+            let answer = request.send().await.unwrap();
+            assert_eq!(
+                (answer.status().as_u16(), &answer.headers()["x-systemprompt-decision"]),
+                (200, &"deny".parse().unwrap())
+            );
+            serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+        };
+        for event in ["UserPromptSubmit", "PostToolUse", "Stop", "PreToolUse", "SomethingNew"] {
+            let body = |rest: &str| format!(r#"{{"session_id":"s","hook_event_name":"{event}"{rest}}}"#);
+            for (token, body) in [
+                (None, body("")),
+                (Some("Bearer not-a-token-of-ours"), body("")),
+                (Some(tried.bob.as_str()), body(r#","tool_name":"a","tool_name":"b""#)),
+                (Some(tried.bob.as_str()), body(&format!(r#","tool_name":"{}""#, "x".repeat(257)))),
+                (Some(tried.bob.as_str()), body(&format!(r#","prompt":"{}""#, "x".repeat(5 << 20)))),
+                (Some(tried.bob.as_str()), body(",")),
+            ] {
+                let answer = ask(token, body).await;
+                if event == "PreToolUse" {
+                    assert_eq!(answer["hookSpecificOutput"]["permissionDecision"], "deny", "{answer}");
+                    assert!(answer["decision"].is_null(), "{answer}");
+                } else {
+                    assert_eq!(answer["decision"], "block", "{event}: {answer}");
+                    assert!(
+                        answer["reason"].is_string() && answer["hookSpecificOutput"].is_null(),
+                        "{answer}"
+                    );
+                }
+            }
+        }
+        // Where there is no event, every form is there.
+        let list =
+            ask(Some(&tried.bob), r#"["PreToolUse",null,null,null,"Bash",{"command":"ls"}]"#.into()).await;
+        assert_eq!(
+            (&list["decision"], &list["hookSpecificOutput"]["permissionDecision"]),
+            (&json!("block"), &json!("deny"))
+        );
+        assert!(list["reason"].as_str().unwrap().contains("must be an object"), "{list}");
+        let long = tried.hook(&tried.bob, &tool_use(&"x".repeat(257), &json!({}))).await;
+        assert!(long.body.contains("tool_name: is longer than 256 characters"), "{}", long.body);
+        assert_eq!(
+            tried
+                .hook(&tried.bob, &tool_use(&"é".repeat(256), &json!({})))
+                .await
+                .header("x-systemprompt-decision"),
+            "allow"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_request_is_read_in_one_way_only() {
     let tried = tried().await;
     let [tried, _] = &tried;

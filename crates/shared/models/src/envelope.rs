@@ -1,6 +1,7 @@
 //! How a refusal looks in each protocol (SEC-1): status and JSON body. Headers that follow from it (`retry-after`,
 //! `www-authenticate`) are added by the edge.
 
+use crate::hook;
 use crate::refusal::{Code, Refusal};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -28,11 +29,16 @@ pub struct Rendered {
 
 impl Envelope {
     pub fn render(self, refusal: &Refusal) -> Rendered {
+        self.render_for(refusal, None)
+    }
+
+    /// As [`Self::render`], in the form of the hook event that is answered, where it is known.
+    pub fn render_for(self, refusal: &Refusal, event: Option<&str>) -> Rendered {
         match self {
             Self::Problem => problem(refusal),
             Self::Anthropic => anthropic(refusal),
             Self::Mcp => mcp(refusal),
-            Self::Hook => hook(refusal),
+            Self::Hook => hook(refusal, event),
         }
     }
 }
@@ -113,17 +119,12 @@ fn mcp(refusal: &Refusal) -> Rendered {
     Rendered { status, content_type: "application/json", body }
 }
 
-fn hook(refusal: &Refusal) -> Rendered {
+fn hook(refusal: &Refusal, event: Option<&str>) -> Rendered {
     let mut reason = format!("{}: {}", refusal.code.as_str(), refusal.sentence());
     for (field, message) in &refusal.validation_errors {
         let _ = write!(reason, "; {field}: {message}");
     }
-    let body = json!({"hookSpecificOutput": {
-        "hookEventName": "PreToolUse",
-        "permissionDecision": "deny",
-        "permissionDecisionReason": reason,
-    }});
-    Rendered { status: 200, content_type: "application/json", body }
+    Rendered { status: 200, content_type: "application/json", body: hook::denial(event, &reason) }
 }
 
 /// The standard phrase of a status (RFC 9110 section 15), as the `title` of a problem.

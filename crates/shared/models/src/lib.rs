@@ -5,6 +5,7 @@ pub mod claims;
 pub mod clock;
 pub mod context;
 pub mod envelope;
+pub mod hook;
 pub mod ids;
 pub mod json;
 pub mod permission;

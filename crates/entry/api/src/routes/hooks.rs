@@ -17,6 +17,7 @@ use std::time::Duration;
 use systemprompt_audit::Unit;
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
+use systemprompt_models::hook::{self, PRE_TOOL_USE};
 use systemprompt_models::ids::{CallId, ContextId, DecisionId};
 use systemprompt_models::{Code, Permission, Refusal, RequestContext};
 use systemprompt_runtime::AppContext;
@@ -28,6 +29,8 @@ use systemprompt_security::plane::{Call, Judgement, Origin, Segment};
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Longest id that a client may give its call.
 const MAX_CALL_ID: usize = 128;
+/// Longest name of a tool, in characters.
+const MAX_TOOL_NAME: usize = 256;
 
 /// Whoever may use the API may ask; hook tokens come with their own scope.
 const CALLERS: &[Permission] =
@@ -102,10 +105,30 @@ async fn decide(
     query: &Query,
     body: &Bytes,
 ) -> crate::Result<Response> {
-    let event: HookEvent<'_> = extract::parse(body)?;
+    let event = read(body)?;
     let (judgement, decision) = judge(context, caller, query, &event).await?;
     let refusal = judgement.refusal().map(|refusal| refusal.with_decision(decision.clone()));
     Ok(render(&event, refusal.as_ref(), &decision))
+}
+
+/// The event of a body. Only an object is one: a list would be read by position.
+fn read(body: &[u8]) -> Result<HookEvent<'_>, Refusal> {
+    let unfit = |field: &str, fault: String| {
+        Err(Refusal::new(Code::Unprocessable, "the body does not fit").with_validation(field, fault))
+    };
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return unfit("body", "must be an object".to_owned());
+    }
+    let event: HookEvent<'_> = extract::parse(body)?;
+    match event.tool_name.as_deref() {
+        Some(tool) if tool.chars().nth(MAX_TOOL_NAME).is_some() => {
+            unfit("tool_name", format!("is longer than {MAX_TOOL_NAME} characters"))
+        }
+        None | Some("") if event.hook_event_name == PRE_TOOL_USE => {
+            unfit("tool_name", "is missing".to_owned())
+        }
+        _ => Ok(event),
+    }
 }
 
 /// Decides, and returns once the decision is on record.
@@ -116,12 +139,8 @@ async fn judge(
     event: &HookEvent<'_>,
 ) -> crate::Result<(Judgement, DecisionId)> {
     let plugin = query.get("plugin_id").filter(|id| !id.is_empty());
-    let before_tool = event.hook_event_name == "PreToolUse";
+    let before_tool = event.hook_event_name == PRE_TOOL_USE;
     let tool = event.tool_name.as_deref().filter(|_| before_tool);
-    if before_tool && tool.is_none_or(str::is_empty) {
-        let refusal = Refusal::new(Code::Unprocessable, "the body does not fit");
-        return Err(refusal.with_validation("tool_name", "is missing").into());
-    }
     // The client's session names a conversation of this principal, nothing more.
     caller.context_id = event.session_id.as_deref().map(|session| conversation(&caller, session));
     let mut entities: Vec<EntityRef> =
@@ -196,13 +215,13 @@ fn render(event: &HookEvent<'_>, refusal: Option<&Refusal>, decision: &DecisionI
         None => ("allow", format!("allowed (decision {decision})")),
     };
     let body = match (&*event.hook_event_name, refusal) {
-        ("PreToolUse", _) => json!({"hookSpecificOutput": {
-            "hookEventName": "PreToolUse",
+        (name, Some(_)) => hook::denial(Some(name), &reason),
+        (PRE_TOOL_USE, None) => json!({"hookSpecificOutput": {
+            "hookEventName": PRE_TOOL_USE,
             "permissionDecision": outcome,
             "permissionDecisionReason": reason,
         }}),
         (_, None) => json!({}),
-        (_, Some(_)) => json!({"decision": "block", "reason": reason}),
     };
     let mut response = Json(body).into_response();
     response.headers_mut().insert(DECISION_HEADER, HeaderValue::from_static(outcome));

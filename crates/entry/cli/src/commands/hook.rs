@@ -6,9 +6,10 @@ use crate::exit::{CliError, Exit};
 use crate::globals::Globals;
 use crate::output::{line, note};
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io::Read;
 use std::time::Duration;
+use systemprompt_models::hook::{self, EventName};
 
 /// Largest event that is sent.
 const MAX_EVENT: u64 = 4 << 20;
@@ -33,7 +34,14 @@ enum Command {
 
 pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
     let Command::Govern { plugin_id } = args.command;
-    match govern(globals, plugin_id.as_deref()).await {
+    let mut event = Vec::new();
+    let read = std::io::stdin().take(MAX_EVENT + 1).read_to_end(&mut event);
+    let name = EventName::of(&event);
+    let decided = match read {
+        Ok(_) => govern(globals, plugin_id.as_deref(), event).await,
+        Err(error) => Err(error.into()),
+    };
+    match decided {
         Ok(true) => Ok(Exit::Ok),
         Ok(false) => Ok(BLOCK),
         Err(error) => {
@@ -42,7 +50,7 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
                 error.what,
                 error.why.as_ref().map_or_else(String::new, |why| format!(": {why}"))
             );
-            let _ = line(&denial(&reason).to_string());
+            let _ = line(&hook::denial(name.as_deref(), &reason).to_string());
             Err(blocking(error))
         }
     }
@@ -59,9 +67,7 @@ pub fn blocking(error: CliError) -> CliError {
 }
 
 /// Whether the call may go on; the decision is printed.
-async fn govern(globals: &Globals, plugin_id: Option<&str>) -> Result<bool, CliError> {
-    let mut event = Vec::new();
-    std::io::stdin().take(MAX_EVENT + 1).read_to_end(&mut event)?;
+async fn govern(globals: &Globals, plugin_id: Option<&str>, event: Vec<u8>) -> Result<bool, CliError> {
     if event.len() as u64 > MAX_EVENT {
         return Err(CliError::new(BLOCK, "the event is larger than 4 MiB"));
     }
@@ -83,12 +89,4 @@ async fn govern(globals: &Globals, plugin_id: Option<&str>) -> Result<bool, CliE
     // Clients show standard error to the model.
     note(&crate::output::plain(reason))?;
     Ok(false)
-}
-
-fn denial(reason: &str) -> Value {
-    json!({"hookSpecificOutput": {
-        "hookEventName": "PreToolUse",
-        "permissionDecision": "deny",
-        "permissionDecisionReason": reason,
-    }})
 }

@@ -20,9 +20,10 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Limited};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use systemprompt_models::envelope::Envelope;
+use systemprompt_models::hook::EventName;
 use systemprompt_models::ids::TraceId;
 use systemprompt_models::{Code, Principal, RateLimitTier, Refusal, RequestContext};
 use systemprompt_runtime::AppContext;
@@ -113,7 +114,7 @@ impl From<Refusal> for Stop {
 }
 
 impl Edge {
-    async fn serve(&self, request: Request, next: Next) -> Response {
+    async fn serve(&self, mut request: Request, next: Next) -> Response {
         let started = Instant::now();
         // 1. The trace id comes first, so that every answer carries it, whatever happens behind.
         let trace_id = trace::assign(request.headers());
@@ -121,6 +122,7 @@ impl Edge {
         let ends = request.version() < Version::HTTP_2 && request_shape::is_framed_oddly(&request);
         let found = self.find(&method, request.uri().path());
         let envelope = found.map_or_else(|| envelope_of(request.uri().path()), |route| route.envelope);
+        let event = (envelope == Envelope::Hook).then(|| overhear(&mut request));
         // 2. The panic guard stands around all else: a panic is an answer like any other, in the route's own protocol.
         let guarded = AssertUnwindSafe(self.pass(request, next, found, &trace_id)).catch_unwind().await;
         let (mut response, signed_in) = guarded.unwrap_or_else(|_| {
@@ -130,7 +132,8 @@ impl Edge {
         if let Some(Refused(refusal)) = response.extensions_mut().remove::<Refused>() {
             self.metrics.refused(refusal.code);
             let cookies = response.headers_mut().remove(header::SET_COOKIE);
-            response = render(envelope, refusal.with_trace(trace_id.clone()));
+            let event = event.as_deref().and_then(OnceLock::get).map(String::as_str);
+            response = render(envelope, event, refusal.with_trace(trace_id.clone()));
             if let Some(cookies) = cookies {
                 response.headers_mut().insert(header::SET_COOKIE, cookies);
             }
@@ -350,6 +353,24 @@ fn bound_body(request: &mut Request, limit: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Where the name of a body's hook event stands once the body has come by: a refusal has the form of its event, whoever refuses
+/// and whether the body is taken or discarded.
+fn overhear(request: &mut Request) -> Arc<OnceLock<String>> {
+    let event = Arc::new(OnceLock::new());
+    let (heard, mut name) = (Arc::clone(&event), EventName::default());
+    let body = std::mem::take(request.body_mut()).map_frame(move |frame| {
+        if let (None, Some(data)) = (heard.get(), frame.data_ref()) {
+            name.read(data);
+            if let Some(found) = name.found() {
+                let _ = heard.set(found.to_owned());
+            }
+        }
+        frame
+    });
+    *request.body_mut() = Body::new(body);
+    event
+}
+
 /// The protocol of a path that has no route.
 fn envelope_of(path: &str) -> Envelope {
     if path == "/v1/messages" || path.starts_with("/v1/messages/") || path.starts_with("/v1/models") {
@@ -362,8 +383,8 @@ fn envelope_of(path: &str) -> Envelope {
 }
 
 /// The answer of a refusal in its protocol.
-fn render(envelope: Envelope, refusal: Refusal) -> Response {
-    let rendered = envelope.render(&refusal);
+fn render(envelope: Envelope, event: Option<&str>, refusal: Refusal) -> Response {
+    let rendered = envelope.render_for(&refusal, event);
     let mut response = Response::new(Body::from(rendered.body.to_string()));
     *response.status_mut() =
         StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
