@@ -171,3 +171,46 @@ async fn settings_fit_into_a_line_and_a_broken_profile_is_the_cause_that_demo_te
     std::fs::write(&profile, text.replace("mode: rules", "mode: ruls")).unwrap();
     ends(&server, &["demo"], 7, &["profile.yaml:", "did you mean `rules`?"]);
 }
+
+#[tokio::test]
+async fn a_copied_folder_does_not_act_on_the_server_of_the_original() {
+    let server = stores::sqlite().start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy");
+    assert!(Command::new("cp").arg("-R").arg(server.data_dir()).arg(&copy).status().unwrap().success());
+    let run = |words: &[&str], event: &str| {
+        let mut child = Command::new(systemprompt_tests::server::binary().unwrap())
+            .arg("--data-dir")
+            .arg(&copy)
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(event.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    server.succeed(&["admin", "users", "list"]).unwrap();
+    let refused = run(&["admin", "users", "list"], "");
+    assert_eq!(refused.status.code(), Some(6), "{}", said(&refused));
+    for part in ["is a copy", server.url(), "--offline", "--url"] {
+        assert!(said(&refused).contains(part), "{}", said(&refused));
+    }
+    let named = run(&["--url", server.url(), "admin", "users", "list"], "");
+    assert!(named.status.success(), "{}", said(&named));
+
+    // A hook that gets no decision blocks, in the form of its event.
+    for (event, member) in [("Stop", "/decision"), ("PreToolUse", "/hookSpecificOutput/permissionDecision")] {
+        for url in [None, Some("http://127.0.0.1:9")] {
+            let words: Vec<&str> =
+                url.map(|url| ["--url", url]).into_iter().flatten().chain(["hook", "govern"]).collect();
+            let blocked = run(&words, &json!({"hook_event_name": event, "tool_name": "Bash"}).to_string());
+            assert_eq!(blocked.status.code(), Some(2), "{}", said(&blocked));
+            let printed: Value = serde_json::from_slice(&blocked.stdout).unwrap();
+            let wanted = if event == "Stop" { "block" } else { "deny" };
+            assert_eq!(printed.pointer(member).unwrap(), wanted, "{printed}");
+            assert_eq!(printed.as_object().unwrap().len(), if event == "Stop" { 2 } else { 1 }, "{printed}");
+        }
+    }
+}

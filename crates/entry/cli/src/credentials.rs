@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use systemprompt_config::ProfileLocation;
 
@@ -13,6 +13,9 @@ use systemprompt_config::ProfileLocation;
 pub struct Credentials {
     pub url: String,
     pub token: String,
+    /// The number of the folder that the file was written in: a copy of the folder has another.
+    #[serde(default)]
+    pub folder: Option<u64>,
 }
 
 /// The file of a profile's credential.
@@ -20,7 +23,22 @@ pub fn file_of(location: &ProfileLocation) -> PathBuf {
     location.profile_dir().join("credentials.json")
 }
 
+/// The number that the file system gave the profile's folder.
+fn folder_of(location: &ProfileLocation) -> Option<u64> {
+    std::fs::metadata(location.profile_dir()).ok().map(|folder| folder.ino())
+}
+
 impl Credentials {
+    /// What the server at `url` writes down in this profile's folder.
+    pub fn new(location: &ProfileLocation, url: String, token: String) -> Self {
+        Self { url, token, folder: folder_of(location) }
+    }
+
+    /// Whether they came along when the folder was copied, and so name the server of the original.
+    pub fn are_copied(&self, location: &ProfileLocation) -> bool {
+        self.folder.is_some() && self.folder != folder_of(location)
+    }
+
     /// Reads the file, if there is a readable one.
     pub fn read(location: &ProfileLocation) -> Option<Self> {
         serde_json::from_reader(File::open(file_of(location)).ok()?).ok()

@@ -84,8 +84,8 @@ impl Node {
             return Ok(());
         }
         let token = operator::token(&self.context, OPERATOR_TOKEN_LIFE).await?;
-        let credentials = Credentials { url: self.url.clone(), token };
-        let written = credentials.write(&self.context.config().paths.location);
+        let location = &self.context.config().paths.location;
+        let written = Credentials::new(location, self.url.clone(), token).write(location);
         written
             .map_err(|error| CliError::new(Exit::Failure, "the operator's file cannot be written").why(error))
     }

@@ -19,7 +19,15 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn find(globals: &Globals) -> Result<Self, CliError> {
-        let stored = globals.location().ok().and_then(|location| Credentials::read(&location));
+        let location = globals.location().ok();
+        let stored = location.as_ref().and_then(Credentials::read);
+        if let (None, Some(stored), Some(location)) = (&globals.url, &stored, &location)
+            && stored.are_copied(location)
+        {
+            return Err(CliError::new(Exit::Conflict, "this data folder is a copy, and no server was started on it")
+                .why(format!("the address that it holds, {}, is that of the original's server", stored.url))
+                .fix("start a server on it with `systemprompt serve`, work without one with --offline, or name one with --url"));
+        }
         let url = match (&globals.url, &stored) {
             (Some(url), _) => url.clone(),
             (None, Some(stored)) => stored.url.clone(),
