@@ -38,8 +38,7 @@ pub enum BanSource {
 }
 
 impl BanSource {
-    const ALL: [Self; 5] =
-        [Self::Manual, Self::Behavioral, Self::Velocity, Self::Fingerprint, Self::Scanner];
+    const ALL: [Self; 5] = [Self::Manual, Self::Behavioral, Self::Velocity, Self::Fingerprint, Self::Scanner];
 
     pub fn as_str(self) -> &'static str {
         match self {

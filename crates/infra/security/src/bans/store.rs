@@ -214,7 +214,8 @@ impl BanStore {
                 .await?;
             self.0.repository.delete(oldest.id.as_str()).await?;
         }
-        let times = if network.addr().is_ipv6() { self.0.repository.automatic_count(&text).await? } else { 0 };
+        let times =
+            if network.addr().is_ipv6() { self.0.repository.automatic_count(&text).await? } else { 0 };
         let factor = LONGER.get(usize::try_from(times).unwrap_or_default()).or(LONGER.last());
         let ban = Ban {
             id: BanId::generate(),

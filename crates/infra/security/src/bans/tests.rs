@@ -25,7 +25,8 @@ async fn node(db: &TestDb, clock: &ManualClock) -> BanStore {
 /// Two copies of one table. They share a ledger, whose streams are a node's own.
 async fn nodes(db: &TestDb, clock: &ManualClock) -> (BanStore, BanStore) {
     let ledger = ledger(db, &[]).await;
-    let open = async || BanStore::open((**db).clone(), ledger.clone(), Arc::new(clock.clone())).await.unwrap();
+    let open =
+        async || BanStore::open((**db).clone(), ledger.clone(), Arc::new(clock.clone())).await.unwrap();
     (open().await, open().await)
 }
 
@@ -175,7 +176,8 @@ async fn an_end_is_recorded_once_and_the_longest_ban_decides() {
         clock.advance(31 * 86_400 * SECOND);
         a.sweep().await.unwrap();
         let rows: Vec<(String,)> =
-            on!(&*db, pool => sqlx::query_as(sql!("SELECT id FROM banned_ips")).fetch_all(pool).await).unwrap();
+            on!(&*db, pool => sqlx::query_as(sql!("SELECT id FROM banned_ips")).fetch_all(pool).await)
+                .unwrap();
         assert!(rows.is_empty());
     }
 }

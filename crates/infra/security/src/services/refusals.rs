@@ -47,7 +47,10 @@ mod tests {
         counts.count("unauthenticated");
         let draft = counts.take().unwrap();
         assert_eq!(draft.detail["total"], 1001);
-        assert_eq!((&draft.detail["scanner-path"], &draft.detail["unauthenticated"]), (&1000.into(), &1.into()));
+        assert_eq!(
+            (&draft.detail["scanner-path"], &draft.detail["unauthenticated"]),
+            (&1000.into(), &1.into())
+        );
         assert!(counts.take().is_none());
     }
 }
