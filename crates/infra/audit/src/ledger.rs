@@ -268,7 +268,11 @@ impl Ledger {
         result
     }
 
-    async fn try_enqueue(&self, mut unit: Unit, deferred: Option<Instant>) -> Result<Receipt, LedgerError> {
+    async fn try_enqueue(
+        &self,
+        mut unit: Unit,
+        deferred: Option<Instant>,
+    ) -> Result<Receipt, LedgerError> {
         let shared = &self.0.shared;
         shared.condition.load().admit(unit.is_closing())?;
         if !shared.leak.is_empty() {

@@ -200,7 +200,7 @@ async fn hits_reach_the_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unconfirmed_list_goes_on_banning_then_makes_the_node_unready_then_serves_nobody() {
+async fn case_13_an_unconfirmed_list_goes_on_banning_then_makes_the_node_unready_then_serves_nobody() {
     let [db, _] = engines().await;
     let clock = ManualClock::at(NOW);
     let store = node(&db, &clock).await;

@@ -99,8 +99,6 @@ impl Default for Metrics {
             ban_list_age.clone(),
         );
         Self {
-            bans,
-            ban_list_age,
             registry,
             requests,
             duration,
@@ -110,6 +108,8 @@ impl Default for Metrics {
             ledger_refused,
             ledger_batches,
             ledger_queue_depth,
+            bans,
+            ban_list_age,
         }
     }
 }
