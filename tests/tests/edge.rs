@@ -29,7 +29,7 @@ async fn ban(client: &Client, token: &str, body: &Value) -> Answer {
 
 #[tokio::test]
 async fn case_9_probes_are_refused_before_any_handler_with_and_without_a_token() {
-    let server = behind_proxy(stores::sqlite())
+    let mut server = behind_proxy(stores::sqlite())
         .env("SYSTEMPROMPT__SECURITY__SCANNER__AUTO_BAN__ENABLED", "false")
         .without_limits()
         .start()
@@ -66,6 +66,14 @@ async fn case_9_probes_are_refused_before_any_handler_with_and_without_a_token()
     );
     // No handler ran: every one of them was answered without a route.
     assert!(!metrics.lines().any(|line| line.contains("status_class=\"4xx\"") && !line.contains("(none)")));
+    // One record for all of them, written at the latest when the node ends.
+    assert!(server.terminate().unwrap().success());
+    let db = stores::open(&server).await;
+    let records =
+        stores::texts(&db, "SELECT record FROM ledger_entries WHERE kind = 'system.refusals'").await;
+    let records: Vec<Value> = records.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+    let counted: i64 = records.iter().filter_map(|record| record["detail"]["scanner-path"].as_i64()).sum();
+    assert_eq!(counted, 40, "{records:?}");
 }
 
 #[tokio::test]
@@ -192,6 +200,7 @@ async fn a_banned_address_gets_nothing_but_the_refusal_and_can_be_let_in_again()
             assert_eq!((refused.status, &refused.json()["code"]), (status, &json!(code)), "{body}");
         }
         assert_eq!(ban(&client, server.user_token(), &json!({"network": "192.0.2.1"})).await.status, 403);
+        assert!(server.succeed(&["doctor"]).unwrap().contains("1 networks are banned"));
         let listed = server.succeed(&["admin", "bans", "list"]).unwrap();
         assert!(listed.contains("203.0.113.0/24"), "{listed}");
         server.succeed(&["admin", "bans", "remove", made["id"].as_str().unwrap(), "--yes"]).unwrap();
@@ -254,9 +263,9 @@ async fn a_ban_reaches_the_other_node_within_the_stated_bound() {
 
 #[tokio::test]
 async fn case_14_each_tier_has_its_share_and_who_waits_passes() {
-    let server = stores::sqlite().env("SYSTEMPROMPT__RATE_LIMITS__GATEWAY_PER_SECOND", "4").start().unwrap();
+    let server = stores::sqlite().env("SYSTEMPROMPT__RATE_LIMITS__GATEWAY_PER_SECOND", "2").start().unwrap();
     let client = Client::new(&server);
-    for (token, burst) in [(server.user_token(), 12), (server.admin_token(), 120)] {
+    for (token, burst) in [(server.user_token(), 6), (server.admin_token(), 60)] {
         let bearer = format!("Bearer {token}");
         let mut passed = 0;
         let refused = loop {
