@@ -12,6 +12,7 @@ mod full_disk;
 mod http;
 mod invariants;
 mod judged;
+mod ledger;
 mod reload;
 mod schemas;
 mod sources;

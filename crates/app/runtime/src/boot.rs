@@ -95,6 +95,10 @@ pub enum BootError {
     Keys(#[from] KeyError),
     #[error("ledger: {0}")]
     Ledger(#[from] systemprompt_audit::StartError),
+    #[error("ledger: {0}")]
+    LedgerKey(#[from] systemprompt_audit::signing_key::SigningKeyError),
+    #[error("ledger: the witness {0}: {1}")]
+    Witness(String, #[source] systemprompt_net::EgressError),
     #[error("ledger: the start could not be recorded: {0}")]
     Record(#[from] LedgerError),
     #[error("extensions: {0}")]
@@ -233,14 +237,10 @@ async fn boot_loaded(
     steps.done("keys");
 
     let tables: &'static [&'static Table] = Vec::leak(registry.tables());
-    let ledger = Ledger::start(
-        &db,
-        tables,
-        ledger_options(&loaded, db.engine(), hub.clone(), leak.clone()),
-        Arc::clone(&clock),
-        &tasks,
-    )
-    .await?;
+    let mut options_of_ledger = ledger_options(&loaded, db.engine(), hub.clone(), leak.clone());
+    options_of_ledger.checkpoints =
+        Some(crate::checkpoints::options(&loaded, &db, &keys, &options_of_ledger.node_id).await?);
+    let ledger = Ledger::start(&db, tables, options_of_ledger, Arc::clone(&clock), &tasks).await?;
     record_start(&ledger).await?;
     keys.ensure(algorithm(profile.security.signing_algorithm), &ledger).await?;
     steps.done("ledger");
@@ -395,6 +395,7 @@ fn ledger_options(loaded: &Loaded, engine: Engine, hub: Hub, leak: Scanner) -> L
         },
         hub,
         leak,
+        checkpoints: None,
     }
 }
 
@@ -403,7 +404,7 @@ pub(crate) fn instance_id(loaded: &Loaded) -> String {
     loaded.profile.server.instance_id.clone().unwrap_or_else(|| loaded.profile.name.clone())
 }
 
-fn issuer_host(issuer: &str) -> String {
+pub(crate) fn issuer_host(issuer: &str) -> String {
     let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     rest.split('/').next().unwrap_or(rest).to_owned()
 }
@@ -419,6 +420,9 @@ async fn record_start(ledger: &Ledger) -> Result<(), BootError> {
     let mut unit = Unit::new();
     unit.record(Draft::system(EntryKind::SystemStart, "ok").with("version", env!("CARGO_PKG_VERSION")));
     ledger.append(unit).await?;
+    if let Err(error) = ledger.make_checkpoint().await {
+        tracing::warn!(%error, "the start has no checkpoint");
+    }
     Ok(())
 }
 

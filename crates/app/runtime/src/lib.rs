@@ -1,6 +1,7 @@
 //! What a node is made of and how it lives: the application context, the order of the boot, reload, recovery, drain, telemetry.
 
 pub mod boot;
+pub mod checkpoints;
 pub mod context;
 mod declared;
 pub mod demo;

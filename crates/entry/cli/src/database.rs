@@ -6,7 +6,7 @@ use crate::node::{boot_error, invalid};
 use std::path::PathBuf;
 use std::sync::Arc;
 use systemprompt_config::{Diagnostic, Loaded, ProfileLocation, validate};
-use systemprompt_database::Db;
+use systemprompt_database::{Claim, Db};
 use systemprompt_models::SystemClock;
 use systemprompt_runtime::{BootOptions, boot};
 
@@ -39,6 +39,15 @@ pub fn file(loaded: &Loaded) -> Option<PathBuf> {
     let url = loaded.database_url();
     let path = url.expose().strip_prefix("sqlite:")?;
     Some(PathBuf::from(path.split('?').next().unwrap_or(path)))
+}
+
+/// Keeps every other process of a SQLite database away.
+///
+/// # Errors
+/// When one has it (6).
+pub fn claim(loaded: &Loaded) -> Result<Option<Claim>, CliError> {
+    Claim::take(loaded.database_url().expose())
+        .map_err(|error| CliError::new(Exit::Conflict, "the database is in use").why(error))
 }
 
 /// Opens a database that exists; none is made.

@@ -12,6 +12,8 @@ pub enum Condition {
     DiskLow,
     /// The chain does not verify; reads only.
     Damaged(String),
+    /// The database is older than the checkpoint that this node kept outside it; reads only.
+    RolledBack(String),
     /// Another process owns the stream.
     Fenced,
 }
@@ -25,7 +27,7 @@ impl Condition {
             Self::DiskLow | Self::Unavailable(_) if closing => Ok(()),
             Self::DiskLow => Err(LedgerError::DiskLow),
             Self::Unavailable(why) => Err(LedgerError::Unavailable(why.clone())),
-            Self::Damaged(why) => Err(LedgerError::Damaged(why.clone())),
+            Self::Damaged(why) | Self::RolledBack(why) => Err(LedgerError::Damaged(why.clone())),
             Self::Fenced => Err(LedgerError::Fenced),
         }
     }
@@ -41,6 +43,7 @@ impl Condition {
             Self::Unavailable(_) => "ledger_unavailable",
             Self::DiskLow => "ledger_disk_low",
             Self::Damaged(_) => "ledger_damaged",
+            Self::RolledBack(_) => "ledger_rollback",
             Self::Fenced => "ledger_fenced",
         }
     }

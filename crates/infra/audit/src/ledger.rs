@@ -2,14 +2,20 @@
 //! record is on disk.
 
 use crate::chain::Chain;
+use crate::checkpoint::{self, CheckpointError, CheckpointOptions, Checkpointer, StartFinding};
 use crate::condition::Condition;
 use crate::disk::DiskGuard;
 use crate::error::LedgerError;
 use crate::lookup::Lookup;
+use crate::note::{Note, VerifierKey};
+use crate::proof::{self, ProofError};
 use crate::queue::{BatchLimits, Claim, Pending, Queue};
+use crate::repair;
 use crate::repository::entries::LedgerReader;
 use crate::repository::streams;
 use crate::repository::{Statements, open_store};
+use crate::signing_key::SigningKeyError;
+use crate::tree::Tree;
 use crate::unit::{Table, Unit};
 use crate::verify;
 use crate::writer::Writer;
@@ -77,6 +83,8 @@ pub struct LedgerOptions {
     pub hub: Hub,
     /// Values in use, which never reach a record or a row (AUD-8).
     pub leak: Scanner,
+    /// Checkpoints of the tree; only tests of other rooms do without.
+    pub checkpoints: Option<CheckpointOptions>,
 }
 
 /// Where a unit's first record stands. `id` is that record's.
@@ -111,6 +119,8 @@ pub struct LedgerMetrics {
     pub queue_depth: u64,
     /// Values in use that were taken out of records and rows.
     pub scrubbed: u64,
+    /// Age of the oldest checkpoint that some witness does not have; absent without a witness.
+    pub unwitnessed_seconds: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -126,6 +136,8 @@ pub(crate) struct Counters {
 pub(crate) struct Shared {
     pub queue: Queue,
     pub condition: ArcSwap<Condition>,
+    /// The tree as it is committed.
+    pub head: ArcSwap<Tree>,
     pub counters: Counters,
     pub clock: Arc<dyn Clock>,
     pub group: GroupOptions,
@@ -144,6 +156,8 @@ struct Inner {
     stream: Arc<str>,
     tables: &'static [&'static Table],
     lookup: Option<Lookup>,
+    checkpointer: Option<Arc<Checkpointer>>,
+    data_dir: PathBuf,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -158,6 +172,12 @@ pub enum StartError {
     Store(String),
     #[error("the ledger's look-up file could not be opened: {0}")]
     Lookup(String),
+    #[error("the copy of the last checkpoint could not be read")]
+    Copy(#[source] std::io::Error),
+    #[error(transparent)]
+    Key(#[from] SigningKeyError),
+    #[error("the repair could not be recorded: {0}")]
+    Repair(#[source] crate::error::LedgerError),
     #[error("the ledger's thread could not be started")]
     Thread(#[source] std::io::Error),
 }
@@ -180,17 +200,20 @@ impl Ledger {
             .map_err(StartError::Claim)?;
         let reader = LedgerReader::new(db.clone());
         let (damage, last_at) = verify::check_tail(&reader, &claimed).await.map_err(StartError::Read)?;
+        let (condition, tree) = examine(&reader, &claimed, &options, damage).await?;
         let chain = Chain {
             stream: claimed.stream.as_str().into(),
             epoch: claimed.epoch,
             head_seq: claimed.head_seq,
             head_hash: claimed.head_hash.clone(),
             last_at,
+            tree: Arc::new(tree),
         };
         let engine = db.engine();
         let shared = Arc::new(Shared {
             queue: Queue::new(options.group.queue_max),
-            condition: ArcSwap::from_pointee(damage.map_or(Condition::Ready, Condition::Damaged)),
+            condition: ArcSwap::from_pointee(condition),
+            head: ArcSwap::new(Arc::clone(&chain.tree)),
             counters: Counters::default(),
             hub: options.hub,
             leak: options.leak,
@@ -215,6 +238,24 @@ impl Ledger {
             .spawn(move || writer.run())
             .map_err(StartError::Thread)?;
         disk.watch(Arc::clone(&shared), tasks);
+        if shared.condition.load().is_ready() {
+            repair::record(&shared, &reader, &claimed).await?;
+        }
+        let checkpointer = match options.checkpoints {
+            None => None,
+            Some(checkpoints) => {
+                let maker = Checkpointer::open(
+                    Arc::clone(&shared),
+                    reader.clone(),
+                    &claimed,
+                    checkpoints,
+                    &options.data_dir,
+                );
+                let maker = maker.await.map_err(StartError::Read)?;
+                maker.run(tasks);
+                Some(maker)
+            }
+        };
         let lookup = match db {
             Db::Sqlite(_) => Some(
                 Lookup::open(&options.data_dir, reader, tasks)
@@ -228,6 +269,8 @@ impl Ledger {
             stream,
             tables,
             lookup,
+            checkpointer,
+            data_dir: options.data_dir,
             writer: Mutex::new(Some(thread)),
         })))
     }
@@ -240,7 +283,7 @@ impl Ledger {
         if unit.is_denial() {
             return Err(LedgerError::Denial);
         }
-        self.enqueue(unit, None).await.map(|receipt| Permit { receipt })
+        Shared::enqueue(&self.0.shared, unit, None).await.map(|receipt| Permit { receipt })
     }
 
     /// Records a unit that permits nothing: a denial, the end of something, an administrative act.
@@ -248,7 +291,7 @@ impl Ledger {
     /// # Errors
     /// Any [`LedgerError`]; what the unit says must then not be acted upon.
     pub async fn append(&self, unit: Unit) -> Result<Receipt, LedgerError> {
-        self.enqueue(unit, None).await
+        Shared::enqueue(&self.0.shared, unit, None).await
     }
 
     /// Records the end of something for which nobody waits. It goes with the next batch, a few milliseconds later at most, so
@@ -257,46 +300,45 @@ impl Ledger {
     /// # Errors
     /// Any [`LedgerError`].
     pub async fn append_deferred(&self, unit: Unit) -> Result<Receipt, LedgerError> {
-        self.enqueue(unit, Some(Instant::now())).await
-    }
-
-    async fn enqueue(&self, unit: Unit, deferred: Option<Instant>) -> Result<Receipt, LedgerError> {
-        let result = self.try_enqueue(unit, deferred).await;
-        if result.is_err() {
-            self.0.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
-        }
-        result
-    }
-
-    async fn try_enqueue(
-        &self,
-        mut unit: Unit,
-        deferred: Option<Instant>,
-    ) -> Result<Receipt, LedgerError> {
-        let shared = &self.0.shared;
-        shared.condition.load().admit(unit.is_closing())?;
-        if !shared.leak.is_empty() {
-            shared.counters.scrubbed.fetch_add(unit.scrub(&shared.leak), Ordering::Relaxed);
-        }
-        let unit = unit.render()?;
-        let (answer, mut result) = oneshot::channel();
-        let claim = Claim::default();
-        // A caller that goes away before its unit was taken leaves no record of an effect that never happens.
-        let _withdraw = WithdrawOnDrop(claim.clone());
-        shared.queue.push(Pending { unit, claim: claim.clone(), answer, deferred })?;
-        let answered = match tokio::time::timeout(shared.group.append_timeout, &mut result).await {
-            Ok(answered) => answered,
-            Err(_) if claim.withdraw() => return Err(LedgerError::Busy),
-            Err(_) => tokio::time::timeout(shared.group.commit_timeout, result)
-                .await
-                .map_err(|_| LedgerError::Unavailable("the commit takes too long".into()))?,
-        };
-        answered.unwrap_or_else(|_| Err(LedgerError::Unavailable("the writer has ended".into())))
+        Shared::enqueue(&self.0.shared, unit, Some(Instant::now())).await
     }
 
     /// The stream that this node writes.
     pub fn stream(&self) -> &Arc<str> {
         &self.0.stream
+    }
+
+    /// Makes a checkpoint of what is committed, if anything was since the last; false when nothing was.
+    ///
+    /// # Errors
+    /// When it cannot be recorded.
+    pub async fn make_checkpoint(&self) -> Result<bool, CheckpointError> {
+        match &self.0.checkpointer {
+            Some(maker) => maker.make().await,
+            None => Ok(false),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared_for_tests(&self) -> Arc<Shared> {
+        Arc::clone(&self.0.shared)
+    }
+
+    /// The public key that this node signs its checkpoints with.
+    pub fn vkey(&self) -> Option<VerifierKey> {
+        self.0.checkpointer.as_ref().map(|maker| maker.signer().vkey(maker.origin()))
+    }
+
+    /// Checkpoints that are kept outside the database: the node's own copy, and the files of file witnesses. A file that holds
+    /// something else is left out with a line in the log.
+    pub async fn outside_notes(&self) -> Vec<Note> {
+        let files: Vec<PathBuf> = match &self.0.checkpointer {
+            Some(maker) => maker.witnesses().files().iter().map(|path| path.to_path_buf()).collect(),
+            None => Vec::new(),
+        };
+        let data_dir = self.0.data_dir.clone();
+        let read = tokio::task::spawn_blocking(move || checkpoint::outside_notes(&data_dir, &files));
+        read.await.unwrap_or_default()
     }
 
     /// Whether opening records are taken at present, and if not, why.
@@ -328,16 +370,99 @@ impl Ledger {
             commit_micros: counters.commit_micros.load(Ordering::Relaxed),
             queue_depth: self.0.shared.queue.depth() as u64,
             scrubbed: counters.scrubbed.load(Ordering::Relaxed),
+            unwitnessed_seconds: self.0.checkpointer.as_ref().and_then(|maker| {
+                let age = maker.witnesses().unwitnessed_ms(self.0.shared.clock.now());
+                age.map(|ms| (ms / 1000) as u64)
+            }),
         }
     }
 
-    /// Writes what waits and ends the writer. Nothing is taken afterwards.
+    /// Makes the last checkpoint, writes what waits and ends the writer. Nothing is taken afterwards.
     pub async fn stop(&self) {
+        if let Some(maker) = &self.0.checkpointer
+            && self.condition().is_ready()
+        {
+            if let Err(error) = maker.make().await {
+                tracing::warn!(stream = %self.0.stream, %error, "the stop has no checkpoint");
+            }
+            maker.show().await;
+        }
         self.0.shared.queue.close();
         let thread = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+    }
+}
+
+impl Shared {
+    pub(crate) async fn enqueue(
+        shared: &Self,
+        unit: Unit,
+        deferred: Option<Instant>,
+    ) -> Result<Receipt, LedgerError> {
+        let result = Self::try_enqueue(shared, unit, deferred).await;
+        if result.is_err() {
+            shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    async fn try_enqueue(
+        shared: &Self,
+        mut unit: Unit,
+        deferred: Option<Instant>,
+    ) -> Result<Receipt, LedgerError> {
+        shared.condition.load().admit(unit.is_closing())?;
+        if !shared.leak.is_empty() {
+            shared.counters.scrubbed.fetch_add(unit.scrub(&shared.leak), Ordering::Relaxed);
+        }
+        let unit = unit.render()?;
+        let (answer, mut result) = oneshot::channel();
+        let claim = Claim::default();
+        // A caller that goes away before its unit was taken leaves no record of an effect that never happens.
+        let _withdraw = WithdrawOnDrop(claim.clone());
+        shared.queue.push(Pending { unit, claim: claim.clone(), answer, deferred })?;
+        let answered = match tokio::time::timeout(shared.group.append_timeout, &mut result).await {
+            Ok(answered) => answered,
+            Err(_) if claim.withdraw() => return Err(LedgerError::Busy),
+            Err(_) => tokio::time::timeout(shared.group.commit_timeout, result)
+                .await
+                .map_err(|_| LedgerError::Unavailable("the commit takes too long".into()))?,
+        };
+        answered.unwrap_or_else(|_| Err(LedgerError::Unavailable("the writer has ended".into())))
+    }
+}
+
+/// What the checks at start say of the stream beside its last records, and its tree.
+async fn examine(
+    reader: &LedgerReader,
+    stream: &streams::Stream,
+    options: &LedgerOptions,
+    damage: Option<String>,
+) -> Result<(Condition, Tree), StartError> {
+    let damaged = |why: String| Ok((Condition::Damaged(why), Tree::default()));
+    if let Some(damage) = damage {
+        return damaged(damage);
+    }
+    let tree = match proof::restore(reader, stream).await {
+        Ok(tree) => tree,
+        Err(ProofError::Read(error)) => return Err(StartError::Read(error)),
+        Err(error) => return damaged(error.to_string()),
+    };
+    let stored = stream.frontier.as_ref().map(|_| proof::frontier(stream));
+    if stored.is_some_and(|stored| stored.as_ref() != Some(tree.frontier())) {
+        return damaged(format!("frontier_altered at {} seq {}", stream.stream, stream.head_seq));
+    }
+    let Some(checkpoints) = &options.checkpoints else { return Ok((Condition::Ready, tree)) };
+    let copy = checkpoint::read_copy(&options.data_dir).map_err(StartError::Copy)?;
+    let found = checkpoint::check_at_start(reader, stream, &checkpoints.signer, copy.as_deref()).await;
+    match found {
+        Ok(None) => Ok((Condition::Ready, tree)),
+        Ok(Some(StartFinding::Damaged(why))) => Ok((Condition::Damaged(why), tree)),
+        Ok(Some(StartFinding::RolledBack(why))) => Ok((Condition::RolledBack(why), tree)),
+        Err(ProofError::Read(error)) => Err(StartError::Read(error)),
+        Err(error) => damaged(error.to_string()),
     }
 }
 

@@ -4,28 +4,38 @@
 //! [`Permit`] once all of it is on disk, and whoever carries the effect out takes that permit by value.
 
 mod chain;
+pub mod checkpoint;
 mod condition;
 mod disk;
 mod error;
 mod ledger;
 pub mod lookup;
+pub mod note;
+pub mod proof;
 pub mod query;
 mod queue;
 pub mod record;
+pub mod repair;
 pub mod repository;
+pub mod signing_key;
 #[cfg(feature = "test-support")]
 pub mod testing;
+pub mod tree;
 pub mod unit;
 pub mod verify;
+mod witness;
 mod writer;
 
 pub use chain::leaf_hash;
+pub use checkpoint::{CheckpointError, CheckpointOptions};
 pub use condition::Condition;
 pub use error::LedgerError;
 pub use ledger::{GroupOptions, Ledger, LedgerMetrics, LedgerOptions, Permit, Receipt, StartError};
 pub use record::{ActorKind, Draft, EntryKind, RecordError};
+pub use repository::checkpoints::CheckpointRow;
 pub use repository::entries::{After, Filter, LedgerReader, LedgerRow};
 pub use unit::{Cell, CloseRow, Col, ColType, Guard, OpenRow, Table, Unit};
+pub use witness::{Witness, Witnesses};
 
 use systemprompt_database::Migration;
 
@@ -33,9 +43,17 @@ use systemprompt_database::Migration;
 pub type ReadError = sqlx::Error;
 
 /// Tables of the ledger.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1001,
-    name: "ledger",
-    sqlite: include_str!("../migrations/sqlite/1001_ledger.sql"),
-    postgres: include_str!("../migrations/postgres/1001_ledger.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1001,
+        name: "ledger",
+        sqlite: include_str!("../migrations/sqlite/1001_ledger.sql"),
+        postgres: include_str!("../migrations/postgres/1001_ledger.sql"),
+    },
+    Migration {
+        version: 1002,
+        name: "ledger_tree",
+        sqlite: include_str!("../migrations/sqlite/1002_ledger_tree.sql"),
+        postgres: include_str!("../migrations/postgres/1002_ledger_tree.sql"),
+    },
+];

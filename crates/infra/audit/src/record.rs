@@ -93,6 +93,7 @@ kinds! {
     OauthKeyRetired = "oauth.key.retired";
     SystemStart = "system.start";
     SystemStop = "system.stop";
+    SystemCheckpoint = "system.checkpoint";
     SystemRepair = "system.repair";
     SystemRefusals = "system.refusals";
 }

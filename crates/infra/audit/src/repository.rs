@@ -1,12 +1,14 @@
 //! The ledger's SQL. The statements of companion tables are built once at start from their [`Table`]s; everything else is
 //! written out.
 
+pub(crate) mod checkpoints;
 pub(crate) mod companions;
 pub mod entries;
 pub(crate) mod lookup;
 mod postgres;
 mod sqlite;
 pub mod streams;
+pub(crate) mod tiles;
 mod wal;
 
 use crate::unit::{Col, ColType, RowWrite, Table};
@@ -40,6 +42,10 @@ pub(crate) const ENTRY_COLUMNS: [Col; 21] = [
     Col::text("hash"),
 ];
 
+/// Columns of `ledger_tiles`, in the order in which both stores bind them.
+pub(crate) const TILE_COLUMNS: [Col; 5] =
+    [Col::text("stream"), Col::int("level"), Col::int("tile"), Col::blob("root"), Col::blob("hashes")];
+
 /// The insert and the closing update of a table.
 #[derive(Debug)]
 pub(crate) struct TableSql {
@@ -52,6 +58,7 @@ pub(crate) struct TableSql {
 #[derive(Debug)]
 pub(crate) struct Statements {
     pub entries: String,
+    pub tiles: String,
     tables: HashMap<&'static str, TableSql>,
 }
 
@@ -65,6 +72,10 @@ impl Statements {
             entries: match engine {
                 Engine::Sqlite => insert_one("ledger_entries", &ENTRY_COLUMNS),
                 Engine::Postgres => insert_many("ledger_entries", &ENTRY_COLUMNS),
+            },
+            tiles: match engine {
+                Engine::Sqlite => insert_one("ledger_tiles", &TILE_COLUMNS),
+                Engine::Postgres => insert_many("ledger_tiles", &TILE_COLUMNS),
             },
             tables: tables.iter().map(|table| (table.name, build(table))).collect(),
         }

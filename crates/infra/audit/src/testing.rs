@@ -32,6 +32,7 @@ pub fn options(db: &Db) -> LedgerOptions {
         group: GroupOptions::for_engine(db.engine()),
         hub: Hub::default(),
         leak: Scanner::default(),
+        checkpoints: None,
     }
 }
 

@@ -1,14 +1,19 @@
 //! Verification of the chain (AUD-51): the canonical text, its hash, the links, the sequence, the time, the columns that people
-//! query, and the companion rows. Nothing here trusts a column that it can recompute.
+//! query, the tree with its signed checkpoints, and the companion rows. Nothing here trusts a column that it can recompute.
 
-use crate::chain::{genesis, leaf_hash};
+mod tree;
+
+use crate::chain::{genesis, leaf_digest};
+use crate::note::{Note, VerifierKey};
 use crate::repository::companions;
-use crate::repository::entries::{LedgerReader, LedgerRow};
+use crate::repository::entries::{Filter, LedgerReader, LedgerRow};
 use crate::repository::streams::Stream;
+use crate::tree::Hash;
 use crate::unit::Table;
 use serde::Serialize;
 use serde_json::Value;
 use systemprompt_models::Millis;
+use tree::{Anchors, Keys, TreePass};
 
 /// Entries that the check at start reads back.
 const TAIL: i64 = 1024;
@@ -19,7 +24,10 @@ const MAX_FINDINGS: usize = 1000;
 /// What was found to be wrong, where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// `record_altered`, `column_altered`, `gap`, `chain_broken`, `tail_missing`, `row_missing`, `row_differs`, `time_fell`.
+    /// Records: `record_altered`, `column_altered`, `gap`, `chain_broken`, `time_fell`, `tail_missing`, `behind_head`.
+    /// Rows: `row_missing`, `row_differs`. Tree: `tile_missing`, `tile_altered`, `frontier_altered`. Checkpoints:
+    /// `checkpoint_mismatch`, `checkpoint_altered`, `checkpoint_missing`, `checkpoint_signature`, `key_unknown`,
+    /// `key_altered`, `anchor_mismatch`, `stream_missing`, `rollback`.
     pub check: &'static str,
     pub stream: String,
     pub seq: i64,
@@ -33,6 +41,12 @@ pub struct Report {
     pub streams: usize,
     pub records: u64,
     pub rows: u64,
+    /// Stored checkpoints whose signature and root were checked.
+    pub checkpoints: u64,
+    /// Checkpoints kept elsewhere that were compared.
+    pub outside: u64,
+    /// The newest good checkpoint of each stream.
+    pub signed: Vec<Signed>,
     pub findings: Vec<Finding>,
     /// Findings beyond those listed.
     pub more: u64,
@@ -58,6 +72,33 @@ impl Report {
     }
 }
 
+/// Up to where a signature vouches for a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Signed {
+    pub stream: String,
+    pub size: i64,
+    pub at: Millis,
+    pub vkey: String,
+    /// Whether the key came from outside the database.
+    pub trusted: bool,
+}
+
+/// What verification cannot show; `audit verify --explain` prints it.
+pub const LIMITS: &str = "\
+What `audit verify` shows: no record, index column or companion row was changed, added or removed since it was written; the
+records stand in one chain and one tree; each signed checkpoint is a checkpoint of this very tree; nothing is missing before
+the newest checkpoint that is stored, kept beside the database, or given with --checkpoint.
+
+What it cannot show:
+  * Who holds root on the node and the signing key can rewrite everything since the last checkpoint that somebody else keeps.
+    Give witnesses (audit.witness) or keep notes of `audit checkpoint` elsewhere, and pass them with --checkpoint.
+  * A cut behind the last checkpoint that is kept elsewhere is seen only from there.
+  * Without --key, and away from the node, the public key is read from the database itself: an attacker who replaced the key and
+    all checkpoints is then not seen. The report says `trusted: false`.
+  * The ledger proves what was recorded, not that the node told the truth.
+  * A proof or a filtered export shows that its records stand in the ledger, not that nothing was left out.
+";
+
 /// Which part of the ledger to verify.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
@@ -66,6 +107,18 @@ pub struct Scope {
     pub from: Option<i64>,
     /// Last `seq`, inclusive.
     pub to: Option<i64>,
+    /// Records from this time on; the later of this and `from` holds.
+    pub since: Option<Millis>,
+    /// Keys from outside the database. For the streams that they name, no other key counts.
+    pub keys: Vec<VerifierKey>,
+    /// Checkpoints from outside the database.
+    pub notes: Vec<Note>,
+}
+
+impl Scope {
+    fn is_whole(&self) -> bool {
+        self.stream.is_none() && self.from.is_none() && self.to.is_none() && self.since.is_none()
+    }
 }
 
 /// Why a verification could not be carried out; this is no finding.
@@ -93,11 +146,16 @@ pub async fn verify(
     if let (Some(name), true) = (&scope.stream, wanted.is_empty()) {
         return Err(VerifyError::NoSuchStream(name.clone()));
     }
+    let (keys, findings) = Keys::read(reader, &scope.keys).await?;
+    report.add_all(findings);
+    let mut anchors = Anchors::default();
     for stream in wanted {
         report.streams += 1;
-        verify_stream(reader, stream, scope, &mut report).await?;
+        verify_stream(reader, stream, scope, &keys, &mut anchors, &mut report).await?;
     }
-    if scope.stream.is_none() && scope.from.is_none() && scope.to.is_none() {
+    if scope.is_whole() {
+        report.add_all(anchors.check(reader, &streams).await?);
+        report.add_all(tree::notes_of_no_stream(&streams, &scope.notes));
         for table in tables {
             let (rows, findings) = companions::check(reader.db(), table).await?;
             report.rows += rows;
@@ -111,17 +169,27 @@ async fn verify_stream(
     reader: &LedgerReader,
     stream: &Stream,
     scope: &Scope,
+    keys: &Keys<'_>,
+    anchors: &mut Anchors,
     report: &mut Report,
 ) -> Result<(), VerifyError> {
-    let from = scope.from.unwrap_or(1).max(1);
+    let since = match scope.since {
+        Some(since) => first_since(reader, stream, since).await?,
+        None => 1,
+    };
+    let from = scope.from.unwrap_or(1).max(since);
     // Up to the head as it was read: a server that goes on writing is not damaged for that.
     let to = scope.to.unwrap_or(stream.head_seq);
     let mut link = Link::before(reader, stream, from).await?;
+    let (mut tree, findings) = TreePass::begin(reader, stream, from, keys, &scope.notes).await?;
+    report.add_all(findings);
     while link.cursor < to {
         let page = reader.page(&stream.stream, link.cursor, PAGE).await?;
         for row in page.iter().filter(|row| row.seq <= to) {
             report.records += 1;
-            report.add_all(link.check(row));
+            let (leaf, findings) = link.check(row);
+            report.add_all(findings);
+            tree.record(row, leaf, link.seq, anchors, report).await?;
         }
         match page.last() {
             Some(last) if last.seq < to => link.cursor = last.seq,
@@ -131,8 +199,22 @@ async fn verify_stream(
     if scope.to.is_none() && from <= stream.head_seq + 1 {
         report.add_all(link.check_head(stream));
         report.add_all(behind_head(reader, stream).await?);
+        tree.end(report).await?;
     }
+    tree.close(report);
     Ok(())
+}
+
+/// The first `seq` that is not older than `since`; behind the head when there is none.
+async fn first_since(reader: &LedgerReader, stream: &Stream, since: Millis) -> sqlx::Result<i64> {
+    let filter = Filter {
+        stream: Some(stream.stream.clone()),
+        since: Some(since),
+        ascending: true,
+        ..Filter::default()
+    };
+    let first = reader.filtered(&filter, None, 1).await?;
+    Ok(first.first().map_or(stream.head_seq + 1, |row| row.seq))
 }
 
 /// A record behind the head belongs to a batch that moved the head with it; if the head still stands, nobody appended it.
@@ -170,7 +252,8 @@ impl Link {
         Ok(Self { cursor: from - 1, seq: from - 1, hash: genesis(&stream.origin), at: 0 })
     }
 
-    fn check(&mut self, row: &LedgerRow) -> Vec<Finding> {
+    /// Checks a record; returns its recomputed hash with what is wrong.
+    fn check(&mut self, row: &LedgerRow) -> (Hash, Vec<Finding>) {
         let mut found = Vec::new();
         let finding = |check, expected: String, actual: String| Finding {
             check,
@@ -180,7 +263,8 @@ impl Link {
             found: actual,
         };
         let text = row.record.as_deref().unwrap_or_default();
-        let hash = leaf_hash(text);
+        let leaf = leaf_digest(text.as_bytes());
+        let hash = hex::encode(leaf);
         let value = serde_json::from_str::<Value>(text).unwrap_or_default();
         let canonical = serde_json_canonicalizer::to_string(&value).unwrap_or_default();
         if hash != row.hash || canonical != text {
@@ -200,7 +284,7 @@ impl Link {
             found.push(finding("column_altered", format!("{column} = {expected}"), actual));
         }
         *self = Self { cursor: row.seq, seq: row.seq, hash: row.hash.clone(), at: row.at };
-        found
+        (leaf, found)
     }
 
     fn check_head(&self, stream: &Stream) -> Option<Finding> {
@@ -209,7 +293,7 @@ impl Link {
             check: "tail_missing",
             stream: stream.stream.clone(),
             seq: self.seq + 1,
-            expected: format!("head {} at seq {}", stream.head_hash, stream.head_seq),
+            expected: format!("records {} to {}, head {}", self.seq + 1, stream.head_seq, stream.head_hash),
             found: format!("head {} at seq {}", self.hash, self.seq),
         })
     }
@@ -260,7 +344,7 @@ pub(crate) async fn check_tail(
     let from = (stream.head_seq - TAIL + 1).max(1);
     let mut link = Link::before(reader, stream, from).await?;
     let rows = reader.page(&stream.stream, link.cursor, TAIL + 1).await?;
-    let mut findings: Vec<Finding> = rows.iter().flat_map(|row| link.check(row)).collect();
+    let mut findings: Vec<Finding> = rows.iter().flat_map(|row| link.check(row).1).collect();
     findings.extend(link.check_head(stream));
     let damage = findings.first().map(|f| format!("{} at {} seq {}", f.check, f.stream, f.seq));
     Ok((damage, link.at))

@@ -10,6 +10,7 @@ use crate::disk::DiskGuard;
 use crate::error::LedgerError;
 use crate::ledger::{Receipt, Shared};
 use crate::queue::Pending;
+use crate::tree::{Hash, Tile};
 use crate::unit::{Guard, RenderedUnit, RowWrite};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,7 +41,9 @@ pub(crate) trait Store: Send {
     /// Rows that the guard touched.
     fn guard(&mut self, guard: &Guard) -> Result<u64, StoreError>;
     fn insert(&mut self, stream: &str, entries: &[Entry<'_>], rows: &[&RowWrite]) -> Result<(), StoreError>;
-    /// Moves the stream's head from `old` to `new`; false when another process has moved it.
+    /// Adds tiles that the batch has completed.
+    fn insert_tiles(&mut self, stream: &str, tiles: &[Tile]) -> Result<(), StoreError>;
+    /// Moves the stream's head, and the frontier of its tree, from `old` to `new`; false when another process has moved it.
     fn move_head(&mut self, old: &Chain, new: &Chain) -> Result<bool, StoreError>;
     fn commit(&mut self) -> Result<(), StoreError>;
     fn rollback(&mut self);
@@ -156,6 +159,7 @@ impl Writer {
         counters.records.fetch_add((chain.head_seq - self.chain.head_seq) as u64, Ordering::Relaxed);
         counters.batches.fetch_add(1, Ordering::Relaxed);
         counters.commit_micros.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+        self.shared.head.store(Arc::clone(&chain.tree));
         self.chain = chain;
         self.shared.hub.notify(Topic::Ledger);
     }
@@ -245,10 +249,14 @@ impl Writer {
                 rows.extend(&unit.rows);
             }
         }
+        let tiles = chain.grow(entries.iter().map(|entry| entry.leaf));
         if !self.store.move_head(&self.chain, chain)? {
             return Ok(None);
         }
         self.store.insert(&chain.stream, &entries, &rows)?;
+        if !tiles.is_empty() {
+            self.store.insert_tiles(&chain.stream, &tiles)?;
+        }
         Ok(Some(outcomes))
     }
 
@@ -263,10 +271,12 @@ impl Writer {
             return Ok(None);
         }
         let mut outcomes = Vec::with_capacity(units.len());
+        let mut leaves = Vec::with_capacity(units.len() * 2);
         for unit in units {
             self.store.savepoint()?;
             let mut candidate = chain.clone();
-            let outcome = match self.write_one(unit, now, &mut candidate) {
+            let before = leaves.len();
+            let outcome = match self.write_one(unit, now, &mut candidate, &mut leaves) {
                 Ok(outcome) => outcome,
                 Err(StoreError::Row { table, cause }) => Err(LedgerError::Row { table, cause }),
                 Err(error) => return Err(error),
@@ -275,9 +285,14 @@ impl Writer {
                 *chain = candidate;
             } else {
                 self.store.rollback_to_savepoint()?;
+                leaves.truncate(before);
             }
             self.store.release_savepoint()?;
             outcomes.push(outcome);
+        }
+        let tiles = chain.grow(leaves.into_iter());
+        if !tiles.is_empty() {
+            self.store.insert_tiles(&chain.stream, &tiles)?;
         }
         Ok(self.store.move_head(&self.chain, chain)?.then_some(outcomes))
     }
@@ -287,6 +302,7 @@ impl Writer {
         unit: &RenderedUnit,
         now: Millis,
         chain: &mut Chain,
+        leaves: &mut Vec<Hash>,
     ) -> Result<Outcome, StoreError> {
         for guard in &unit.guards {
             if self.store.guard(guard)? != 1 {
@@ -298,6 +314,7 @@ impl Writer {
         if outcome.is_ok() {
             let rows: Vec<_> = unit.rows.iter().collect();
             self.store.insert(&chain.stream, &entries, &rows)?;
+            leaves.extend(entries.iter().map(|entry| entry.leaf));
         }
         Ok(outcome)
     }

@@ -87,6 +87,11 @@ impl ProfileLocation {
                 .signing_key_path
                 .as_ref()
                 .map_or_else(|| keys_dir.join("signing.json"), |path| data(path)),
+            ledger_key_path: profile
+                .audit
+                .signing_key_path
+                .as_ref()
+                .map_or_else(|| keys_dir.join("ledger.ed25519"), |path| data(path)),
             keys_dir,
             database_file: self.default_database_file(),
             system: data(&profile.paths.system),
@@ -107,6 +112,8 @@ pub struct DataPaths {
     pub keys_dir: PathBuf,
     /// JWK Set of the key ring.
     pub signing_key_path: PathBuf,
+    /// The key that signs the ledger's checkpoints.
+    pub ledger_key_path: PathBuf,
     /// SQLite file where `database_url` names no other.
     pub database_file: PathBuf,
     pub system: PathBuf,

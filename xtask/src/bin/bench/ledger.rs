@@ -84,6 +84,7 @@ async fn run(url: &str, folder: &Path, callers: usize, options: &Options) -> Res
         group: GroupOptions::for_engine(db.engine()),
         hub: Hub::default(),
         leak: Scanner::default(),
+        checkpoints: None,
     };
     let ledger = Ledger::start(&db, &[], settings, Arc::new(SystemClock), &tasks).await?;
     commit_until(&ledger, callers, Instant::now() + options.warm_up()).await?;

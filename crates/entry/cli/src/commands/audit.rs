@@ -1,6 +1,9 @@
-//! `audit tail|query|verify`: the ledger.
+//! `audit tail|query|verify|checkpoint|proof|repair`: the ledger.
 
+mod checkpoint;
+mod proof;
 mod query;
+mod repair;
 mod tail;
 mod verify;
 
@@ -25,14 +28,26 @@ enum Command {
     Tail(tail::Args),
     /// Entries that fit a filter, newest first
     Query(query::Args),
-    /// Verifies chain and rows; 7 when something was altered. Without a server it reads the database
-    Verify(verify::Args),
+    /// Verifies chain, tree, checkpoints and rows, or with --proof one proof; 7 when something was altered. Without a server
+    /// it reads the database
+    Verify(Box<verify::Args>),
+    /// The newest signed checkpoint of each stream, to be kept elsewhere. Without a server it reads the database
+    Checkpoint(checkpoint::Args),
+    /// Proof that an entry stands in a signed checkpoint; `audit verify --proof` checks it without a server
+    Proof(proof::Args),
+    /// Closes a stream that does not verify and begins another that names its head; no server may run
+    Repair(repair::Args),
 }
 
 pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
     let out = Output::new(globals);
     match args.command {
-        Command::Verify(command) => verify::run(globals, out, args.offline, command).await,
+        Command::Verify(command) => verify::run(globals, out, args.offline, *command).await,
+        Command::Checkpoint(command) => checkpoint::run(globals, out, args.offline, command).await,
+        Command::Repair(command) => repair::run(globals, out, command).await,
+        Command::Proof(command) => {
+            Client::with(globals, args.offline, async |client| proof::run(client, out, command).await).await
+        }
         Command::Tail(command) => {
             Client::with(globals, args.offline, async |client| tail::run(client, out, command).await).await
         }

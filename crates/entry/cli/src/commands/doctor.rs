@@ -85,8 +85,18 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
         host::check(loaded, &mut checks);
         modes(loaded, &mut checks);
     } else {
-        let names =
-            ["database", "durability", "schema", "ledger", "clock", "server", "disk", "descriptors", "modes"];
+        let names = [
+            "database",
+            "durability",
+            "schema",
+            "ledger",
+            "witnesses",
+            "clock",
+            "server",
+            "disk",
+            "descriptors",
+            "modes",
+        ];
         checks.extend(names.map(|name| Check::skip(name, "the configuration is not valid")));
     }
     report(Output::new(globals).as_json(args.json), &checks)

@@ -167,7 +167,10 @@ async fn every_tampering_has_its_finding() {
         ("DELETE FROM ledger_entries WHERE seq = 4", "gap"),
         ("UPDATE ledger_entries SET prev_hash = hash WHERE seq = 4", "chain_broken"),
         ("DELETE FROM ledger_entries WHERE seq > 8", "tail_missing"),
-        ("UPDATE ledger_streams SET head_seq = 8, head_hash = (SELECT hash FROM ledger_entries WHERE seq = 8)", "behind_head"),
+        (
+            "UPDATE ledger_streams SET head_seq = 8, head_hash = (SELECT hash FROM ledger_entries WHERE seq = 8)",
+            "behind_head",
+        ),
         ("DELETE FROM calls WHERE id = 'call-2'", "row_missing"),
         ("UPDATE calls SET tool = 'other' WHERE id = 'call-2'", "row_differs"),
         ("UPDATE calls SET status = 'error' WHERE id = 'call-2'", "row_differs"),

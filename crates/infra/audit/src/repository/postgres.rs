@@ -6,6 +6,7 @@
 use super::{Statements, table_of};
 use crate::chain::{Chain, Entry};
 use crate::record::Draft;
+use crate::tree::Tile;
 use crate::unit::{Cell, Col, ColType, Guard, RowWrite, Table};
 use crate::writer::{Store, StoreError};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool};
@@ -60,7 +61,8 @@ impl PostgresStore {
     /// Prepares every statement once, so that a table that does not fit its definition stops the start.
     fn prepare_all(&mut self) -> Result<(), WaitError> {
         let texts = self.statements.tables.values().flat_map(|t| [Some(&t.open), t.close.as_ref()]);
-        let texts: Vec<String> = texts.flatten().chain([&self.statements.entries]).cloned().collect();
+        let texts: Vec<String> =
+            texts.flatten().chain([&self.statements.entries, &self.statements.tiles]).cloned().collect();
         if let Some(conn) = &mut self.conn {
             for text in texts {
                 let text = sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(text));
@@ -298,14 +300,25 @@ impl Store for PostgresStore {
         Ok(())
     }
 
+    fn insert_tiles(&mut self, stream: &str, tiles: &[Tile]) -> Result<(), StoreError> {
+        let query = sqlx::query(AssertSqlSafe(self.statements.tiles.clone()))
+            .bind(vec![stream; tiles.len()])
+            .bind(tiles.iter().map(|tile| i64::from(tile.level)).collect::<Vec<_>>())
+            .bind(tiles.iter().map(|tile| tile.index as i64).collect::<Vec<_>>())
+            .bind(tiles.iter().map(|tile| tile.root.to_vec()).collect::<Vec<_>>())
+            .bind(tiles.iter().map(|tile| tile.hashes.concat()).collect::<Vec<_>>());
+        self.run(query).map(drop)
+    }
+
     fn move_head(&mut self, old: &Chain, new: &Chain) -> Result<bool, StoreError> {
         let query = sqlx::query(sql!(
-            "UPDATE ledger_streams SET head_seq = $1, head_hash = $2
-             WHERE stream = $3 AND epoch = $4 AND head_seq = $5 AND closed_at IS NULL"
+            "UPDATE ledger_streams SET head_seq = $1, head_hash = $2, frontier = $3
+             WHERE stream = $4 AND epoch = $5 AND head_seq = $6 AND closed_at IS NULL"
         ));
         let query = query
             .bind(new.head_seq)
             .bind(new.head_hash.clone())
+            .bind(new.tree.frontier().to_bytes())
             .bind(old.stream.to_string())
             .bind(old.epoch)
             .bind(old.head_seq);

@@ -3,6 +3,7 @@
 use super::wal::WalMover;
 use super::{Statements, table_of};
 use crate::chain::{Chain, Entry};
+use crate::tree::Tile;
 use crate::unit::{Cell, Guard, RowWrite};
 use crate::writer::{Store, StoreError};
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
@@ -38,6 +39,7 @@ impl SqliteStore {
     /// Prepares every statement once, so that a table that does not fit its definition stops the start.
     fn prepare_all(&self) -> rusqlite::Result<()> {
         self.conn.prepare_cached(&self.statements.entries)?;
+        self.conn.prepare_cached(&self.statements.tiles)?;
         for sql in self.statements.tables.values() {
             self.conn.prepare_cached(&sql.open)?;
             if let Some(close) = &sql.close {
@@ -195,16 +197,29 @@ impl Store for SqliteStore {
         rows.iter().try_for_each(|row| self.write_row(row))
     }
 
+    fn insert_tiles(&mut self, stream: &str, tiles: &[Tile]) -> Result<(), StoreError> {
+        let mut insert = self.conn.prepare_cached(&self.statements.tiles).map_err(store_error)?;
+        for tile in tiles {
+            let hashes = tile.hashes.as_flattened();
+            insert
+                .execute(rusqlite::params![stream, tile.level, tile.index as i64, tile.root, hashes])
+                .map_err(store_error)?;
+            self.written += hashes.len();
+        }
+        Ok(())
+    }
+
     fn move_head(&mut self, old: &Chain, new: &Chain) -> Result<bool, StoreError> {
         self.conn
             .prepare_cached(sql!(
-                "UPDATE ledger_streams SET head_seq = $1, head_hash = $2
-                 WHERE stream = $3 AND epoch = $4 AND head_seq = $5 AND closed_at IS NULL"
+                "UPDATE ledger_streams SET head_seq = $1, head_hash = $2, frontier = $3
+                 WHERE stream = $4 AND epoch = $5 AND head_seq = $6 AND closed_at IS NULL"
             ))
             .and_then(|mut s| {
                 s.execute(rusqlite::params![
                     new.head_seq,
                     new.head_hash,
+                    new.tree.frontier().to_bytes(),
                     &*old.stream,
                     old.epoch,
                     old.head_seq

@@ -43,6 +43,8 @@ fn defaults_are_those_of_the_documents() {
         ("/audit/group/batch_max_bytes", json!(1_048_576)),
         ("/audit/group/append_timeout_ms", json!(2000)),
         ("/audit/group/commit_timeout_ms", json!(10_000)),
+        ("/audit/checkpoint", json!({"records": 1000, "seconds": 10, "heartbeat_seconds": 3600})),
+        ("/audit/witness", json!([])),
     ] {
         assert_eq!(effective.pointer(pointer), Some(&want), "{pointer}");
     }
@@ -196,6 +198,12 @@ fn a_bad_profile_names_place_allowed_values_and_suggestion() {
         ("rate_limits: {admin_per_second: 0}\n", "invalid_value", 1, 33, "at least 1"),
         ("database: {type: mysql}\n", "invalid_value", 1, 18, "allowed: sqlite, postgres"),
         ("audit: {group: {batch_window_ms: 51}}\n", "invalid_value", 1, 34, "at most 50"),
+        ("audit: {checkpoint: {records: 0}}\n", "invalid_value", 1, 31, "at least 1"),
+        ("audit: {signing_key_path: 'exec:sign'}\n", "invalid_value", 1, 27, "name a file"),
+        ("audit: {witness: [{type: c2sp}]}\n", "invalid_value", 1, 26, "allowed: file, http"),
+        ("audit: {witness: [{type: file}]}\n", "missing_key", 1, 26, "needs `path`"),
+        ("audit: {witness: [{type: file, path: w, url: 'https://w'}]}\n", "not_for_type", 1, 46, "no `url`"),
+        ("audit: {witness: [{type: http, url: 'http://w.example/x'}]}\n", "insecure_url", 1, 37, "use https"),
         ("secrets: {validation: lax}\n", "invalid_value", 1, 23, "strict, warn, skip"),
         ("name: a\nname: b\n", "yaml_syntax", 2, 1, "name"),
         ("name: ${NOT_SET}\n", "variable_unset", 1, 7, "NOT_SET"),

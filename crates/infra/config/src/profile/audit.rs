@@ -1,9 +1,10 @@
-//! `audit`: the ledger's writer (AUD-11, AUD-18).
+//! `audit`: the ledger's writer (AUD-11, AUD-18), its checkpoints and their witnesses (AUD-42 to AUD-44).
 
 use super::database::DatabaseKind;
 use super::values::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -11,6 +12,55 @@ pub struct AuditConfig {
     pub group: GroupCommit,
     /// Free space below which nothing new is admitted.
     pub min_free_bytes: ByteSize,
+    /// File of the key that signs checkpoints; `keys/ledger.ed25519` of the data folder if absent. Nothing else may use it.
+    pub signing_key_path: Option<PathBuf>,
+    pub checkpoint: CheckpointSchedule,
+    /// Who keeps checkpoints outside this node.
+    #[schemars(length(max = 16))]
+    pub witness: Vec<WitnessConfig>,
+}
+
+/// When a checkpoint is made: whichever comes first, and not more often than each second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointSchedule {
+    /// New records.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub records: u32,
+    /// Seconds, when there are new records.
+    #[schemars(range(min = 1, max = 3600))]
+    pub seconds: u32,
+    /// Seconds, when there are none.
+    #[schemars(range(min = 10, max = 86_400))]
+    pub heartbeat_seconds: u32,
+}
+
+impl Default for CheckpointSchedule {
+    fn default() -> Self {
+        Self { records: 1000, seconds: 10, heartbeat_seconds: 3600 }
+    }
+}
+
+/// A witness: `{type: file, path}` or `{type: http, url}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    #[serde(rename = "type")]
+    pub kind: WitnessKind,
+    /// Of `file`: where notes are appended; relative to the data folder, better on another machine's disk.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// Of `http`: where the note is sent as `POST`, `text/plain`. Plain http reaches this host only.
+    #[serde(default)]
+    #[schemars(extend("format" = "http-url"))]
+    pub url: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WitnessKind {
+    File,
+    Http,
 }
 
 /// Bounds of one group commit.
@@ -46,7 +96,13 @@ impl GroupCommit {
 
 impl Default for AuditConfig {
     fn default() -> Self {
-        Self { group: GroupCommit::default(), min_free_bytes: ByteSize::mib(256) }
+        Self {
+            group: GroupCommit::default(),
+            min_free_bytes: ByteSize::mib(256),
+            signing_key_path: None,
+            checkpoint: CheckpointSchedule::default(),
+            witness: Vec::new(),
+        }
     }
 }
 

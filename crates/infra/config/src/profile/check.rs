@@ -1,6 +1,7 @@
 //! What the schema cannot say about a profile: values that contradict each other or name what does not exist.
 
 use super::Profile;
+use super::audit::WitnessKind;
 use super::gateway::{ProviderAuth, ProviderConfig, ProviderKind, RouteConfig};
 use super::governance::{AuthzHookMode, UNRESTRICTED_ACKNOWLEDGEMENT};
 use crate::diagnostic::Diagnostic;
@@ -39,6 +40,7 @@ pub(crate) fn check(profile: &Profile, document: &Document) -> Vec<Diagnostic> {
     check.security(profile);
     check.governance(profile);
     check.gateway(profile);
+    check.audit(profile);
     check.findings
 }
 
@@ -50,6 +52,43 @@ struct Check<'a> {
 impl Check<'_> {
     fn add(&mut self, path: &[Step], finding: Diagnostic) {
         self.findings.push(self.document.locate(finding, path));
+    }
+
+    fn audit(&mut self, profile: &Profile) {
+        let audit = &profile.audit;
+        let is_command = |path: &std::path::Path| path.to_str().is_some_and(|text| text.starts_with("exec:"));
+        if audit.signing_key_path.as_deref().is_some_and(is_command) {
+            let finding = Diagnostic::error("invalid_value", "a command cannot sign checkpoints")
+                .with_remedy("name a file; it is made when it is missing");
+            self.add(&steps!["audit", "signing_key_path"], finding);
+        }
+        for (index, witness) in audit.witness.iter().enumerate() {
+            let (needs, kind) = match witness.kind {
+                WitnessKind::File => ("path", "file"),
+                WitnessKind::Http => ("url", "http"),
+            };
+            for (key, is_set) in [("path", witness.path.is_some()), ("url", witness.url.is_some())] {
+                let finding = if key == needs && !is_set {
+                    let what = format!("a witness of type {kind} needs `{key}`");
+                    Diagnostic::error("missing_key", what)
+                } else if key != needs && is_set {
+                    let what = format!("a witness of type {kind} has no `{key}`");
+                    Diagnostic::error("not_for_type", what)
+                } else {
+                    continue;
+                };
+                let place = if is_set { key } else { "type" };
+                self.add(&steps!["audit", "witness", index, place], finding);
+            }
+            if let Some(url) = witness.url.as_deref().and_then(HttpUrl::parse)
+                && !url.secure
+                && !url.is_loopback()
+            {
+                let finding = Diagnostic::error("insecure_url", "http is allowed to loopback only")
+                    .with_remedy("use https");
+                self.add(&steps!["audit", "witness", index, "url"], finding);
+            }
+        }
     }
 
     fn server(&mut self, profile: &Profile) {

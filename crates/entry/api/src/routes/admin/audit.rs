@@ -1,12 +1,18 @@
 //! `/api/v1/admin/audit`: the ledger. Reading it is recorded too.
 
-use crate::extract::{Context, Query, cursor_of};
+use crate::extract::{Context, Query, RawBody, cursor_of, parse};
 use crate::services::server::route::Route;
 use axum::Json;
 use axum::extract::{Path, State};
+use http::HeaderName;
+use http::header::CONTENT_TYPE;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use systemprompt_audit::note::{self, NoteError, VerifierKey};
+use systemprompt_audit::proof::{ConsistencyProof, InclusionProof, ProofError};
 use systemprompt_audit::verify::{Scope, VerifyError, verify};
-use systemprompt_audit::{After, EntryKind, Filter, LedgerRow};
+use systemprompt_audit::{After, CheckpointError, EntryKind, Filter, LedgerRow};
 use systemprompt_config::diagnostic::nearest;
 use systemprompt_models::clock::iso8601;
 use systemprompt_models::{Code, Refusal};
@@ -34,10 +40,18 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::get("/api/v1/admin/audit", list).query(FILTERS).doc("audit", "Ledger entries, newest first"),
         Route::get("/api/v1/admin/audit/streams", streams).doc("audit", "Streams and their heads"),
+        Route::get("/api/v1/admin/audit/streams/{stream}/checkpoint", checkpoint)
+            .doc("audit", "The newest signed checkpoint of a stream, as a C2SP signed note"),
+        Route::get("/api/v1/admin/audit/streams/{stream}/consistency", consistency)
+            .query(&["from", "to"])
+            .doc("audit", "Proof that a stream's tree at one size begins with its tree at another"),
         Route::post("/api/v1/admin/audit/verify", check)
-            .query(&["stream", "from", "to"])
-            .doc("audit", "Verifies the chain and the rows beside it"),
+            .query(&["stream", "from", "to", "since"])
+            .takes::<Trust>()
+            .doc("audit", "Verifies chain, tree, checkpoints and the rows beside them"),
         Route::get("/api/v1/admin/audit/{id}", get).doc("audit", "One entry"),
+        Route::get("/api/v1/admin/audit/{id}/proof", proof)
+            .doc("audit", "Proof that an entry stands in the newest checkpoint of its stream"),
     ]
 }
 
@@ -178,16 +192,113 @@ async fn streams(State(context): State<AppContext>) -> crate::Result<Json<Value>
     Ok(Json(json!({"items": items, "next": null})))
 }
 
-async fn check(State(context): State<AppContext>, query: Query) -> crate::Result<Json<Value>> {
-    query.only(&["stream", "from", "to"])?;
+/// What a caller trusts besides the node's own key and copies.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Trust {
+    /// Verifier keys, `<name>+<8 hex digits>+<base64>`. For the streams that they name, no other key counts.
+    #[schemars(length(max = 64))]
+    keys: Vec<String>,
+    /// Signed notes that were kept elsewhere.
+    #[schemars(length(max = 1024))]
+    checkpoints: Vec<String>,
+}
+
+impl Trust {
+    async fn scope(&self, context: &AppContext) -> Result<Scope, Refusal> {
+        let bad =
+            |what: &str, error: NoteError| Refusal::new(Code::Unprocessable, format!("{what}: {error}"));
+        if self.keys.len() > 64 || self.checkpoints.len() > 1024 {
+            return Err(Refusal::new(Code::Unprocessable, "at most 64 keys and 1024 checkpoints"));
+        }
+        let keys = self.keys.iter().map(|key| key.parse()).collect::<Result<Vec<VerifierKey>, _>>();
+        let mut keys = keys.map_err(|error| bad("keys", error))?;
+        let own = context.ledger.vkey().filter(|own| !keys.iter().any(|key| key.name() == own.name()));
+        keys.extend(own);
+        let mut notes = context.ledger.outside_notes().await;
+        for text in &self.checkpoints {
+            notes.extend(note::split(text).map_err(|error| bad("checkpoints", error))?);
+        }
+        Ok(Scope { keys, notes, ..Scope::default() })
+    }
+}
+
+fn proof_refused(error: ProofError) -> crate::Error {
+    match error {
+        ProofError::NoSuchStream(_) | ProofError::NotYet => {
+            crate::Error(Refusal::new(Code::NotFound, error.to_string()))
+        }
+        ProofError::BadSizes(_) => crate::Error(Refusal::new(Code::InvalidFilter, error.to_string())),
+        ProofError::Damaged { .. } | ProofError::Mismatch(_) => {
+            crate::Error(Refusal::new(Code::LedgerDamaged, error.to_string()))
+        }
+        ProofError::Read(error) => crate::Error::internal(error),
+    }
+}
+
+async fn checkpoint(
+    State(context): State<AppContext>,
+    Path(stream): Path<String>,
+) -> crate::Result<([(HeaderName, &'static str); 1], String)> {
+    let row = context.ledger.reader().checkpoint(&stream).await.map_err(proof_refused)?;
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], row.note))
+}
+
+async fn consistency(
+    State(context): State<AppContext>,
+    Path(stream): Path<String>,
+    query: Query,
+) -> crate::Result<Json<ConsistencyProof>> {
+    query.only(&["from", "to"])?;
+    let size = |name: &'static str| {
+        let size = query.get(name).and_then(|value| value.parse().ok());
+        size.ok_or_else(|| Refusal::new(Code::InvalidFilter, format!("{name}: a number of records")))
+    };
+    let (from, to) = (size("from")?, size("to")?);
+    let proof = context.ledger.reader().prove_consistency(&stream, from, to).await;
+    proof.map(Json).map_err(proof_refused)
+}
+
+async fn proof(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Path(id): Path<String>,
+) -> crate::Result<Json<InclusionProof>> {
+    context.record_audit_read(&caller, &Filter::default()).await?;
+    let reader = context.ledger.reader();
+    let row = reader.by_id(&id).await.map_err(crate::Error::internal)?;
+    let row = row.ok_or_else(|| Refusal::new(Code::NotFound, "there is no such entry"))?;
+    match reader.prove(&row).await {
+        // A record of this node that is younger than the newest checkpoint gets one.
+        Err(ProofError::NotYet) if row.stream == **context.ledger.stream() => {
+            context.ledger.make_checkpoint().await.map_err(|error| match error {
+                CheckpointError::Ledger(error) => crate::Error(error.into()),
+                other => crate::Error::internal(other),
+            })?;
+            reader.prove(&row).await
+        }
+        proof => proof,
+    }
+    .map(Json)
+    .map_err(proof_refused)
+}
+
+async fn check(State(context): State<AppContext>, query: Query, body: RawBody) -> crate::Result<Json<Value>> {
+    query.only(&["stream", "from", "to", "since"])?;
+    let trust = if body.0.is_empty() { Trust::default() } else { parse(&body.0)? };
     let number = |name: &'static str| -> Result<Option<i64>, Refusal> {
         let parsed = query.get(name).map(|value| {
             value.parse().map_err(|_| Refusal::new(Code::InvalidFilter, format!("{name}: a number")))
         });
         parsed.transpose()
     };
-    let scope =
-        Scope { stream: query.get("stream").map(str::to_owned), from: number("from")?, to: number("to")? };
+    let scope = Scope {
+        stream: query.get("stream").map(str::to_owned),
+        from: number("from")?,
+        to: number("to")?,
+        since: number("since")?,
+        ..trust.scope(&context).await?
+    };
     let report = verify(&context.ledger.reader(), context.ledger.tables(), &scope).await;
     let report = report.map_err(|error| match error {
         VerifyError::NoSuchStream(_) => crate::Error(Refusal::new(Code::NotFound, error.to_string())),

@@ -53,6 +53,7 @@ pub struct Metrics {
     ledger_refused: Gauge,
     ledger_batches: Gauge,
     ledger_queue_depth: Gauge,
+    ledger_unwitnessed: Gauge,
     bans: Gauge,
     ban_list_age: Gauge<f64, AtomicU64>,
 }
@@ -76,8 +77,8 @@ impl Default for Metrics {
         let duration = Histogram::new(BUCKETS);
         let refusals = Family::<RefusalLabels, Counter>::default();
         let reloads = Family::<ReloadLabels, Counter>::default();
-        let [ledger_records, ledger_refused, ledger_batches, ledger_queue_depth]: [Gauge; 4] =
-            [Gauge::default(), Gauge::default(), Gauge::default(), Gauge::default()];
+        let [ledger_records, ledger_refused, ledger_batches, ledger_queue_depth, ledger_unwitnessed]: [Gauge;
+            5] = std::array::from_fn(|_| Gauge::default());
         registry.register("http_requests", "Answered requests", requests.clone());
         registry.register("http_request_duration_seconds", "Time until the answer's head", duration.clone());
         registry.register(
@@ -98,6 +99,11 @@ impl Default for Metrics {
             "Time since the list of bans was confirmed",
             ban_list_age.clone(),
         );
+        registry.register(
+            "ledger_unwitnessed_seconds",
+            "Age of the oldest checkpoint that some witness does not have; 0 without a witness",
+            ledger_unwitnessed.clone(),
+        );
         Self {
             registry,
             requests,
@@ -108,6 +114,7 @@ impl Default for Metrics {
             ledger_refused,
             ledger_batches,
             ledger_queue_depth,
+            ledger_unwitnessed,
             bans,
             ban_list_age,
         }
@@ -162,6 +169,7 @@ impl Metrics {
         self.ledger_refused.set(ledger.refused as i64);
         self.ledger_batches.set(ledger.batches as i64);
         self.ledger_queue_depth.set(ledger.queue_depth as i64);
+        self.ledger_unwitnessed.set(ledger.unwitnessed_seconds.unwrap_or_default() as i64);
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

@@ -1,15 +1,21 @@
-//! `audit verify`: by the server, or on the database when no server runs. Reading takes nothing away from a running one.
+//! `audit verify`: by the server, or on the database when no server runs. Reading takes nothing away from a running one. With
+//! `--proof` one proof is checked with nothing else at hand.
 
 use crate::client::{Ask, Client};
 use crate::database;
 use crate::exit::{CliError, Exit};
 use crate::globals::Globals;
-use crate::output::{Output, cell, note, rows};
+use crate::output::{Output, cell, line, note, rows};
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use systemprompt_audit::LedgerReader;
-use systemprompt_audit::verify::{Scope, VerifyError, verify};
+use systemprompt_audit::note::{self as notes, Note, VerifierKey};
+use systemprompt_audit::proof::InclusionProof;
+use systemprompt_audit::verify::{LIMITS, Scope, VerifyError, verify};
+use systemprompt_audit::{LedgerReader, ReadError};
+use systemprompt_config::Loaded;
 use systemprompt_database::Db;
+use systemprompt_runtime::checkpoints::trust;
 use systemprompt_runtime::rooms::registry;
 
 #[derive(Debug, clap::Args)]
@@ -23,19 +29,44 @@ pub struct Args {
     /// Last sequence number
     #[arg(long, value_name = "SEQ")]
     to: Option<i64>,
+    /// Records from this time on, in epoch milliseconds
+    #[arg(long, value_name = "T")]
+    since: Option<i64>,
+    /// A public key to trust, `<name>+<8 hex digits>+<base64>`; for the streams that keys name, no other counts
+    #[arg(long, value_name = "VKEY")]
+    key: Vec<VerifierKey>,
+    /// A file of checkpoints that was kept elsewhere
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+    /// Checks this proof of `audit proof` with the keys alone
+    #[arg(long, value_name = "FILE", requires = "key", conflicts_with_all = ["stream", "from", "to", "since", "checkpoint"])]
+    proof: Option<PathBuf>,
+    /// Says what verification shows and what it cannot show
+    #[arg(long, exclusive = true)]
+    explain: bool,
 }
 
 /// A long ledger takes its time.
 const TIMEOUT: Duration = Duration::from_hours(1);
+/// Largest file of checkpoints or proof that is read.
+const MAX_FILE: u64 = 4 << 20;
 
 pub async fn run(globals: &Globals, out: Output, offline: bool, args: Args) -> Result<Exit, CliError> {
-    let answered = if offline { None } else { Some(by_server(globals, &args).await) };
+    if args.explain {
+        line(LIMITS.trim_end())?;
+        return Ok(Exit::Ok);
+    }
+    if let Some(file) = &args.proof {
+        return proof(out, file, &args.key);
+    }
+    let kept = args.checkpoint.iter().map(|file| read_notes(file)).collect::<Result<Vec<_>, _>>()?;
+    let answered = if offline { None } else { Some(by_server(globals, &args, &kept).await) };
     let report = match answered {
-        None => on_database(globals, &args).await?,
+        None => on_database(globals, &args, &kept).await?,
         // Only where the database is the one that was meant.
         Some(Err(error)) if error.exit == Exit::Unreachable && globals.url.is_none() => {
             note("no server answers")?;
-            on_database(globals, &args).await?
+            on_database(globals, &args, &kept).await?
         }
         Some(report) => report?,
     };
@@ -44,33 +75,99 @@ pub async fn run(globals: &Globals, out: Output, offline: bool, args: Args) -> R
     Ok(if intact { Exit::Ok } else { Exit::Invalid })
 }
 
-async fn by_server(globals: &Globals, args: &Args) -> Result<Value, CliError> {
-    let ask = Ask::post("/api/v1/admin/audit/verify", &json!({}))
+/// The text of a file with what it holds.
+fn read_file(file: &Path) -> Result<String, CliError> {
+    let unreadable = |why: &dyn std::fmt::Display| {
+        CliError::new(Exit::Failure, format!("{} cannot be read", file.display())).why(why)
+    };
+    let meta = file.metadata().map_err(|error| unreadable(&error))?;
+    if meta.len() > MAX_FILE {
+        return Err(unreadable(&"it has more than 4 MiB"));
+    }
+    std::fs::read_to_string(file).map_err(|error| unreadable(&error))
+}
+
+fn read_notes(file: &Path) -> Result<(String, Vec<Note>), CliError> {
+    let text = read_file(file)?;
+    match notes::split(&text) {
+        Ok(found) => Ok((text, found)),
+        Err(error) => {
+            Err(CliError::new(Exit::Failure, format!("{} holds no checkpoints", file.display())).why(error))
+        }
+    }
+}
+
+/// Checks a proof; it needs no profile, no database and no server.
+fn proof(out: Output, file: &Path, keys: &[VerifierKey]) -> Result<Exit, CliError> {
+    let text = read_file(file)?;
+    let proof: InclusionProof = serde_json::from_str(&text).map_err(|error| {
+        CliError::new(Exit::Failure, format!("{} holds no proof", file.display())).why(error)
+    })?;
+    match proof.verify(keys) {
+        Ok(checkpoint) => {
+            let (size, seq) = (checkpoint.size, proof.leaf_index + 1);
+            let document = json!({"intact": true, "origin": checkpoint.origin, "seq": seq, "size": size});
+            let text = format!("intact: record {seq} of the {size} that {} has signed", checkpoint.origin);
+            out.document(&document, &text)?;
+            Ok(Exit::Ok)
+        }
+        Err(fault) => {
+            let why = fault.to_string();
+            out.document(&json!({"intact": false, "why": why}), &format!("NOT INTACT: {why}"))?;
+            Ok(Exit::Invalid)
+        }
+    }
+}
+
+async fn by_server(globals: &Globals, args: &Args, kept: &[(String, Vec<Note>)]) -> Result<Value, CliError> {
+    let keys: Vec<String> = args.key.iter().map(ToString::to_string).collect();
+    let texts: Vec<&str> = kept.iter().map(|(text, _)| text.as_str()).collect();
+    let ask = Ask::post("/api/v1/admin/audit/verify", &json!({"keys": keys, "checkpoints": texts}))
         .query("stream", args.stream.as_ref())
         .query("from", args.from)
-        .query("to", args.to);
+        .query("to", args.to)
+        .query("since", args.since);
     Client::connect(globals)?.json("the ledger was not verified", ask.timeout(TIMEOUT)).await
 }
 
-async fn on_database(globals: &Globals, args: &Args) -> Result<Value, CliError> {
+async fn on_database(
+    globals: &Globals,
+    args: &Args,
+    kept: &[(String, Vec<Note>)],
+) -> Result<Value, CliError> {
     let loaded = database::load(globals)?;
     let db = database::open(&loaded).await?;
     note("verifying the database directly")?;
-    let report = read(&db, &loaded.profile.extensions.disabled, args).await;
+    let report = read(&loaded, &db, args, kept).await;
     db.close().await;
     report
 }
 
-async fn read(db: &Db, disabled: &[String], args: &Args) -> Result<Value, CliError> {
+async fn read(
+    loaded: &Loaded,
+    db: &Db,
+    args: &Args,
+    kept: &[(String, Vec<Note>)],
+) -> Result<Value, CliError> {
     let what = "the ledger was not verified";
-    let rooms = registry(disabled).map_err(|e| CliError::new(Exit::Invalid, what).why(e))?;
-    let scope = Scope { stream: args.stream.clone(), from: args.from, to: args.to };
-    let report = verify(&LedgerReader::new(db.clone()), &rooms.tables(), &scope).await;
+    let unreadable = |cause: ReadError| {
+        CliError::new(Exit::Failure, what)
+            .why(cause)
+            .fix("`systemprompt db status` shows whether the schema is there")
+    };
+    let rooms = registry(&loaded.profile.extensions.disabled)
+        .map_err(|e| CliError::new(Exit::Invalid, what).why(e))?;
+    let reader = LedgerReader::new(db.clone());
+    let (own, mut notes) = trust(loaded, &reader).await.map_err(unreadable)?;
+    let given = |key: &VerifierKey| args.key.iter().any(|given| given.name() == key.name());
+    let keys = args.key.iter().cloned().chain(own.into_iter().filter(|key| !given(key))).collect();
+    notes.extend(kept.iter().flat_map(|(_, notes)| notes.iter().cloned()));
+    let scope =
+        Scope { stream: args.stream.clone(), from: args.from, to: args.to, since: args.since, keys, notes };
+    let report = verify(&reader, &rooms.tables(), &scope).await;
     let report = report.map_err(|error| match error {
         VerifyError::NoSuchStream(_) => CliError::new(Exit::NotFound, what).why(error),
-        VerifyError::Read(cause) => CliError::new(Exit::Failure, what)
-            .why(cause)
-            .fix("`systemprompt db status` shows whether the schema is there"),
+        VerifyError::Read(cause) => unreadable(cause),
     })?;
     Ok(json!({"intact": report.is_intact(), "report": report}))
 }
@@ -78,15 +175,16 @@ async fn read(db: &Db, disabled: &[String], args: &Args) -> Result<Value, CliErr
 fn text(report: &Value) -> String {
     let of = |pointer: &str| report.pointer(pointer).map(cell).unwrap_or_default();
     let size = format!(
-        "{} records in {} streams, {} rows beside them",
+        "{} records in {} streams, {} rows beside them, {} checkpoints",
         of("/report/records"),
         of("/report/streams"),
-        of("/report/rows")
+        of("/report/rows"),
+        of("/report/checkpoints")
     );
     let findings = report.pointer("/report/findings").and_then(Value::as_array);
     let findings = findings.map(Vec::as_slice).unwrap_or_default();
     if findings.is_empty() {
-        return format!("intact: {size}");
+        return format!("intact: {size}{}", signed(report));
     }
     let lines = findings.iter().map(|finding| {
         let of = |name: &str| finding.get(name).map(cell).unwrap_or_default();
@@ -98,14 +196,32 @@ fn text(report: &Value) -> String {
     format!("{}{rest}\nNOT INTACT: {size}", rows(lines))
 }
 
+/// Up to where the signatures vouch, and for what it takes to believe them.
+fn signed(report: &Value) -> String {
+    let streams = report.pointer("/report/signed").and_then(Value::as_array).into_iter().flatten();
+    let lines = streams.map(|signed| {
+        let of = |name: &str| signed.get(name).map(cell).unwrap_or_default();
+        let is_trusted = signed.get("trusted").and_then(Value::as_bool).unwrap_or_default();
+        let key = if is_trusted { "a trusted key" } else { "a key that only the database names" };
+        format!("\n  {} is signed up to {} with {key}", of("stream"), of("size"))
+    });
+    lines.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_report_says_intact_or_what_was_found_where() {
-        let report = |findings: Value| json!({"report": {"records": 3, "streams": 1, "rows": 2, "more": 0, "findings": findings}});
-        assert_eq!(text(&report(json!([]))), "intact: 3 records in 1 streams, 2 rows beside them");
+        let report = |findings: Value| {
+            json!({"report": {"records": 3, "streams": 1, "rows": 2, "checkpoints": 1, "more": 0, "findings": findings,
+                "signed": [{"stream": "s", "size": 2, "trusted": true}]}})
+        };
+        assert_eq!(
+            text(&report(json!([]))),
+            "intact: 3 records in 1 streams, 2 rows beside them, 1 checkpoints\n  s is signed up to 2 with a trusted key"
+        );
         let finding = json!({"check": "gap", "stream": "s", "seq": 2, "expected": "seq 2", "found": "seq 3"});
         let found = text(&report(json!([finding])));
         assert!(found.starts_with("gap  s 2  expected seq 2  found seq 3\nNOT INTACT"), "{found}");

@@ -22,6 +22,7 @@ pub(super) fn check(location: &ProfileLocation, loaded: Option<&Loaded>, checks:
         (credentials::file_of(location), 0o177, State::Fail),
     ];
     watched.extend(paths.map(|paths| (paths.signing_key_path.clone(), 0o177, State::Fail)));
+    watched.extend(paths.map(|paths| (paths.ledger_key_path.clone(), 0o177, State::Fail)));
     let before = checks.len();
     checks.extend(watched.iter().filter_map(|(path, refused, state)| fault(path, *refused, *state)));
     if checks.len() == before {

@@ -9,12 +9,14 @@ use systemprompt_config::Loaded;
 use systemprompt_database::{Db, durability, status};
 use systemprompt_models::clock::iso8601;
 use systemprompt_models::{Clock, SystemClock};
-use systemprompt_runtime::rooms;
+use systemprompt_runtime::{checkpoints, rooms};
 
 /// Records of each stream that are verified.
 const TAIL: i64 = 1024;
 /// The oldest PostgreSQL that is supported.
 const POSTGRES: i64 = 150_000;
+/// How long a witness may lack a checkpoint.
+const WITNESS_LAG_MS: i64 = 3_600_000;
 /// Difference of clocks that says nothing.
 const CLOCK_SLACK_MS: i64 = 2_000;
 
@@ -25,7 +27,7 @@ pub(super) async fn check(loaded: &Loaded, checks: &mut Vec<Check>) {
             let why = error.why.map_or_else(String::new, |why| format!(": {why}"));
             let fix = error.fix.unwrap_or_else(|| "systemprompt up".to_owned());
             checks.push(Check::fail("database", format!("{}{why}", error.what), fix));
-            let rest = ["durability", "schema", "ledger", "clock"];
+            let rest = ["durability", "schema", "ledger", "witnesses", "clock"];
             checks.extend(rest.map(|name| Check::skip(name, "the database cannot be opened")));
             return;
         }
@@ -37,10 +39,13 @@ pub(super) async fn check(loaded: &Loaded, checks: &mut Vec<Check>) {
     durable(&db, checks).await;
     let current = schema(&db, checks).await;
     if current {
-        ledger(&db, checks).await;
+        ledger(loaded, &db, checks).await;
+        witnesses(loaded, &db, checks).await;
         clock(&db, checks).await;
     } else {
-        checks.extend(["ledger", "clock"].map(|name| Check::skip(name, "the schema is not current")));
+        checks.extend(
+            ["ledger", "witnesses", "clock"].map(|name| Check::skip(name, "the schema is not current")),
+        );
     }
     db.close().await;
 }
@@ -98,17 +103,24 @@ async fn schema(db: &Db, checks: &mut Vec<Check>) -> bool {
     current
 }
 
-async fn ledger(db: &Db, checks: &mut Vec<Check>) {
+async fn ledger(loaded: &Loaded, db: &Db, checks: &mut Vec<Check>) {
     const CHECK: &str = "ledger";
     let reader = LedgerReader::new(db.clone());
     let streams = match reader.streams().await {
         Ok(streams) => streams,
         Err(error) => return checks.push(Check::fail(CHECK, error, "check whether the database runs")),
     };
+    let (keys, _) = checkpoints::trust(loaded, &reader).await.unwrap_or_default();
     let mut records = 0;
     for stream in &streams {
         let from = Some((stream.head_seq - TAIL + 1).max(1));
-        let scope = Scope { stream: Some(stream.stream.clone()), from, to: Some(stream.head_seq) };
+        let scope = Scope {
+            stream: Some(stream.stream.clone()),
+            from,
+            to: Some(stream.head_seq),
+            keys: keys.clone(),
+            ..Scope::default()
+        };
         match verify(&reader, &[], &scope).await {
             Err(error) => checks.push(Check::fail(CHECK, error, "check whether the database runs")),
             Ok(report) => {
@@ -146,6 +158,20 @@ async fn cut(reader: &LedgerReader, stream: &Stream) -> Option<String> {
         }
         None => Some(format!("tail_missing at {} {}", stream.stream, stream.head_seq)),
     }
+}
+
+/// Whether the witnesses have what they should (AUD-44).
+async fn witnesses(loaded: &Loaded, db: &Db, checks: &mut Vec<Check>) {
+    const CHECK: &str = "witnesses";
+    checks.push(match checkpoints::unwitnessed_ms(loaded, &LedgerReader::new(db.clone())).await {
+        Err(error) => Check::fail(CHECK, error, "check whether the database runs"),
+        Ok(None) => Check::pass(CHECK, "none: checkpoints are kept on this machine alone (audit.witness)"),
+        Ok(Some(age)) if age > WITNESS_LAG_MS => {
+            let detail = format!("a checkpoint has not reached every witness for {} min", age / 60_000);
+            Check::warn(CHECK, detail, "the log names the witness that fails, and why")
+        }
+        Ok(Some(age)) => Check::pass(CHECK, format!("the oldest that one lacks is {} s old", age / 1000)),
+    });
 }
 
 /// A clock behind the last record was set back: times of records would stand still until it catches up.

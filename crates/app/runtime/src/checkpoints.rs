@@ -1,0 +1,147 @@
+//! What the ledger's checkpoints are made with: their key, their schedule, their witnesses (AUD-42 to AUD-44); and what a
+//! verification on this machine may trust besides the database.
+
+use crate::boot::{BootError, instance_id, issuer_host};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use systemprompt_audit::note::{Note, SigningKey, VerifierKey};
+use systemprompt_audit::repair::{RepairError, Repaired};
+use systemprompt_audit::signing_key::{self, SigningKeyError};
+use systemprompt_audit::{CheckpointOptions, LedgerReader, ReadError, Witness, Witnesses, checkpoint};
+use systemprompt_config::Loaded;
+use systemprompt_config::profile::audit::{WitnessConfig, WitnessKind};
+use systemprompt_database::Db;
+use systemprompt_models::{Clock, Millis, SystemClock};
+use systemprompt_net::egress::{Class, Policy, client_with};
+use systemprompt_security::keys::KeyRing;
+use systemprompt_security::manifest_signing;
+
+pub(crate) async fn options(
+    loaded: &Loaded,
+    db: &Db,
+    ring: &KeyRing,
+    node_id: &str,
+) -> Result<CheckpointOptions, BootError> {
+    let signer = signing_key::open_or_make(db, node_id, &loaded.paths.ledger_key_path).await?;
+    refuse_shared(loaded, ring, &signer)?;
+    let schedule = &loaded.profile.audit.checkpoint;
+    Ok(CheckpointOptions {
+        signer: Arc::new(signer),
+        records: u64::from(schedule.records),
+        every: Duration::from_secs(u64::from(schedule.seconds)),
+        heartbeat: Duration::from_secs(u64::from(schedule.heartbeat_seconds)),
+        witnesses: witnesses(loaded)?,
+    })
+}
+
+/// Each key has one use: the checkpoint key signs no manifest and no token.
+fn refuse_shared(loaded: &Loaded, ring: &KeyRing, signer: &SigningKey) -> Result<(), BootError> {
+    let refused =
+        |used: &'static str| Err(SigningKeyError::Shared(loaded.paths.ledger_key_path.clone(), used).into());
+    let secrets = &loaded.secrets;
+    if let (Some(seed), Some(jwt)) = (secrets.manifest_signing_secret_seed(), secrets.jwt_secret())
+        && let Ok(key) = manifest_signing::signing_key(seed, jwt)
+        && signer.has_public(&key.public_key())
+    {
+        return refused("manifest key");
+    }
+    let jwks = ring.jwks();
+    let mut points = jwks.pointer("/keys").and_then(|keys| keys.as_array()).into_iter().flatten();
+    if points.any(|key| key.get("x").and_then(|x| x.as_str()).is_some_and(|x| signer.has_public(x))) {
+        return refused("key of tokens");
+    }
+    Ok(())
+}
+
+/// The witnesses of the profile.
+///
+/// # Errors
+/// An address that may not be reached.
+pub fn witnesses(loaded: &Loaded) -> Result<Witnesses, BootError> {
+    let list = loaded.profile.audit.witness.iter().map(|witness| build(loaded, witness));
+    Ok(Witnesses::new(list.collect::<Result<_, _>>()?))
+}
+
+fn build(loaded: &Loaded, witness: &WitnessConfig) -> Result<Witness, BootError> {
+    match witness.kind {
+        WitnessKind::File => {
+            let path = witness.path.clone().unwrap_or_default();
+            Ok(Witness::File(loaded.paths.data_dir().join(path)))
+        }
+        WitnessKind::Http => {
+            let url = witness.url.clone().unwrap_or_default();
+            let failed = |error| BootError::Witness(url.clone(), error);
+            // An address that the operator wrote out may be in a private network.
+            let allow_private = literal(&url).into_iter().filter_map(|net| net.parse().ok());
+            let policy = Policy { allow_insecure: false, allow_private: allow_private.collect() };
+            let egress = client_with(Class::Operator, policy).map_err(failed)?;
+            egress.check(&url).map_err(failed)?;
+            Ok(Witness::Http { url, egress })
+        }
+    }
+}
+
+/// The IP address that a URL names instead of a host.
+fn literal(url: &str) -> Option<String> {
+    let rest = url.split_once("://")?.1;
+    let host = rest.split('/').next()?;
+    let host = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next()?,
+        None => host.split(':').next()?,
+    };
+    let address: IpAddr = host.parse().ok()?;
+    Some(format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }))
+}
+
+/// What a verification on this machine trusts besides the database: the node's own key for its streams, and the checkpoints
+/// that it and its file witnesses keep.
+///
+/// # Errors
+/// When the streams cannot be read. A key file that cannot be read is left out.
+pub async fn trust(
+    loaded: &Loaded,
+    reader: &LedgerReader,
+) -> Result<(Vec<VerifierKey>, Vec<Note>), ReadError> {
+    let node = instance_id(loaded);
+    let mut keys = Vec::new();
+    if let Ok(Some(signer)) = signing_key::load(&loaded.paths.ledger_key_path) {
+        let streams = reader.streams().await?;
+        keys.extend(streams.iter().filter(|s| s.node_id == node).map(|s| signer.vkey(&s.origin)));
+    }
+    let files: Vec<PathBuf> = match witnesses(loaded) {
+        Ok(witnesses) => witnesses.files().iter().map(|path| path.to_path_buf()).collect(),
+        Err(_) => Vec::new(),
+    };
+    Ok((keys, checkpoint::outside_notes(loaded.paths.data_dir(), &files)))
+}
+
+/// Closes this node's stream and opens its successor (`audit repair`).
+///
+/// # Errors
+/// As [`systemprompt_audit::repair::repair`].
+pub async fn repair(loaded: &Loaded, db: &Db, reason: &str) -> Result<Repaired, RepairError> {
+    let host = issuer_host(&loaded.profile.jwt_issuer());
+    let now = SystemClock.now();
+    systemprompt_audit::repair::repair(db, &instance_id(loaded), &host, loaded.paths.data_dir(), reason, now)
+        .await
+}
+
+/// Age of the oldest checkpoint of this node that one of its witnesses does not have, in milliseconds; `None` without a
+/// witness, or before the first record.
+///
+/// # Errors
+/// When the checkpoints cannot be read.
+pub async fn unwitnessed_ms(loaded: &Loaded, reader: &LedgerReader) -> Result<Option<Millis>, ReadError> {
+    let names = witnesses(loaded).map(|witnesses| witnesses.names()).unwrap_or_default();
+    let node = instance_id(loaded);
+    let streams = reader.streams().await?;
+    let own = streams.iter().rev().find(|stream| stream.node_id == node && stream.closed_at.is_none());
+    match own {
+        Some(stream) if !names.is_empty() => {
+            reader.unwitnessed_ms(&stream.stream, &names, SystemClock.now()).await.map(Some)
+        }
+        _ => Ok(None),
+    }
+}

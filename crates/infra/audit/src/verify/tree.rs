@@ -1,0 +1,414 @@
+//! The tree in verification: it is built anew from the records, and compared with the stored tiles, the stored checkpoints, the
+//! checkpoints kept elsewhere, and what other streams say of this one.
+
+use super::{Finding, Report, Signed};
+use crate::checkpoint::note_digest;
+use crate::note::{Note, NoteError, VerifierKey};
+use crate::proof::{ProofError, TreeReader, frontier};
+use crate::repository::checkpoints::{self, CheckpointRow};
+use crate::repository::entries::{LedgerReader, LedgerRow};
+use crate::repository::streams::Stream;
+use crate::repository::tiles;
+use crate::tree::{Hash, Tile, Tree, from_hex};
+use serde_json::Value;
+use std::collections::{BTreeMap, VecDeque};
+
+const PAGE: i64 = 500;
+/// Checkpoints whose record has not been met yet; there is one at most unless rows were forged.
+const MAX_UNRECORDED: usize = 4096;
+
+/// The keys that checkpoints are verified with.
+pub(super) struct Keys<'a> {
+    given: &'a [VerifierKey],
+    recorded: Vec<VerifierKey>,
+}
+
+impl<'a> Keys<'a> {
+    pub(super) async fn read(
+        reader: &LedgerReader,
+        given: &'a [VerifierKey],
+    ) -> sqlx::Result<(Self, Vec<Finding>)> {
+        let (mut recorded, mut findings) = (Vec::new(), Vec::new());
+        for row in checkpoints::keys(reader.db()).await? {
+            match row.vkey.parse::<VerifierKey>() {
+                Ok(key) if key.id() == row.key_id => recorded.push(key),
+                _ => findings.push(Finding {
+                    check: "key_altered",
+                    stream: String::new(),
+                    seq: 0,
+                    expected: format!("the verifier key {}", row.key_id),
+                    found: row.vkey,
+                }),
+            }
+        }
+        Ok((Self { given, recorded }, findings))
+    }
+
+    /// The keys of an origin, and whether they come from outside the database.
+    fn of(&self, origin: &str) -> (Vec<&VerifierKey>, bool) {
+        let named =
+            |keys: &'a [VerifierKey]| keys.iter().filter(|key| key.name() == origin).collect::<Vec<_>>();
+        let given = named(self.given);
+        if given.is_empty() {
+            (self.recorded.iter().filter(|key| key.name() == origin).collect(), false)
+        } else {
+            (given, true)
+        }
+    }
+}
+
+/// Checkpoints that name no stream of this database: it is an older one, or another.
+pub(super) fn notes_of_no_stream(streams: &[Stream], notes: &[Note]) -> Vec<Finding> {
+    let checkpoints = notes.iter().filter_map(|note| note.unverified_checkpoint().ok());
+    checkpoints
+        .filter(|checkpoint| !streams.iter().any(|stream| stream.origin == checkpoint.origin))
+        .map(|checkpoint| Finding {
+            check: "rollback",
+            stream: checkpoint.origin.clone(),
+            seq: 1,
+            expected: format!("the stream of a checkpoint kept elsewhere, {} records", checkpoint.size),
+            found: "no such stream in this database".into(),
+        })
+        .collect()
+}
+
+/// The pass over one stream.
+pub(super) struct TreePass<'a> {
+    reader: &'a LedgerReader,
+    stream: &'a Stream,
+    keys: Vec<&'a VerifierKey>,
+    trusted: bool,
+    /// Absent once a finding has made the rest meaningless, or for a stream of an older version that was not started since.
+    tree: Option<Tree>,
+    from: i64,
+    /// Stored checkpoints that are ahead, the next first; `loaded` is the largest size read.
+    ahead: VecDeque<CheckpointRow>,
+    loaded: i64,
+    exhausted: bool,
+    /// Checkpoints kept elsewhere that are ahead, by size.
+    outside: BTreeMap<u64, Vec<Hash>>,
+    /// Digests of the notes whose records are still to come, by size.
+    unrecorded: BTreeMap<u64, String>,
+    newest: Option<Signed>,
+}
+
+impl<'a> TreePass<'a> {
+    /// Begins before the record `from`.
+    pub(super) async fn begin(
+        reader: &'a LedgerReader,
+        stream: &'a Stream,
+        from: i64,
+        keys: &'a Keys<'_>,
+        notes: &[Note],
+    ) -> sqlx::Result<(Self, Vec<Finding>)> {
+        let mut findings = Vec::new();
+        let before = (from - 1) as u64;
+        let tree = if stream.frontier.is_none() && stream.head_seq > 0 {
+            None
+        } else {
+            match TreeReader::new(reader, &stream.stream, before).tree().await {
+                Ok(tree) => Some(tree),
+                Err(ProofError::Read(error)) => return Err(error),
+                // Records that are missing before are a gap of their own when they are asked for.
+                Err(error) => {
+                    findings.push(Finding {
+                        check: "tile_missing",
+                        stream: stream.stream.clone(),
+                        seq: from,
+                        expected: format!("the tree over the records 1 to {before}"),
+                        found: error.to_string(),
+                    });
+                    None
+                }
+            }
+        };
+        let (keys, trusted) = keys.of(&stream.origin);
+        let mut pass = Self {
+            reader,
+            stream,
+            keys,
+            trusted,
+            tree,
+            from,
+            ahead: VecDeque::new(),
+            loaded: before as i64,
+            exhausted: false,
+            outside: BTreeMap::new(),
+            unrecorded: BTreeMap::new(),
+            newest: None,
+        };
+        findings.extend(pass.keep_outside(notes));
+        Ok((pass, findings))
+    }
+
+    fn finding(&self, check: &'static str, seq: u64, expected: String, found: String) -> Finding {
+        Finding { check, stream: self.stream.stream.clone(), seq: seq as i64, expected, found }
+    }
+
+    fn keep_outside(&mut self, notes: &[Note]) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for note in notes {
+            let Ok(checkpoint) = note.unverified_checkpoint() else { continue };
+            if checkpoint.origin != self.stream.origin {
+                continue;
+            }
+            if let Err(error) = note.verify(self.keys.iter().copied()) {
+                let expected = "a checkpoint kept elsewhere, signed with a trusted key".to_owned();
+                findings.push(self.finding(code(error), checkpoint.size, expected, error.to_string()));
+            } else if checkpoint.size >= self.from as u64 {
+                self.outside.entry(checkpoint.size).or_default().push(checkpoint.root);
+            }
+        }
+        findings
+    }
+
+    /// Takes in a record with its recomputed hash.
+    pub(super) async fn record(
+        &mut self,
+        row: &LedgerRow,
+        leaf: Hash,
+        seq: i64,
+        anchors: &mut Anchors,
+        report: &mut Report,
+    ) -> sqlx::Result<()> {
+        if row.kind == "system.checkpoint" {
+            report.add_all(self.checkpoint_record(row, anchors));
+        }
+        let Some(tree) = &mut self.tree else { return Ok(()) };
+        if tree.frontier().size() + 1 != seq as u64 {
+            // A gap, which was told already.
+            self.tree = None;
+            return Ok(());
+        }
+        let mut done = Vec::new();
+        tree.push(leaf, &mut done);
+        let size = tree.frontier().size();
+        for tile in &done {
+            report.add_all(self.check_tile(tile).await?);
+        }
+        if let Some(roots) = self.outside.remove(&size) {
+            report.outside += roots.len() as u64;
+            for root in roots {
+                self.compare(size, &root, "kept elsewhere", report);
+            }
+        }
+        while let Some(row) = self.next_at(size).await? {
+            self.check_row(&row, report);
+        }
+        Ok(())
+    }
+
+    async fn check_tile(&self, tile: &Tile) -> sqlx::Result<Option<Finding>> {
+        let stored = tiles::tile(self.reader.db(), &self.stream.stream, tile.level, tile.index).await?;
+        let check = match stored {
+            None => "tile_missing",
+            Some(stored) if stored != tile.hashes.concat() => "tile_altered",
+            Some(_) => {
+                let (level, index) = (tile.level, tile.index);
+                let roots =
+                    tiles::roots(self.reader.db(), &self.stream.stream, level, index, index + 1).await?;
+                if roots.first().is_some_and(|root| root.as_slice() == tile.root) {
+                    return Ok(None);
+                }
+                "tile_altered"
+            }
+        };
+        let last = (tile.index + 1) << (8 * (tile.level + 1));
+        let expected = format!("tile {} of level {} over the records", tile.index, tile.level);
+        Ok(Some(self.finding(check, last, expected, "another, or none".into())))
+    }
+
+    /// The stored checkpoint of this size, if there is one.
+    async fn next_at(&mut self, size: u64) -> sqlx::Result<Option<CheckpointRow>> {
+        if self.ahead.is_empty() && !self.exhausted {
+            let rows = checkpoints::page(self.reader.db(), &self.stream.stream, self.loaded, PAGE).await?;
+            self.exhausted = (rows.len() as i64) < PAGE;
+            self.loaded = rows.last().map_or(self.loaded, |row| row.size);
+            self.ahead = rows.into();
+        }
+        Ok(self.ahead.pop_front_if(|row| row.size as u64 <= size))
+    }
+
+    fn check_row(&mut self, row: &CheckpointRow, report: &mut Report) {
+        let size = row.size as u64;
+        if self.unrecorded.len() >= MAX_UNRECORDED {
+            self.unrecorded.pop_first();
+        }
+        self.unrecorded.insert(size, note_digest(&row.note));
+        let altered = |what: &str| {
+            self.finding("checkpoint_altered", size, format!("{what} as the note says"), "another".into())
+        };
+        let Ok((note, checkpoint)) =
+            row.note.parse::<Note>().and_then(|note| note.unverified_checkpoint().map(|c| (note, c)))
+        else {
+            let finding = altered("a checkpoint in the note");
+            return report.add(finding);
+        };
+        let agree = checkpoint.origin == self.stream.origin
+            && checkpoint.size == size
+            && from_hex(&row.root) == Some(checkpoint.root);
+        if !agree {
+            let finding = altered("origin, size and root");
+            report.add(finding);
+        }
+        let key = match note.verify(self.keys.iter().copied()) {
+            Ok(key) => key,
+            Err(error) => {
+                let expected = format!("a checkpoint signed with a key of {}", self.stream.origin);
+                return report.add(self.finding(code(error), size, expected, error.to_string()));
+            }
+        };
+        if key.id() != row.key_id {
+            let finding = altered("key_id");
+            report.add(finding);
+        }
+        let vkey = key.to_string();
+        if agree && self.compare(size, &checkpoint.root, "stored", report) {
+            report.checkpoints += 1;
+            self.newest = Some(Signed {
+                stream: self.stream.stream.clone(),
+                size: row.size,
+                at: row.at,
+                vkey,
+                trusted: self.trusted,
+            });
+        }
+    }
+
+    /// Compares a signed root with the tree; after the first difference the rest would only repeat it.
+    fn compare(&mut self, size: u64, root: &Hash, kept: &str, report: &mut Report) -> bool {
+        let Some(tree) = &self.tree else { return false };
+        let found = tree.frontier().root();
+        if found == *root {
+            return true;
+        }
+        let expected = format!("root {} of the checkpoint that is {kept}", hex::encode(root));
+        report.add(self.finding(
+            "checkpoint_mismatch",
+            size,
+            expected,
+            format!("root {}", hex::encode(found)),
+        ));
+        self.tree = None;
+        false
+    }
+
+    /// A record of a checkpoint: its row is there, and what it says of other streams is kept.
+    fn checkpoint_record(&mut self, row: &LedgerRow, anchors: &mut Anchors) -> Option<Finding> {
+        let record: Value = serde_json::from_str(row.record.as_deref()?).ok()?;
+        let detail = record.get("detail")?;
+        anchors.keep(&self.stream.stream, row.seq, detail);
+        let size = detail.get("size").and_then(Value::as_u64)?;
+        let digest = detail.get("note_sha256").and_then(Value::as_str)?;
+        if self.tree.is_none() || size < self.from as u64 {
+            return None;
+        }
+        let check = match self.unrecorded.remove(&size) {
+            Some(found) if found == digest => return None,
+            Some(_) => "checkpoint_altered",
+            None => "checkpoint_missing",
+        };
+        let expected = format!("the checkpoint of {size} records with the note {digest}");
+        Some(self.finding(check, row.seq as u64, expected, "another, or none".into()))
+    }
+
+    /// At the head: the stored frontier, and checkpoints of more records than there are.
+    pub(super) async fn end(&mut self, report: &mut Report) -> sqlx::Result<()> {
+        let stored = frontier(self.stream);
+        let built = self.tree.as_ref().map(Tree::frontier);
+        if let Some(built) = built.filter(|built| built.size() == self.stream.head_seq as u64)
+            && self.stream.head_seq > 0
+            && stored.as_ref() != Some(built)
+        {
+            let expected = format!("the frontier of the tree of {} records", built.size());
+            report.add(self.finding("frontier_altered", built.size(), expected, "another".into()));
+        }
+        let newest = checkpoints::newest(self.reader.db(), &self.stream.stream).await?;
+        // A server that goes on writing makes checkpoints behind the head that was read.
+        let streams = self.reader.streams().await?;
+        let now = streams.iter().find(|s| s.stream == self.stream.stream).map_or(0, |s| s.head_seq);
+        let head = format!("the head at seq {now}");
+        if let Some(size) = newest.map(|row| row.size).filter(|size| *size > now) {
+            let expected = format!("records {} to {size}, which a stored checkpoint has", now + 1);
+            report.add(self.finding("tail_missing", now as u64 + 1, expected, head.clone()));
+        }
+        for (size, _) in self.outside.range(now as u64 + 1..) {
+            let expected = format!("records {} to {size}, which a checkpoint kept elsewhere has", now + 1);
+            report.add(self.finding("rollback", now as u64 + 1, expected, head.clone()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(self, report: &mut Report) {
+        report.signed.extend(self.newest);
+    }
+}
+
+fn code(error: NoteError) -> &'static str {
+    match error {
+        NoteError::Unsigned => "key_unknown",
+        NoteError::BadSignature => "checkpoint_signature",
+        _ => "checkpoint_altered",
+    }
+}
+
+/// What streams say of each other: of each stream the largest size that any names, since it covers all smaller ones.
+#[derive(Default)]
+pub(super) struct Anchors(BTreeMap<String, Anchor>);
+
+struct Anchor {
+    size: u64,
+    root: String,
+    by: String,
+    seq: i64,
+}
+
+impl Anchors {
+    fn keep(&mut self, by: &str, seq: i64, detail: &Value) {
+        let Some(heads) = detail.get("heads").and_then(Value::as_object) else { return };
+        for (stream, head) in heads.iter().filter(|(stream, _)| *stream != by) {
+            let size = head.get("size").and_then(Value::as_u64).unwrap_or_default();
+            let root = head.get("root").and_then(Value::as_str).unwrap_or_default();
+            if self.0.get(stream).is_none_or(|known| known.size < size) {
+                let anchor = Anchor { size, root: root.to_owned(), by: by.to_owned(), seq };
+                self.0.insert(stream.clone(), anchor);
+            }
+        }
+    }
+
+    /// Compares what was said with the streams as they are.
+    pub(super) async fn check(self, reader: &LedgerReader, streams: &[Stream]) -> sqlx::Result<Vec<Finding>> {
+        let mut findings = Vec::new();
+        for (name, anchor) in self.0 {
+            let Anchor { size, root, by, seq } = anchor;
+            let finding = |check, seq, found: String| Finding {
+                check,
+                stream: name.clone(),
+                seq,
+                expected: format!("{size} records with root {root}, as {by} seq {seq} says"),
+                found,
+            };
+            let Some(stream) = streams.iter().find(|stream| stream.stream == name) else {
+                findings.push(finding("stream_missing", seq, "no such stream".into()));
+                continue;
+            };
+            // Read anew: a record that names it may be younger than the list of streams.
+            let now = reader.streams().await?;
+            let head = now.iter().find(|s| s.stream == name).map_or(stream.head_seq, |s| s.head_seq);
+            if size > head as u64 {
+                findings.push(finding("tail_missing", head + 1, format!("the head at seq {head}")));
+                continue;
+            }
+            match TreeReader::new(reader, &name, head as u64).root(size).await {
+                Ok(found) if hex::encode(found) == root => {}
+                Ok(found) => {
+                    let found = format!("root {}", hex::encode(found));
+                    findings.push(finding("anchor_mismatch", size as i64, found));
+                }
+                Err(ProofError::Read(error)) => return Err(error),
+                Err(error) => findings.push(finding("anchor_mismatch", size as i64, error.to_string())),
+            }
+        }
+        Ok(findings)
+    }
+}
