@@ -5,6 +5,7 @@
 mod commands;
 mod crash;
 mod demo;
+mod edge;
 mod folder;
 mod framing;
 mod full_disk;

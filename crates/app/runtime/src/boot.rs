@@ -28,6 +28,7 @@ use systemprompt_security::authz::hook::from_config;
 use systemprompt_security::authz::{
     AuthzBootstrapError, AuthzError, GovernanceDecisionRepository, RuleStore,
 };
+use systemprompt_security::bans::{BanError, BanStore};
 use systemprompt_security::governance::rate_limit::{self, Rate};
 use systemprompt_security::governance::{
     GovernanceChecks, Origin, Parts, PastCall, Pipeline, PipelineError, RateLimiter, SecretScanner,
@@ -35,6 +36,7 @@ use systemprompt_security::governance::{
 use systemprompt_security::jwt::{JwtService, Verifier};
 use systemprompt_security::keys::{ClassKeys, KeyError, KeyRing, SigningAlgorithm};
 use systemprompt_security::plane::DecisionPlane;
+use systemprompt_security::services::RefusalCounts;
 use systemprompt_security::session::{SessionError, SessionGenerator, Sessions};
 
 /// How far back the call limit is seeded at start: calls of the last ten minutes are still known by their id.
@@ -111,6 +113,8 @@ pub enum BootError {
     Limit(String),
     #[error("caches: {0}")]
     Sessions(#[from] SessionError),
+    #[error("caches: {0}")]
+    Bans(#[from] BanError),
     #[error("services: {0}")]
     Identity(#[from] IdentityError),
     #[error("services: {0}")]
@@ -252,6 +256,7 @@ async fn boot_loaded(
 
     let issuer = profile.jwt_issuer();
     let sessions = Arc::new(Sessions::open(db.clone(), Arc::clone(&clock)).await?);
+    let bans = BanStore::open(db.clone(), ledger.clone(), Arc::clone(&clock)).await?;
     let verifier = Verifier::new(issuer.clone(), Arc::clone(&class_keys), keys.keys(), Arc::clone(&clock));
     let users = Users::new(db.clone(), ledger.clone(), Arc::clone(&clock));
     let api_keys = ApiKeys::new(db.clone(), users.clone(), ledger.clone(), Arc::clone(&clock), pepper)?;
@@ -312,6 +317,8 @@ async fn boot_loaded(
         ledger,
         leak,
         rules,
+        bans,
+        refusals: RefusalCounts::default(),
         plane,
         decisions,
         pipeline_parts: parts,

@@ -21,10 +21,12 @@ use systemprompt_models::{Clock, Millis, Principal, RequestContext, Tasks, UserT
 use systemprompt_oauth::{ApiKeys, Users};
 use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::authz::{GovernanceDecisionRepository, RuleStore};
+use systemprompt_security::bans::BanStore;
 use systemprompt_security::governance::Parts;
 use systemprompt_security::jwt::JwtService;
 use systemprompt_security::keys::KeyRing;
 use systemprompt_security::plane::DecisionPlane;
+use systemprompt_security::services::RefusalCounts;
 use systemprompt_security::session::{SessionGenerator, Sessions};
 
 /// Where a node stands in its life.
@@ -49,6 +51,9 @@ pub struct Inner {
     pub ledger: Ledger,
     pub leak: Scanner,
     pub rules: RuleStore,
+    pub bans: BanStore,
+    /// Refusals of callers who are nobody yet, until the minute's record.
+    pub refusals: RefusalCounts,
     pub plane: DecisionPlane,
     pub decisions: GovernanceDecisionRepository,
     pub(crate) pipeline_parts: Parts,

@@ -9,6 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How often other nodes' revocations and rule changes are asked for.
 const REVOCATIONS_EVERY: Duration = Duration::from_secs(1);
 const RULES_EVERY: Duration = Duration::from_secs(5);
+const BANS_EVERY: Duration = Duration::from_secs(1);
+const BAN_HITS_EVERY: Duration = Duration::from_secs(10);
+const REFUSALS_EVERY: Duration = Duration::from_mins(1);
 const KEYS_EVERY: Duration = Duration::from_secs(30);
 const CHILDREN_EVERY: Duration = Duration::from_secs(5);
 /// Longest wait for tasks that close what they opened.
@@ -34,6 +37,29 @@ pub(crate) fn start_loops(context: &AppContext) {
                 tracing::warn!(%error, age_ms = node.rules.age(), "the rules could not be confirmed");
             }
         }
+    });
+    let node = context.clone();
+    tasks.spawn_loop("bans", BANS_EVERY, move || {
+        let node = node.clone();
+        async move {
+            if let Err(error) = node.bans.refresh().await {
+                tracing::warn!(%error, age_ms = node.bans.age(), "the bans could not be confirmed");
+            }
+        }
+    });
+    let node = context.clone();
+    tasks.spawn_loop("ban-hits", BAN_HITS_EVERY, move || {
+        let node = node.clone();
+        async move {
+            if let Err(error) = node.bans.sweep().await {
+                tracing::warn!(%error, "hits and ends of bans could not be written");
+            }
+        }
+    });
+    let node = context.clone();
+    tasks.spawn_loop("refusals", REFUSALS_EVERY, move || {
+        let node = node.clone();
+        async move { node.record_refusals().await }
     });
     let node = context.clone();
     tasks.spawn_loop("keys", KEYS_EVERY, move || {
@@ -65,6 +91,16 @@ pub async fn shutdown_signal() {
 }
 
 impl AppContext {
+    /// Records what was refused since the last time, if anything was (AUD-19).
+    async fn record_refusals(&self) {
+        let Some(draft) = self.refusals.take() else { return };
+        let mut unit = Unit::new();
+        unit.record(draft);
+        if let Err(error) = self.ledger.append(unit).await {
+            tracing::warn!(%error, "the minute's refusals could not be recorded");
+        }
+    }
+
     /// Ends the rooms, once nothing more comes in: children, tasks that close records, the ledger, the pools.
     pub async fn close(&self) {
         self.set_draining();
@@ -72,6 +108,7 @@ impl AppContext {
         if !self.tasks.drain(DRAIN_TASKS).await {
             tracing::warn!("tasks were still running at the end of the drain");
         }
+        self.record_refusals().await;
         let mut unit = Unit::new();
         unit.record(Draft::system(EntryKind::SystemStop, "ok"));
         if let Err(error) = self.ledger.append(unit).await {

@@ -6,6 +6,7 @@ use systemprompt_extension::{Extension, Registry, RegistryError};
 use systemprompt_gateway::GatewayExtension;
 use systemprompt_oauth::OauthExtension;
 use systemprompt_security::authz::AuthzExtension;
+use systemprompt_security::bans::BansExtension;
 use systemprompt_security::session::TokensExtension;
 
 /// The ledger's own tables.
@@ -56,6 +57,7 @@ pub fn extensions() -> Vec<Box<dyn Extension>> {
         Box::new(LedgerExtension),
         Box::new(TokensExtension),
         Box::new(AuthzExtension),
+        Box::new(BansExtension),
         Box::new(OauthExtension),
         Box::new(GatewayExtension),
         Box::new(McpExtension),

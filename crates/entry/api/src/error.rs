@@ -7,6 +7,7 @@ use systemprompt_audit::lookup::LookupError;
 use systemprompt_models::Refusal;
 use systemprompt_oauth::IdentityError;
 use systemprompt_security::authz::AuthzError;
+use systemprompt_security::bans::BanError;
 
 /// What a handler answers when it does not answer.
 #[derive(Debug)]
@@ -39,6 +40,12 @@ impl From<LedgerError> for Error {
 
 impl From<AuthzError> for Error {
     fn from(error: AuthzError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<BanError> for Error {
+    fn from(error: BanError) -> Self {
         Self(error.into())
     }
 }

@@ -80,6 +80,9 @@ kinds! {
     AdminUserChanged = "admin.user.changed";
     AdminUserDeleted = "admin.user.deleted";
     AdminSecretWrite = "admin.secret.write";
+    AdminBanAdded = "admin.ban.added";
+    AdminBanRemoved = "admin.ban.removed";
+    AdminBanExpired = "admin.ban.expired";
     AdminAuditRead = "admin.audit.read";
     OauthApiKeyCreated = "oauth.api_key.created";
     OauthApiKeyRevoked = "oauth.api_key.revoked";

@@ -3,6 +3,7 @@
 
 pub mod auth;
 pub mod authz;
+pub mod bans;
 pub mod error;
 pub mod extraction;
 pub mod governance;

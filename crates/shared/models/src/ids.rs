@@ -102,6 +102,8 @@ ids! {
     ClientId = "cli_";
     /// An API key (not its secret).
     ApiKeyId = "key_";
+    /// A ban of an address or a network.
+    BanId = "ban_";
     /// One request through the edge; correlates, identifies nothing.
     TraceId = "trc_";
     /// A conversation.

@@ -34,6 +34,7 @@ codes! {
     InsufficientScope = "insufficient_scope", 403;
     CsrfRejected = "csrf_rejected", 403;
     ScannerBlocked = "scanner_blocked", 403;
+    IpBanned = "ip_banned", 403;
     OriginNotAllowed = "origin_not_allowed", 403;
     NotFound = "not_found", 404;
     MethodNotAllowed = "method_not_allowed", 405;
@@ -42,6 +43,8 @@ codes! {
     Conflict = "conflict", 409;
     RuleExists = "rule_exists", 409;
     LastAdminRule = "last_admin_rule", 409;
+    BanExists = "ban_exists", 409;
+    WouldLockOut = "would_lock_out", 409;
     PreconditionFailed = "precondition_failed", 412;
     BodyTooLarge = "body_too_large", 413;
     UriTooLong = "uri_too_long", 414;
@@ -51,6 +54,7 @@ codes! {
     Unprocessable = "unprocessable", 422;
     IdempotencyMismatch = "idempotency_mismatch", 422;
     TooManyRules = "too_many_rules", 422;
+    TooManyBans = "too_many_bans", 422;
     PreconditionRequired = "precondition_required", 428;
     RateLimited = "rate_limited", 429;
     HeadersTooLarge = "headers_too_large", 431;
@@ -60,6 +64,7 @@ codes! {
     Starting = "starting", 503;
     Draining = "draining", 503;
     RevocationUnavailable = "revocation_unavailable", 503;
+    BanListUnavailable = "ban_list_unavailable", 503;
     LedgerBusy = "ledger_busy", 503;
     LedgerUnavailable = "ledger_unavailable", 503;
     LedgerDiskLow = "ledger_disk_low", 503;

@@ -1,7 +1,8 @@
-//! Administration: rules, entities, users, keys, tokens, decisions, the ledger, reload. Permission `admin` unless a route says
+//! Administration: rules, entities, users, keys, tokens, bans, decisions, the ledger, reload. Permission `admin` unless a route says
 //! otherwise.
 
 pub mod audit;
+pub mod bans;
 pub mod config;
 pub mod decisions;
 pub mod entities;
@@ -23,6 +24,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(users::routes());
     routes.extend(keys::routes());
     routes.extend(tokens::routes());
+    routes.extend(bans::routes());
     routes.extend(decisions::routes());
     routes.extend(audit::routes());
     routes.extend(explain::routes());

@@ -2,10 +2,11 @@
 
 use crate::error::Error;
 use crate::extract::Peer;
-use crate::services::server::metrics::Metrics;
+use crate::services::middleware::request_shape::Proxied;
+use crate::services::server::metrics::{Gauges, Metrics};
 use crate::services::server::route::Route;
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::{Code, Permission, Refusal};
 use systemprompt_runtime::{AppContext, Phase};
 use systemprompt_security::auth::AuthMode;
+use systemprompt_security::bans::Standing;
 use systemprompt_security::jwt::Surface;
 
 /// Longest wait for the database's answer to a probe.
@@ -36,9 +38,12 @@ pub fn routes(metrics: &Arc<Metrics>) -> Vec<Route> {
             .doc("health", "State of each check; more for administrators"),
         Route::get(
             "/metrics",
-            move |State(context): State<AppContext>, Peer(peer): Peer, headers: HeaderMap| {
+            move |State(context): State<AppContext>,
+                  Peer(peer): Peer,
+                  Extension(proxied): Extension<Proxied>,
+                  headers: HeaderMap| {
                 let metrics = Arc::clone(&metrics);
-                async move { render_metrics(&metrics, &context, peer, &headers).await }
+                async move { render_metrics(&metrics, &context, peer, proxied, &headers).await }
             },
         )
         .probe()
@@ -67,12 +72,14 @@ async fn checks(context: &AppContext) -> Vec<Check> {
     let answered = tokio::time::timeout(DATABASE_TIMEOUT, context.db.ping()).await;
     let database = if matches!(answered, Ok(Ok(()))) { "ok" } else { "database_unavailable" };
     let revocations = context.sessions.is_confirmed(context.clock.now());
+    let bans = context.bans.standing() == Standing::Confirmed;
     let gateway = context.gateway.load();
     vec![
         Check { name: "database", code: database },
         Check { name: "ledger", code: context.ledger.condition().code() },
         Check { name: "rules", code: if context.rules.is_stale() { "authz_stale" } else { "ok" } },
         Check { name: "revocations", code: if revocations { "ok" } else { "revocation_unavailable" } },
+        Check { name: "bans", code: if bans { "ok" } else { "ban_list_unavailable" } },
         Check { name: "closing", code: if gateway.overdue == 0 { "ok" } else { "closing_overdue" } },
     ]
 }
@@ -132,6 +139,7 @@ fn degraded(context: &AppContext) -> Vec<&'static str> {
         (context.reload_error().is_some(), "config_refused"),
         (config.profile.rate_limits.disabled, "rate_limits_disabled"),
         (!governance, "governance_disabled"),
+        (!config.profile.security.scanner.enabled, "scanner_disabled"),
     ];
     found.into_iter().filter(|(is, _)| *is).map(|(_, code)| code).collect()
 }
@@ -177,6 +185,7 @@ async fn detail(
             "rules".into(),
             json!({"epoch": rules.epoch(), "count": rules.len(), "age_ms": context.rules.age()}),
         );
+        map.insert("bans".into(), json!({"count": context.bans.len(), "age_ms": context.bans.age()}));
         map.insert("gateway".into(), json!({"open": gateway.open, "closing": gateway.closing}));
         map.insert("database".into(), json!({"engine": context.db.engine().as_str()}));
     }
@@ -188,20 +197,23 @@ async fn render_metrics(
     metrics: &Metrics,
     context: &AppContext,
     peer: Option<SocketAddr>,
+    Proxied(proxied): Proxied,
     headers: &HeaderMap,
 ) -> crate::Result<Response> {
     let local = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-    if !local || is_forwarded(headers) {
+    if !local || proxied {
         let found = context.auth.identify(headers, Surface::Api, AuthMode::Required).await;
         if !found.is_ok_and(|f| f.principal.has(Permission::Admin)) {
             return Err(Refusal::new(Code::Denied, "metrics are for loopback and for administrators").into());
         }
     }
-    let text = metrics.encode(context.ledger.metrics(), context.reload_counts()).map_err(Error::internal)?;
+    let gauges = Gauges {
+        ledger: context.ledger.metrics(),
+        reloads: context.reload_counts(),
+        bans: context.bans.len(),
+        ban_list_age_ms: context.bans.age(),
+    };
+    let text = metrics.encode(&gauges).map_err(Error::internal)?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
-}
-
-fn is_forwarded(headers: &HeaderMap) -> bool {
-    ["forwarded", "x-forwarded-for", "x-real-ip", "via"].iter().any(|name| headers.contains_key(*name))
 }

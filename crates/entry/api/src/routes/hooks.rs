@@ -2,7 +2,7 @@
 //! decision, since hook clients go on at any other status; the edge renders its own refusals so too.
 
 use crate::extract::{self, Context, Query, RawBody};
-use crate::services::server::builder::DECISION_HEADER;
+use crate::services::server::refusal::DECISION_HEADER;
 use crate::services::server::route::{HOOK_BODY, Route};
 use axum::Json;
 use axum::extract::State;

@@ -2,9 +2,11 @@
 
 pub mod auth;
 pub mod client_ip;
+pub mod cors;
 pub mod rate_limit;
 pub mod request_shape;
 pub mod scanner;
 pub mod security_headers;
+pub mod throttle;
 pub mod trace;
 pub mod trailing_slash;

@@ -5,8 +5,10 @@ pub mod builder;
 pub mod framing;
 pub mod metrics;
 pub mod openapi;
+pub mod refusal;
 pub mod route;
 pub mod runner;
+mod settings;
 
 pub use api_server::{ApiServer, ServerError, run_server};
 pub use runner::{BootState, Server};

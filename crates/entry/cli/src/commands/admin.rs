@@ -1,6 +1,7 @@
-//! `admin`: users, rules, entities, keys, tokens, API keys and secrets.
+//! `admin`: users, rules, entities, keys, tokens, API keys, bans and secrets.
 
 mod api_keys;
+mod bans;
 mod entities;
 mod keys;
 mod rules;
@@ -43,6 +44,9 @@ enum Subject {
     /// Long-lived keys of users
     #[command(subcommand)]
     ApiKeys(api_keys::Command),
+    /// Addresses and networks that are refused
+    #[command(subcommand)]
+    Bans(bans::Command),
     /// The secrets file: names, never values
     #[command(subcommand)]
     Secrets(secrets::Command),
@@ -61,6 +65,7 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
         Subject::Keys(command) => keys::run(client, out, command).await,
         Subject::Token(command) => token::run(client, out, command).await,
         Subject::ApiKeys(command) => api_keys::run(client, out, command).await,
+        Subject::Bans(command) => bans::run(client, out, command).await,
         Subject::Secrets(_) => Ok(()),
     })
     .await?;

@@ -198,6 +198,11 @@ fn modes(loaded: &Loaded, checks: &mut Vec<Check>) {
         ),
         (profile.rate_limits.disabled, "HTTP limits are off", "set rate_limits.disabled to false"),
         (
+            !profile.security.scanner.enabled,
+            "probes are answered like any other request",
+            "set security.scanner.enabled to true",
+        ),
+        (
             !profile.server.host.is_loopback() && !profile.api_external_url().starts_with("https:"),
             "a public address without TLS in the external URL",
             "set server.api_external_url to the https address of the proxy in front",

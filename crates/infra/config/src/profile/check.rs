@@ -135,6 +135,13 @@ impl Check<'_> {
                 self.findings.push(self.document.locate_key(finding, &path));
             } else if http::HeaderValue::from_str(value).is_err() {
                 self.add(&path, Diagnostic::error("invalid_value", "not a valid header value"));
+            } else if weakens_framing(name, value) {
+                let finding = Diagnostic::error(
+                    "invalid_value",
+                    "pages of other origins could frame the sign-in pages with this",
+                )
+                .with_remedy("keep `frame-ancestors 'none'` or `'self'` in the policy, DENY or SAMEORIGIN in the other");
+                self.add(&path, finding);
             }
         }
     }
@@ -332,6 +339,20 @@ impl Check<'_> {
             );
             self.add(&steps!["gateway", "routes", index, "model"], finding);
         }
+    }
+}
+
+/// Whether a replaced header lets other origins frame our pages (SEC-17).
+fn weakens_framing(name: &str, value: &str) -> bool {
+    match name {
+        "content-security-policy" => !value.split(';').any(|directive| {
+            let mut words = directive.split_ascii_whitespace();
+            let is_framing = words.next().is_some_and(|name| name.eq_ignore_ascii_case("frame-ancestors"));
+            let sources: Vec<&str> = words.collect();
+            is_framing && matches!(sources.as_slice(), ["'none'" | "'self'"])
+        }),
+        "x-frame-options" => !["DENY", "SAMEORIGIN"].iter().any(|kept| value.eq_ignore_ascii_case(kept)),
+        _ => false,
     }
 }
 

@@ -72,7 +72,9 @@ pub struct ScannerConfig {
     pub enabled: bool,
     /// Path prefixes that are not judged. They never re-allow `.env`, `.git` or a dot segment.
     pub allow_paths: Vec<String>,
+    /// Parts of agent strings that are not judged, whatever their case.
     pub allow_agents: Vec<String>,
+    /// Clients that are not judged at all.
     pub allow_cidrs: Vec<Cidr>,
     pub auto_ban: AutoBan,
 }
@@ -82,10 +84,13 @@ pub struct ScannerConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct AutoBan {
     pub enabled: bool,
+    /// Hits of the path rule within the window.
     #[schemars(range(min = 1, max = 100_000))]
     pub hits: u32,
+    /// Seconds.
     #[schemars(range(min = 1, max = 86_400))]
     pub window_s: u32,
+    /// Seconds of the first ban; a /64 of IPv6 that comes again gets 24 and then 168 times as much.
     #[schemars(range(min = 1, max = 31_536_000))]
     pub ban_s: u32,
 }

@@ -1,5 +1,7 @@
 //! Services that classify requests.
 
+pub mod refusals;
 pub mod scanner;
 
+pub use refusals::RefusalCounts;
 pub use scanner::ScannerDetector;

@@ -1,35 +1,28 @@
 //! Authentication and route authorisation at the edge.
 
-use super::rate_limit::RateLimit;
 use crate::services::server::route::Access;
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Method, header};
 use std::net::IpAddr;
 use std::sync::Arc;
-use systemprompt_config::profile::rate_limits::RateGroup;
-use systemprompt_models::{Code, Principal, RateLimitTier, Refusal};
+use systemprompt_models::{Code, Principal, Refusal};
 use systemprompt_runtime::AppContext;
-use systemprompt_security::auth::{AuthMode, CredentialSource, csrf};
+use systemprompt_security::auth::{AuthMode, CredentialSource, Shown, csrf};
 use systemprompt_security::error::AuthError;
 use systemprompt_security::jwt::Surface;
 
 /// Name of the session cookie.
 const COOKIE: &str = "access_token";
 
-/// The principal of a request. Credentials that are not known from a moment ago are limited per address first, so that nobody
-/// can make this node check signatures without end.
+/// The principal of what a request shows.
 pub async fn authenticate(
     context: &AppContext,
-    rate_limit: &RateLimit,
+    shown: Shown<'_>,
     (method, headers): (&Method, &HeaderMap),
     surface: Surface,
     mode: AuthMode,
     address: IpAddr,
 ) -> Result<Arc<Principal>, Refusal> {
-    let shown = context.auth.look(headers, surface);
-    if !context.auth.is_known(&shown) {
-        rate_limit.check(RateGroup::Unverified, RateLimitTier::User, address)?;
-    }
     let found = context.auth.settle(shown, surface, mode).await;
     let found = found.map_err(|error| refusal(&error, address))?;
     if found.source == CredentialSource::Cookie {

@@ -40,7 +40,9 @@ pub fn key(address: IpAddr) -> IpAddr {
     }
 }
 
-fn is_trusted(address: IpAddr, trusted: &[Cidr]) -> bool {
+/// Whether forwarding headers of this peer are believed.
+pub fn is_trusted(address: IpAddr, trusted: &[Cidr]) -> bool {
+    let address = address.to_canonical();
     trusted.iter().any(|network| network.contains(address))
 }
 

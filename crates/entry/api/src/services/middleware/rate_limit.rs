@@ -2,8 +2,10 @@
 //! the second counts verified principals with the tier of their token.
 
 use governor::clock::{Clock as _, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
@@ -12,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use systemprompt_config::profile::rate_limits::{RateGroup, RateLimits};
 use systemprompt_models::{Code, RateLimitTier, Refusal};
 
-type Limiter = RateLimiter<u64, DefaultKeyedStateStore<u64>, DefaultClock>;
+type Limiter = RateLimiter<u64, DefaultKeyedStateStore<u64>, DefaultClock, StateInformationMiddleware>;
 
 /// Keys that all limiters hold together before the idle ones are dropped.
 const MAX_KEYS: usize = 100_000;
@@ -20,6 +22,31 @@ const MAX_KEYS: usize = 100_000;
 const SWEEP_EVERY: u32 = 4096;
 /// From this rate on a limit cannot bite before others do; such a group is not counted.
 const UNCOUNTED_PER_SECOND: u32 = 1_000_000;
+
+/// What a limit leaves a caller, as the headers `RateLimit` and `RateLimit-Policy` say it (draft-ietf-httpapi-ratelimit-headers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    group: &'static str,
+    burst: u32,
+    /// Seconds in which an empty quota fills.
+    window_s: u32,
+    remaining: u32,
+    /// Seconds until a request passes, or until the quota is full again.
+    reset_s: u32,
+}
+
+impl Quotas {
+    /// Writes the two headers.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        let limit = format!("\"{}\";r={};t={}", self.group, self.remaining, self.reset_s);
+        let policy = format!("\"{}\";q={};w={}", self.group, self.burst, self.window_s);
+        for (name, value) in [("ratelimit", limit), ("ratelimit-policy", policy)] {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+    }
+}
 
 /// The limiters of a node. Keys are hashed with a per-process key, so that nobody can aim at another's cell.
 pub struct RateLimit {
@@ -64,21 +91,45 @@ impl RateLimit {
         }
     }
 
-    /// Charges one request to `key`, or refuses it with the seconds until one would pass.
-    pub fn check(&self, group: RateGroup, tier: RateLimitTier, key: impl Hash) -> Result<(), Refusal> {
-        if self.limits.disabled {
-            return Ok(());
-        }
-        let Some(Some(limiter)) = self.limiters.get(&(group, tier)) else { return Ok(()) };
+    /// Whether every limit is off.
+    pub fn is_disabled(&self) -> bool {
+        self.limits.disabled
+    }
+
+    /// Charges one request to `key`, or refuses it with the seconds until one would pass. `cost` is 1, more for an address that
+    /// is throttled. What is left is told in both cases.
+    pub fn check(
+        &self,
+        (group, tier): (RateGroup, RateLimitTier),
+        key: impl Hash,
+        cost: u32,
+    ) -> (Option<Quotas>, Result<(), Refusal>) {
+        let Some(Some(limiter)) = self.limiters.get(&(group, tier)).filter(|_| !self.limits.disabled) else {
+            return (None, Ok(()));
+        };
         self.sweep();
+        let (limit, burst) = (self.limits.limit(group, tier), self.limits.burst(group, tier));
         let cell = self.hasher.hash_one((group.as_str(), key));
-        limiter.check_key(&cell).map_err(|until| {
-            let wait = until.wait_time_from(self.clock.now());
-            let seconds = wait.as_millis().div_ceil(1000).clamp(1, 3600) as u32;
-            let limit = self.limits.limit(group, tier);
-            let reason = format!("more than {limit} requests a second in the group `{}`", group.as_str());
-            Refusal::new(Code::RateLimited, reason).with_retry_after(seconds)
-        })
+        let cost = NonZeroU32::new(cost.min(burst)).unwrap_or(NonZeroU32::MIN);
+        let quotas = |remaining: u32, reset_s: u32| {
+            let window_s = burst.div_ceil(limit);
+            Some(Quotas { group: group.as_str(), burst, window_s, remaining, reset_s })
+        };
+        // The cost never exceeds the burst, so the outer error cannot happen; it would refuse.
+        match limiter.check_key_n(&cell, cost) {
+            Ok(Ok(state)) => {
+                let remaining = state.remaining_burst_capacity();
+                (quotas(remaining, burst.saturating_sub(remaining).div_ceil(limit)), Ok(()))
+            }
+            refused => {
+                let wait =
+                    refused.ok().and_then(Result::err).map(|until| until.wait_time_from(self.clock.now()));
+                let seconds = wait.map_or(1, |wait| wait.as_millis().div_ceil(1000).clamp(1, 3600) as u32);
+                let reason = format!("more than {limit} requests a second in the group `{}`", group.as_str());
+                let refusal = Refusal::new(Code::RateLimited, reason).with_retry_after(seconds);
+                (quotas(0, seconds), Err(refusal))
+            }
+        }
     }
 
     /// Drops idle keys once there are too many.
@@ -97,7 +148,8 @@ impl RateLimit {
 fn limiter(limits: &RateLimits, group: RateGroup, tier: RateLimitTier) -> Option<Limiter> {
     let rate = NonZeroU32::new(limits.limit(group, tier)).filter(|r| r.get() < UNCOUNTED_PER_SECOND)?;
     let burst = NonZeroU32::new(limits.burst(group, tier))?;
-    Some(RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst)))
+    let quota = Quota::per_second(rate).allow_burst(burst);
+    Some(RateLimiter::keyed(quota).with_middleware::<StateInformationMiddleware>())
 }
 
 #[cfg(test)]
@@ -109,15 +161,36 @@ mod tests {
         let limit = RateLimit::new(&RateLimits { contexts_per_second: 4, ..RateLimits::default() });
         for (tier, want) in [(RateLimitTier::Anon, 6), (RateLimitTier::User, 12), (RateLimitTier::Admin, 120)]
         {
-            let passed =
-                (0..1000).take_while(|_| limit.check(RateGroup::Contexts, tier, "key").is_ok()).count();
+            let passed = (0..1000)
+                .take_while(|_| limit.check((RateGroup::Contexts, tier), "key", 1).1.is_ok())
+                .count();
             assert!((want..want + 3).contains(&passed), "{tier:?}: {passed}");
-            let refusal = limit.check(RateGroup::Contexts, tier, "key").unwrap_err();
+            let (quotas, refused) = limit.check((RateGroup::Contexts, tier), "key", 1);
+            let refusal = refused.unwrap_err();
             assert_eq!((refusal.code, refusal.retry_after), (Code::RateLimited, Some(1)));
-            assert!(limit.check(RateGroup::Contexts, tier, "another key").is_ok());
+            let mut headers = HeaderMap::new();
+            quotas.unwrap().apply(&mut headers);
+            assert_eq!(headers["ratelimit"], "\"contexts\";r=0;t=1");
+            assert_eq!(headers["ratelimit-policy"], format!("\"contexts\";q={want};w=3").as_str());
+            assert!(limit.check((RateGroup::Contexts, tier), "another key", 1).1.is_ok());
         }
         let off =
             RateLimit::new(&RateLimits { contexts_per_second: 1, disabled: true, ..RateLimits::default() });
-        assert!((0..1000).all(|_| off.check(RateGroup::Contexts, RateLimitTier::Anon, "key").is_ok()));
+        let anon = (RateGroup::Contexts, RateLimitTier::Anon);
+        assert!((0..1000).all(|_| off.check(anon, "key", 1).1.is_ok()));
+    }
+
+    #[test]
+    fn a_throttled_address_has_a_half_or_a_quarter() {
+        let limit = RateLimit::new(&RateLimits { wellknown_per_second: 8, ..RateLimits::default() });
+        for (cost, want) in [(1, 24), (2, 12), (4, 6)] {
+            let group = (RateGroup::Wellknown, RateLimitTier::User);
+            let passed = (0..1000).take_while(|_| limit.check(group, cost, cost).1.is_ok()).count();
+            assert!((want..want + 2).contains(&passed), "{cost}: {passed}");
+        }
+        // Even the smallest limit serves a throttled address now and then.
+        let least = RateLimits { wellknown_per_second: 1, burst_multiplier: 1, ..RateLimits::default() };
+        let anon = (RateGroup::Wellknown, RateLimitTier::Anon);
+        assert!(RateLimit::new(&least).check(anon, "key", 4).1.is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! Requests whose form alone is wrong (SEC-15): nothing behind the edge has to wonder how to read them.
 
 use crate::services::server::framing::Framing;
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, HeaderName, Request, header};
 use percent_encoding::percent_decode_str;
 use systemprompt_models::{Code, Refusal};
 
@@ -9,7 +9,7 @@ use systemprompt_models::{Code, Refusal};
 const MAX_TARGET: usize = 8 * 1024;
 
 /// Names that only this deployment's own hops may set; they are taken off every request from outside (SEC-12).
-const INTERNAL_HEADERS: [&str; 9] = [
+const INTERNAL_HEADERS: [&str; 8] = [
     "x-mcp-proxy-auth",
     "x-proxy-verified",
     "x-user-id",
@@ -18,8 +18,17 @@ const INTERNAL_HEADERS: [&str; 9] = [
     "x-client-id",
     "x-call-source",
     "x-client-cert",
-    "x-ssl-client-cert",
 ];
+/// And all names that begin so.
+const INTERNAL_PREFIX: &str = "x-ssl-client-";
+/// What a proxy says of the client; taken off unless the peer is a trusted one.
+const FORWARDING_PREFIX: &str = "x-forwarded-";
+/// Names by which a request shows that it came through a proxy.
+const PROXY_MARKS: [&str; 3] = ["forwarded", "x-real-ip", "via"];
+
+/// Whether some hop before us said that it passed the request on; kept for the handlers once the names are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proxied(pub bool);
 
 /// Refuses what cannot be read in one way only.
 pub fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
@@ -60,12 +69,25 @@ pub fn is_framed_oddly<B>(request: &Request<B>) -> bool {
         || request.extensions().get::<Framing>().is_some_and(Framing::is_ambiguous)
 }
 
-/// Takes internal names off, also in the spelling with `_`.
-pub fn strip_internal(headers: &mut HeaderMap) {
-    for name in INTERNAL_HEADERS {
-        headers.remove(name);
-        headers.remove(name.replace('-', "_"));
+/// Takes internal names off, also in the spelling with `_`, and what an untrusted peer says of the client.
+pub fn strip_internal(headers: &mut HeaderMap, is_trusted_peer: bool) -> Proxied {
+    let mut proxied = false;
+    let mut taken: Vec<HeaderName> = Vec::new();
+    for name in headers.keys() {
+        let spelt = name.as_str();
+        let hyphened = if spelt.contains('_') { spelt.replace('_', "-") } else { String::new() };
+        let plain = if hyphened.is_empty() { spelt } else { &hyphened };
+        let is_forwarding = plain == "forwarded" || plain.starts_with(FORWARDING_PREFIX);
+        proxied |= is_forwarding || PROXY_MARKS.contains(&plain);
+        let is_internal = INTERNAL_HEADERS.contains(&plain) || plain.starts_with(INTERNAL_PREFIX);
+        if is_internal || (is_forwarding && !is_trusted_peer) {
+            taken.push(name.clone());
+        }
     }
+    for name in taken {
+        headers.remove(name);
+    }
+    Proxied(proxied)
 }
 
 fn has_token_in_query(query: &str) -> bool {
@@ -144,8 +166,17 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-user-id", "root".parse().unwrap());
         headers.insert("x_user_id", "root".parse().unwrap());
+        headers.insert("x-ssl-client-verify", "SUCCESS".parse().unwrap());
+        headers.insert("x_proxy_verified", "1".parse().unwrap());
         headers.insert("x-trace-id", "kept".parse().unwrap());
-        strip_internal(&mut headers);
+        assert_eq!(strip_internal(&mut headers, false), Proxied(false));
+        assert_eq!(headers.len(), 1);
+        for name in ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x_forwarded_host"] {
+            headers.insert(name, "1.2.3.4".parse().unwrap());
+        }
+        assert_eq!(strip_internal(&mut headers, true), Proxied(true));
+        assert_eq!(headers.len(), 5);
+        assert_eq!(strip_internal(&mut headers, false), Proxied(true));
         assert_eq!(headers.len(), 1);
     }
 }

@@ -8,10 +8,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use systemprompt_audit::LedgerMetrics;
-use systemprompt_models::Code;
+use systemprompt_models::Millis;
 use systemprompt_runtime::ReloadCounts;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -24,6 +24,7 @@ struct RequestLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusalLabels {
     reason: Text,
+    group: Text,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,6 +54,17 @@ pub struct Metrics {
     ledger_batches: Gauge,
     ledger_queue_depth: Gauge,
     ledger_unwitnessed: Gauge,
+    bans: Gauge,
+    ban_list_age: Gauge<f64, AtomicU64>,
+}
+
+/// What the rooms count themselves; read when the metrics are asked for.
+#[derive(Clone, Debug)]
+pub struct Gauges {
+    pub ledger: LedgerMetrics,
+    pub reloads: ReloadCounts,
+    pub bans: usize,
+    pub ban_list_age_ms: Millis,
 }
 
 /// Bucket bounds in seconds: tool and model calls live between a millisecond and a minute.
@@ -69,12 +81,24 @@ impl Default for Metrics {
             5] = std::array::from_fn(|_| Gauge::default());
         registry.register("http_requests", "Answered requests", requests.clone());
         registry.register("http_request_duration_seconds", "Time until the answer's head", duration.clone());
-        registry.register("edge_refusals", "Requests refused, by code", refusals.clone());
+        registry.register(
+            "edge_refusals",
+            "Requests refused, by reason and group of routes",
+            refusals.clone(),
+        );
         registry.register("config_reload", "Readings of the configuration, by outcome", reloads.clone());
         registry.register("ledger_appends", "Records appended since start", ledger_records.clone());
         registry.register("ledger_refused", "Units refused since start", ledger_refused.clone());
         registry.register("ledger_batches", "Batches committed since start", ledger_batches.clone());
         registry.register("ledger_queue_depth", "Records that wait", ledger_queue_depth.clone());
+        let bans = Gauge::default();
+        let ban_list_age = Gauge::<f64, AtomicU64>::default();
+        registry.register("bans", "Networks that are banned", bans.clone());
+        registry.register(
+            "ban_list_age_seconds",
+            "Time since the list of bans was confirmed",
+            ban_list_age.clone(),
+        );
         registry.register(
             "ledger_unwitnessed_seconds",
             "Age of the oldest checkpoint that some witness does not have; 0 without a witness",
@@ -91,6 +115,8 @@ impl Default for Metrics {
             ledger_batches,
             ledger_queue_depth,
             ledger_unwitnessed,
+            bans,
+            ban_list_age,
         }
     }
 }
@@ -120,16 +146,19 @@ impl Metrics {
         self.duration.observe(took.as_secs_f64());
     }
 
-    /// Counts a refusal.
-    pub fn refused(&self, code: Code) {
-        self.refusals.get_or_create(&RefusalLabels { reason: Text(code.as_str()) }).inc();
+    /// Counts a refusal in a group of routes; both come from closed sets.
+    pub fn refused(&self, reason: &'static str, group: &'static str) {
+        self.refusals.get_or_create(&RefusalLabels { reason: Text(reason), group: Text(group) }).inc();
     }
 
     /// The OpenMetrics text.
     ///
     /// # Errors
     /// Never in practice: the encoder writes into a string.
-    pub fn encode(&self, ledger: LedgerMetrics, reloads: ReloadCounts) -> Result<String, fmt::Error> {
+    pub fn encode(&self, gauges: &Gauges) -> Result<String, fmt::Error> {
+        let Gauges { ledger, reloads, bans, ban_list_age_ms } = gauges;
+        self.bans.set(i64::try_from(*bans).unwrap_or(i64::MAX));
+        self.ban_list_age.set((*ban_list_age_ms).max(0) as f64 / 1000.0);
         let ended =
             [("applied", reloads.applied), ("unchanged", reloads.unchanged), ("refused", reloads.refused)];
         for (result, count) in ended {

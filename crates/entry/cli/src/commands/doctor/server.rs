@@ -9,6 +9,8 @@ use std::net::TcpListener;
 use systemprompt_config::Loaded;
 
 const CHECK: &str = "server";
+/// From this age of its list of bans on a node is not ready.
+const MAX_BAN_LIST_AGE_MS: i64 = 60_000;
 
 pub(super) async fn check(globals: &Globals, loaded: &Loaded, checks: &mut Vec<Check>) {
     match running::running(globals, &loaded.paths.location).await {
@@ -41,6 +43,12 @@ async fn health(globals: &Globals, url: &str, checks: &mut Vec<Check>) {
         _ => Some((State::Fail, "read its log".to_owned())),
     };
     checks.push(Check::of(CHECK, format!("{detail}, status {status} {}", codes.join(", ")).trim(), wrong));
+    if let Some(bans) = answer.get("bans") {
+        let number = |name: &str| bans.get(name).and_then(Value::as_i64).unwrap_or_default();
+        let (count, age) = (number("count"), number("age_ms"));
+        let wrong = (age > MAX_BAN_LIST_AGE_MS).then(|| (State::Fail, "look at the database".to_owned()));
+        checks.push(Check::of("bans", format!("{count} networks are banned, confirmed {age} ms ago"), wrong));
+    }
     if let Some(refused) = text("/config/last_error") {
         let detail = format!("the last reload was refused: {refused}");
         checks.push(Check::fail(CHECK, detail, "`systemprompt validate` shows the place"));

@@ -1,0 +1,154 @@
+//! How the edge says no: the body of the route's protocol, the headers that go with the code, and the name to count it under.
+
+use crate::services::middleware::scanner;
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::Value;
+use systemprompt_models::envelope::Envelope;
+use systemprompt_models::{Code, Refusal};
+
+/// Header that names the outcome of a decision endpoint.
+pub const DECISION_HEADER: &str = "x-systemprompt-decision";
+/// Header that says why a request was blocked.
+const BLOCKED_HEADER: &str = "x-blocked-reason";
+/// Its value for a banned address.
+const BANNED: &str = "ip-banned";
+
+/// The rule that blocked a request, as `x-blocked-reason` says it.
+fn blocked_reason(refusal: &Refusal) -> Option<&'static str> {
+    if refusal.code == Code::IpBanned {
+        return Some(BANNED);
+    }
+    let rules = [scanner::PATH, scanner::AGENT, scanner::VELOCITY];
+    rules.into_iter().find(|rule| refusal.policy.as_deref() == Some(rule))
+}
+
+/// What a refusal is counted under: the scanner's rule, else the code.
+pub(super) fn reason_of(refusal: &Refusal) -> &'static str {
+    blocked_reason(refusal).unwrap_or_else(|| refusal.code.as_str())
+}
+
+/// The protocol of a path that has no route.
+pub(super) fn envelope_of(path: &str) -> Envelope {
+    if path == "/v1/messages" || path.starts_with("/v1/messages/") || path.starts_with("/v1/models") {
+        Envelope::Anthropic
+    } else if path.starts_with("/api/v1/mcp/") && path.ends_with("/mcp") {
+        Envelope::Mcp
+    } else {
+        Envelope::Problem
+    }
+}
+
+/// The answer of a refusal in its protocol; where that is our own, a page for whom prefers one.
+pub(super) fn render(envelope: Envelope, refusal: Refusal, accept: Option<&HeaderValue>) -> Response {
+    let mut rendered = envelope.render(&refusal);
+    let body = if envelope == Envelope::Problem && prefers_html(accept) {
+        rendered.content_type = "text/html; charset=utf-8";
+        page(&rendered.body)
+    } else {
+        rendered.body.to_string()
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() =
+        StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(rendered.content_type));
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(reason) = blocked_reason(&refusal) {
+        headers.insert(BLOCKED_HEADER, HeaderValue::from_static(reason));
+    }
+    match refusal.code {
+        Code::Unauthenticated => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        Code::InvalidToken => {
+            let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        Code::MethodNotAllowed => {
+            let allow = refusal.reason.trim_start_matches("this path takes ").to_owned();
+            if let Ok(value) = HeaderValue::from_str(&allow) {
+                headers.insert(header::ALLOW, value);
+            }
+        }
+        _ => {}
+    }
+    match envelope {
+        Envelope::Hook => {
+            headers.insert(DECISION_HEADER, HeaderValue::from_static("deny"));
+        }
+        Envelope::Anthropic if refusal.code == Code::Denied => {
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
+        Envelope::Anthropic if rendered.status == 503 => {
+            headers.insert("x-should-retry", HeaderValue::from_static("true"));
+        }
+        _ => {}
+    }
+    if let Some(id) = &refusal.decision_id
+        && let Ok(value) = HeaderValue::from_str(id.as_str())
+    {
+        headers.insert("x-systemprompt-decision-id", value);
+    }
+    response
+}
+
+/// Whether an `Accept` header names HTML, and before JSON (RFC 9110 section 12.5.1).
+fn prefers_html(accept: Option<&HeaderValue>) -> bool {
+    let Some(accept) = accept.and_then(|value| value.to_str().ok()) else { return false };
+    let quality = |wanted: &[&str]| {
+        let entries = accept.split(',').filter_map(|entry| {
+            let mut parts = entry.split(';').map(str::trim);
+            let kind = parts.next()?.to_ascii_lowercase();
+            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok()).unwrap_or(1.0);
+            wanted.contains(&kind.as_str()).then_some(quality)
+        });
+        entries.fold(0.0, f32::max)
+    };
+    let html = quality(&["text/html", "application/xhtml+xml"]);
+    html > 0.0 && html > quality(&["application/json", "application/problem+json"])
+}
+
+/// A refusal as a page, without anything that has to be loaded.
+fn page(problem: &Value) -> String {
+    let text = |name: &str| {
+        let value =
+            problem.get(name).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        let value = value.unwrap_or_default();
+        value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    };
+    let title = format!("{} {}", text("status"), text("title"));
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<h1>{title}</h1>\n\
+         <p>{}</p>\n<p>{} {}</p>\n</html>\n",
+        text("detail"),
+        text("code"),
+        text("trace_id")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_gets_a_page_and_a_program_json() {
+        for (accept, html) in [
+            (None, false),
+            (Some("*/*"), false),
+            (Some("application/json"), false),
+            (Some("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"), true),
+            (Some("application/json, text/html;q=0.5"), false),
+            (Some("text/html;q=0"), false),
+            (Some("application/problem+json;q=0.3, text/html;q=0.5"), true),
+        ] {
+            let accept = accept.map(HeaderValue::from_static);
+            assert_eq!(prefers_html(accept.as_ref()), html, "{accept:?}");
+        }
+        let refusal = Refusal::new(Code::NotFound, "<script>&");
+        assert!(page(&Envelope::Problem.render(&refusal).body).contains("<p>&lt;script&gt;&amp;</p>"));
+    }
+}
