@@ -23,12 +23,8 @@ use http_body_util::{BodyExt, Limited};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-<<<<<<< HEAD
-use std::sync::{Arc, OnceLock};
-=======
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
->>>>>>> i3-edge
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_config::profile::values::Cidr;
@@ -159,9 +155,7 @@ impl Edge {
         let ends = request.version() < Version::HTTP_2 && request_shape::is_framed_oddly(&request);
         let found = self.find(&method, request.uri().path());
         let envelope = found.map_or_else(|| envelope_of(request.uri().path()), |route| route.envelope);
-<<<<<<< HEAD
         let event = (envelope == Envelope::Hook).then(|| overhear(&mut request));
-=======
         let settings = self.settings();
         let server = &settings.profile.server;
         let in_flight = InFlight(&self.in_flight);
@@ -171,7 +165,6 @@ impl Edge {
         let sharing = cors::sharing(request.uri().path());
         let origin = request.headers().get(header::ORIGIN).cloned();
         let accept = request.headers().get(header::ACCEPT).cloned();
->>>>>>> i3-edge
         // 2. The panic guard stands around all else: a panic is an answer like any other, in the route's own protocol.
         let passing = self.pass(request, next, &settings, found, (&trace_id, &mut seen));
         let guarded = AssertUnwindSafe(passing).catch_unwind().await;
@@ -186,12 +179,9 @@ impl Edge {
                 seen.quotas = None;
             }
             let cookies = response.headers_mut().remove(header::SET_COOKIE);
-<<<<<<< HEAD
             let event = event.as_deref().and_then(OnceLock::get).map(String::as_str);
-            response = render(envelope, event, refusal.with_trace(trace_id.clone()));
-=======
-            response = refusal::render(envelope, refusal.with_trace(trace_id.clone()), accept.as_ref());
->>>>>>> i3-edge
+            let refusal = refusal.with_trace(trace_id.clone());
+            response = refusal::render(envelope, event, refusal, accept.as_ref());
             if let Some(cookies) = cookies {
                 response.headers_mut().insert(header::SET_COOKIE, cookies);
             }
@@ -611,7 +601,6 @@ fn bound_body(request: &mut Request, limit: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-<<<<<<< HEAD
 /// Where the name of a body's hook event stands once the body has come by: a refusal has the form of its event, whoever refuses
 /// and whether the body is taken or discarded.
 fn overhear(request: &mut Request) -> Arc<OnceLock<String>> {
@@ -630,69 +619,6 @@ fn overhear(request: &mut Request) -> Arc<OnceLock<String>> {
     event
 }
 
-/// The protocol of a path that has no route.
-fn envelope_of(path: &str) -> Envelope {
-    if path == "/v1/messages" || path.starts_with("/v1/messages/") || path.starts_with("/v1/models") {
-        Envelope::Anthropic
-    } else if path.starts_with("/api/v1/mcp/") && path.ends_with("/mcp") {
-        Envelope::Mcp
-    } else {
-        Envelope::Problem
-    }
-}
-
-/// The answer of a refusal in its protocol.
-fn render(envelope: Envelope, event: Option<&str>, refusal: Refusal) -> Response {
-    let rendered = envelope.render_for(&refusal, event);
-    let mut response = Response::new(Body::from(rendered.body.to_string()));
-    *response.status_mut() =
-        StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(rendered.content_type));
-    if let Some(seconds) = refusal.retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    match refusal.code {
-        Code::Unauthenticated => {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        Code::InvalidToken => {
-            let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
-            headers.insert(header::WWW_AUTHENTICATE, challenge);
-        }
-        Code::ScannerBlocked => {
-            headers.insert(BLOCKED_HEADER, HeaderValue::from_static(BLOCKED_REASON));
-        }
-        Code::MethodNotAllowed => {
-            let allow = refusal.reason.trim_start_matches("this path takes ").to_owned();
-            if let Ok(value) = HeaderValue::from_str(&allow) {
-                headers.insert(header::ALLOW, value);
-            }
-        }
-        _ => {}
-    }
-    match envelope {
-        Envelope::Hook => {
-            headers.insert(DECISION_HEADER, HeaderValue::from_static("deny"));
-        }
-        Envelope::Anthropic if refusal.code == Code::Denied => {
-            headers.insert("x-should-retry", HeaderValue::from_static("false"));
-        }
-        Envelope::Anthropic if rendered.status == 503 => {
-            headers.insert("x-should-retry", HeaderValue::from_static("true"));
-        }
-        _ => {}
-    }
-    if let Some(id) = &refusal.decision_id
-        && let Ok(value) = HeaderValue::from_str(id.as_str())
-    {
-        headers.insert("x-systemprompt-decision-id", value);
-    }
-    response
-}
-
-=======
->>>>>>> i3-edge
 /// The name in a `Host`, without port and brackets.
 fn host_name(host: &str) -> &str {
     if let Some(inner) = host.strip_prefix('[') {

@@ -40,9 +40,15 @@ pub(super) fn envelope_of(path: &str) -> Envelope {
     }
 }
 
-/// The answer of a refusal in its protocol; where that is our own, a page for whom prefers one.
-pub(super) fn render(envelope: Envelope, refusal: Refusal, accept: Option<&HeaderValue>) -> Response {
-    let mut rendered = envelope.render(&refusal);
+/// The answer of a refusal in its protocol, for a hook in the form of its event; where the protocol is our own, a page for whom
+/// prefers one.
+pub(super) fn render(
+    envelope: Envelope,
+    event: Option<&str>,
+    refusal: Refusal,
+    accept: Option<&HeaderValue>,
+) -> Response {
+    let mut rendered = envelope.render_for(&refusal, event);
     let body = if envelope == Envelope::Problem && prefers_html(accept) {
         rendered.content_type = "text/html; charset=utf-8";
         page(&rendered.body)
