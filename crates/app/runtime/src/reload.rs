@@ -65,7 +65,7 @@ pub(crate) struct Counters {
     refused: AtomicU64,
 }
 
-/// [`Counters`] at one moment.
+/// Counts of reloads at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReloadCounts {
     pub applied: u64,
