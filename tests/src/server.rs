@@ -265,6 +265,19 @@ impl Server {
         Ok(printed.into_owned())
     }
 
+    /// Runs `doctor`, which must find nothing but that the tests' own PostgreSQL runs without fsync; returns what it printed.
+    ///
+    /// # Errors
+    /// When another check fails.
+    pub fn healthy(&self) -> Result<String> {
+        let output = self.run(&["doctor"])?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut failed = printed.lines().filter(|line| line.starts_with("FAIL")).peekable();
+        let succeeded = output.status.success() || failed.peek().is_some();
+        ensure!(succeeded && failed.all(|line| line.starts_with("FAIL  durability ")), "{printed}");
+        Ok(printed)
+    }
+
     /// SIGTERM, then waits for the drain.
     ///
     /// # Errors

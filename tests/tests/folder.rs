@@ -77,9 +77,7 @@ async fn doctor_notices_a_tail_that_was_cut_off() {
     for options in [stores::sqlite(), stores::postgres().await] {
         let mut server = options.start().unwrap();
         assert!(server.terminate().unwrap().success());
-        // Durability fails where the tests' own PostgreSQL runs without fsync.
-        let whole = said(&server.run(&["doctor"]).unwrap());
-        assert!(whole.contains("PASS  ledger"), "{whole}");
+        server.healthy().unwrap();
         let db = stores::open(&server).await;
         stores::change(
             &db,
