@@ -1,8 +1,11 @@
 //! The layers of the edge, one file each. Their order stands in `services/server/builder.rs`.
 
 pub mod auth;
+pub mod body;
 pub mod client_ip;
 pub mod cors;
+pub mod host;
+pub mod ip_ban;
 pub mod rate_limit;
 pub mod request_shape;
 pub mod scanner;

@@ -9,6 +9,7 @@ pub mod refusal;
 pub mod route;
 pub mod runner;
 mod settings;
+pub mod table;
 
 pub use api_server::{ApiServer, ServerError, run_server};
 pub use runner::{BootState, Server};

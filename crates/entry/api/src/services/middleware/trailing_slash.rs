@@ -1,5 +1,7 @@
 //! Trailing slashes (SEC-20).
 
+use http::{Method, Request};
+
 /// What becomes of a path that ends in a slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Slash {
@@ -33,6 +35,24 @@ pub fn decide(safe_method: bool, path: &str, query: Option<&str>) -> Slash {
         Some(query) => format!("{bare}?{query}"),
         None => bare,
     })
+}
+
+/// Decides on the path of a request, and rewrites it where the slash counts as absent. Where there is nothing, a redirect would
+/// only lead to a 404.
+pub fn settle<B>(request: &mut Request<B>, is_registered: bool) -> Slash {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD);
+    let (path, query) = (request.uri().path(), request.uri().query());
+    match decide(safe, path, query) {
+        Slash::Redirect(_) if !is_registered => Slash::Keep,
+        Slash::Rewrite(bare) => {
+            let target = query.map_or_else(|| bare.clone(), |query| format!("{bare}?{query}"));
+            if let Ok(uri) = target.parse() {
+                *request.uri_mut() = uri;
+            }
+            Slash::Rewrite(bare)
+        }
+        slash => slash,
+    }
 }
 
 #[cfg(test)]

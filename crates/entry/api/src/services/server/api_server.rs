@@ -1,9 +1,10 @@
 //! The server as a library: a context in, a served deployment out.
 
-use super::builder::{self, RouteError};
+use super::builder;
 use super::metrics::Metrics;
 use super::openapi;
 use super::runner::Server;
+use super::table::RouteError;
 use crate::routes;
 use axum::Router;
 use std::future::Future;

@@ -5,36 +5,33 @@ use super::metrics::Metrics;
 use super::refusal::{self, envelope_of};
 use super::route::{Access, Route, RouteSpec};
 use super::settings::Settings;
+use super::table::{RouteError, RouteTable};
 use crate::error::Refused;
-use crate::extract;
 use crate::services::middleware::rate_limit::Quotas;
 use crate::services::middleware::throttle::{self, Level, Throttle};
 use crate::services::middleware::trailing_slash::{self, Slash};
-use crate::services::middleware::{auth, client_ip, cors, request_shape, scanner, trace};
+use crate::services::middleware::{auth, body, client_ip, cors, host, ip_ban, request_shape, scanner, trace};
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_config::profile::values::Cidr;
 use systemprompt_models::envelope::Envelope;
-use systemprompt_models::hook::EventName;
 use systemprompt_models::ids::TraceId;
 use systemprompt_models::{Code, Millis, Principal, RateLimitTier, Refusal, RequestContext};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::auth::AuthMode;
-use systemprompt_security::bans::{BanSource, Standing};
+use systemprompt_security::bans::BanSource;
 use systemprompt_security::jwt::Surface;
 
 /// Requests that are worked on at once, until the heads of their answers.
@@ -46,22 +43,12 @@ const READINESS: &str = "/health/ready";
 /// What the edge works with.
 pub struct Edge {
     context: AppContext,
-    routes: Vec<RouteSpec>,
-    table: matchit::Router<Vec<(Method, usize)>>,
+    routes: RouteTable,
     settings: ArcSwap<Settings>,
     throttle: Throttle,
     watch: scanner::Watch,
     in_flight: AtomicUsize,
     metrics: Arc<Metrics>,
-}
-
-/// Why a list of routes is none.
-#[derive(Debug, thiserror::Error)]
-pub enum RouteError {
-    #[error("two routes answer {0} {1}")]
-    Duplicate(Method, &'static str),
-    #[error("the route {path} does not fit the others")]
-    Conflict { path: &'static str, source: matchit::InsertError },
 }
 
 /// Builds the router of `routes` behind the edge.
@@ -70,33 +57,20 @@ pub enum RouteError {
 /// Two routes with one method and path, or paths that exclude each other.
 pub fn build(context: &AppContext, routes: Vec<Route>, metrics: Arc<Metrics>) -> Result<Router, RouteError> {
     let profile = Arc::clone(&context.config().profile);
-    let mut router = Router::new();
-    let mut by_path: Vec<(&'static str, Vec<(Method, usize)>)> = Vec::new();
-    let mut specs = Vec::with_capacity(routes.len());
-    for (index, route) in routes.into_iter().enumerate() {
-        let (path, method) = (route.spec.path, route.spec.method.clone());
-        match by_path.iter_mut().find(|(known, _)| *known == path) {
-            Some((_, methods)) if methods.iter().any(|(m, _)| *m == method) => {
-                return Err(RouteError::Duplicate(method, path));
-            }
-            Some((_, methods)) => methods.push((method, index)),
-            None => by_path.push((path, vec![(method, index)])),
-        }
-        router = router.route(path, route.handler);
-        specs.push(route.spec);
-    }
-    let mut table = matchit::Router::new();
-    for (path, methods) in by_path {
-        table.insert(path, methods).map_err(|source| RouteError::Conflict { path, source })?;
-    }
+    let (specs, handlers): (Vec<_>, Vec<_>) = routes.into_iter().map(|r| (r.spec, r.handler)).unzip();
+    let routes = RouteTable::new(specs)?;
+    // A path that is there twice is refused by the table; axum would panic.
+    let router = routes
+        .paths()
+        .zip(handlers)
+        .fold(Router::new(), |router, (path, handler)| router.route(path, handler));
     let edge = Arc::new(Edge {
         settings: ArcSwap::from_pointee(Settings::new(&profile)),
         throttle: Throttle::default(),
         watch: scanner::Watch::default(),
         in_flight: AtomicUsize::new(0),
         context: context.clone(),
-        routes: specs,
-        table,
+        routes,
         metrics,
     });
     // Bodies are bounded by the edge, for each route by its own limit.
@@ -153,9 +127,9 @@ impl Edge {
         let trace_id = trace::assign(request.headers());
         let method = request.method().clone();
         let ends = request.version() < Version::HTTP_2 && request_shape::is_framed_oddly(&request);
-        let found = self.find(&method, request.uri().path());
+        let found = self.routes.find(&method, request.uri().path());
         let envelope = found.map_or_else(|| envelope_of(request.uri().path()), |route| route.envelope);
-        let event = (envelope == Envelope::Hook).then(|| overhear(&mut request));
+        let event = (envelope == Envelope::Hook).then(|| body::overhear(&mut request));
         let settings = self.settings();
         let server = &settings.profile.server;
         let in_flight = InFlight(&self.in_flight);
@@ -250,6 +224,17 @@ impl Edge {
         }
     }
 
+    /// A path without a route is 404; one with other methods is 405 and names them.
+    fn no_route(&self, path: &str) -> Stop {
+        match self.routes.methods(path) {
+            Some(methods) => {
+                let names: Vec<&str> = methods.iter().map(|(method, _)| method.as_str()).collect();
+                Stop::Method(names.join(", "))
+            }
+            None => Stop::Refuse(not_found()),
+        }
+    }
+
     /// Bans a client beside the request: the record and the row take a moment.
     fn ban(&self, client: IpAddr, seconds: u64, proxies: Vec<Cidr>) {
         let bans = self.context.bans.clone();
@@ -264,20 +249,6 @@ impl Edge {
                 Err(error) => tracing::error!(%error, "a scanner could not be banned"),
             }
         });
-    }
-
-    /// The route of a method and path. HEAD is answered by GET where it has no route of its own.
-    fn find(&self, method: &Method, path: &str) -> Option<&RouteSpec> {
-        let methods = self.methods(path)?;
-        let of = |wanted: &Method| methods.iter().find(|(m, _)| m == wanted);
-        let fallback = || (*method == Method::HEAD).then(|| of(&Method::GET)).flatten();
-        of(method).or_else(fallback).and_then(|(_, index)| self.routes.get(*index))
-    }
-
-    /// The methods of a path that is registered, with or without a slash at its end.
-    fn methods(&self, path: &str) -> Option<&Vec<(Method, usize)>> {
-        let bare = if path.len() > 1 { path.trim_end_matches('/') } else { path };
-        self.table.at(if bare.is_empty() { "/" } else { bare }).ok().map(|found| found.value)
     }
 
     async fn pass(
@@ -298,7 +269,7 @@ impl Edge {
             Err(stop) => stop,
         };
         // A client that is still sending sees a broken pipe instead of its answer, and a hook client goes on then.
-        discard(std::mem::take(request.body_mut())).await;
+        body::discard(std::mem::take(request.body_mut())).await;
         match stop {
             Stop::Refuse(refusal) => {
                 let mut response = crate::Error(refusal).into_response();
@@ -335,12 +306,12 @@ impl Edge {
         request.extensions_mut().insert(proxied);
         // 5. The form of the request: cheap, and nothing behind has to wonder how to read it.
         request_shape::check(request)?;
-        self.check_host(request, seen.peer)?;
+        host::check_host(request, profile, seen.peer)?;
         // 6. Bans: from memory, and before anything that costs more.
-        self.check_ban(request.uri().path(), seen.client)?;
+        ip_ban::check(&self.context.bans, matches!(request.uri().path(), LIVENESS | READINESS), seen.client)?;
         self.preflight(request, settings)?;
         // 7. The scanner: only a path without a route can be a probe.
-        let is_registered = self.methods(request.uri().path()).is_some();
+        let is_registered = self.routes.methods(request.uri().path()).is_some();
         if !is_registered {
             let scanner = &profile.security.scanner;
             scanner::check_path(scanner, request.uri().path(), seen.client)?;
@@ -351,10 +322,14 @@ impl Edge {
             }
         }
         // 8. Trailing slash: behind the scanner, so that a probe is never redirected.
-        settle_slash(request, found)?;
-        let Some(route) = found else { return Err(self.no_route(request)) };
-        bound_body(request, route.body_limit.unwrap_or_else(|| profile.server.body_limit.as_usize()))?;
-        self.check_origin(request, route)?;
+        match trailing_slash::settle(request, found.is_some()) {
+            Slash::Keep | Slash::Rewrite(_) => {}
+            Slash::NotFound => return Err(not_found().into()),
+            Slash::Redirect(location) => return Err(Stop::Redirect(location)),
+        }
+        let Some(route) = found else { return Err(self.no_route(request.uri().path())) };
+        body::limit(request, route.body_limit.unwrap_or_else(|| profile.server.body_limit.as_usize()))?;
+        host::check_origin(request, profile, route.envelope)?;
         let principal = match route.access {
             Access::Probe => return Ok(Arc::new(Principal::anonymous())),
             // 9a. Rate limit per address, where nobody signs in; credentials that must be checked anew are counted below.
@@ -431,25 +406,10 @@ impl Edge {
         self.watch.check_velocity(scanner, headers, seen.address, seen.now)
     }
 
-    /// Refuses whom a ban holds; and everyone but probes when it cannot be told who that is (SEC-18).
-    fn check_ban(&self, path: &str, client: IpAddr) -> Result<(), Refusal> {
-        let bans = &self.context.bans;
-        if bans.standing() == Standing::Unavailable && path != LIVENESS && path != READINESS {
-            let reason = "who is banned cannot be told at the moment";
-            return Err(Refusal::new(Code::BanListUnavailable, reason).with_retry_after(5));
-        }
-        let Some(banned) = bans.find(client) else { return Ok(()) };
-        let refusal = Refusal::new(Code::IpBanned, "this address is banned");
-        Err(match bans.seconds_left(&banned) {
-            Some(seconds) => refusal.with_retry_after(seconds),
-            None => refusal,
-        })
-    }
-
     /// Answers pages that ask what they may send, before anything asks for a credential: browsers send none with the question.
     fn preflight(&self, request: &Request, settings: &Settings) -> Result<(), Stop> {
         let (path, headers) = (request.uri().path(), request.headers());
-        if !cors::is_preflight(request.method(), headers) || self.methods(path).is_none() {
+        if !cors::is_preflight(request.method(), headers) || self.routes.methods(path).is_none() {
             return Ok(());
         }
         if cors::is_allowed(headers, cors::sharing(path), &settings.profile.server.cors_allowed_origins) {
@@ -457,73 +417,6 @@ impl Edge {
         }
         Err(Refusal::new(Code::OriginNotAllowed, "the Origin is none of `server.cors_allowed_origins`")
             .into())
-    }
-
-    /// On a loopback bind the Host must be a name of this deployment (DNS rebinding, SEC-14).
-    fn check_host(&self, request: &Request, peer: IpAddr) -> Result<(), Refusal> {
-        let config = self.context.config();
-        if !config.profile.server.host.is_loopback() || peer.is_unspecified() {
-            return Ok(());
-        }
-        let host = request.headers().get(header::HOST).and_then(|v| v.to_str().ok());
-        let host = host.or_else(|| request.uri().authority().map(http::uri::Authority::as_str));
-        let Some(host) = host else { return Ok(()) };
-        let name = host_name(host);
-        let own = [Some(config.profile.api_external_url()), config.profile.server.api_internal_url.clone()];
-        let is_own = own.iter().flatten().any(|url| {
-            url.parse::<Uri>()
-                .ok()
-                .and_then(|u| u.host().map(|h| h.eq_ignore_ascii_case(name)))
-                .unwrap_or(false)
-        });
-        if is_own || is_loopback_name(name) {
-            return Ok(());
-        }
-        Err(Refusal::new(Code::HostNotAllowed, "the Host header names another server"))
-    }
-
-    /// A page of another origin may not talk to an MCP server (MCP-18), and on a loopback bind it may change nothing (SEC-14).
-    /// Clients that are no browsers send no Origin.
-    fn check_origin(&self, request: &Request, route: &RouteSpec) -> Result<(), Refusal> {
-        let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(()) };
-        let config = self.context.config();
-        let server = &config.profile.server;
-        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
-            && !request.headers().contains_key(header::UPGRADE);
-        let on_loopback = server.host.is_loopback();
-        if route.envelope != Envelope::Mcp && (is_safe || !on_loopback) {
-            return Ok(());
-        }
-        let origin = origin.to_str().unwrap_or_default();
-        let is_listed = server.cors_allowed_origins.iter().any(|listed| listed == origin)
-            || origin == config.profile.api_external_url();
-        let uri = origin.parse::<Uri>().ok();
-        let own_port = uri.as_ref().filter(|uri| {
-            uri.host().is_some_and(|host| is_loopback_name(host.trim_matches(['[', ']'])))
-                && uri.port_u16() == Some(server.port)
-        });
-        // On a loopback bind the Host was found to be ours, so a page from there is our own.
-        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-        let is_own_host = on_loopback
-            && uri
-                .as_ref()
-                .and_then(Uri::authority)
-                .is_some_and(|authority| Some(authority.as_str()) == host);
-        if is_listed || own_port.is_some() || is_own_host {
-            return Ok(());
-        }
-        Err(Refusal::new(Code::OriginNotAllowed, "the Origin is none of this deployment's"))
-    }
-
-    /// A path without a route is 404; one with other methods is 405 and names them.
-    fn no_route(&self, request: &Request) -> Stop {
-        match self.table.at(request.uri().path()) {
-            Ok(found) => {
-                let names: Vec<&str> = found.value.iter().map(|(method, _)| method.as_str()).collect();
-                Stop::Method(names.join(", "))
-            }
-            Err(_) => Stop::Refuse(not_found()),
-        }
     }
 }
 
@@ -551,103 +444,6 @@ fn charge(
     outcome
 }
 
-fn settle_slash(request: &mut Request, found: Option<&RouteSpec>) -> Result<(), Stop> {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    let (path, query) = (request.uri().path(), request.uri().query());
-    match trailing_slash::decide(safe, path, query) {
-        Slash::Keep => Ok(()),
-        Slash::NotFound => Err(not_found().into()),
-        // Where there is nothing, a redirect would only lead to a 404.
-        Slash::Redirect(_) if found.is_none() => Ok(()),
-        Slash::Redirect(location) => Err(Stop::Redirect(location)),
-        Slash::Rewrite(bare) => {
-            let target = query.map_or_else(|| bare.clone(), |query| format!("{bare}?{query}"));
-            if let Ok(uri) = target.parse() {
-                *request.uri_mut() = uri;
-            }
-            Ok(())
-        }
-    }
-}
-
 fn not_found() -> Refusal {
     Refusal::new(Code::NotFound, "there is nothing at this path")
-}
-
-/// Most bytes of a refused body that are read, and for how long, before the answer is given.
-const DISCARD_BYTES: usize = 64 * 1024 * 1024;
-const DISCARD_FOR: Duration = Duration::from_secs(5);
-
-/// Reads a body to its end, or to a bound, and keeps nothing of it.
-async fn discard(body: Body) {
-    let mut body = Limited::new(body, DISCARD_BYTES);
-    let to_end = async { while let Some(Ok(_)) = body.frame().await {} };
-    let _ = tokio::time::timeout(DISCARD_FOR, to_end).await;
-}
-
-/// Checks what the head says of the body, and counts it while it is read.
-fn bound_body(request: &mut Request, limit: usize) -> Result<(), Refusal> {
-    let headers = request.headers();
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limit as u64) {
-        return Err(extract::too_large());
-    }
-    let encoding = headers.get(header::CONTENT_ENCODING);
-    if encoding.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Refusal::new(Code::UnsupportedMediaType, "bodies are taken without Content-Encoding"));
-    }
-    let body = std::mem::take(request.body_mut());
-    *request.body_mut() = Body::new(Limited::new(body, limit));
-    Ok(())
-}
-
-/// Where the name of a body's hook event stands once the body has come by: a refusal has the form of its event, whoever refuses
-/// and whether the body is taken or discarded.
-fn overhear(request: &mut Request) -> Arc<OnceLock<String>> {
-    let event = Arc::new(OnceLock::new());
-    let (heard, mut name) = (Arc::clone(&event), EventName::default());
-    let body = std::mem::take(request.body_mut()).map_frame(move |frame| {
-        if let (None, Some(data)) = (heard.get(), frame.data_ref()) {
-            name.read(data);
-            if let Some(found) = name.found() {
-                let _ = heard.set(found.to_owned());
-            }
-        }
-        frame
-    });
-    *request.body_mut() = Body::new(body);
-    event
-}
-
-/// The name in a `Host`, without port and brackets.
-fn host_name(host: &str) -> &str {
-    if let Some(inner) = host.strip_prefix('[') {
-        return inner.split(']').next().unwrap_or(inner);
-    }
-    host.rsplit_once(':').map_or(host, |(name, _)| name)
-}
-
-fn is_loopback_name(name: &str) -> bool {
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn host_names_lose_port_and_brackets() {
-        for (host, name, loopback) in [
-            ("localhost:8080", "localhost", true),
-            ("127.0.0.1:1", "127.0.0.1", true),
-            ("[::1]:8080", "::1", true),
-            ("evil.example", "evil.example", false),
-            ("127.0.0.1.evil.example", "127.0.0.1.evil.example", false),
-            ("10.0.0.1:80", "10.0.0.1", false),
-        ] {
-            assert_eq!(host_name(host), name);
-            assert_eq!(is_loopback_name(host_name(host)), loopback, "{host}");
-        }
-    }
 }
