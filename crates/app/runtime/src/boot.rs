@@ -15,7 +15,7 @@ use systemprompt_config::profile::database::DatabaseKind;
 use systemprompt_config::profile::security::SigningAlgorithm as ConfiguredAlgorithm;
 use systemprompt_config::{Diagnostic, LoadOptions, Loaded, ProfileLocation, validate};
 use systemprompt_database::{Claim, ClaimError, ConnectError, Db, Engine, MigrationError, migrate};
-use systemprompt_events::Hub;
+use systemprompt_events::{Bridge, Hub};
 use systemprompt_extension::RegistryError;
 use systemprompt_gateway::{ClaudeGatewayService, GatewayParts};
 use systemprompt_leak::{Hold, Scanner};
@@ -228,6 +228,7 @@ async fn boot_loaded(
     let registry = rooms::registry(&profile.extensions.disabled)?;
     migrate(&db, &registry.migrations()).await?;
     steps.done("migrate");
+    let bridge = if profile.database.notifications { Bridge::new(&db) } else { Bridge::default() };
 
     let jwt_secret = loaded.secrets.jwt_secret().ok_or(BootError::SecretMissing("jwt_secret"))?;
     let pepper =
@@ -245,7 +246,7 @@ async fn boot_loaded(
     keys.ensure(algorithm(profile.security.signing_algorithm), &ledger).await?;
     steps.done("ledger");
 
-    let rules = RuleStore::load(db.clone(), ledger.clone(), Arc::clone(&clock), hub.clone()).await?;
+    let rules = RuleStore::load(db.clone(), ledger.clone(), Arc::clone(&clock), bridge.clone()).await?;
     let hook = from_config(&profile.governance.authz, &rules)?;
     let decisions = GovernanceDecisionRepository::new(db.clone());
     let parts = node_parts(parts, pepper.expose().as_bytes(), leak.clone())?;
@@ -256,7 +257,7 @@ async fn boot_loaded(
 
     let issuer = profile.jwt_issuer();
     let sessions = Arc::new(Sessions::open(db.clone(), Arc::clone(&clock)).await?);
-    let bans = BanStore::open(db.clone(), ledger.clone(), Arc::clone(&clock)).await?;
+    let bans = BanStore::open(db.clone(), ledger.clone(), Arc::clone(&clock), bridge.clone()).await?;
     let verifier = Verifier::new(issuer.clone(), Arc::clone(&class_keys), keys.keys(), Arc::clone(&clock));
     let users = Users::new(db.clone(), ledger.clone(), Arc::clone(&clock));
     let api_keys = ApiKeys::new(db.clone(), users.clone(), ledger.clone(), Arc::clone(&clock), pepper)?;
@@ -314,6 +315,7 @@ async fn boot_loaded(
         tasks,
         db,
         hub,
+        bridge,
         ledger,
         leak,
         rules,

@@ -12,7 +12,7 @@ use systemprompt_audit::Ledger;
 use systemprompt_config::watch::Trigger;
 use systemprompt_config::{Loaded, ProcessEnvironment, ProfileLocation};
 use systemprompt_database::{Claim, Db};
-use systemprompt_events::Hub;
+use systemprompt_events::{Bridge, Hub};
 use systemprompt_gateway::ClaudeGatewayService;
 use systemprompt_leak::{Hold, Scanner};
 use systemprompt_mcp::McpService;
@@ -48,6 +48,8 @@ pub struct Inner {
     pub tasks: Tasks,
     pub db: Db,
     pub hub: Hub,
+    /// Tells the other nodes what changed here, and hears what changed there.
+    pub bridge: Bridge,
     pub ledger: Ledger,
     pub leak: Scanner,
     pub rules: RuleStore,

@@ -4,6 +4,7 @@ use crate::context::AppContext;
 use std::sync::PoisonError;
 use std::time::Duration;
 use systemprompt_audit::{Draft, EntryKind, Unit};
+use systemprompt_events::{Channel, Notice};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How often other nodes' revocations and rule changes are asked for.
@@ -20,6 +21,8 @@ const DRAIN_TASKS: Duration = Duration::from_secs(10);
 /// Starts what runs besides requests.
 pub(crate) fn start_loops(context: &AppContext) {
     let tasks = context.tasks.clone();
+    follow_nodes(context);
+    context.bridge.start(&tasks);
     let node = context.clone();
     tasks.spawn_loop("revocations", REVOCATIONS_EVERY, move || {
         let node = node.clone();
@@ -74,6 +77,44 @@ pub(crate) fn start_loops(context: &AppContext) {
     tasks.spawn_loop("mcp-children", CHILDREN_EVERY, move || {
         let node = node.clone();
         async move { node.mcp.sweep().await }
+    });
+}
+
+/// Reads what another node says it changed, at once. Polling finds it too, later.
+fn follow_nodes(context: &AppContext) {
+    let (node, mut rules) = (context.clone(), context.bridge.subscribe(Channel::Rules));
+    follow(context, "rules-notices", async move {
+        while let Some(notice) = rules.next().await {
+            // This node's own changes are in force already.
+            if is_newer(&notice, node.rules.rules().epoch())
+                && let Err(error) = node.rules.refresh().await
+            {
+                tracing::warn!(%error, "changed rules could not be read");
+            }
+        }
+    });
+    let (node, mut bans) = (context.clone(), context.bridge.subscribe(Channel::Bans));
+    follow(context, "bans-notices", async move {
+        while bans.next().await.is_some() {
+            if let Err(error) = node.bans.refresh().await {
+                tracing::warn!(%error, "changed bans could not be read");
+            }
+        }
+    });
+}
+
+fn is_newer(notice: &Notice, epoch: i64) -> bool {
+    match notice {
+        Notice::Id(told) => told.parse().map_or(true, |told: i64| told > epoch),
+        Notice::Missed => true,
+    }
+}
+
+/// Runs until the node begins to stop.
+fn follow(context: &AppContext, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    let shutdown = context.tasks.shutdown_token();
+    context.tasks.spawn(name, async move {
+        let _ = shutdown.run_until_cancelled(task).await;
     });
 }
 

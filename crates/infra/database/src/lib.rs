@@ -13,6 +13,7 @@
 pub mod claim;
 pub mod durability;
 pub mod migrate;
+pub mod notify;
 pub mod pool;
 #[cfg(feature = "test-support")]
 pub mod testing;
@@ -21,6 +22,7 @@ pub mod write;
 pub use claim::{Claim, ClaimError};
 pub use durability::durability;
 pub use migrate::{Migration, MigrationError, migrate, status};
+pub use notify::{Notification, Notifications};
 pub use pool::{ConnectError, Db, Engine, SqliteDb};
 pub use sqlx::types::Json;
 pub use write::{WriteGate, WriteTx};

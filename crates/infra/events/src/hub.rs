@@ -8,11 +8,9 @@ use tokio::sync::watch;
 pub enum Topic {
     /// The ledger's head moved.
     Ledger,
-    /// The rule set changed.
-    Rules,
 }
 
-const TOPICS: usize = 2;
+const TOPICS: usize = 1;
 
 /// Wakes the listeners of a topic. Clones are the same hub.
 #[derive(Clone, Debug)]
@@ -28,10 +26,9 @@ impl Default for Hub {
 
 impl Hub {
     fn topic(&self, topic: Topic) -> &watch::Sender<u64> {
-        let [ledger, rules] = &*self.topics;
+        let [ledger] = &*self.topics;
         match topic {
             Topic::Ledger => ledger,
-            Topic::Rules => rules,
         }
     }
 

@@ -12,7 +12,7 @@ use systemprompt_audit::verify::{Scope, verify};
 use systemprompt_config::profile::governance::ActorCheck;
 use systemprompt_config::services::governance::GovernanceConfig;
 use systemprompt_database::testing::{TestDb, databases};
-use systemprompt_events::Hub;
+use systemprompt_events::Bridge;
 use systemprompt_extension::Extension;
 use systemprompt_models::ids::{SessionId, TraceId, UserId};
 use systemprompt_models::{CredentialKind, Permission, Principal, SystemClock, UserType};
@@ -115,7 +115,7 @@ impl World {
         let ledger = ledgers::ledger(&db, &tables()).await;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store =
-            RuleStore::load(db.clone(), ledger.clone(), Arc::clone(&clock), Hub::default()).await.unwrap();
+            RuleStore::load(db.clone(), ledger.clone(), Arc::clone(&clock), Bridge::default()).await.unwrap();
         let (scanner, tasks) = (Scanner::new(), Tasks::default());
         let parts = Parts::new(
             Arc::new(SecretScanner::builtin().unwrap()),

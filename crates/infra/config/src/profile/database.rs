@@ -11,6 +11,9 @@ pub struct DatabaseConfig {
     /// Connections a node holds at most.
     #[schemars(range(min = 3, max = 1000))]
     pub max_connections: u32,
+    /// Whether nodes tell each other of changes by `LISTEN` and `NOTIFY`, on one connection more. Without it, as behind a pooler
+    /// that keeps no sessions, they find changes by polling. SQLite has one node and needs none.
+    pub notifications: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +25,6 @@ pub enum DatabaseKind {
 
 impl Default for DatabaseConfig {
     fn default() -> Self {
-        Self { kind: DatabaseKind::Sqlite, max_connections: 16 }
+        Self { kind: DatabaseKind::Sqlite, max_connections: 16, notifications: true }
     }
 }

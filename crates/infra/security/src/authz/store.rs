@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use systemprompt_audit::{Draft, EntryKind, Ledger, Unit};
 use systemprompt_database::Db;
-use systemprompt_events::{Hub, Topic};
+use systemprompt_events::{Bridge, Channel};
 use systemprompt_models::ids::RuleId;
 use systemprompt_models::{Clock, Millis, RequestContext};
 use tokio::sync::Mutex;
@@ -28,7 +28,7 @@ struct Inner {
     repository: AccessControlRepository,
     ledger: Ledger,
     clock: Arc<dyn Clock>,
-    hub: Hub,
+    bridge: Bridge,
     rules: ArcSwap<RuleSet>,
     /// What this node's configuration declares; it is forgotten there and nowhere else.
     declared: ArcSwap<HashSet<(EntityKind, Box<str>)>>,
@@ -48,12 +48,17 @@ impl RuleStore {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub async fn load(db: Db, ledger: Ledger, clock: Arc<dyn Clock>, hub: Hub) -> Result<Self, AuthzError> {
+    pub async fn load(
+        db: Db,
+        ledger: Ledger,
+        clock: Arc<dyn Clock>,
+        bridge: Bridge,
+    ) -> Result<Self, AuthzError> {
         let store = Self(Arc::new(Inner {
             repository: AccessControlRepository::new(db),
             ledger,
             clock,
-            hub,
+            bridge,
             rules: ArcSwap::from_pointee(RuleSet::empty()),
             declared: ArcSwap::default(),
             confirmed_at: AtomicI64::new(0),
@@ -132,7 +137,13 @@ impl RuleStore {
         let set = RuleSet::build(epoch, &entities, &rules);
         self.0.rules.store(Arc::new(set));
         self.0.confirmed_at.store(asked_at, Ordering::Relaxed);
-        self.0.hub.notify(Topic::Rules);
+        Ok(())
+    }
+
+    /// After a change of the rows: the new set is in force here before the caller goes on, and the other nodes are told.
+    async fn changed(&self) -> Result<(), AuthzError> {
+        self.reload().await?;
+        self.0.bridge.publish(Channel::Rules, &self.rules().epoch().to_string()).await;
         Ok(())
     }
 
@@ -164,7 +175,7 @@ impl RuleStore {
     pub async fn follow(&self, changes: DeclaredChanges) -> Result<(), AuthzError> {
         if !changes.is_empty() {
             self.0.repository.apply_declared(&changes, self.0.clock.now()).await?;
-            self.reload().await?;
+            self.changed().await?;
         }
         self.0.declared.store(Arc::new(changes.declared));
         Ok(())
@@ -209,7 +220,7 @@ impl RuleStore {
             .with("after", params.access.as_str());
         self.record(draft).await?;
         self.0.repository.upsert_rule(&id, params, self.0.clock.now()).await?;
-        self.reload().await?;
+        self.changed().await?;
         self.rule(id.as_str()).await
     }
 
@@ -245,7 +256,7 @@ impl RuleStore {
         let changed =
             self.0.repository.change_rule(id, version, access, justification, self.0.clock.now()).await?;
         changed.ok_or_else(|| AuthzError::Changed { what: "rule", id: id.to_owned() })?;
-        self.reload().await?;
+        self.changed().await?;
         self.rule(id).await
     }
 
@@ -271,7 +282,7 @@ impl RuleStore {
         self.record(draft).await?;
         let deleted = self.0.repository.delete_rule(id, before.version).await?;
         deleted.ok_or_else(|| AuthzError::Changed { what: "rule", id: id.to_owned() })?;
-        self.reload().await
+        self.changed().await
     }
 
     async fn unchanged(&self, id: &str, version: i64) -> Result<AccessRule, AuthzError> {
@@ -310,7 +321,7 @@ impl RuleStore {
         self.record(draft).await?;
         let now = self.0.clock.now();
         self.0.repository.upsert_entity(kind, id, display_name, default_included, source, now).await?;
-        self.reload().await?;
+        self.changed().await?;
         let entity = self.entity(kind, id).await?;
         entity.ok_or_else(|| AuthzError::NotFound { what: "entity", id: id.to_owned() })
     }
@@ -341,7 +352,7 @@ impl RuleStore {
         }
         self.record(rule_draft(EntryKind::AdminEntityDeleted, by, kind, id)).await?;
         self.0.repository.delete_entity(kind, id).await?.ok_or_else(missing)?;
-        self.reload().await
+        self.changed().await
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use systemprompt_audit::{Draft, EntryKind, Ledger, Unit};
 use systemprompt_config::profile::values::Cidr;
 use systemprompt_database::Db;
+use systemprompt_events::{Bridge, Channel};
 use systemprompt_models::ids::BanId;
 use systemprompt_models::{Clock, Millis, RequestContext};
 
@@ -51,6 +52,7 @@ struct Inner {
     repository: BanRepository,
     ledger: Ledger,
     clock: Arc<dyn Clock>,
+    bridge: Bridge,
     set: ArcSwap<BanSet>,
     confirmed_at: AtomicI64,
     loaded_at: AtomicI64,
@@ -73,20 +75,27 @@ impl BanStore {
     ///
     /// # Errors
     /// When they cannot be read: an empty list would let everyone in.
-    pub async fn open(db: Db, ledger: Ledger, clock: Arc<dyn Clock>) -> Result<Self, BanError> {
-        Self::with_limit(db, ledger, clock, MAX_BANS).await
+    pub async fn open(
+        db: Db,
+        ledger: Ledger,
+        clock: Arc<dyn Clock>,
+        bridge: Bridge,
+    ) -> Result<Self, BanError> {
+        Self::with_limit(db, ledger, clock, bridge, MAX_BANS).await
     }
 
     pub(super) async fn with_limit(
         db: Db,
         ledger: Ledger,
         clock: Arc<dyn Clock>,
+        bridge: Bridge,
         limit: usize,
     ) -> Result<Self, BanError> {
         let store = Self(Arc::new(Inner {
             repository: BanRepository::new(db),
             ledger,
             clock,
+            bridge,
             set: ArcSwap::default(),
             confirmed_at: AtomicI64::new(0),
             loaded_at: AtomicI64::new(0),
@@ -244,7 +253,7 @@ impl BanStore {
         if !self.0.repository.delete(id).await? {
             return Err(missing());
         }
-        self.reload().await
+        self.changed(id).await
     }
 
     /// Asks for the epoch, and reads the bans again if they changed or it is time to. Called every second.
@@ -314,10 +323,17 @@ impl BanStore {
         Ok(())
     }
 
+    /// After a change of the rows: it is in force here before the caller goes on, and the other nodes are told.
+    async fn changed(&self, id: &str) -> Result<(), BanError> {
+        self.reload().await?;
+        self.0.bridge.publish(Channel::Bans, id).await;
+        Ok(())
+    }
+
     async fn write(&self, record: Draft, ban: &Ban) -> Result<(), BanError> {
         self.record(draft(record, ban)).await?;
         self.0.repository.insert(ban).await?;
-        self.reload().await
+        self.changed(ban.id.as_str()).await
     }
 
     async fn record(&self, draft: Draft) -> Result<(), BanError> {

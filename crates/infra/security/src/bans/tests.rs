@@ -5,6 +5,7 @@ use systemprompt_audit::testing::ledger;
 use systemprompt_config::profile::values::Cidr;
 use systemprompt_database::testing::{TestDb, databases};
 use systemprompt_database::{on, on_tx, sql};
+use systemprompt_events::Bridge;
 use systemprompt_extension::Extension as _;
 use systemprompt_models::ids::TraceId;
 use systemprompt_models::{Clock, ManualClock, Principal, RequestContext};
@@ -19,14 +20,19 @@ async fn engines() -> [TestDb; 2] {
 }
 
 async fn node(db: &TestDb, clock: &ManualClock) -> BanStore {
-    BanStore::open((**db).clone(), ledger(db, &[]).await, Arc::new(clock.clone())).await.unwrap()
+    BanStore::open((**db).clone(), ledger(db, &[]).await, Arc::new(clock.clone()), Bridge::default())
+        .await
+        .unwrap()
 }
 
 /// Two copies of one table. They share a ledger, whose streams are a node's own.
 async fn nodes(db: &TestDb, clock: &ManualClock) -> (BanStore, BanStore) {
     let ledger = ledger(db, &[]).await;
-    let open =
-        async || BanStore::open((**db).clone(), ledger.clone(), Arc::new(clock.clone())).await.unwrap();
+    let open = async || {
+        BanStore::open((**db).clone(), ledger.clone(), Arc::new(clock.clone()), Bridge::default())
+            .await
+            .unwrap()
+    };
     (open().await, open().await)
 }
 
@@ -225,10 +231,11 @@ async fn a_list_that_cannot_be_read_is_no_empty_list() {
         let clock = ManualClock::at(NOW);
         by_hand(&db, "203.0.113.300").await;
         let ledger = ledger(&db, &[]).await;
-        let opened = BanStore::open((*db).clone(), ledger.clone(), Arc::new(clock.clone())).await;
+        let opened =
+            BanStore::open((*db).clone(), ledger.clone(), Arc::new(clock.clone()), Bridge::default()).await;
         assert!(matches!(opened, Err(BanError::Row(id)) if id == "ban_hand"));
         db.close().await;
-        assert!(BanStore::open((*db).clone(), ledger, Arc::new(clock)).await.is_err());
+        assert!(BanStore::open((*db).clone(), ledger, Arc::new(clock), Bridge::default()).await.is_err());
     }
 }
 
@@ -260,7 +267,7 @@ async fn at_the_bound_automatic_bans_give_way_and_manual_ones_are_refused() {
     let [db, _] = engines().await;
     let clock = Arc::new(ManualClock::at(NOW));
     let ledger = ledger(&db, &[]).await;
-    let store = BanStore::with_limit((*db).clone(), ledger, clock, 2).await.unwrap();
+    let store = BanStore::with_limit((*db).clone(), ledger, clock, Bridge::default(), 2).await.unwrap();
     let auto = async |address: &str| {
         store.add_automatic(ip(address), BanSource::Scanner, "probes", 3600, &[]).await.unwrap()
     };

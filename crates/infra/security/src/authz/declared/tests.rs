@@ -3,7 +3,7 @@ use crate::authz::{AuthzExtension, RuleStore, resolve};
 use serde_json::json;
 use std::sync::Arc;
 use systemprompt_database::testing::databases;
-use systemprompt_events::Hub;
+use systemprompt_events::Bridge;
 use systemprompt_extension::Extension;
 use systemprompt_models::ids::TraceId;
 use systemprompt_models::{Principal, RequestContext, SystemClock};
@@ -41,7 +41,7 @@ async fn stores() -> Vec<(systemprompt_database::testing::TestDb, RuleStore)> {
     let mut stores = Vec::new();
     for db in databases(&migrations).await {
         let ledger = systemprompt_audit::testing::ledger(&db, &[]).await;
-        let store = RuleStore::load((*db).clone(), ledger, Arc::new(SystemClock), Hub::default());
+        let store = RuleStore::load((*db).clone(), ledger, Arc::new(SystemClock), Bridge::default());
         let store = store.await.unwrap();
         stores.push((db, store));
     }
