@@ -11,8 +11,24 @@ use std::time::Duration;
 use systemprompt_tests::{Options, Server};
 use tokio::task::JoinSet;
 
-const ROUNDS: u64 = 20;
-const CALLERS: u64 = 16;
+/// What `cargo xtask accept crash` sets for its long campaign.
+const ROUNDS: &str = "SYSTEMPROMPT_TEST_CRASH_ROUNDS";
+const CALLERS: &str = "SYSTEMPROMPT_TEST_CRASH_CALLERS";
+
+/// How often the server is killed, and how many callers it has.
+#[derive(Clone, Copy)]
+struct Campaign {
+    rounds: u64,
+    callers: u64,
+}
+
+impl Campaign {
+    #[expect(clippy::disallowed_methods, reason = "a test's size is no setting of the product")]
+    fn of_this_run() -> Self {
+        let size = |name, usual| std::env::var(name).map_or(usual, |set| set.parse().expect(name));
+        Self { rounds: size(ROUNDS, 20), callers: size(CALLERS, 16) }
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_acknowledged_decision_is_lost_by_a_kill_on_sqlite() {
@@ -28,17 +44,23 @@ async fn kill_again_and_again(options: Options) {
     let upstream = Upstream::start().await;
     let options = upstream.serve(options).without_limits();
     let mut server = options.start().unwrap();
+    let campaign = Campaign::of_this_run();
     let mut acknowledged = BTreeSet::new();
-    for round in 0..ROUNDS {
-        let callers = call(&server, round);
+    for round in 0..campaign.rounds {
+        let callers = call(&server, round, campaign.callers);
         // Rounds end at different moments of a batch.
         tokio::time::sleep(Duration::from_millis(60 + round * 37 % 190)).await;
         server.kill().unwrap();
         acknowledged.extend(callers.join_all().await.into_iter().flatten());
         server = server.restart().unwrap();
     }
-    assert!(acknowledged.len() as u64 > ROUNDS * CALLERS, "the load was {} calls", acknowledged.len());
-    assert!(upstream.seen().len() as u64 > ROUNDS, "the upstream saw {} calls", upstream.seen().len());
+    let (given, sent) = (acknowledged.len() as u64, upstream.seen().len() as u64);
+    assert!(given > campaign.rounds * campaign.callers, "the load was {given} calls");
+    assert!(sent > campaign.rounds, "the upstream saw {sent} calls");
+    for kind in KINDS {
+        let calls = acknowledged.iter().filter(|trace| trace.ends_with(kind)).count();
+        assert!(calls as u64 > campaign.rounds, "{calls} calls of the kind {kind}");
+    }
 
     server.terminate().unwrap();
     let db = open(&server).await;
@@ -48,26 +70,37 @@ async fn kill_again_and_again(options: Options) {
     let opened = texts(&db, "SELECT trace_id FROM ledger_entries WHERE kind = 'inference.opened'").await;
     let unrecorded: Vec<_> = upstream.seen().into_iter().filter(|mark| !opened.contains(mark)).collect();
     assert!(unrecorded.is_empty(), "the upstream saw calls without a record: {unrecorded:?}");
-    let open = count(&db, "SELECT COUNT(*) FROM ai_requests WHERE ledger_closed IS NULL").await;
-    assert_eq!(open, 0, "requests that no start has closed");
+    for (rows, still_open) in [
+        ("model requests", "SELECT COUNT(*) FROM ai_requests WHERE ledger_closed IS NULL"),
+        ("tool calls", "SELECT COUNT(*) FROM mcp_tool_executions WHERE ledger_closed IS NULL"),
+        ("leases", "SELECT COUNT(*) FROM secret_leases WHERE ledger_closed IS NULL"),
+    ] {
+        assert_eq!(count(&db, still_open).await, 0, "{rows} that no start has closed");
+    }
     db.close().await;
     server.succeed(&["audit", "verify"]).unwrap();
+    println!(
+        "{} kills under {} callers: {given} calls acknowledged, none lost; {sent} seen upstream, none unrecorded",
+        campaign.rounds, campaign.callers
+    );
 }
 
+/// How the trace id of a call ends: what it asked for.
+const KINDS: [&str; 3] = ["model", "hook", "tool"];
+
 /// Starts the callers. Each returns the trace ids of the calls that it was given an answer to.
-fn call(server: &Server, round: u64) -> JoinSet<Vec<String>> {
-    let mut callers = JoinSet::new();
-    for caller in 0..CALLERS {
+fn call(server: &Server, round: u64, callers: u64) -> JoinSet<Vec<String>> {
+    let mut set = JoinSet::new();
+    for caller in 0..callers {
         let (client, token) = (Client::new(server), server.user_token().to_owned());
-        callers.spawn(async move {
+        set.spawn(async move {
             let mut acknowledged = Vec::new();
-            for number in 0.. {
-                let trace = format!("crash-{round:04}-{caller:04}-{number:06}");
-                let is_model = number % 2 == 0;
-                let sent = if is_model {
-                    model(&client, &token, &trace).await
-                } else {
-                    hook(&client, &token, &trace).await
+            for (number, kind) in KINDS.iter().cycle().skip(caller as usize % KINDS.len()).enumerate() {
+                let trace = format!("crash-{round:04}-{caller:04}-{number:06}-{kind}");
+                let sent = match *kind {
+                    "model" => model(&client, &token, &trace).await,
+                    "hook" => hook(&client, &token, &trace).await,
+                    _ => tool(&client, &token, &trace).await,
                 };
                 match sent {
                     Some(Ok(())) => acknowledged.push(trace),
@@ -78,7 +111,7 @@ fn call(server: &Server, round: u64) -> JoinSet<Vec<String>> {
             acknowledged
         });
     }
-    callers
+    set
 }
 
 /// What the call was answered, if not with what was asked for; nothing when the server is gone.
@@ -101,4 +134,19 @@ async fn hook(client: &Client, token: &str, trace: &str) -> Option<Result<(), St
     let answer = client.send(Method::POST, path, &headers, Some(&body)).await.ok()?;
     let is_decided = answer.status == 200 && !answer.header("x-systemprompt-decision").is_empty();
     Some(if is_decided { Ok(()) } else { Err(answer.body) })
+}
+
+async fn tool(client: &Client, token: &str, trace: &str) -> Option<Result<(), String>> {
+    let params = json!({ "name": "crm_lookup", "arguments": { "customer_id": "c-1001" } });
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    let bearer = format!("Bearer {token}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("x-trace-id", trace),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2025-11-25"),
+    ];
+    let answer = client.send(Method::POST, "/api/v1/mcp/demo/mcp", &headers, Some(&body)).await.ok()?;
+    let is_answered = answer.status == 200 && answer.body.contains("\"result\"");
+    Some(if is_answered { Ok(()) } else { Err(answer.body) })
 }

@@ -1,7 +1,9 @@
-//! `cargo xtask accept NAME`: stock clients from PyPI and npm against the real server. A client that cannot be installed
+//! `cargo xtask accept NAME`: what is too heavy for every test run: stock clients from PyPI and npm against the real server,
+//! and long campaigns. A client that cannot be installed
 //! fails the run, as a failed step does.
 
 mod clients;
+mod crash;
 mod main_job;
 
 use anyhow::{Result, bail};
@@ -14,7 +16,8 @@ use xtask::process::root;
 pub(crate) fn accept(args: &[String]) -> Result<ExitCode> {
     let tally = match args {
         [name] if name == "main-job" => main_job::main_job()?,
-        _ => bail!("cargo xtask accept main-job"),
+        [name] if name == "crash" => crash::crash()?,
+        _ => bail!("cargo xtask accept main-job|crash"),
     };
     println!("\n{} passed, {} failed", tally.passed, tally.failed);
     Ok(if tally.failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
