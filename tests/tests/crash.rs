@@ -25,7 +25,10 @@ struct Campaign {
 impl Campaign {
     #[expect(clippy::disallowed_methods, reason = "a test's size is no setting of the product")]
     fn of_this_run() -> Self {
-        let size = |name, usual| std::env::var(name).map_or(usual, |set| set.parse().expect(name));
+        let size = |name, usual| {
+            std::env::var(name)
+                .map_or(usual, |set| set.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+        };
         Self { rounds: size(ROUNDS, 20), callers: size(CALLERS, 16) }
     }
 }
@@ -40,6 +43,7 @@ async fn no_acknowledged_decision_is_lost_by_a_kill_on_postgres() {
     kill_again_and_again(stores::postgres().await).await;
 }
 
+#[expect(clippy::print_stdout, reason = "the figures of the campaign")]
 async fn kill_again_and_again(options: Options) {
     let upstream = Upstream::start().await;
     let options = upstream.serve(options).without_limits();
