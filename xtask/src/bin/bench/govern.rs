@@ -1,6 +1,6 @@
 //! `bench govern`: the hook endpoint under load, every decision durable before its answer.
 
-use crate::load::{self, Plan, Workload};
+use crate::load::{self, Outcome, Plan, Workload};
 use crate::machine;
 use crate::options::{Engine, Options};
 use crate::principals;
@@ -12,6 +12,7 @@ use http_body_util::Full;
 use hyper::Request;
 use hyper::http::response::Parts;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Users, and sessions of each; their tokens are used in turn.
 const PRINCIPALS: usize = 50;
@@ -19,7 +20,7 @@ const SESSIONS_EACH: usize = 20;
 
 /// Which calls are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mix {
+pub enum Mix {
     /// Every call is allowed.
     Allow,
     /// One call in five is denied: a secret in its arguments, or a destructive tool.
@@ -73,38 +74,18 @@ pub fn bench(options: &Options) -> Result<()> {
 
 fn engine_rows(engine: Engine, options: &Options, report: &mut Report) -> Result<Vec<Vec<String>>> {
     let product = Product::start(engine, &[])?;
-    let tokens: Rc<[String]> = principals::tokens(&product, PRINCIPALS, SESSIONS_EACH)?.into();
+    let mut load = Load::new(&product)?;
     let before = product.count("governance_decisions")?;
     let mut rows = Vec::new();
-    let mut next = 0;
     let plans =
         options.connections_or(&[1, 50, 100]).into_iter().map(|connections| (Mix::Allow, connections));
     for (mix, connections) in plans.chain([(Mix::Mixed, 50)]) {
         let mut figures: [Vec<f64>; 5] = Default::default();
         for _ in 0..options.runs_or(3) {
-            let plan = Plan {
-                address: product.address()?,
-                connections,
-                warm_up: options.warm_up(),
-                run: options.run,
-                first: next,
-            };
-            let workload = Hooks { mix, tokens: Rc::clone(&tokens), address: plan.address.to_string() };
-            let cpu = product.cpu_reader();
-            let (outcome, start, end) = load::run(&plan, Rc::new(workload), cpu)?;
-            let (unexpected, errors) = (outcome.unexpected, outcome.errors);
-            ensure!(unexpected == 0 && errors == 0, "{unexpected} unexpected answers, {errors} errors");
-            next += outcome.sent;
-            let each = |before: std::time::Duration, after: std::time::Duration| {
-                after.saturating_sub(before).as_secs_f64() * 1e6 / outcome.measured.max(1) as f64
-            };
-            let values = [
-                outcome.rate(),
-                outcome.millis(50.0),
-                outcome.millis(99.0),
-                each(start.0, end.0),
-                each(start.1, end.1),
-            ];
+            let (outcome, cpu) = load.run(&product, mix, connections, options.warm_up(), options.run)?;
+            let each = |used: Duration| used.as_secs_f64() * 1e6 / outcome.measured.max(1) as f64;
+            let values =
+                [outcome.rate(), outcome.millis(50.0), outcome.millis(99.0), each(cpu.0), each(cpu.1)];
             figures.iter_mut().zip(values).for_each(|(list, value)| list.push(value));
         }
         let [rate, p50, p99, server, database] = figures.map(median);
@@ -120,16 +101,62 @@ fn engine_rows(engine: Engine, options: &Options, report: &mut Report) -> Result
         ]));
     }
     let written = product.count("governance_decisions")? - before;
-    ensure!(written == next, "{next} requests, but {written} rows");
+    let sent = load.sent();
+    ensure!(written == sent, "{sent} requests, but {written} rows");
     let (resident, peak) = machine::memory(product.server.pid())?;
     report.note(&format!(
-        "{}: {next} requests gave {written} rows; `audit verify` passed; memory after the load {} MB, peak {} MB.",
+        "{}: {sent} requests gave {written} rows; `audit verify` passed; memory after the load {} MB, peak {} MB.",
         engine.name(),
         resident / 1024,
         peak / 1024
     ));
     product.verify()?;
     Ok(rows)
+}
+
+/// The calls of many principals, each with an id of its own.
+pub struct Load {
+    tokens: Rc<[String]>,
+    next: u64,
+}
+
+impl Load {
+    pub fn new(product: &Product) -> Result<Self> {
+        Ok(Self { tokens: principals::tokens(product, PRINCIPALS, SESSIONS_EACH)?.into(), next: 0 })
+    }
+
+    /// Calls so far.
+    pub fn sent(&self) -> u64 {
+        self.next
+    }
+
+    /// One run, with the CPU time that the server and its database used meanwhile. An answer that is not as it must be is an
+    /// error.
+    pub fn run(
+        &mut self,
+        product: &Product,
+        mix: Mix,
+        connections: usize,
+        warm_up: Duration,
+        run: Duration,
+    ) -> Result<(Outcome, (Duration, Duration))> {
+        let plan = Plan { address: product.address()?, connections, warm_up, run, first: self.next };
+        let workload = Hooks { mix, tokens: Rc::clone(&self.tokens), address: plan.address.to_string() };
+        let (outcome, start, end) = load::run(&plan, Rc::new(workload), product.cpu_reader())?;
+        let (unexpected, errors) = (outcome.unexpected, outcome.errors);
+        ensure!(unexpected == 0 && errors == 0, "{unexpected} unexpected answers, {errors} errors");
+        self.next += outcome.sent;
+        Ok((outcome, (end.0.saturating_sub(start.0), end.1.saturating_sub(start.1))))
+    }
+
+    /// At least so many calls more, unmeasured.
+    pub fn send(&mut self, product: &Product, connections: usize, calls: u64) -> Result<()> {
+        let end = self.next + calls;
+        while self.next < end {
+            self.run(product, Mix::Allow, connections, Duration::ZERO, Duration::from_secs(5))?;
+        }
+        Ok(())
+    }
 }
 
 struct Hooks {

@@ -3,7 +3,9 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
 
 mod authz;
+mod edge;
 mod govern;
+mod growth;
 mod ledger;
 mod load;
 mod machine;
@@ -26,6 +28,8 @@ cargo xtask bench [--dist] NAME [--seconds N] [--runs N] [--connections N,N] [--
   authz      the rule resolver in process
   ledger     Ledger::commit in process
   start      time until ready, idle memory
+  edge       the edge's layers beside a bare handler, with and without 100,000 bans
+  growth     decisions a second after a million rows and with 100,000 rules
 
 --dist measures the package's build instead of the release build; --dry leaves docs/benchmarks.md alone.";
 
@@ -36,15 +40,18 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let result = match name.as_str() {
-        // The two servers beside the product run as processes of their own, so that each one's CPU time is its own.
+        // The servers beside the product run as processes of their own, so that each one's CPU time is its own.
         "serve-upstream" => upstream::serve(),
         "serve-proxy" => upstream::proxy(rest),
+        "serve-bare" => upstream::bare(),
         _ => Options::parse(rest).and_then(|options| match name.as_str() {
             "govern" => govern::bench(&options),
             "messages" => messages::bench(&options),
             "authz" => authz::bench(&options),
             "ledger" => ledger::bench(&options),
             "start" => start::bench(&options),
+            "edge" => edge::bench(&options),
+            "growth" => growth::bench(&options),
             _ => {
                 println!("{USAGE}");
                 Ok(())

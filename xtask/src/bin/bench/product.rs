@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Row};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use systemprompt_database::{Db, on};
+use systemprompt_database::{Db, on, on_tx};
 use systemprompt_tests::{Options, Server};
 use xtask::postgres::{Durability, Postgres};
 
@@ -43,6 +43,26 @@ impl Product {
         Ok(Self { server: server.restart()?, postgres })
     }
 
+    /// Stops the server, changes rows of its database as nobody but a benchmark does, and starts it again.
+    pub fn seeded(self, statements: &[&str]) -> Result<Self> {
+        let Self { mut server, postgres } = self;
+        server.terminate()?;
+        let url = server.database_url();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let db = Db::connect(&url, 2).await?;
+            let mut tx = db.write_tx().await?;
+            for statement in statements {
+                let text = AssertSqlSafe((*statement).to_owned());
+                on_tx!(tx, conn => sqlx::query(text).execute(&mut *conn).await.map(drop))?;
+            }
+            tx.commit().await?;
+            db.close().await;
+            anyhow::Ok(())
+        })?;
+        Ok(Self { server: server.restart()?, postgres })
+    }
+
     pub fn address(&self) -> Result<SocketAddr> {
         let url = self.server.url();
         let (_, port) = url.rsplit_once(':').with_context(|| format!("{url} has no port"))?;
@@ -50,7 +70,7 @@ impl Product {
     }
 
     /// Reads the CPU time of the server with its children, and of the database server.
-    pub fn cpu_reader(&self) -> impl Fn() -> (Duration, Duration) + use<> {
+    pub fn cpu_reader(&self) -> impl Fn() -> (Duration, Duration) + Clone + use<> {
         let (server, database) = (self.server.pid(), self.postgres.as_ref().map(Postgres::pid));
         let cpu = |pid| machine::cpu(pid).unwrap_or_default();
         move || (cpu(server), database.map(cpu).unwrap_or_default())

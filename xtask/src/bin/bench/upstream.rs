@@ -34,6 +34,11 @@ impl Beside {
         Self::start(&["serve-proxy", &format!("http://{upstream}")])
     }
 
+    /// A handler without an edge.
+    pub fn bare() -> Result<Self> {
+        Self::start(&["serve-bare"])
+    }
+
     fn start(args: &[&str]) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?).args(args).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
@@ -68,6 +73,15 @@ pub fn proxy(args: &[String]) -> Result<()> {
     let state = Proxy { client, upstream };
     listen(Router::new().route("/v1/messages", routing::post(pass)).layer(no_limit()).with_state(state))
 }
+
+/// Serves a key set from memory until it is killed.
+pub fn bare() -> Result<()> {
+    let keys = || async { ([(header::CONTENT_TYPE, "application/json")], KEYS) };
+    listen(Router::new().route(crate::edge::PATH, routing::get(keys)).with_state(()))
+}
+
+/// As long as what the product publishes: one RSA key of 2,048 bits and one Ed25519 key.
+const KEYS: &str = r#"{"keys":[{"kty":"RSA","use":"sig","alg":"RS256","kid":"NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB"},{"kty":"OKP","use":"sig","alg":"EdDSA","crv":"Ed25519","kid":"kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
 fn no_limit() -> axum::extract::DefaultBodyLimit {
     axum::extract::DefaultBodyLimit::disable()
