@@ -16,7 +16,7 @@ cargo xtask COMMAND
   test [ARGS]    everything on both engines; ARGS go to the test runner (`-p systemprompt-audit`, a name)
   ci             formatting, dependencies, lints, documentation, then `test`
   pg             keeps a PostgreSQL running for `cargo nextest run`; prints its variable
-  bench NAME     measures the release build: govern, authz, ledger, messages (`--help` for options)
+  bench NAME     measures the release build (`bench --help` names them)
   accept NAME    real clients and long campaigns: main-job, crash";
 
 fn main() -> ExitCode {

@@ -13,6 +13,7 @@ mod messages;
 mod options;
 mod principals;
 mod product;
+mod reads;
 mod report;
 mod start;
 mod upstream;
@@ -29,6 +30,7 @@ cargo xtask bench [--dist] NAME [--seconds N] [--runs N] [--connections N,N] [--
   ledger     Ledger::commit in process
   start      time until ready, idle memory
   edge       the edge's layers beside a bare handler, with and without 100,000 bans
+  reads      queries and proofs over a ledger of a million records
   growth     decisions a second after a million rows and with 100,000 rules
 
 --dist measures the package's build instead of the release build; --dry leaves docs/benchmarks.md alone.";
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
             "start" => start::bench(&options),
             "edge" => edge::bench(&options),
             "growth" => growth::bench(&options),
+            "reads" => reads::bench(&options),
             _ => {
                 println!("{USAGE}");
                 Ok(())
