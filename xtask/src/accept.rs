@@ -4,6 +4,7 @@
 
 mod clients;
 mod crash;
+mod fuzz;
 mod main_job;
 
 use anyhow::{Result, bail};
@@ -17,7 +18,8 @@ pub(crate) fn accept(args: &[String]) -> Result<ExitCode> {
     let tally = match args {
         [name] if name == "main-job" => main_job::main_job()?,
         [name] if name == "crash" => crash::crash()?,
-        _ => bail!("cargo xtask accept main-job|crash"),
+        [name, rest @ ..] if name == "fuzz" => fuzz::fuzz(rest)?,
+        _ => bail!("cargo xtask accept main-job|crash|fuzz"),
     };
     println!("\n{} passed, {} failed", tally.passed, tally.failed);
     Ok(if tally.failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -30,7 +30,7 @@ pub use profile::Profile;
 pub use schema::profile_schema;
 pub use secrets::{JWT_SECRET_MIN_LENGTH, Secrets, SecretsError};
 pub use services::Services;
-pub use services::access_control::AccessControlConfig;
+pub use services::access_control::{AccessControlConfig, AccessControlReader};
 pub use services::governance::{GovernanceConfig, PolicyConfig};
 pub use services::mcp::McpServerConfig;
 pub use watch::{Reload, Watch};

@@ -9,7 +9,7 @@ pub mod mcp;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::Document;
 use crate::schema::check::Checker;
-use access_control::AccessControlConfig;
+use access_control::{AccessControlConfig, AccessControlReader};
 use folder::{YamlFile, yaml_files};
 use governance::{GovernanceConfig, PolicyConfig};
 use mcp::McpServerConfig;
@@ -81,9 +81,8 @@ pub(crate) fn read(folder: &Path, checks: &dyn Checks) -> Result<ReadServices, D
     folder::strangers(folder, &FOLDERS, &mut pass.findings);
 
     let documents = pass.documents(&folder.join("access-control"), "access-control");
-    let checker = Checker::new("access-control")
-        .refusing(&[("users", "user rules never come from YAML; use `systemprompt admin rules add`")]);
-    let access_control = access_control::check(pass.typed(&checker, documents), &mut pass.findings);
+    let reader = AccessControlReader::default();
+    let access_control = access_control::check(pass.typed(reader.checker(), documents), &mut pass.findings);
 
     let documents = pass.documents(&folder.join("governance"), "governance");
     let files = pass.typed(&Checker::new("governance"), documents);

@@ -2,7 +2,6 @@
 
 pub mod auth;
 pub mod body;
-pub mod client_ip;
 pub mod cors;
 pub mod host;
 pub mod ip_ban;

@@ -1,10 +1,13 @@
 //! `<services>/access-control/*.yaml`: departments, entities and rules (SEC-68). User rules never come from YAML.
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{Document, steps};
+use crate::interpolate::Columns;
+use crate::schema::check::Checker;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::path::Path;
 
 /// One file, or all files of the folder together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -124,6 +127,38 @@ pub enum AccessEffect {
     #[default]
     Allow,
     Deny,
+}
+
+/// Keys that are refused with a sentence of their own.
+const REFUSED: &[(&str, &str)] =
+    &[("users", "user rules never come from YAML; use `systemprompt admin rules add`")];
+
+/// Reads access-control files. It is made once: it holds the compiled schema.
+pub struct AccessControlReader(Checker<AccessControlConfig>);
+
+impl Default for AccessControlReader {
+    fn default() -> Self {
+        Self(Checker::new("access-control").refusing(REFUSED))
+    }
+}
+
+impl AccessControlReader {
+    /// Reads a single text, checked as if it were the only file of the folder. `file` is what findings call it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, with its place.
+    pub fn read(&self, file: &Path, text: &str) -> Result<AccessControlConfig, Diagnostics> {
+        let document = Document::parse(file, text, text, &Columns::default())
+            .map_err(|finding| Diagnostics(vec![*finding]))?;
+        let config = self.0.read(&document).map_err(Diagnostics)?;
+        let mut findings = Vec::new();
+        let config = check(vec![(document, config)], &mut findings);
+        if findings.iter().any(Diagnostic::is_error) { Err(Diagnostics(findings)) } else { Ok(config) }
+    }
+
+    pub(super) fn checker(&self) -> &Checker<AccessControlConfig> {
+        &self.0
+    }
 }
 
 /// Merges the files of the folder; what contradicts itself is a finding with both places.

@@ -32,6 +32,21 @@ fn rules_of_several_files_are_one_set() {
 }
 
 #[test]
+fn a_single_text_is_read_as_a_file_of_the_folder_is() {
+    let reader = access_control::AccessControlReader::default();
+    let file = std::path::Path::new("draft.yaml");
+    let good = "rules: [{entity_type: skill, entity_id: a, roles: [x]}]";
+    assert_eq!(reader.read(file, good).unwrap().rules[0].entity(), ("a", false));
+    let bad = "rules:\n  - {entity_type: skill, entity_id: a, departments: [eng]}\nusers: []\n";
+    for (text, code, line) in [(bad, "refused_key", 3), ("rules: [", "yaml_syntax", 1)] {
+        let findings = reader.read(file, text).unwrap_err().0;
+        assert_eq!((findings[0].code, findings[0].line), (code, line), "{findings:?}");
+    }
+    let undeclared = reader.read(file, &bad.replace("users: []\n", "")).unwrap_err().0;
+    assert_eq!((undeclared[0].code, undeclared[0].line), ("undeclared_department", 2));
+}
+
+#[test]
 fn a_bad_rule_names_place_and_remedy() {
     let rule =
         |rest: &str| format!("departments: [{{name: eng}}]\nrules:\n  - {{entity_type: plugin, {rest}}}\n");

@@ -1,5 +1,6 @@
 //! Services that classify requests.
 
+pub mod client_ip;
 pub mod refusals;
 pub mod scanner;
 

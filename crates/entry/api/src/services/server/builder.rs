@@ -10,7 +10,7 @@ use crate::error::Refused;
 use crate::services::middleware::rate_limit::Quotas;
 use crate::services::middleware::throttle::{self, Level, Throttle};
 use crate::services::middleware::trailing_slash::{self, Slash};
-use crate::services::middleware::{auth, body, client_ip, cors, host, ip_ban, request_shape, scanner, trace};
+use crate::services::middleware::{auth, body, cors, host, ip_ban, request_shape, scanner, trace};
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -33,6 +33,7 @@ use systemprompt_runtime::AppContext;
 use systemprompt_security::auth::AuthMode;
 use systemprompt_security::bans::BanSource;
 use systemprompt_security::jwt::Surface;
+use systemprompt_security::services::client_ip;
 
 /// Requests that are worked on at once, until the heads of their answers.
 const MAX_IN_FLIGHT: usize = 4096;
