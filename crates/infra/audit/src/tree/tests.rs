@@ -229,3 +229,77 @@ proptest! {
         prop_assert!(!verify_inclusion(&leaves[index as usize], index, size, &proof, &root));
     }
 }
+
+/// Whole proofs of ours, checked by another implementation of RFC 6962, and the other way round.
+mod case_3 {
+    use super::*;
+    use ct_merkle::mem_backed_tree::MemoryBackedTree;
+    use ct_merkle::{ConsistencyProof, InclusionProof, RootHash};
+    use sha2::Sha256;
+
+    type Theirs = MemoryBackedTree<Sha256, Vec<u8>>;
+
+    fn theirs(size: u64) -> Theirs {
+        let mut tree = Theirs::new();
+        (0..size).for_each(|i| tree.push(i.to_be_bytes().to_vec()));
+        tree
+    }
+
+    fn root(hash: &Hash, size: u64) -> RootHash<Sha256> {
+        RootHash::new((*hash).into(), size)
+    }
+
+    fn hashes(bytes: &[u8]) -> Vec<Hash> {
+        bytes.chunks(32).map(|chunk| chunk.try_into().unwrap()).collect()
+    }
+
+    fn check_inclusion(tree: &Theirs, leaves: &[Hash], index: u64) {
+        let size = leaves.len() as u64;
+        let (our_root, our_proof) = (merkle(leaves), resolved(&inclusion(index, size), leaves));
+        let as_theirs = InclusionProof::<Sha256>::from_bytes(our_proof.concat());
+        let value = index.to_be_bytes().to_vec();
+        root(&our_root, size).verify_inclusion(&value, index, &as_theirs).unwrap();
+        let their_proof = hashes(tree.prove_inclusion(index as usize).as_bytes());
+        let leaf = &leaves[index as usize];
+        let their_root = Hash::from(*tree.root().as_bytes());
+        assert!(verify_inclusion(leaf, index, size, &their_proof, &their_root), "{index} of {size}");
+    }
+
+    fn check_consistency(tree: &Theirs, leaves: &[Hash], old: u64) {
+        let size = leaves.len() as u64;
+        let (old_root, new_root) = (merkle(&leaves[..old as usize]), merkle(leaves));
+        let our_proof = resolved(&consistency(old, size), leaves);
+        let as_theirs = ConsistencyProof::<Sha256>::try_from_bytes(our_proof.concat()).unwrap();
+        root(&new_root, size).verify_consistency(&root(&old_root, old), &as_theirs).unwrap();
+        let their_proof = hashes(tree.prove_consistency((size - old) as usize).as_bytes());
+        assert!(verify_consistency(old, size, &their_proof, &old_root, &new_root), "{old} to {size}");
+    }
+
+    #[test]
+    fn case_3_every_proof_of_small_trees_agrees_with_ct_merkle() {
+        for size in 1..=64 {
+            let (tree, leaves) = (theirs(size), numbered(size));
+            (0..size).for_each(|index| check_inclusion(&tree, &leaves, index));
+            (1..size).for_each(|old| check_consistency(&tree, &leaves, old));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn case_3_proofs_of_random_trees_agree_with_ct_merkle(
+            size in 65_u64..=5_000,
+            places in proptest::collection::vec(any::<proptest::sample::Index>(), 12),
+        ) {
+            let (tree, leaves) = (theirs(size), numbered(size));
+            for place in places {
+                let at = place.index(size as usize) as u64;
+                check_inclusion(&tree, &leaves, at);
+                if at > 0 {
+                    check_consistency(&tree, &leaves, at);
+                }
+            }
+        }
+    }
+}
