@@ -13,6 +13,7 @@ mod http;
 mod invariants;
 mod judged;
 mod ledger;
+mod lost_commits;
 mod reload;
 mod schemas;
 mod sources;

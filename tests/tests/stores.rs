@@ -1,6 +1,7 @@
 //! The two engines under a whole server, and what stands in its tables afterwards.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use systemprompt_database::testing::TestDb;
 use systemprompt_database::{Db, on, on_tx};
 use systemprompt_tests::{Options, Server};
@@ -16,6 +17,18 @@ pub async fn postgres() -> Options {
     let url = database.url().to_owned();
     database.close().await;
     Options::demo().unwrap().postgres(&url)
+}
+
+/// The same, where the server reaches its database through what `between` makes: given the database's host and port, it says
+/// where it listens itself.
+pub async fn postgres_through(between: impl AsyncFnOnce(String) -> SocketAddr) -> Options {
+    let database = TestDb::postgres(&[]).await;
+    let mut url = reqwest::Url::parse(database.url()).unwrap();
+    database.close().await;
+    let address = between(format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5432))).await;
+    url.set_host(Some(&address.ip().to_string())).unwrap();
+    url.set_port(Some(address.port())).unwrap();
+    Options::demo().unwrap().postgres(url.as_str())
 }
 
 /// The server's database, opened beside it.
