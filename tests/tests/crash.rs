@@ -108,6 +108,8 @@ fn call(server: &Server, round: u64, callers: u64) -> JoinSet<Vec<String>> {
                 };
                 match sent {
                     Some(Ok(())) => acknowledged.push(trace),
+                    // One principal has only so many slots of a tool server; nothing was decided on such a call.
+                    Some(Err(refusal)) if refusal.contains("the server is busy") => {}
                     Some(Err(refusal)) => panic!("{trace} was refused: {refusal}"),
                     None => break,
                 }
@@ -151,6 +153,6 @@ async fn tool(client: &Client, token: &str, trace: &str) -> Option<Result<(), St
         ("mcp-protocol-version", "2025-11-25"),
     ];
     let answer = client.send(Method::POST, "/api/v1/mcp/demo/mcp", &headers, Some(&body)).await.ok()?;
-    let is_answered = answer.status == 200 && answer.body.contains("\"result\"");
+    let is_answered = answer.status == 200 && answer.body.contains("\"isError\":false");
     Some(if is_answered { Ok(()) } else { Err(answer.body) })
 }

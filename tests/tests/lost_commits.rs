@@ -2,7 +2,7 @@
 //! Whoever is told "allow" has a record, and nothing stands in the ledger twice (AUD-15).
 
 use crate::http::Client;
-use crate::stores::{open, postgres_through, texts};
+use crate::stores::{open, postgres, postgres_through, texts};
 use reqwest::Method;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -150,7 +150,7 @@ async fn case_8_a_connection_lost_around_commit_allows_nothing_without_its_recor
     })
     .await;
     let cutter = cutter.unwrap();
-    let mut server = options.without_limits().start().unwrap();
+    let server = options.without_limits().start().unwrap();
     cutter.counts.is_armed.store(true, Ordering::Relaxed);
     let end = Instant::now() + AT_MOST;
     let (mut allowed, mut refused, mut round) = (BTreeSet::new(), 0_u64, 0);
@@ -165,6 +165,36 @@ async fn case_8_a_connection_lost_around_commit_allows_nothing_without_its_recor
     assert!(allowed.len() as u64 > CUTS * CALLERS, "{} calls were allowed, {refused} refused", allowed.len());
 
     cutter.counts.is_armed.store(false, Ordering::Relaxed);
+    assert_recorded(server, &allowed).await;
+}
+
+/// How long the load lasts while `cargo xtask accept crash` stops and starts its PostgreSQL.
+const SECONDS: &str = "SYSTEMPROMPT_TEST_OUTAGE_SECONDS";
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a PostgreSQL that is stopped meanwhile: `cargo xtask accept crash`"]
+#[expect(clippy::disallowed_methods, reason = "a test's size is no setting of the product")]
+async fn case_8_postgres_that_comes_and_goes_allows_nothing_without_its_record() {
+    let seconds = std::env::var(SECONDS).ok().and_then(|text| text.parse().ok()).unwrap();
+    let server = postgres().await.without_limits().start().unwrap();
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let (mut allowed, mut refused, mut round) = (BTreeSet::new(), 0_u64, 0);
+    let mut last = 0;
+    while Instant::now() < end || (last > 0 && Instant::now() < end + AT_MOST) {
+        let (told, not) = call(&server, round).await;
+        allowed.extend(told);
+        refused += not;
+        last = not;
+        round += 1;
+    }
+    println!("{} calls allowed, {refused} refused while PostgreSQL was away", allowed.len());
+    assert!(refused > 0, "PostgreSQL was never away");
+    assert_eq!(last, 0, "the node did not recover");
+    assert_recorded(server, &allowed).await;
+}
+
+/// Stops the server and looks for the record of each call; the whole ledger verifies.
+async fn assert_recorded(mut server: Server, allowed: &BTreeSet<String>) {
     server.terminate().unwrap();
     let db = open(&server).await;
     let recorded = texts(&db, "SELECT trace_id FROM ledger_entries WHERE trace_id LIKE 'cut-%'").await;

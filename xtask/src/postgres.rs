@@ -29,7 +29,8 @@ pub enum Durability {
 pub struct Postgres {
     child: Child,
     port: u16,
-    _folder: TempDir,
+    durability: Durability,
+    folder: TempDir,
 }
 
 impl Postgres {
@@ -52,7 +53,7 @@ impl Postgres {
             let port = free_port()?;
             let mut child = serve(&binaries, &data, port, durability)?;
             if is_ready(&mut child, &data)? {
-                return Ok(Self { child, port, _folder: folder });
+                return Ok(Self { child, port, durability, folder });
             }
         }
         bail!("PostgreSQL did not start; its last words are above")
@@ -66,6 +67,20 @@ impl Postgres {
     /// The process id of its first process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Ends the server in the middle of its work, as a crash does, and starts it again after `pause`.
+    ///
+    /// # Errors
+    /// When it does not start again.
+    pub fn crash(&mut self, pause: Duration) -> Result<()> {
+        // SIGQUIT is its "immediate shutdown": nothing is finished, the next start recovers from the log.
+        stop(&mut self.child, Signal::SIGQUIT, Duration::from_secs(20));
+        std::thread::sleep(pause);
+        let binaries = binaries().context("no PostgreSQL server")?;
+        let data = self.folder.path().join("data");
+        self.child = serve(&binaries, &data, self.port, self.durability)?;
+        if is_ready(&mut self.child, &data)? { Ok(()) } else { bail!("PostgreSQL did not start again") }
     }
 
     /// Waits until the server ends.
