@@ -6,6 +6,9 @@ use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
 use systemprompt_models::Millis;
 use systemprompt_models::ids::BanId;
 
+/// Bans whose hits one transaction writes: on SQLite the ledger waits for it.
+const HITS_AT_ONCE: usize = 256;
+
 /// Reads and writes `banned_ips`.
 #[derive(Clone, Debug)]
 pub(crate) struct BanRepository {
@@ -129,13 +132,17 @@ impl BanRepository {
 
     /// Adds refused requests to their bans: id to (count, last time).
     pub async fn add_hits(&self, hits: &HashMap<BanId, (i64, Millis)>) -> sqlx::Result<()> {
-        let mut tx = self.db.write_tx().await?;
-        for (id, (count, last)) in hits {
-            on_tx!(tx, conn => sqlx::query(sql!(
-                "UPDATE banned_ips SET hits = hits + $1, last_hit_at = $2 WHERE id = $3"
-            )).bind(count).bind(last).bind(id.as_str()).execute(&mut *conn).await.map(drop))?;
+        let hits: Vec<_> = hits.iter().collect();
+        for some in hits.chunks(HITS_AT_ONCE) {
+            let mut tx = self.db.write_tx().await?;
+            for (id, (count, last)) in some {
+                on_tx!(tx, conn => sqlx::query(sql!(
+                    "UPDATE banned_ips SET hits = hits + $1, last_hit_at = $2 WHERE id = $3"
+                )).bind(count).bind(last).bind(id.as_str()).execute(&mut *conn).await.map(drop))?;
+            }
+            tx.commit().await?;
         }
-        tx.commit().await
+        Ok(())
     }
 
     /// Whether a ban has ended that is not marked, or a mark is older than `before`.
