@@ -15,6 +15,7 @@ mod judged;
 mod ledger;
 mod lost_commits;
 mod reload;
+mod rules;
 mod schemas;
 mod sources;
 mod statements;

@@ -163,7 +163,10 @@ async fn what_the_configuration_declares_is_registered_by_itself() {
             (&json!("deny"), &json!("mcp_tool:tools/crm_lookup"))
         );
 
-        let kept = node.ask(Method::DELETE, "/api/v1/admin/entities/mcp_server/tools", None).await;
+        let path = "/api/v1/admin/entities/mcp_server/tools";
+        let etag = node.ask(Method::GET, path, None).await.header("etag").to_owned();
+        let headers = [("authorization", node.ada.as_str()), ("if-match", &*etag)];
+        let kept = node.client.send(Method::DELETE, path, &headers, None).await.unwrap();
         assert_eq!((kept.status, &kept.json()["code"]), (409, &json!("conflict")), "{}", kept.body);
         std::fs::remove_file(node.server.data_dir().join("services/mcp/tools.yaml")).unwrap();
         node.write("services/access-control/access.yaml", &ACCESS.replace("roles:", "access: deny, roles:"));

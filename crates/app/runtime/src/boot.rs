@@ -26,7 +26,7 @@ use systemprompt_oauth::{ApiKeys, IdentityError, Users};
 use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::authz::hook::from_config;
 use systemprompt_security::authz::{
-    AuthzBootstrapError, AuthzError, GovernanceDecisionRepository, RuleStore,
+    AuthzBootstrapError, AuthzError, GovernanceDecisionRepository, RuleLimits, RuleStore,
 };
 use systemprompt_security::bans::{BanError, BanStore};
 use systemprompt_security::governance::rate_limit::{self, Rate};
@@ -246,7 +246,12 @@ async fn boot_loaded(
     keys.ensure(algorithm(profile.security.signing_algorithm), &ledger).await?;
     steps.done("ledger");
 
-    let rules = RuleStore::load(db.clone(), ledger.clone(), Arc::clone(&clock), bridge.clone()).await?;
+    let limits = RuleLimits {
+        max_staleness: Millis::from(profile.governance.authz.max_staleness_s) * 1000,
+        ..RuleLimits::default()
+    };
+    let rules =
+        RuleStore::load_with(db.clone(), ledger.clone(), Arc::clone(&clock), bridge.clone(), limits).await?;
     let hook = from_config(&profile.governance.authz, &rules)?;
     let decisions = GovernanceDecisionRepository::new(db.clone());
     let parts = node_parts(parts, pepper.expose().as_bytes(), leak.clone())?;

@@ -2,14 +2,9 @@
 //! servers, and the entities and rules of the access-control files. Nobody has to register them by hand.
 
 use crate::context::AppContext;
-use crate::reload::bounded;
 use systemprompt_audit::{Draft, EntryKind, Unit};
 use systemprompt_config::Loaded;
-use systemprompt_security::authz::declared::Counts;
-use systemprompt_security::authz::{AuthzError, Declared, DeclaredChanges, EntityKind};
-
-/// Entities that a record names.
-const MAX_NAMED: usize = 32;
+use systemprompt_security::authz::{AuthzError, Declared, EntityKind};
 
 /// Entities and rules of a configuration.
 pub(crate) fn declared(loaded: &Loaded) -> Declared {
@@ -21,27 +16,6 @@ pub(crate) fn declared(loaded: &Loaded) -> Declared {
         declared.entity(EntityKind::McpServer, name, server.display_name.as_deref());
     }
     declared
-}
-
-/// Says in a record what changes.
-pub(crate) fn note(draft: Draft, changes: &DeclaredChanges) -> Draft {
-    let registered: Vec<String> = changes.registered().take(MAX_NAMED).map(|name| bounded(&name)).collect();
-    let draft = counted(draft, "entities", changes.entities);
-    let draft = counted(draft, "rules", changes.rules);
-    if registered.is_empty() { draft } else { draft.with("registered", registered) }
-}
-
-fn counted(draft: Draft, what: &str, counts: Counts) -> Draft {
-    let numbers = [
-        ("inserted", counts.inserted),
-        ("updated", counts.updated),
-        ("deleted", counts.deleted),
-        ("skipped", counts.skipped),
-    ];
-    numbers
-        .into_iter()
-        .filter(|(_, number)| *number > 0)
-        .fold(draft, |draft, (name, number)| draft.with(&format!("{what}_{name}"), number))
 }
 
 impl AppContext {
@@ -60,10 +34,10 @@ impl AppContext {
                 .with_reason("start")
                 .with("after", &*config.hash);
             let mut unit = Unit::new();
-            unit.record(note(draft, &changes));
+            unit.record(changes.note(draft));
             self.ledger.append(unit).await?;
-            let (entities, rules) = (changes.entities, changes.rules);
-            tracing::info!(?entities, ?rules, "registered what the configuration declares");
+            let (departments, entities, rules) = (changes.departments, changes.entities, changes.rules);
+            tracing::info!(?departments, ?entities, ?rules, "registered what the configuration declares");
         }
         self.rules.follow(changes).await
     }

@@ -3,7 +3,7 @@
 
 use crate::boot::{build_pipeline, hold_values};
 use crate::context::AppContext;
-use crate::declared::{declared, note};
+use crate::declared::declared;
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -176,7 +176,8 @@ impl AppContext {
             .map_err(|error| invalid(error.to_string(), &loaded.paths.profile_file))?;
         let done = reloaded(ReloadResult::Applied, &old, &loaded, changed, pending_restart);
         let draft = draft("ok", by).with("before", &*old.hash).with("after", &*loaded.hash);
-        let draft = note(draft, &rules)
+        let draft = rules
+            .note(draft)
             .with("changed", names(&done.changed))
             .with("pending_restart", names(&done.pending_restart));
         let recorded = match self.record(draft).await {

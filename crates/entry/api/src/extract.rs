@@ -222,6 +222,28 @@ pub fn if_match(headers: &http::HeaderMap) -> Result<i64, Refusal> {
     version.ok_or_else(|| Refusal::new(Code::PreconditionFailed, "If-Match is no ETag of this resource"))
 }
 
+/// The version that an `If-Match` header names, if there is one: without, the caller means to make something new.
+///
+/// # Errors
+/// 412 when it is none of ours.
+pub fn seen_version(headers: &http::HeaderMap) -> Result<Option<i64>, Refusal> {
+    if headers.contains_key(http::header::IF_MATCH) { if_match(headers).map(Some) } else { Ok(None) }
+}
+
+/// The `Idempotency-Key` of a request that may come twice.
+///
+/// # Errors
+/// 400 when it is not 1 to 128 visible ASCII characters.
+pub fn idempotency_key(headers: &http::HeaderMap) -> Result<Option<&str>, Refusal> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value
+        .to_str()
+        .ok()
+        .filter(|key| (1..=128).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()));
+    let wrong = || Refusal::new(Code::BadRequest, "Idempotency-Key: 1 to 128 visible ASCII characters");
+    key.map(Some).ok_or_else(wrong)
+}
+
 /// The strong ETag of a version.
 pub fn etag(version: i64) -> String {
     format!("\"v{version}\"")

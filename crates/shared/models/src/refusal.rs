@@ -63,6 +63,7 @@ codes! {
     Overloaded = "overloaded", 503;
     Starting = "starting", 503;
     Draining = "draining", 503;
+    PolicyVersionUnavailable = "policy_version_unavailable", 503;
     RevocationUnavailable = "revocation_unavailable", 503;
     BanListUnavailable = "ban_list_unavailable", 503;
     LedgerBusy = "ledger_busy", 503;

@@ -135,6 +135,7 @@ fn entity(number: usize) -> Entity {
         source: "bench".to_owned(),
         created_at: 0,
         updated_at: 0,
+        version: 1,
     }
 }
 

@@ -1,10 +1,11 @@
-//! Administration: rules, entities, users, keys, tokens, bans, decisions, the ledger, reload. Permission `admin` unless a route says
+//! Administration: rules, entities, departments, users, keys, tokens, bans, decisions, the ledger, reload. Permission `admin` unless a route says
 //! otherwise.
 
 pub mod audit;
 pub mod bans;
 pub mod config;
 pub mod decisions;
+pub mod departments;
 pub mod entities;
 pub mod explain;
 pub mod keys;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 pub fn routes() -> Vec<Route> {
     let mut routes = rules::routes();
     routes.extend(entities::routes());
+    routes.extend(departments::routes());
     routes.extend(users::routes());
     routes.extend(keys::routes());
     routes.extend(tokens::routes());

@@ -1,7 +1,8 @@
-//! `admin`: users, rules, entities, keys, tokens, API keys, bans and secrets.
+//! `admin`: users, rules, entities, departments, keys, tokens, API keys, bans and secrets.
 
 mod api_keys;
 mod bans;
+mod departments;
 mod entities;
 mod keys;
 mod rules;
@@ -35,6 +36,9 @@ enum Subject {
     /// What rules may speak of
     #[command(subcommand)]
     Entities(entities::Command),
+    /// Departments that rules may name
+    #[command(subcommand)]
+    Departments(departments::Command),
     /// Keys that sign tokens
     #[command(subcommand)]
     Keys(keys::Command),
@@ -62,6 +66,7 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
         Subject::Users(command) => users::run(client, out, command).await,
         Subject::Rules(command) => rules::run(client, out, command).await,
         Subject::Entities(command) => entities::run(client, out, command).await,
+        Subject::Departments(command) => departments::run(client, out, command).await,
         Subject::Keys(command) => keys::run(client, out, command).await,
         Subject::Token(command) => token::run(client, out, command).await,
         Subject::ApiKeys(command) => api_keys::run(client, out, command).await,

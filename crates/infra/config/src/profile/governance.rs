@@ -10,12 +10,22 @@ pub struct GovernanceProfile {
     pub pipeline: PipelineConfig,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthzConfig {
     /// Absent: everything is denied, with the policy `authz_default_deny`.
     pub hook: Option<AuthzHookConfig>,
     pub actor_check: ActorCheck,
+    /// How long the rules may stay unconfirmed, in seconds; after that everything is denied with the policy `authz_stale`. They
+    /// are confirmed every five seconds.
+    #[schemars(range(min = 10, max = 3600))]
+    pub max_staleness_s: u32,
+}
+
+impl Default for AuthzConfig {
+    fn default() -> Self {
+        Self { hook: None, actor_check: ActorCheck::default(), max_staleness_s: 60 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

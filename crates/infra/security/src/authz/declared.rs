@@ -2,21 +2,29 @@
 //! files (SEC-68). Rows of the source `yaml` follow it; rows of another source are never touched.
 
 use super::error::AuthzError;
+use super::ingestion::IngestOptions;
 use super::repository::UpsertRuleParams;
-use super::types::{Access, AccessRule, Entity, EntityKind, EntityRef, RuleType};
+use super::resolver::pattern_matches;
+use super::types::{Access, AccessRule, Department, Entity, EntityKind, EntityRef, RuleType};
 use std::collections::{BTreeMap, HashSet};
+use systemprompt_audit::Draft;
 use systemprompt_config::AccessControlConfig;
-use systemprompt_config::services::access_control::{AccessEffect, RuleEntry};
+use systemprompt_config::services::access_control::{AccessEffect, DepartmentEntry, RuleEntry};
 use systemprompt_models::ids::RuleId;
 
 /// Source of the rows that follow the configuration.
 pub const DECLARED: &str = "yaml";
+/// Rows that a record names of each sort.
+const MAX_NAMED: usize = 32;
+/// Longest name that a record repeats, in characters.
+const MAX_NAME: usize = 200;
 
 /// Entities and rules of one configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Declared {
     entities: BTreeMap<(EntityKind, String), DeclaredEntity>,
     rules: BTreeMap<RuleKey, UpsertRuleParams>,
+    departments: BTreeMap<String, DepartmentEntry>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,10 +43,15 @@ pub struct DeclaredChanges {
     pub(super) delete_entities: Vec<EntityRef>,
     pub(super) put_rules: Vec<(RuleId, UpsertRuleParams)>,
     pub(super) delete_rules: Vec<RuleId>,
+    pub(super) put_departments: Vec<DepartmentEntry>,
+    pub(super) delete_departments: Vec<String>,
+    /// The rules that go, in words, for the record.
+    deleted_rules: Vec<String>,
     pub(super) declared: HashSet<(EntityKind, Box<str>)>,
     /// How many rows there were of each sort.
     pub entities: Counts,
     pub rules: Counts,
+    pub departments: Counts,
 }
 
 #[derive(Debug)]
@@ -55,16 +68,20 @@ pub struct Counts {
     pub inserted: usize,
     pub updated: usize,
     pub deleted: usize,
-    /// Rows of another source that stand where one was declared.
+    /// Rows of another source that stand where one was declared, and rows that differ and were not to be overridden.
     pub skipped: usize,
 }
 
 impl Declared {
     /// Entities and rules of the access-control files. Each role and department that a rule lists is a row of its own.
     pub fn of(config: &AccessControlConfig) -> Self {
-        let mut declared = Self::default();
+        let departments = config.departments.iter().map(|d| (d.name.clone(), d.clone())).collect();
+        let mut declared = Self { departments, ..Self::default() };
         for entity in &config.entities {
-            let entry = DeclaredEntity { display_name: None, default_included: entity.default_included };
+            let entry = DeclaredEntity {
+                display_name: entity.description.clone(),
+                default_included: entity.default_included,
+            };
             declared.entities.insert((entity.kind, entity.id.clone()), entry);
         }
         for rule in &config.rules {
@@ -92,15 +109,16 @@ impl Declared {
     /// A rule that is out of bounds.
     pub(super) fn changes(
         self,
-        entities: &[Entity],
-        rules: &[AccessRule],
+        (entities, rules, departments): (&[Entity], &[AccessRule], &[Department]),
+        options: IngestOptions,
     ) -> Result<DeclaredChanges, AuthzError> {
         let mut changes = DeclaredChanges {
             declared: self.entities.keys().map(|(kind, id)| (*kind, id.as_str().into())).collect(),
             ..DeclaredChanges::default()
         };
-        changes.entities(self.entities, entities);
-        changes.rules(self.rules, rules)?;
+        changes.departments(self.departments, departments, options);
+        changes.entities(self.entities, entities, options);
+        changes.rules(self.rules, rules, options)?;
         Ok(changes)
     }
 }
@@ -130,6 +148,69 @@ impl DeclaredChanges {
             && self.delete_entities.is_empty()
             && self.put_rules.is_empty()
             && self.delete_rules.is_empty()
+            && self.put_departments.is_empty()
+            && self.delete_departments.is_empty()
+    }
+
+    /// Says in a record what changes: how many rows of each sort became what, and the first of them by name.
+    pub fn note(&self, draft: Draft) -> Draft {
+        let draft = counted(draft, "departments", self.departments);
+        let draft = counted(draft, "entities", self.entities);
+        let draft = counted(draft, "rules", self.rules);
+        let entity = |kind: EntityKind, id: &str| format!("{}:{id}", kind.as_str());
+        let rule = |params: &UpsertRuleParams| {
+            let of = entity(params.entity_type, &params.entity_id);
+            let (subject, value) = (params.rule_type.as_str(), &params.rule_value);
+            format!("{} {of} {subject}:{value}", params.access.as_str())
+        };
+        let draft = named(draft, "registered", self.registered());
+        let gone = self.delete_entities.iter().map(ToString::to_string);
+        let draft = named(draft, "forgotten", gone);
+        let draft = named(draft, "rules_put", self.put_rules.iter().map(|(_, params)| rule(params)));
+        named(draft, "rules_gone", self.deleted_rules.iter().cloned())
+    }
+
+    /// How many rules of entities the declared patterns expand to, at most.
+    pub(super) fn expands_to(&self, entities: &[Entity]) -> usize {
+        let patterns = self.put_rules.iter().filter(|(_, rule)| rule.is_pattern);
+        let covered = |(kind, id): (EntityKind, &str), rule: &UpsertRuleParams| {
+            rule.entity_type == kind && pattern_matches(&rule.entity_id, id)
+        };
+        patterns.fold(self.put_rules.len(), |sum, (_, rule)| {
+            let there = entities.iter().filter(|e| covered((e.kind, &e.id), rule)).count();
+            let new = self.put_entities.iter().filter(|e| covered((e.kind, &e.id), rule)).count();
+            sum + there + new
+        })
+    }
+
+    fn departments(
+        &mut self,
+        mut declared: BTreeMap<String, DepartmentEntry>,
+        rows: &[Department],
+        options: IngestOptions,
+    ) {
+        for row in rows {
+            match declared.remove(&row.name) {
+                Some(_) if row.source != DECLARED => self.departments.skipped += 1,
+                Some(wanted)
+                    if wanted.description != row.description || wanted.manager_email != row.manager_email =>
+                {
+                    if options.override_existing {
+                        self.departments.updated += 1;
+                        self.put_departments.push(wanted);
+                    } else {
+                        self.departments.skipped += 1;
+                    }
+                }
+                None if row.source == DECLARED && options.delete_orphans => {
+                    self.departments.deleted += 1;
+                    self.delete_departments.push(row.name.clone());
+                }
+                _ => {}
+            }
+        }
+        self.departments.inserted = declared.len();
+        self.put_departments.extend(declared.into_values());
     }
 
     /// The entities that are registered by this, as `kind:id`.
@@ -137,7 +218,12 @@ impl DeclaredChanges {
         self.put_entities.iter().map(|entity| format!("{}:{}", entity.kind.as_str(), entity.id))
     }
 
-    fn entities(&mut self, mut declared: BTreeMap<(EntityKind, String), DeclaredEntity>, rows: &[Entity]) {
+    fn entities(
+        &mut self,
+        mut declared: BTreeMap<(EntityKind, String), DeclaredEntity>,
+        rows: &[Entity],
+        options: IngestOptions,
+    ) {
         for row in rows {
             let wanted = declared.remove(&(row.kind, row.id.clone()));
             match wanted {
@@ -145,12 +231,14 @@ impl DeclaredChanges {
                 Some(wanted) => {
                     let differs = wanted.display_name != row.display_name
                         || wanted.default_included != row.default_included;
-                    if differs {
+                    if differs && options.override_existing {
                         self.entities.updated += 1;
                         self.put_entity(row.kind, row.id.clone(), wanted);
+                    } else if differs {
+                        self.entities.skipped += 1;
                     }
                 }
-                None if row.source == DECLARED => {
+                None if row.source == DECLARED && options.delete_orphans => {
                     self.entities.deleted += 1;
                     self.delete_entities.push(EntityRef::new(row.kind, row.id.as_str()));
                 }
@@ -172,6 +260,7 @@ impl DeclaredChanges {
         &mut self,
         mut declared: BTreeMap<RuleKey, UpsertRuleParams>,
         rows: &[AccessRule],
+        options: IngestOptions,
     ) -> Result<(), AuthzError> {
         for params in declared.values() {
             params.validate()?;
@@ -181,11 +270,18 @@ impl DeclaredChanges {
             match declared.remove(&key) {
                 Some(_) if row.source != DECLARED => self.rules.skipped += 1,
                 Some(wanted) if wanted.access != row.access || wanted.justification != row.justification => {
-                    self.rules.updated += 1;
-                    self.put_rules.push((row.id.clone(), wanted));
+                    if options.override_existing {
+                        self.rules.updated += 1;
+                        self.put_rules.push((row.id.clone(), wanted));
+                    } else {
+                        self.rules.skipped += 1;
+                    }
                 }
-                None if row.source == DECLARED => {
+                None if row.source == DECLARED && options.delete_orphans => {
                     self.rules.deleted += 1;
+                    let (kind, id) = (row.entity_type.as_str(), &row.entity_id);
+                    let (subject, value) = (row.rule_type.as_str(), &row.rule_value);
+                    self.deleted_rules.push(format!("{} {kind}:{id} {subject}:{value}", row.access.as_str()));
                     self.delete_rules.push(row.id.clone());
                 }
                 _ => {}
@@ -195,6 +291,25 @@ impl DeclaredChanges {
         self.put_rules.extend(declared.into_values().map(|params| (RuleId::generate(), params)));
         Ok(())
     }
+}
+
+fn counted(draft: Draft, what: &str, counts: Counts) -> Draft {
+    let numbers = [
+        ("inserted", counts.inserted),
+        ("updated", counts.updated),
+        ("deleted", counts.deleted),
+        ("skipped", counts.skipped),
+    ];
+    numbers
+        .into_iter()
+        .filter(|(_, number)| *number > 0)
+        .fold(draft, |draft, (name, number)| draft.with(&format!("{what}_{name}"), number))
+}
+
+fn named(draft: Draft, what: &str, names: impl Iterator<Item = String>) -> Draft {
+    let names: Vec<String> =
+        names.take(MAX_NAMED).map(|name| name.chars().take(MAX_NAME).collect()).collect();
+    if names.is_empty() { draft } else { draft.with(what, names) }
 }
 
 #[cfg(test)]

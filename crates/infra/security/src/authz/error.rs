@@ -16,8 +16,16 @@ pub enum AuthzError {
     Changed { what: &'static str, id: String },
     #[error("the configuration declares the {what} `{id}`: change it there, or deny it by another rule")]
     Declared { what: &'static str, id: String },
-    #[error("a rule set holds at most {} rules", super::resolver::MAX_RULES)]
-    TooManyRules,
+    #[error("the {what} `{id}` is there already; name the version that you have seen")]
+    VersionRequired { what: &'static str, id: String },
+    #[error("{rules} rule(s) name the {what} `{id}`")]
+    InUse { what: &'static str, id: String, rules: i64 },
+    #[error("the key was used before, with another request")]
+    OtherRequest,
+    #[error("a rule set holds at most {0} rules, and what its patterns expand to is bounded too")]
+    TooManyRules(usize),
+    #[error("the rules could not be compiled")]
+    NotCompiled,
     #[error("the rules cannot be read or written")]
     Database(#[from] sqlx::Error),
     #[error("the change could not be recorded")]
@@ -33,8 +41,16 @@ impl From<AuthzError> for Refusal {
             AuthzError::NotFound { .. } => Self::new(Code::NotFound, error.to_string()),
             AuthzError::RuleExists(_) => Self::new(Code::RuleExists, error.to_string()),
             AuthzError::Changed { .. } => Self::new(Code::PreconditionFailed, error.to_string()),
-            AuthzError::Declared { .. } => Self::new(Code::Conflict, error.to_string()),
-            AuthzError::TooManyRules => Self::new(Code::TooManyRules, error.to_string()),
+            AuthzError::VersionRequired { .. } => {
+                let reason = format!("{error}: send If-Match with its ETag");
+                Self::new(Code::PreconditionRequired, reason)
+            }
+            AuthzError::Declared { .. } | AuthzError::InUse { .. } => {
+                Self::new(Code::Conflict, error.to_string())
+            }
+            AuthzError::OtherRequest => Self::new(Code::IdempotencyMismatch, error.to_string()),
+            AuthzError::NotCompiled => Self::internal(),
+            AuthzError::TooManyRules(_) => Self::new(Code::TooManyRules, error.to_string()),
             AuthzError::Database(source) => {
                 tracing::error!(error = %source, "rules cannot be read or written");
                 Self::internal()

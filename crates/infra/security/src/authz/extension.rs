@@ -19,12 +19,20 @@ impl Extension for AuthzExtension {
     }
 
     fn migrations(&self) -> Vec<Migration> {
-        vec![Migration {
-            version: 2010,
-            name: "authz",
-            sqlite: include_str!("../../migrations/sqlite/2010_authz.sql"),
-            postgres: include_str!("../../migrations/postgres/2010_authz.sql"),
-        }]
+        vec![
+            Migration {
+                version: 2010,
+                name: "authz",
+                sqlite: include_str!("../../migrations/sqlite/2010_authz.sql"),
+                postgres: include_str!("../../migrations/postgres/2010_authz.sql"),
+            },
+            Migration {
+                version: 2011,
+                name: "departments",
+                sqlite: include_str!("../../migrations/sqlite/2011_departments.sql"),
+                postgres: include_str!("../../migrations/postgres/2011_departments.sql"),
+            },
+        ]
     }
 
     fn tables(&self) -> Vec<&'static Table> {

@@ -4,13 +4,14 @@ use super::audit::AuthzSource;
 use super::error::AuthzBootstrapError;
 use super::resolver::resolve;
 use super::store::RuleStore;
-use super::types::{AuthzDecision, AuthzRequest, Matched};
+use super::types::{AuthzDecision, AuthzRequest, EntityRef, Matched};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use systemprompt_config::profile::governance::{
     ActorCheck, AuthzConfig, AuthzHookMode, UNRESTRICTED_ACKNOWLEDGEMENT,
 };
+use systemprompt_models::Principal;
 
 /// A decision that may have to be waited for.
 pub type DecisionFuture<'a> = Pin<Box<dyn Future<Output = AuthzDecision> + Send + 'a>>;
@@ -19,6 +20,11 @@ pub type DecisionFuture<'a> = Pin<Box<dyn Future<Output = AuthzDecision> + Send 
 pub trait AuthzDecisionHook: Send + Sync {
     /// Decides without waiting. A hook that must wait for somebody else answers `None`.
     fn decide(&self, request: AuthzRequest<'_>) -> Option<AuthzDecision>;
+
+    /// Decides on many entities without waiting, one answer each, in order. `None` as [`Self::decide`].
+    fn decide_many(&self, principal: &Principal, entities: &[EntityRef]) -> Option<Vec<AuthzDecision>> {
+        entities.iter().map(|entity| self.decide(AuthzRequest { principal, entity })).collect()
+    }
 
     /// Decides, waiting if need be. A hook that never answers counts as a deny of the caller's deadline.
     fn evaluate<'a>(&'a self, request: AuthzRequest<'a>) -> DecisionFuture<'a> {
@@ -103,6 +109,20 @@ impl AuthzDecisionHook for RuleHook {
             return Some(AuthzDecision { matched: Matched::Stale, rule: None, ..decision });
         }
         Some(self.check_actors(request, decision))
+    }
+
+    fn decide_many(&self, principal: &Principal, entities: &[EntityRef]) -> Option<Vec<AuthzDecision>> {
+        let (rules, stale) = (self.store.rules(), self.store.is_stale());
+        // One set and one compiled principal for all of them.
+        let compiled = rules.compile(principal);
+        let decide = |entity: &EntityRef| {
+            let decision = resolve(&rules, &compiled, entity);
+            if stale {
+                return AuthzDecision { matched: Matched::Stale, rule: None, ..decision };
+            }
+            self.check_actors(AuthzRequest { principal, entity }, decision)
+        };
+        Some(entities.iter().map(decide).collect())
     }
 }
 

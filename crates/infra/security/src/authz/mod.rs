@@ -6,6 +6,7 @@ pub mod error;
 pub mod explain;
 pub mod extension;
 pub mod hook;
+pub mod ingestion;
 pub mod repository;
 pub mod resolver;
 pub mod runtime;
@@ -19,11 +20,12 @@ pub use declared::{DECLARED, Declared, DeclaredChanges};
 pub use error::{AuthzBootstrapError, AuthzError};
 pub use extension::AuthzExtension;
 pub use hook::{AllowAllHook, AuthzDecisionHook, DenyAllHook, RuleHook};
+pub use ingestion::{AccessControlIngestionService, IngestOptions, IngestReport};
 pub use repository::{AccessControlRepository, UpsertRuleParams};
 pub use resolver::{CompiledPrincipal, RuleSet, resolve};
 pub use runtime::{clear_global_hook, global_hook, install_from_governance_config, install_global_hook};
-pub use store::RuleStore;
+pub use store::{RuleLimits, RuleStore};
 pub use types::{
-    Access, AccessRule, AuthzDecision, AuthzRequest, Decision, Entity, EntityKind, EntityRef, Matched,
-    RuleType,
+    Access, AccessRule, AuthzDecision, AuthzRequest, Decision, Department, Entity, EntityKind, EntityRef,
+    Matched, RuleType,
 };

@@ -1,19 +1,25 @@
 //! The compiled resolver. [`resolve`] is pure: it takes no lock and allocates nothing. Bands go from user over role to
 //! department; the first band with a matching rule decides, and inside a band deny wins, so the order of rows never matters.
 
+mod build;
+mod pattern;
+
 use super::audit::AuthzSource;
+use super::repository::UpsertRuleParams;
 use super::types::{
     Access, AccessRule, AuthzDecision, DecidingRule, Entity, EntityKind, EntityRef, Matched, RuleType,
 };
-use aws_lc_rs::digest::{Context, SHA256};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use systemprompt_models::Principal;
 
+pub use pattern::pattern_matches;
+
 /// Most rules that a set may hold; a change beyond is refused.
 pub const MAX_RULES: usize = 1_000_000;
+/// Most rules of entities that a set may hold once its patterns are expanded; a set beyond is not put in force.
+pub const MAX_EXPANDED: usize = 4_000_000;
 
 type SubjectId = u32;
 
@@ -43,7 +49,10 @@ pub struct RuleSet {
     entities: [HashMap<Box<str>, EntityRules, RandomState>; KINDS],
     /// Patterns over tools. A server's tools are not registered one by one, so these are matched when a tool is decided on.
     tool_patterns: Vec<ToolPattern>,
+    /// Every pattern, for the bound of what they expand to.
+    patterns: Vec<(EntityKind, Box<str>)>,
     rules: usize,
+    expanded: usize,
 }
 
 #[derive(Debug)]
@@ -56,7 +65,7 @@ struct ToolPattern {
 /// What rules name, by band, numbered in order of appearance.
 #[derive(Debug, Default)]
 struct Subjects {
-    bands: [HashMap<Box<str>, SubjectId, RandomState>; BANDS],
+    bands: [HashMap<Arc<str>, SubjectId, RandomState>; BANDS],
     count: SubjectId,
 }
 
@@ -65,16 +74,17 @@ impl Subjects {
         self.bands.get(band_slot(band))?.get(value).copied()
     }
 
-    fn number(&mut self, band: RuleType, value: &str) -> SubjectId {
-        if let Some(known) = self.get(band, value) {
-            return known;
-        }
+    /// The number of a subject and its one copy of the text.
+    fn number(&mut self, band: RuleType, value: &str) -> (SubjectId, Arc<str>) {
         let next = self.count;
-        if let Some(of_band) = self.bands.get_mut(band_slot(band)) {
-            of_band.insert(value.into(), next);
-            self.count += 1;
+        let Some(of_band) = self.bands.get_mut(band_slot(band)) else { return (next, value.into()) };
+        if let Some((text, number)) = of_band.get_key_value(value) {
+            return (*number, Arc::clone(text));
         }
-        next
+        let text: Arc<str> = value.into();
+        of_band.insert(Arc::clone(&text), next);
+        self.count += 1;
+        (next, text)
     }
 }
 
@@ -111,6 +121,17 @@ pub struct CompiledPrincipal {
     department: Option<SubjectId>,
 }
 
+impl CompiledPrincipal {
+    /// Whether a subject of a band is one of the principal's.
+    fn is(&self, band: RuleType, subject: SubjectId) -> bool {
+        match band {
+            RuleType::User => self.user == Some(subject),
+            RuleType::Role => self.roles.binary_search(&subject).is_ok(),
+            RuleType::Department => self.department == Some(subject),
+        }
+    }
+}
+
 impl RuleSet {
     /// A set without entities: everything is unknown, so everything is denied.
     pub fn empty() -> Self {
@@ -120,15 +141,7 @@ impl RuleSet {
     /// Compiles rows. Patterns expand over the registered entities here, so a new entity is covered when the set is built
     /// after its registration.
     pub fn build(epoch: i64, entities: &[Entity], rules: &[AccessRule]) -> Self {
-        let mut builder = Builder::default();
-        for entity in entities {
-            builder.entity(entity);
-        }
-        // Patterns last: they cover tools that only another rule names.
-        for rule in rules.iter().filter(|r| !r.is_pattern).chain(rules.iter().filter(|r| r.is_pattern)) {
-            builder.rule(rule);
-        }
-        builder.finish(epoch, hash_of(entities, rules), rules.len())
+        build::build(epoch, entities, rules)
     }
 
     pub fn epoch(&self) -> i64 {
@@ -148,24 +161,71 @@ impl RuleSet {
         self.rules == 0
     }
 
-    /// Whether an entity is registered; a tool is known as well when a rule names it or a pattern covers it (SEC-63).
-    pub fn knows(&self, entity: &EntityRef) -> bool {
-        self.rules_of(entity.kind, &entity.id).is_some() || self.rules_of_pattern(entity).is_some()
+    /// Rules of entities, patterns expanded. Beyond [`MAX_EXPANDED`] they are not expanded further, and the set must not be
+    /// put in force.
+    pub fn expanded(&self) -> usize {
+        self.expanded
     }
 
-    /// The rules of patterns that cover a tool which nothing else names.
-    fn rules_of_pattern(&self, entity: &EntityRef) -> Option<EntityRules> {
-        if entity.kind != EntityKind::McpTool {
-            return None;
+    /// What [`Self::expanded`] would be with one rule more.
+    pub(crate) fn expanded_with(&self, rule: &UpsertRuleParams) -> usize {
+        if !rule.is_pattern {
+            return self.expanded + 1;
         }
-        let mut covering =
-            self.tool_patterns.iter().filter(|p| pattern_matches(&p.pattern, &entity.id)).peekable();
-        covering.peek()?;
-        let mut draft = Draft::default();
-        for pattern in covering {
-            draft.add(pattern.rule_type, pattern.rule.clone());
+        let of_kind = self.entities.get(slot(rule.entity_type));
+        let covered = of_kind
+            .map_or(0, |of_kind| of_kind.keys().filter(|id| pattern_matches(&rule.entity_id, id)).count());
+        self.expanded + covered
+    }
+
+    /// Whether a registered entity fits a pattern.
+    pub fn covers_anything(&self, kind: EntityKind, pattern: &str) -> bool {
+        let of_kind = self.entities.get(slot(kind));
+        of_kind.is_some_and(|of_kind| of_kind.keys().any(|id| pattern_matches(pattern, id)))
+    }
+
+    /// What it would be with one entity more.
+    pub(crate) fn expanded_by(&self, kind: EntityKind, id: &str) -> usize {
+        let covering =
+            self.patterns.iter().filter(|(of, pattern)| *of == kind && pattern_matches(pattern, id));
+        self.expanded + covering.count()
+    }
+
+    /// Whether an entity is registered; a tool is known as well when a rule names it or a pattern covers it (SEC-63).
+    pub fn knows(&self, entity: &EntityRef) -> bool {
+        self.rules_of(entity.kind, &entity.id).is_some() || self.covering(entity).next().is_some()
+    }
+
+    /// The patterns that cover a tool; nothing for other kinds, whose patterns are expanded.
+    fn covering<'a>(&'a self, entity: &'a EntityRef) -> impl Iterator<Item = &'a ToolPattern> {
+        let patterns: &[ToolPattern] =
+            if entity.kind == EntityKind::McpTool { &self.tool_patterns } else { &[] };
+        patterns.iter().filter(|p| pattern_matches(&p.pattern, &entity.id))
+    }
+
+    /// Decides on a tool that only patterns speak of.
+    fn resolve_covered(&self, principal: &CompiledPrincipal, entity: &EntityRef) -> AuthzDecision {
+        let mut known = false;
+        let mut best: Option<((u8, bool), &ToolPattern)> = None;
+        for pattern in self.covering(entity) {
+            known = true;
+            if !principal.is(pattern.rule_type, pattern.rule.subject) {
+                continue;
+            }
+            // The band, and in it deny before allow; then the smaller rule id, so that the order of rows is no matter.
+            let rank = (band_slot(pattern.rule_type) as u8, pattern.rule.access == Access::Allow);
+            let is_better = best.is_none_or(|(best_rank, by)| {
+                rank.cmp(&best_rank).then_with(|| pattern.rule.rule.id.cmp(&by.rule.rule.id)).is_lt()
+            });
+            if is_better {
+                best = Some((rank, pattern));
+            }
         }
-        Some(draft.compiled())
+        match best {
+            Some((_, by)) => self.decided(matched(by.rule_type, by.rule.access), Some(&by.rule.rule)),
+            None if known => self.decided(Matched::NotAssigned, None),
+            None => self.decided(Matched::UnknownEntity, None),
+        }
     }
 
     /// Whether any rule names this very entity or a pattern over it.
@@ -219,23 +279,11 @@ impl RuleSet {
 /// assert_eq!(decision.policy(), "unknown_entity");
 /// ```
 pub fn resolve(rules: &RuleSet, principal: &CompiledPrincipal, entity: &EntityRef) -> AuthzDecision {
-    let of_pattern;
-    let of_entity = match rules.rules_of(entity.kind, &entity.id) {
-        Some(of_entity) => of_entity,
-        None => match rules.rules_of_pattern(entity) {
-            Some(found) => {
-                of_pattern = found;
-                &of_pattern
-            }
-            None => return rules.decided(Matched::UnknownEntity, None),
-        },
+    let Some(of_entity) = rules.rules_of(entity.kind, &entity.id) else {
+        return rules.resolve_covered(principal, entity);
     };
     if let Some(rule) = principal.user.and_then(|id| find(&of_entity.user, id)) {
-        let matched = match rule.access {
-            Access::Deny => Matched::UserDeny,
-            Access::Allow => Matched::UserAllow,
-        };
-        return rules.decided(matched, Some(&rule.rule));
+        return rules.decided(matched(RuleType::User, rule.access), Some(&rule.rule));
     }
     let mut role_allow = None;
     for rule in principal.roles.iter().filter_map(|id| find(&of_entity.role, *id)) {
@@ -248,149 +296,26 @@ pub fn resolve(rules: &RuleSet, principal: &CompiledPrincipal, entity: &EntityRe
         return rules.decided(Matched::RoleAllow, Some(&rule.rule));
     }
     if let Some(rule) = principal.department.and_then(|id| find(&of_entity.department, id)) {
-        let matched = match rule.access {
-            Access::Deny => Matched::DepartmentDeny,
-            Access::Allow => Matched::DepartmentAllow,
-        };
-        return rules.decided(matched, Some(&rule.rule));
+        return rules.decided(matched(RuleType::Department, rule.access), Some(&rule.rule));
     }
     let matched = if of_entity.default_included { Matched::DefaultIncluded } else { Matched::NotAssigned };
     rules.decided(matched, None)
 }
 
+/// The band that a rule decides in.
+fn matched(rule_type: RuleType, access: Access) -> Matched {
+    match (rule_type, access) {
+        (RuleType::User, Access::Deny) => Matched::UserDeny,
+        (RuleType::User, Access::Allow) => Matched::UserAllow,
+        (RuleType::Role, Access::Deny) => Matched::RoleDeny,
+        (RuleType::Role, Access::Allow) => Matched::RoleAllow,
+        (RuleType::Department, Access::Deny) => Matched::DepartmentDeny,
+        (RuleType::Department, Access::Allow) => Matched::DepartmentAllow,
+    }
+}
+
 fn find(band: &[Compiled], subject: SubjectId) -> Option<&Compiled> {
     band.binary_search_by_key(&subject, |rule| rule.subject).ok().and_then(|at| band.get(at))
-}
-
-/// Whether `id` fits a pattern whose `*` stand for any text.
-pub fn pattern_matches(pattern: &str, id: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else { return pattern == id };
-    let Some(mut id) = id.strip_prefix(head) else { return false };
-    let mut parts: Vec<&str> = rest.split('*').collect();
-    let tail = parts.pop().unwrap_or_default();
-    for part in parts {
-        match id.find(part) {
-            Some(at) => id = id.get(at + part.len()..).unwrap_or_default(),
-            None => return false,
-        }
-    }
-    id.ends_with(tail)
-}
-
-#[derive(Default)]
-struct Builder {
-    subjects: Subjects,
-    entities: [HashMap<Box<str>, Draft, RandomState>; KINDS],
-    tool_patterns: Vec<ToolPattern>,
-}
-
-#[derive(Default)]
-struct Draft {
-    default_included: bool,
-    bands: [Vec<Compiled>; BANDS],
-}
-
-impl Builder {
-    fn entity(&mut self, entity: &Entity) {
-        if let Some(of_kind) = self.entities.get_mut(slot(entity.kind)) {
-            let draft = of_kind.entry(entity.id.as_str().into()).or_default();
-            draft.default_included = entity.default_included;
-        }
-    }
-
-    fn rule(&mut self, rule: &AccessRule) {
-        let compiled = Compiled {
-            subject: self.subjects.number(rule.rule_type, rule.rule_value.as_str()),
-            access: rule.access,
-            rule: Arc::new(DecidingRule {
-                id: rule.id.clone(),
-                rule_type: rule.rule_type,
-                value: rule.rule_value.as_str().into(),
-            }),
-        };
-        let Some(of_kind) = self.entities.get_mut(slot(rule.entity_type)) else { return };
-        if rule.is_pattern {
-            for (id, draft) in of_kind.iter_mut() {
-                if pattern_matches(&rule.entity_id, id) {
-                    draft.add(rule.rule_type, compiled.clone());
-                }
-            }
-            if rule.entity_type == EntityKind::McpTool {
-                let pattern = rule.entity_id.as_str().into();
-                self.tool_patterns.push(ToolPattern { pattern, rule_type: rule.rule_type, rule: compiled });
-            }
-        } else if rule.entity_type == EntityKind::McpTool {
-            // A rule that names a tool counts though nobody registered the tool: it can only narrow (SEC-63).
-            of_kind.entry(rule.entity_id.as_str().into()).or_default().add(rule.rule_type, compiled);
-        } else if let Some(draft) = of_kind.get_mut(rule.entity_id.as_str()) {
-            // Rows of an entity that is not registered decide nothing: the entity stays unknown.
-            draft.add(rule.rule_type, compiled);
-        }
-    }
-
-    fn finish(self, epoch: i64, set_hash: Arc<str>, rules: usize) -> RuleSet {
-        let entities = self
-            .entities
-            .map(|of_kind| of_kind.into_iter().map(|(id, draft)| (id, draft.compiled())).collect());
-        RuleSet {
-            epoch,
-            set_hash,
-            subjects: self.subjects,
-            entities,
-            tool_patterns: self.tool_patterns,
-            rules,
-        }
-    }
-}
-
-impl Draft {
-    fn compiled(self) -> EntityRules {
-        let [user, role, department] = self.bands.map(sorted);
-        EntityRules { default_included: self.default_included, user, role, department }
-    }
-
-    fn add(&mut self, rule_type: RuleType, rule: Compiled) {
-        if let Some(band) = self.bands.get_mut(band_slot(rule_type)) {
-            band.push(rule);
-        }
-    }
-}
-
-/// One rule a subject: a deny before an allow, then the smaller rule id, so that the order of rows is no matter.
-fn sorted(mut rules: Vec<Compiled>) -> Box<[Compiled]> {
-    let rank = |rule: &Compiled| (rule.subject, rule.access == Access::Allow);
-    rules.sort_unstable_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.rule.id.cmp(&b.rule.id)));
-    rules.dedup_by_key(|rule| rule.subject);
-    rules.into_boxed_slice()
-}
-
-/// The same for the same entities and rules in any order; ids of rules do not count.
-fn hash_of(entities: &[Entity], rules: &[AccessRule]) -> Arc<str> {
-    let mut entities: Vec<_> =
-        entities.iter().map(|e| (e.kind.as_str(), e.id.as_str(), e.default_included)).collect();
-    entities.sort_unstable();
-    let mut rules: Vec<_> = rules
-        .iter()
-        .map(|r| {
-            let of = (r.entity_type.as_str(), r.entity_id.as_str(), r.is_pattern);
-            (of, r.rule_type.as_str(), r.rule_value.as_str(), r.access.as_str())
-        })
-        .collect();
-    rules.sort_unstable();
-    let mut context = Context::new(&SHA256);
-    let mut line = String::new();
-    for (kind, id, default_included) in entities {
-        line.clear();
-        let _ = writeln!(line, "entity\t{kind}\t{id}\t{default_included}");
-        context.update(line.as_bytes());
-    }
-    for ((kind, id, is_pattern), rule_type, value, access) in rules {
-        line.clear();
-        let _ = writeln!(line, "rule\t{kind}\t{id}\t{is_pattern}\t{rule_type}\t{value}\t{access}");
-        context.update(line.as_bytes());
-    }
-    let digest = hex::encode(context.finish());
-    digest.get(..16).unwrap_or_default().into()
 }
 
 #[cfg(test)]

@@ -1,24 +1,46 @@
 //! The rules of a node: rows, their compiled copy, and every way to change them. A change is recorded, written, compiled and
 //! swapped in before the call returns; other nodes follow by the epoch.
 
-use super::declared::{DECLARED, Declared, DeclaredChanges};
+mod departments;
+mod entities;
+mod rules;
+
+use super::declared::{Declared, DeclaredChanges};
 use super::error::AuthzError;
-use super::repository::{AccessControlRepository, UpsertRuleParams};
-use super::resolver::{MAX_RULES, RuleSet};
-use super::types::{Access, AccessRule, Entity, EntityKind, MAX_ENTITY_ID};
+use super::ingestion::IngestOptions;
+use super::repository::AccessControlRepository;
+use super::resolver::{MAX_EXPANDED, MAX_RULES, RuleSet};
+use super::types::{AccessRule, EntityKind};
 use arc_swap::ArcSwap;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 use systemprompt_audit::{Draft, EntryKind, Ledger, Unit};
 use systemprompt_database::Db;
 use systemprompt_events::{Bridge, Channel};
-use systemprompt_models::ids::RuleId;
 use systemprompt_models::{Clock, Millis, RequestContext};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
-/// Age of the last confirmation at which decisions are denied as stale.
+/// Age of the last confirmation at which decisions are denied as stale, where nothing else is configured.
 pub const MAX_STALENESS_MS: Millis = 60_000;
+/// How long a caller is kept waiting for a set that is at least as new as it asks for.
+pub const VERSION_WAIT: Duration = Duration::from_secs(1);
+
+/// What a store is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleLimits {
+    /// Age of the last confirmation at which decisions are denied as stale.
+    pub max_staleness: Millis,
+    pub max_rules: usize,
+    pub max_expanded: usize,
+}
+
+impl Default for RuleLimits {
+    fn default() -> Self {
+        Self { max_staleness: MAX_STALENESS_MS, max_rules: MAX_RULES, max_expanded: MAX_EXPANDED }
+    }
+}
 
 /// Rules and entities. Clones share one compiled set.
 #[derive(Clone)]
@@ -29,12 +51,17 @@ struct Inner {
     ledger: Ledger,
     clock: Arc<dyn Clock>,
     bridge: Bridge,
+    limits: RuleLimits,
     rules: ArcSwap<RuleSet>,
     /// What this node's configuration declares; it is forgotten there and nowhere else.
     declared: ArcSwap<HashSet<(EntityKind, Box<str>)>>,
     confirmed_at: AtomicI64,
+    /// The epoch in force, for those who wait for one.
+    epoch: watch::Sender<i64>,
     /// One reload at a time, so that an older set never replaces a newer one.
     reload: Mutex<()>,
+    /// One change at a time on this node: what is there is looked at, recorded, then changed.
+    change: Mutex<()>,
 }
 
 impl std::fmt::Debug for RuleStore {
@@ -54,15 +81,32 @@ impl RuleStore {
         clock: Arc<dyn Clock>,
         bridge: Bridge,
     ) -> Result<Self, AuthzError> {
+        Self::load_with(db, ledger, clock, bridge, RuleLimits::default()).await
+    }
+
+    /// Loads and compiles the rules under other limits than the usual ones.
+    ///
+    /// # Errors
+    /// When they cannot be read, or are more than the limits allow.
+    pub async fn load_with(
+        db: Db,
+        ledger: Ledger,
+        clock: Arc<dyn Clock>,
+        bridge: Bridge,
+        limits: RuleLimits,
+    ) -> Result<Self, AuthzError> {
         let store = Self(Arc::new(Inner {
             repository: AccessControlRepository::new(db),
             ledger,
             clock,
             bridge,
+            limits,
             rules: ArcSwap::from_pointee(RuleSet::empty()),
             declared: ArcSwap::default(),
             confirmed_at: AtomicI64::new(0),
+            epoch: watch::Sender::new(0),
             reload: Mutex::new(()),
+            change: Mutex::new(()),
         }));
         store.reload().await?;
         Ok(store)
@@ -81,36 +125,14 @@ impl RuleStore {
         Ok(self.0.repository.rules().await?)
     }
 
-    /// At most `limit` rules behind the id `after`, by id, optionally of one entity.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub async fn page(
-        &self,
-        after: &str,
-        entity_type: Option<EntityKind>,
-        entity_id: Option<&str>,
-        limit: i64,
-    ) -> Result<Vec<AccessRule>, AuthzError> {
-        Ok(self.0.repository.page(after, entity_type, entity_id, limit).await?)
-    }
-
-    /// All registered entities, by kind and id.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub async fn entities(&self) -> Result<Vec<Entity>, AuthzError> {
-        Ok(self.0.repository.entities().await?)
-    }
-
-    /// Whether the set was not confirmed for [`MAX_STALENESS_MS`].
+    /// Whether the set was not confirmed for as long as it may be.
     pub fn is_stale(&self) -> bool {
-        self.age() > MAX_STALENESS_MS
+        self.age() > self.0.limits.max_staleness
     }
 
     /// Milliseconds since the set was last confirmed.
     pub fn age(&self) -> Millis {
-        self.0.clock.now() - self.0.confirmed_at.load(Ordering::Relaxed)
+        self.0.clock.now().saturating_sub(self.0.confirmed_at.load(Ordering::Relaxed))
     }
 
     /// Asks for the epoch, and reloads if the rows are newer. Called every few seconds.
@@ -119,31 +141,66 @@ impl RuleStore {
     /// When the rows cannot be read; the old set stays in force and ages.
     pub async fn refresh(&self) -> Result<(), AuthzError> {
         let asked_at = self.0.clock.now();
-        let epoch = self.0.repository.epoch().await?;
-        if epoch == self.rules().epoch() {
-            self.0.confirmed_at.store(asked_at, Ordering::Relaxed);
+        let (epoch, told) = self.0.repository.epoch().await?;
+        let rules = self.rules();
+        if epoch == rules.epoch() {
+            compare_hashes(&rules, told.as_deref());
+            self.0.confirmed_at.fetch_max(asked_at, Ordering::Relaxed);
             return Ok(());
         }
         self.reload().await
+    }
+
+    /// Waits until a set of this epoch or a newer one is in force, at most [`VERSION_WAIT`]. Returns whether there is one.
+    pub async fn at_least(&self, epoch: i64) -> bool {
+        if self.rules().epoch() >= epoch {
+            return true;
+        }
+        let mut seen = self.0.epoch.subscribe();
+        let follow = async {
+            // A notification may have been lost, so the rows are asked once; after that they are waited for.
+            if let Err(error) = self.refresh().await {
+                tracing::debug!(%error, "the rules could not be asked for a newer version");
+            }
+            seen.wait_for(|now| *now >= epoch).await.is_ok()
+        };
+        tokio::time::timeout(VERSION_WAIT, follow).await.unwrap_or(false)
     }
 
     async fn reload(&self) -> Result<(), AuthzError> {
         let _one = self.0.reload.lock().await;
         let asked_at = self.0.clock.now();
         // The epoch is read first: rows that change in between belong to a later epoch and are loaded again.
-        let epoch = self.0.repository.epoch().await?;
+        let (epoch, told) = self.0.repository.epoch().await?;
         let entities = self.0.repository.entities().await?;
         let rules = self.0.repository.rules().await?;
-        let set = RuleSet::build(epoch, &entities, &rules);
-        self.0.rules.store(Arc::new(set));
-        self.0.confirmed_at.store(asked_at, Ordering::Relaxed);
+        // Compiling, and freeing what it was made from, takes tens of milliseconds for many rules: no request waits for that.
+        let built = tokio::task::spawn_blocking(move || RuleSet::build(epoch, &entities, &rules)).await;
+        let set = built.map_err(|_| AuthzError::NotCompiled)?;
+        if set.expanded() > self.0.limits.max_expanded {
+            tracing::error!(
+                epoch,
+                rules = set.len(),
+                "the rules expand to more than fits; the old set stays"
+            );
+            return Err(AuthzError::TooManyRules(self.0.limits.max_rules));
+        }
+        compare_hashes(&set, told.as_deref());
+        let old = self.0.rules.swap(Arc::new(set));
+        drop(tokio::task::spawn_blocking(move || drop(old)));
+        self.0.confirmed_at.fetch_max(asked_at, Ordering::Relaxed);
+        self.0.epoch.send_replace(epoch);
         Ok(())
     }
 
     /// After a change of the rows: the new set is in force here before the caller goes on, and the other nodes are told.
     async fn changed(&self) -> Result<(), AuthzError> {
         self.reload().await?;
-        self.0.bridge.publish(Channel::Rules, &self.rules().epoch().to_string()).await;
+        let rules = self.rules();
+        if let Err(error) = self.0.repository.note_hash(rules.epoch(), rules.set_hash()).await {
+            tracing::warn!(%error, "the digest of the rules could not be noted for other nodes");
+        }
+        self.0.bridge.publish(Channel::Rules, &rules.epoch().to_string()).await;
         Ok(())
     }
 
@@ -159,11 +216,28 @@ impl RuleStore {
     /// # Errors
     /// A rule out of bounds, too many rules, or rows that cannot be read.
     pub async fn compare(&self, declared: Declared) -> Result<DeclaredChanges, AuthzError> {
+        self.compare_with(declared, IngestOptions::default()).await
+    }
+
+    /// The same, with a say in what becomes of rows that differ and of rows that are declared no more.
+    ///
+    /// # Errors
+    /// As [`Self::compare`].
+    pub async fn compare_with(
+        &self,
+        declared: Declared,
+        options: IngestOptions,
+    ) -> Result<DeclaredChanges, AuthzError> {
         let entities = self.0.repository.entities().await?;
         let rules = self.0.repository.rules().await?;
-        let changes = declared.changes(&entities, &rules)?;
-        if rules.len() + changes.rules.inserted > MAX_RULES {
-            return Err(AuthzError::TooManyRules);
+        let departments = self.0.repository.departments("", i64::MAX).await?;
+        let changes = declared.changes((&entities, &rules, &departments), options)?;
+        if self.rules().expanded() + changes.expands_to(&entities) > self.0.limits.max_expanded {
+            return Err(AuthzError::TooManyRules(self.0.limits.max_rules));
+        }
+        let count = (rules.len() + changes.rules.inserted).saturating_sub(changes.rules.deleted);
+        if count > self.0.limits.max_rules {
+            return Err(AuthzError::TooManyRules(self.0.limits.max_rules));
         }
         Ok(changes)
     }
@@ -173,6 +247,7 @@ impl RuleStore {
     /// # Errors
     /// When the rows cannot be written; none is, then.
     pub async fn follow(&self, changes: DeclaredChanges) -> Result<(), AuthzError> {
+        let _one = self.0.change.lock().await;
         if !changes.is_empty() {
             self.0.repository.apply_declared(&changes, self.0.clock.now()).await?;
             self.changed().await?;
@@ -180,190 +255,40 @@ impl RuleStore {
         self.0.declared.store(Arc::new(changes.declared));
         Ok(())
     }
+}
 
-    /// Makes a rule.
-    ///
-    /// # Errors
-    /// A field out of bounds, a rule of the same subject and entity, too many rules, or a change that could not be recorded.
-    pub async fn create_rule(
-        &self,
-        by: &RequestContext,
-        params: &UpsertRuleParams,
-    ) -> Result<AccessRule, AuthzError> {
-        params.validate()?;
-        if let Some(known) = self.0.repository.find(params).await? {
-            return Err(AuthzError::RuleExists(known.id.to_string()));
-        }
-        self.put_rule(by, params).await
-    }
-
-    /// Makes a rule, or replaces the one of the same subject and entity.
-    ///
-    /// # Errors
-    /// As [`Self::create_rule`], but for the rule that exists.
-    pub async fn put_rule(
-        &self,
-        by: &RequestContext,
-        params: &UpsertRuleParams,
-    ) -> Result<AccessRule, AuthzError> {
-        params.validate()?;
-        if self.rules().len() >= MAX_RULES {
-            return Err(AuthzError::TooManyRules);
-        }
-        let before = self.0.repository.find(params).await?;
-        let id = before.as_ref().map_or_else(RuleId::generate, |rule| rule.id.clone());
-        let kind = if before.is_some() { EntryKind::AdminRuleChanged } else { EntryKind::AdminRuleCreated };
-        let draft = rule_draft(kind, by, params.entity_type, &params.entity_id)
-            .with("rule_id", id.as_str())
-            .with("rule_type", params.rule_type.as_str())
-            .with("before", before.map(|rule| rule.access.as_str()))
-            .with("after", params.access.as_str());
-        self.record(draft).await?;
-        self.0.repository.upsert_rule(&id, params, self.0.clock.now()).await?;
-        self.changed().await?;
-        self.rule(id.as_str()).await
-    }
-
-    /// One rule.
-    ///
-    /// # Errors
-    /// When there is none, or it cannot be read.
-    pub async fn rule(&self, id: &str) -> Result<AccessRule, AuthzError> {
-        let rule = self.0.repository.rule(id).await?;
-        rule.ok_or_else(|| AuthzError::NotFound { what: "rule", id: id.to_owned() })
-    }
-
-    /// Changes the access of a rule, and its justification if one is given. `version` is the one that the caller has seen.
-    ///
-    /// # Errors
-    /// No such rule, another version, or a change that could not be recorded.
-    pub async fn change_rule(
-        &self,
-        by: &RequestContext,
-        id: &str,
-        version: i64,
-        access: Access,
-        justification: Option<&str>,
-    ) -> Result<AccessRule, AuthzError> {
-        let before = self.unchanged(id, version).await?;
-        let draft = rule_draft(EntryKind::AdminRuleChanged, by, before.entity_type, &before.entity_id)
-            .with("rule_id", id)
-            .with("rule_type", before.rule_type.as_str())
-            .with("before", before.access.as_str())
-            .with("after", access.as_str());
-        self.record(draft).await?;
-        let justification = justification.or(before.justification.as_deref());
-        let changed =
-            self.0.repository.change_rule(id, version, access, justification, self.0.clock.now()).await?;
-        changed.ok_or_else(|| AuthzError::Changed { what: "rule", id: id.to_owned() })?;
-        self.changed().await?;
-        self.rule(id).await
-    }
-
-    /// Deletes a rule. `version` is the one that the caller has seen; without one, the present one.
-    ///
-    /// # Errors
-    /// No such rule, another version, or a change that could not be recorded.
-    pub async fn delete_rule(
-        &self,
-        by: &RequestContext,
-        id: &str,
-        version: Option<i64>,
-    ) -> Result<(), AuthzError> {
-        let before = match version {
-            Some(version) => self.unchanged(id, version).await?,
-            None => self.rule(id).await?,
-        };
-        changeable(&before)?;
-        let draft = rule_draft(EntryKind::AdminRuleDeleted, by, before.entity_type, &before.entity_id)
-            .with("rule_id", id)
-            .with("rule_type", before.rule_type.as_str())
-            .with("before", before.access.as_str());
-        self.record(draft).await?;
-        let deleted = self.0.repository.delete_rule(id, before.version).await?;
-        deleted.ok_or_else(|| AuthzError::Changed { what: "rule", id: id.to_owned() })?;
-        self.changed().await
-    }
-
-    async fn unchanged(&self, id: &str, version: i64) -> Result<AccessRule, AuthzError> {
-        let rule = self.rule(id).await?;
-        changeable(&rule)?;
-        if rule.version == version {
-            Ok(rule)
-        } else {
-            Err(AuthzError::Changed { what: "rule", id: id.to_owned() })
-        }
-    }
-
-    /// Registers an entity, or changes its name and default.
-    ///
-    /// # Errors
-    /// An id out of bounds, or a change that could not be recorded.
-    pub async fn put_entity(
-        &self,
-        by: &RequestContext,
-        kind: EntityKind,
-        id: &str,
-        display_name: Option<&str>,
-        default_included: bool,
-        source: &str,
-    ) -> Result<Entity, AuthzError> {
-        if id.is_empty() || id.len() > MAX_ENTITY_ID || id.contains('*') {
-            let message = format!("has 1 to {MAX_ENTITY_ID} bytes and no `*`");
-            return Err(AuthzError::Invalid { field: "id", message });
-        }
-        let before = self.entity(kind, id).await?;
-        let entry =
-            if before.is_some() { EntryKind::AdminEntityChanged } else { EntryKind::AdminEntityCreated };
-        let draft = rule_draft(entry, by, kind, id)
-            .with("before", before.map(|e| e.default_included))
-            .with("after", default_included);
-        self.record(draft).await?;
-        let now = self.0.clock.now();
-        self.0.repository.upsert_entity(kind, id, display_name, default_included, source, now).await?;
-        self.changed().await?;
-        let entity = self.entity(kind, id).await?;
-        entity.ok_or_else(|| AuthzError::NotFound { what: "entity", id: id.to_owned() })
-    }
-
-    /// One entity, if registered.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub async fn entity(&self, kind: EntityKind, id: &str) -> Result<Option<Entity>, AuthzError> {
-        let entities = self.0.repository.entities().await?;
-        Ok(entities.into_iter().find(|e| e.kind == kind && e.id == id))
-    }
-
-    /// Forgets an entity; from then on it is denied as unknown.
-    ///
-    /// # Errors
-    /// When it is not registered, the configuration declares it, or the change could not be recorded.
-    pub async fn delete_entity(
-        &self,
-        by: &RequestContext,
-        kind: EntityKind,
-        id: &str,
-    ) -> Result<(), AuthzError> {
-        let missing = || AuthzError::NotFound { what: "entity", id: id.to_owned() };
-        self.entity(kind, id).await?.ok_or_else(missing)?;
-        if self.0.declared.load().contains(&(kind, Box::from(id))) {
-            return Err(AuthzError::Declared { what: "entity", id: format!("{}:{id}", kind.as_str()) });
-        }
-        self.record(rule_draft(EntryKind::AdminEntityDeleted, by, kind, id)).await?;
-        self.0.repository.delete_entity(kind, id).await?.ok_or_else(missing)?;
-        self.changed().await
+/// Two nodes that read one epoch must decide by the same rules.
+fn compare_hashes(rules: &RuleSet, told: Option<&str>) {
+    if let Some(told) = told
+        && told != &**rules.set_hash()
+    {
+        tracing::error!(
+            epoch = rules.epoch(),
+            here = &**rules.set_hash(),
+            there = told,
+            "another node compiled other rules of the same epoch; is it of another version?"
+        );
     }
 }
 
-/// A rule of the services folder is changed there: here the next reading would take the change back.
-fn changeable(rule: &AccessRule) -> Result<(), AuthzError> {
-    if rule.source == DECLARED {
-        return Err(AuthzError::Declared { what: "rule", id: rule.id.to_string() });
-    }
-    Ok(())
+fn draft(kind: EntryKind, by: &RequestContext, (subject, id): (&'static str, &str)) -> Draft {
+    Draft::new(kind, by, "ok").with_subject(subject, id)
 }
 
-fn rule_draft(kind: EntryKind, by: &RequestContext, entity: EntityKind, id: &str) -> Draft {
-    Draft::new(kind, by, "ok").with_subject(entity.as_str(), id)
+/// Whether what is there is what the caller has seen.
+fn expect_version(
+    what: &'static str,
+    id: &str,
+    present: Option<i64>,
+    seen: Option<i64>,
+) -> Result<(), AuthzError> {
+    match (present, seen) {
+        (None, Some(_)) => Err(AuthzError::Changed { what, id: id.to_owned() }),
+        (Some(_), None) => Err(AuthzError::VersionRequired { what, id: id.to_owned() }),
+        (present, seen) if present == seen => Ok(()),
+        _ => Err(AuthzError::Changed { what, id: id.to_owned() }),
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,6 +116,21 @@ pub struct Entity {
     pub source: String,
     pub created_at: Millis,
     pub updated_at: Millis,
+    /// Counts changes; the ETag of the entity.
+    pub version: i64,
+}
+
+/// A department, as rules name it. It decides nothing by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct Department {
+    pub name: String,
+    pub description: Option<String>,
+    pub manager_email: Option<String>,
+    pub source: String,
+    pub created_at: Millis,
+    pub updated_at: Millis,
+    /// Counts changes; the ETag of the department.
+    pub version: i64,
 }
 
 /// A rule: one subject, one entity (or a pattern with `*` over ids), one access.
@@ -135,6 +150,13 @@ pub struct AccessRule {
     pub updated_at: Millis,
     /// Counts changes; the ETag of the rule.
     pub version: i64,
+}
+
+impl AccessRule {
+    /// Kind of the entities, and the id or the pattern.
+    pub fn entity(&self) -> (EntityKind, &str) {
+        (self.entity_type, &self.entity_id)
+    }
 }
 
 /// The outcome of a decision.
@@ -236,7 +258,7 @@ impl Matched {
 pub struct DecidingRule {
     pub id: RuleId,
     pub rule_type: RuleType,
-    pub value: Box<str>,
+    pub value: Arc<str>,
 }
 
 /// A decision on one entity. Cloning it, and making it, allocates nothing.

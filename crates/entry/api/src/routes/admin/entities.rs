@@ -1,28 +1,32 @@
 //! `/api/v1/admin/entities`: what rules may speak of. What is not registered is denied.
 
-use super::rules::kind_of;
-use crate::extract::{Context, Json as Body, Query};
+use super::page;
+use super::rules::{POLICY_VERSION, kind_of, version_of};
+use crate::extract::{Context, Json as Body, Query, etag, seen_version};
 use crate::services::server::route::Route;
 use axum::Json;
 use axum::extract::{Path, State};
-use http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use systemprompt_models::{Code, Refusal};
 use systemprompt_runtime::AppContext;
-use systemprompt_security::authz::Entity;
+use systemprompt_security::authz::{Entity, EntityKind};
 
 pub fn routes() -> Vec<Route> {
     vec![
         Route::get("/api/v1/admin/entities", list)
-            .query(&["type"])
+            .query(&["type", "limit", "cursor"])
             .doc("admin", "Registered entities, by kind and id"),
+        Route::get("/api/v1/admin/entities/{kind}/{id}", get).doc("admin", "One entity, with its ETag"),
         Route::put("/api/v1/admin/entities/{kind}/{id}", put)
             .takes::<EntityBody>()
-            .doc("admin", "Registers an entity, or changes it"),
+            .doc("admin", "Registers an entity; with If-Match, changes it"),
         Route::delete("/api/v1/admin/entities/{kind}/{id}", delete).doc(
             "admin",
-            "Forgets an entity that the configuration does not declare; it is denied as unknown from then on",
+            "Forgets an entity that the configuration does not declare, so that it is denied as unknown; needs If-Match",
         ),
     ]
 }
@@ -37,29 +41,52 @@ struct EntityBody {
     default_included: bool,
 }
 
+fn with_etag(context: &AppContext, status: StatusCode, entity: &Entity) -> Response {
+    let headers = [(header::ETAG, etag(entity.version)), (POLICY_VERSION, version_of(context))];
+    (status, headers, Json(json!(entity))).into_response()
+}
+
 async fn list(State(context): State<AppContext>, query: Query) -> crate::Result<Json<Value>> {
-    query.only(&["type"])?;
+    query.only(&["type", "limit", "cursor"])?;
     let kind = query.get("type").map(kind_of).transpose()?;
-    let entities = context.rules.entities().await?;
-    let items: Vec<Entity> = entities.into_iter().filter(|e| kind.is_none_or(|k| k == e.kind)).collect();
-    Ok(Json(json!({"items": items, "next": null})))
+    let limit = query.limit(50, 200)?;
+    let cursor = query.cursor()?;
+    let after = cursor.split_once(':').unwrap_or_default();
+    let entities = context.rules.entities_page(after, kind, limit + 1).await?;
+    Ok(page(entities, limit, |entity| format!("{}:{}", entity.kind.as_str(), entity.id)))
+}
+
+async fn get(
+    State(context): State<AppContext>,
+    Path((kind, id)): Path<(String, String)>,
+) -> crate::Result<Response> {
+    let found = context.rules.entity(kind_of(&kind)?, &id).await?;
+    let missing = || Refusal::new(Code::NotFound, format!("there is no entity `{kind}:{id}`"));
+    Ok(with_etag(&context, StatusCode::OK, &found.ok_or_else(missing)?))
 }
 
 async fn put(
     State(context): State<AppContext>,
     Context(caller): Context,
     Path((kind, id)): Path<(String, String)>,
+    headers: HeaderMap,
     Body(body): Body<EntityBody>,
-) -> crate::Result<Json<Entity>> {
-    let (kind, name) = (kind_of(&kind)?, body.display_name.as_deref());
-    Ok(Json(context.rules.put_entity(&caller, kind, &id, name, body.default_included, "api").await?))
+) -> crate::Result<Response> {
+    let kind: EntityKind = kind_of(&kind)?;
+    let version = seen_version(&headers)?;
+    let wanted = (body.display_name.as_deref(), body.default_included);
+    let entity = context.rules.put_entity_version(&caller, (kind, &id), wanted, version).await?;
+    let status = if version.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+    Ok(with_etag(&context, status, &entity))
 }
 
 async fn delete(
     State(context): State<AppContext>,
     Context(caller): Context,
     Path((kind, id)): Path<(String, String)>,
-) -> crate::Result<StatusCode> {
-    context.rules.delete_entity(&caller, kind_of(&kind)?, &id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    headers: HeaderMap,
+) -> crate::Result<Response> {
+    let version = crate::extract::if_match(&headers)?;
+    context.rules.delete_entity(&caller, kind_of(&kind)?, &id, Some(version)).await?;
+    Ok((StatusCode::NO_CONTENT, [(POLICY_VERSION, version_of(&context))]).into_response())
 }

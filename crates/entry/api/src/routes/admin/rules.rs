@@ -1,7 +1,7 @@
 //! `/api/v1/admin/rules`: who may use what. A change is in force on this node when its answer arrives.
 
 use super::page;
-use crate::extract::{Context, Json as Body, Query, etag, if_match};
+use crate::extract::{Context, Json as Body, Query, etag, idempotency_key, if_match};
 use crate::services::server::route::Route;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -21,7 +21,9 @@ pub fn routes() -> Vec<Route> {
         Route::get("/api/v1/admin/rules", list)
             .query(&["entity_type", "entity_id", "limit", "cursor"])
             .doc("admin", "Rules, by id"),
-        Route::post("/api/v1/admin/rules", create).takes::<NewRule>().doc("admin", "Makes a rule"),
+        Route::post("/api/v1/admin/rules", create)
+            .takes::<NewRule>()
+            .doc("admin", "Makes a rule; with Idempotency-Key once, however often it is asked for"),
         Route::get("/api/v1/admin/rules/{id}", get).doc("admin", "One rule, with its ETag"),
         Route::patch("/api/v1/admin/rules/{id}", change)
             .takes::<RuleChange>()
@@ -81,8 +83,16 @@ fn access_of(word: &str) -> Result<Access, Refusal> {
     word.parse().map_err(|()| wrong("access", "allow, deny"))
 }
 
-fn with_etag(status: StatusCode, rule: &AccessRule) -> Response {
-    (status, [(header::ETAG, etag(rule.version))], Json(json!(rule))).into_response()
+/// The epoch of the rules that an answer depends on.
+pub(super) use crate::services::middleware::policy_version::HEADER as POLICY_VERSION;
+
+pub(super) fn version_of(context: &AppContext) -> String {
+    context.rules.rules().epoch().to_string()
+}
+
+fn with_etag(context: &AppContext, status: StatusCode, rule: &AccessRule) -> Response {
+    let headers = [(header::ETAG, etag(rule.version)), (POLICY_VERSION, version_of(context))];
+    (status, headers, Json(json!(rule))).into_response()
 }
 
 async fn list(State(context): State<AppContext>, query: Query) -> crate::Result<Json<Value>> {
@@ -96,8 +106,10 @@ async fn list(State(context): State<AppContext>, query: Query) -> crate::Result<
 async fn create(
     State(context): State<AppContext>,
     Context(caller): Context,
+    headers: HeaderMap,
     Body(new): Body<NewRule>,
 ) -> crate::Result<Response> {
+    let key = idempotency_key(&headers)?;
     let params = UpsertRuleParams {
         entity_type: kind_of(&new.entity_type)?,
         is_pattern: new.entity_id.contains('*'),
@@ -112,12 +124,35 @@ async fn create(
         source: "api",
         created_by: caller.principal.user_id.to_string(),
     };
-    let rule = context.rules.create_rule(&caller, &params).await?;
-    Ok(with_etag(StatusCode::CREATED, &rule))
+    let rule = match key {
+        Some(key) => context.rules.create_rule_once(&caller, &params, key).await?,
+        None => context.rules.create_rule(&caller, &params).await?,
+    };
+    let headers = [(header::ETAG, etag(rule.version)), (POLICY_VERSION, version_of(&context))];
+    let mut body = json!(rule);
+    if let (Some(warning), Some(map)) = (speaks_of_nothing(&context, &rule), body.as_object_mut()) {
+        map.insert("warnings".into(), json!([warning]));
+    }
+    Ok((StatusCode::CREATED, headers, Json(body)).into_response())
+}
+
+/// What to say of a rule that decides nothing as yet.
+fn speaks_of_nothing(context: &AppContext, rule: &AccessRule) -> Option<String> {
+    let of = format!("{}:{}", rule.entity_type.as_str(), rule.entity_id);
+    if rule.is_pattern {
+        let covers = context.rules.rules().covers_anything(rule.entity_type, &rule.entity_id);
+        // A server's tools are not registered one by one; a pattern over them is asked when a tool is called.
+        (rule.entity_type != EntityKind::McpTool && !covers)
+            .then(|| format!("no registered entity fits {of}: the rule decides nothing until one does"))
+    } else {
+        let entity = EntityRef::new(rule.entity_type, rule.entity_id.as_str());
+        (!context.rules.rules().knows(&entity))
+            .then(|| format!("{of} is not registered: it stays denied as unknown, whatever rules say"))
+    }
 }
 
 async fn get(State(context): State<AppContext>, Path(id): Path<String>) -> crate::Result<Response> {
-    Ok(with_etag(StatusCode::OK, &context.rules.rule(&id).await?))
+    Ok(with_etag(&context, StatusCode::OK, &context.rules.rule(&id).await?))
 }
 
 async fn change(
@@ -131,7 +166,7 @@ async fn change(
     let access = access_of(&change.access)?;
     let rule =
         context.rules.change_rule(&caller, &id, version, access, change.justification.as_deref()).await?;
-    Ok(with_etag(StatusCode::OK, &rule))
+    Ok(with_etag(&context, StatusCode::OK, &rule))
 }
 
 async fn delete(
@@ -139,9 +174,9 @@ async fn delete(
     Context(caller): Context,
     Path(id): Path<String>,
     headers: HeaderMap,
-) -> crate::Result<StatusCode> {
+) -> crate::Result<Response> {
     context.rules.delete_rule(&caller, &id, Some(if_match(&headers)?)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((StatusCode::NO_CONTENT, [(POLICY_VERSION, version_of(&context))]).into_response())
 }
 
 /// Asks the rules without recording a decision: nothing takes effect.

@@ -3,15 +3,16 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
-const EXPOSED: &str =
-    "x-trace-id, etag, retry-after, ratelimit, ratelimit-policy, www-authenticate, mcp-session-id";
+const EXPOSED: &str = "x-trace-id, etag, retry-after, ratelimit, ratelimit-policy, www-authenticate, mcp-session-id, \
+                       x-policy-version";
 /// Request headers that a page may send; a name that ends in `-` stands for all that begin so.
-const ALLOWED: [&str; 10] = [
+const ALLOWED: [&str; 11] = [
     "authorization",
     "content-type",
     "x-api-key",
     "x-trace-id",
     "x-context-id",
+    "x-policy-version",
     "idempotency-key",
     "if-match",
     "last-event-id",

@@ -10,7 +10,9 @@ use crate::error::Refused;
 use crate::services::middleware::rate_limit::Quotas;
 use crate::services::middleware::throttle::{self, Level, Throttle};
 use crate::services::middleware::trailing_slash::{self, Slash};
-use crate::services::middleware::{auth, body, cors, host, ip_ban, request_shape, scanner, trace};
+use crate::services::middleware::{
+    auth, body, cors, host, ip_ban, policy_version, request_shape, scanner, trace,
+};
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -265,7 +267,10 @@ impl Edge {
                 let mut context = RequestContext::new(principal, trace_id.clone());
                 context.client_ip = Some(seen.client);
                 request.extensions_mut().insert(context);
-                return next.run(request).await;
+                let version = policy_version::of(&self.context.rules, found);
+                let mut response = next.run(request).await;
+                policy_version::apply(response.headers_mut(), version);
+                return response;
             }
             Err(stop) => stop,
         };
@@ -353,8 +358,10 @@ impl Edge {
         if let Some(group) = route.group {
             charge(settings, seen, (group, principal.tier), principal.user_id.as_str(), 1)?;
         }
-        // 11. Route authorisation is last: it needs the verified permissions.
+        // 11. Route authorisation: it needs the verified permissions.
         auth::authorize(&principal, route.access)?;
+        // 12. Who has seen a version of the rules is served by that one or a newer one.
+        policy_version::settle(&self.context.rules, request.headers(), route).await?;
         tracing::trace!(route = route.path, "admitted");
         Ok(principal)
     }

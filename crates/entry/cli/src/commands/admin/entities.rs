@@ -6,6 +6,7 @@ use crate::client::{Ask, Client, encoded};
 use crate::confirm::Confirm;
 use crate::exit::CliError;
 use crate::output::{Column, Output, column, note, time};
+use crate::paging::Paging;
 use serde_json::json;
 
 #[derive(Debug, clap::Subcommand)]
@@ -15,6 +16,8 @@ pub enum Command {
         /// Kind of entity, such as gateway_route or mcp_server
         #[arg(long = "type", value_name = "KIND")]
         kind: Option<String>,
+        #[command(flatten)]
+        paging: Paging,
     },
     /// Registers an entity, or changes it
     Put {
@@ -47,21 +50,40 @@ const COLUMNS: &[Column] = &[
 
 pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), CliError> {
     match command {
-        Command::List { kind } => {
-            let ask = Ask::get(PATH).query("type", kind.as_ref());
-            out.list(&client.json("the entities cannot be listed", ask).await?, COLUMNS)
+        Command::List { kind, paging } => {
+            let ask = || Ask::get(PATH).query("type", kind.as_ref());
+            let page = paging.read(client, "the entities cannot be listed", 200, ask).await?;
+            out.list(&page, COLUMNS)?;
+            Paging::tell_rest(&page)
         }
         Command::Put { entity, display_name, default_included } => {
             let body = json!({"display_name": display_name, "default_included": default_included});
             let what = format!("the entity `{entity}` was not registered");
-            out.item(&client.json(&what, Ask::put(&path(&entity)?, &body)).await?, COLUMNS)
+            let path = path(&entity)?;
+            let ask = as_seen(client, &what, Ask::put(&path, &body)).await?;
+            out.item(&client.json(&what, ask).await?, COLUMNS)
         }
         Command::Delete { entity, confirm } => {
             let path = path(&entity)?;
             confirm.ask(&format!("forget the entity {entity}"), &entity)?;
-            client.success(&format!("the entity `{entity}` was not deleted"), Ask::delete(&path)).await?;
+            let what = format!("the entity `{entity}` was not deleted");
+            let ask = as_seen(client, &what, Ask::delete(&path)).await?;
+            client.success(&what, ask).await?;
             note(&format!("deleted the entity {entity}"))
         }
+    }
+}
+
+/// The request, on the version that is there just now; as it is where nothing is there.
+pub(super) async fn as_seen<'a>(client: &Client, what: &str, ask: Ask<'a>) -> Result<Ask<'a>, CliError> {
+    let found = client.send(Ask::get(ask.path())).await?;
+    match found.header("etag") {
+        Some(etag) if found.is_success() => {
+            let etag = etag.to_owned();
+            Ok(ask.header("if-match", etag))
+        }
+        _ if found.status == 404 && *ask.method() != http::Method::DELETE => Ok(ask),
+        _ => Err(found.refusal(what)),
     }
 }
 

@@ -93,7 +93,14 @@ pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), C
                 "entity_type": kind, "entity_id": id, "rule_type": rule_type, "rule_value": value,
                 "access": access, "justification": justification,
             });
-            out.item(&client.json("the rule was not made", Ask::post(PATH, &body)).await?, SHEET)
+            let made = client.json("the rule was not made", Ask::post(PATH, &body)).await?;
+            out.item(&made, SHEET)?;
+            let warnings = made.get("warnings").and_then(Value::as_array).map(Vec::as_slice);
+            warnings
+                .unwrap_or_default()
+                .iter()
+                .filter_map(Value::as_str)
+                .try_for_each(|text| note(&format!("warning: {text}")))
         }
         Command::Update { id, access, justification } => {
             let made = |path: &str, rule: &Value| {

@@ -121,7 +121,7 @@ async fn what_an_administrator_made_is_not_replaced_and_what_is_declared_is_chan
         assert!(matches!(changed, Err(AuthzError::Declared { what: "rule", .. })), "{changed:?}");
         let deleted = store.delete_rule(&by, id, None).await;
         assert!(matches!(deleted, Err(AuthzError::Declared { .. })), "{deleted:?}");
-        let forgotten = store.delete_entity(&by, SERVER, "crm").await;
+        let forgotten = store.delete_entity(&by, SERVER, "crm", None).await;
         assert!(matches!(forgotten, Err(AuthzError::Declared { what: "entity", .. })), "{forgotten:?}");
     }
 }
@@ -129,6 +129,6 @@ async fn what_an_administrator_made_is_not_replaced_and_what_is_declared_is_chan
 #[test]
 fn a_rule_out_of_bounds_is_refused_and_nothing_is_planned() {
     let rules = json!([{"entity_type": "mcp_server", "entity_id": "a".repeat(300), "roles": ["user"]}]);
-    let refused = declared(rules).changes(&[], &[]);
+    let refused = declared(rules).changes((&[], &[], &[]), IngestOptions::default());
     assert!(matches!(refused, Err(AuthzError::Invalid { field: "entity_id", .. })), "{refused:?}");
 }

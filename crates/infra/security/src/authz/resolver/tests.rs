@@ -11,6 +11,7 @@ fn entity(id: &str, default_included: bool) -> Entity {
         source: "seed".into(),
         created_at: 0,
         updated_at: 0,
+        version: 1,
     }
 }
 
