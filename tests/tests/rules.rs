@@ -156,7 +156,7 @@ async fn departments_are_kept_over_the_api_and_the_command_line() {
         "--manager-email",
         "s@x.example",
     ]);
-    let listed = run(&["departments", "list", "--json"]);
+    let listed = run(&["departments", "list", "--output", "json"]);
     assert!(listed.contains("sells more") && listed.contains("s@x.example"), "{listed}");
     let path = "/api/v1/admin/departments/Sales%20%26%20Co";
     assert_eq!(node.get(path).await.header("etag"), "\"v2\"");
