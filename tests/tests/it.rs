@@ -9,6 +9,7 @@ mod edge;
 mod folder;
 mod framing;
 mod full_disk;
+mod hooks;
 mod http;
 mod invariants;
 mod judged;

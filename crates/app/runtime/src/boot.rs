@@ -31,13 +31,16 @@ use systemprompt_security::authz::{
 use systemprompt_security::bans::{BanError, BanStore};
 use systemprompt_security::governance::rate_limit::{self, Rate};
 use systemprompt_security::governance::{
-    GovernanceChecks, Origin, Parts, PastCall, Pipeline, PipelineError, RateLimiter, SecretScanner,
+    GovernanceChecks, HookEvents, Origin, Parts, PastCall, Pipeline, PipelineError, RateLimiter,
+    SecretScanner,
 };
 use systemprompt_security::jwt::{JwtService, Verifier};
 use systemprompt_security::keys::{ClassKeys, KeyError, KeyRing, SigningAlgorithm};
+use systemprompt_security::nodes::{NodeName, Nodes};
 use systemprompt_security::plane::DecisionPlane;
 use systemprompt_security::services::RefusalCounts;
 use systemprompt_security::session::{SessionError, SessionGenerator, Sessions};
+use systemprompt_security::standard_webhooks::Replays;
 
 /// How far back the call limit is seeded at start: calls of the last ten minutes are still known by their id.
 const SEED_WINDOW_MS: Millis = 600_000;
@@ -255,6 +258,7 @@ async fn boot_loaded(
     let hook = from_config(&profile.governance.authz, &rules)?;
     let decisions = GovernanceDecisionRepository::new(db.clone());
     let parts = node_parts(parts, pepper.expose().as_bytes(), leak.clone())?;
+    let parts = Parts { limiter: Arc::new(RateLimiter::of(&db, &tasks)), ..parts };
     seed_call_limit(&parts, &loaded, &decisions, clock.now()).await?;
     let pipeline = build_pipeline(&loaded, &parts)?;
     let plane = DecisionPlane::new(hook, pipeline, ledger.clone(), Arc::clone(&clock));
@@ -311,6 +315,13 @@ async fn boot_loaded(
     }
     steps.done("recover");
 
+    let hook_events =
+        HookEvents::new(db.clone(), Arc::clone(&parts.scanner), leak.clone(), Arc::clone(&clock));
+    let replays = Replays::new(db.clone(), "inference_hook");
+    let nodes = Nodes::new(db.clone(), Arc::clone(&clock), node_name(&loaded));
+    if let Err(error) = nodes.beat().await {
+        tracing::warn!(%error, "the other nodes could not be told of this one");
+    }
     let context = AppContext::of(Inner {
         config: ArcSwap::from_pointee(loaded),
         started_at: clock.now(),
@@ -328,10 +339,13 @@ async fn boot_loaded(
         refusals: RefusalCounts::default(),
         plane,
         decisions,
+        hook_events,
+        nodes,
+        replays,
         pipeline_parts: parts,
         users,
         api_keys,
-        auth,
+        auth: Arc::new(auth),
         sessions,
         session_tokens: SessionGenerator::new(Arc::clone(&class_keys), issuer, Arc::clone(&clock)),
         admin_tokens: JwtService::new(class_keys, clock),
@@ -411,6 +425,16 @@ pub(crate) fn instance_id(loaded: &Loaded) -> String {
     loaded.profile.server.instance_id.clone().unwrap_or_else(|| loaded.profile.name.clone())
 }
 
+/// What this node is called among the others.
+fn node_name(loaded: &Loaded) -> NodeName {
+    let server = &loaded.profile.server;
+    NodeName {
+        instance_id: instance_id(loaded),
+        address: format!("{}:{}", server.host, server.port),
+        version: env!("CARGO_PKG_VERSION"),
+    }
+}
+
 pub(crate) fn issuer_host(issuer: &str) -> String {
     let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     rest.split('/').next().unwrap_or(rest).to_owned()
@@ -461,6 +485,9 @@ async fn seed_call_limit(
     decisions: &GovernanceDecisionRepository,
     now: Millis,
 ) -> Result<(), BootError> {
+    if !parts.limiter.wants_seed() {
+        return Ok(());
+    }
     let params = loaded.services.governance.policies.iter().find(|p| p.id == rate_limit::ID);
     let params = params.map(|p| p.params.clone()).unwrap_or_default();
     let rate: Rate = rate_limit::rate(&params).map_err(|e| BootError::Limit(e.to_string()))?;

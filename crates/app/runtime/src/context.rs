@@ -22,12 +22,14 @@ use systemprompt_oauth::{ApiKeys, Users};
 use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::authz::{GovernanceDecisionRepository, RuleStore};
 use systemprompt_security::bans::BanStore;
-use systemprompt_security::governance::Parts;
+use systemprompt_security::governance::{HookEvents, Parts};
 use systemprompt_security::jwt::JwtService;
 use systemprompt_security::keys::KeyRing;
+use systemprompt_security::nodes::Nodes;
 use systemprompt_security::plane::DecisionPlane;
 use systemprompt_security::services::RefusalCounts;
 use systemprompt_security::session::{SessionGenerator, Sessions};
+use systemprompt_security::standard_webhooks::Replays;
 
 /// Where a node stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,13 @@ pub struct Inner {
     pub(crate) pipeline_parts: Parts,
     pub users: Users,
     pub api_keys: ApiKeys,
-    pub auth: AuthValidationService,
+    pub auth: Arc<AuthValidationService>,
+    /// What hooks of coding agents tell.
+    pub hook_events: HookEvents,
+    /// This node among the others of its database.
+    pub nodes: Nodes,
+    /// Messages of the inference hook that were taken.
+    pub replays: Replays,
     pub sessions: Arc<Sessions>,
     pub session_tokens: SessionGenerator,
     pub admin_tokens: JwtService,

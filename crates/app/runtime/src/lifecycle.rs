@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 use systemprompt_audit::{Draft, EntryKind, Unit};
 use systemprompt_events::{Channel, Notice};
+use systemprompt_security::nodes::HEARTBEAT;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How often other nodes' revocations and rule changes are asked for.
@@ -12,6 +13,7 @@ const REVOCATIONS_EVERY: Duration = Duration::from_secs(1);
 const RULES_EVERY: Duration = Duration::from_secs(5);
 const BANS_EVERY: Duration = Duration::from_secs(1);
 const BAN_HITS_EVERY: Duration = Duration::from_secs(10);
+const COUNTERS_EVERY: Duration = Duration::from_mins(1);
 const REFUSALS_EVERY: Duration = Duration::from_mins(1);
 const KEYS_EVERY: Duration = Duration::from_secs(30);
 const CHILDREN_EVERY: Duration = Duration::from_secs(5);
@@ -58,6 +60,20 @@ pub(crate) fn start_loops(context: &AppContext) {
                 tracing::warn!(%error, "hits and ends of bans could not be written");
             }
         }
+    });
+    let node = context.clone();
+    tasks.spawn_loop("heartbeat", HEARTBEAT, move || {
+        let node = node.clone();
+        async move {
+            if let Err(error) = node.nodes.beat().await {
+                tracing::warn!(%error, "the other nodes could not be told that this one lives");
+            }
+        }
+    });
+    let node = context.clone();
+    tasks.spawn_loop("counters", COUNTERS_EVERY, move || {
+        let node = node.clone();
+        async move { node.sweep_counters().await }
     });
     let node = context.clone();
     tasks.spawn_loop("refusals", REFUSALS_EVERY, move || {
@@ -132,6 +148,20 @@ pub async fn shutdown_signal() {
 }
 
 impl AppContext {
+    /// Removes rows that only mattered for a while: counters that ran out, ids of signed messages, old hook events.
+    async fn sweep_counters(&self) {
+        let now = self.clock.now();
+        if let Err(error) = self.pipeline_parts.limiter.sweep(now).await {
+            tracing::warn!(%error, "counters of the call limit that ran out could not be removed");
+        }
+        if let Err(error) = self.replays.sweep(now).await {
+            tracing::warn!(%error, "ids of old signed messages could not be removed");
+        }
+        if let Err(error) = self.hook_events.sweep(now).await {
+            tracing::warn!(%error, "old hook events could not be removed");
+        }
+    }
+
     /// Records what was refused since the last time, if anything was (AUD-19).
     async fn record_refusals(&self) {
         let Some(draft) = self.refusals.take() else { return };
@@ -150,6 +180,9 @@ impl AppContext {
             tracing::warn!("tasks were still running at the end of the drain");
         }
         self.record_refusals().await;
+        if let Err(error) = self.nodes.leave().await {
+            tracing::warn!(%error, "the other nodes could not be told that this one ends");
+        }
         let mut unit = Unit::new();
         unit.record(Draft::system(EntryKind::SystemStop, "ok"));
         if let Err(error) = self.ledger.append(unit).await {

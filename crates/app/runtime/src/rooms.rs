@@ -7,6 +7,7 @@ use systemprompt_gateway::GatewayExtension;
 use systemprompt_oauth::OauthExtension;
 use systemprompt_security::authz::AuthzExtension;
 use systemprompt_security::bans::BansExtension;
+use systemprompt_security::governance::GovernanceExtension;
 use systemprompt_security::session::TokensExtension;
 
 /// The ledger's own tables.
@@ -58,6 +59,7 @@ pub fn extensions() -> Vec<Box<dyn Extension>> {
         Box::new(TokensExtension),
         Box::new(AuthzExtension),
         Box::new(BansExtension),
+        Box::new(GovernanceExtension),
         Box::new(OauthExtension),
         Box::new(GatewayExtension),
         Box::new(McpExtension),

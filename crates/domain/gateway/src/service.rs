@@ -213,6 +213,7 @@ impl ClaudeGatewayService {
             .judge(Call {
                 call_id: CallId::generate(),
                 origin: Origin::Gateway,
+                counted: true,
                 context: &plan.context,
                 entities: vec![EntityRef::new(EntityKind::GatewayRoute, &*plan.route.name)],
                 tool: None,

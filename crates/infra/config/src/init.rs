@@ -78,6 +78,9 @@ fn profile_text(name: &str, new: &NewProfile) -> String {
          database:\n  type: {database}\n\
          {server}\
          governance:\n  authz:\n    hook:\n      mode: rules\n\
+        \x20 # What a coding agent's hook is told of a tool that may be used: `allow` (its user is not asked as well), or\n\
+        \x20 # `none` (the agent asks its user as it would without the hook).\n\
+        \x20 hooks:\n    on_allow: allow\n\
          {gateway}"
     )
 }

@@ -110,6 +110,13 @@ impl Secrets {
                 found: seed.expose().chars().count(),
             });
         }
+        for field in ["authz_webhook_secret", "inference_hook_secret"] {
+            let value = self.typed.get(field).map(Secret::expose).filter(|value| !is_placeholder(value));
+            if let Some(value) = value.filter(|value| !are_webhook_secrets(value)) {
+                let rule = "`whsec_` and the base64 of 24 to 64 bytes, or two of these separated by a space";
+                faults.push(SecretsError::Malformed { field, rule, found: value.chars().count() });
+            }
+        }
         if let Some(url) = self.typed.get("database_url")
             && !["sqlite:", "postgres://", "postgresql://"].iter().any(|s| url.expose().starts_with(s))
         {
@@ -207,6 +214,11 @@ impl Secrets {
         self.typed.get("manifest_signing_secret_seed")
     }
 
+    /// For the signatures of the inference hook alone.
+    pub fn inference_hook_secret(&self) -> Option<&Secret<String>> {
+        self.typed.get("inference_hook_secret")
+    }
+
     /// For `database` alone. See [`crate::Loaded::database_url`] for the address in force.
     pub fn database_url(&self) -> Option<&Secret<String>> {
         self.typed.get("database_url")
@@ -283,6 +295,18 @@ pub(crate) fn check_value(key: &str, value: &str) -> Result<(), SecretsError> {
 fn is_seed(text: &str) -> bool {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.decode(text).is_ok_and(|bytes| bytes.len() == 32)
+}
+
+/// One or two secrets of the Standard Webhooks specification.
+fn are_webhook_secrets(text: &str) -> bool {
+    use base64::Engine;
+    let is_one = |word: &str| {
+        let bytes =
+            word.strip_prefix("whsec_").map(|b64| base64::engine::general_purpose::STANDARD.decode(b64));
+        bytes.is_some_and(|bytes| bytes.is_ok_and(|bytes| (24..=64).contains(&bytes.len())))
+    };
+    let words: Vec<&str> = text.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+    (1..=2).contains(&words.len()) && words.into_iter().all(is_one)
 }
 
 /// Values that somebody meant to replace.

@@ -1,9 +1,13 @@
 //! The governance pipeline: what every tool call and every model request passes after its entity rule (SEC-80 to
-//! SEC-87). It decides on the facts of one call and does no I/O; who calls it records the chain that it returns.
+//! SEC-87). It decides on the facts of one call and, but for counters that several nodes share, does no I/O; who calls it
+//! records the chain that it returns.
 
 pub mod chain;
 pub mod checks;
+pub mod extension;
 pub mod facts;
+pub mod hook_events;
+pub mod inference;
 pub mod leaks;
 mod names;
 mod params;
@@ -21,11 +25,14 @@ mod tests;
 
 pub use chain::{Chain, Denial, Link, LinkResult, Verdict};
 pub use checks::GovernanceChecks;
+pub use extension::GovernanceExtension;
 pub use facts::{CallFacts, Origin, Segment};
+pub use hook_events::{HookEventError, HookEvents};
+pub use inference::InferenceRequest;
 pub use leaks::{Leak, Leaks};
 pub use names::Names;
 pub use params::ParamError;
-pub use pipeline::{ExtensionPolicy, Limits, Parts, Pipeline, PipelineError};
+pub use pipeline::{ExtensionPolicy, Limits, Parts, Pipeline, PipelineError, Policy};
 pub use policy::{GovernancePolicy, Outcome};
 pub use rate_limit::{PastCall, RateLimiter};
 pub use scan::{Confidence, Finding, FindingClass, SecretScanner, TooComplex};

@@ -28,6 +28,8 @@ pub struct Call<'a> {
     /// Charged once, whichever doors the call passes.
     pub call_id: CallId,
     pub origin: Origin,
+    /// Whether it is a call of its own: a report on one is judged, and costs nothing of the limit.
+    pub counted: bool,
     pub context: &'a RequestContext,
     /// Decided in order; all must allow.
     pub entities: Vec<EntityRef>,
@@ -121,29 +123,32 @@ impl DecisionPlane {
                 break;
             }
         }
-        let chain = allowed.then(|| {
-            if let Some(denial) = fault {
-                return Chain::refused(denial);
+        let chain = match fault {
+            _ if !allowed => None,
+            Some(denial) => Some(Chain::refused(denial)),
+            None => {
+                let principal = &call.context.principal;
+                let facts = CallFacts {
+                    call_id: &call.call_id,
+                    origin: call.origin,
+                    counted: call.counted,
+                    principal,
+                    permissions: &principal.permissions,
+                    tool: call.tool,
+                    server: call.server,
+                    plugin: call.plugin,
+                    agent: call.agent,
+                    agent_scope: call.agent_scope,
+                    context_id: call.context.context_id.as_ref(),
+                    task_id: call.context.task_id.as_ref(),
+                    trace_id: &call.context.trace_id,
+                    act_chain: &principal.act_chain,
+                    segments: call.content,
+                    names: &names,
+                };
+                Some(pipeline.evaluate(&facts).await)
             }
-            let principal = &call.context.principal;
-            pipeline.evaluate(&CallFacts {
-                call_id: &call.call_id,
-                origin: call.origin,
-                principal,
-                permissions: &principal.permissions,
-                tool: call.tool,
-                server: call.server,
-                plugin: call.plugin,
-                agent: call.agent,
-                agent_scope: call.agent_scope,
-                context_id: call.context.context_id.as_ref(),
-                task_id: call.context.task_id.as_ref(),
-                trace_id: &call.context.trace_id,
-                act_chain: &principal.act_chain,
-                segments: call.content,
-                names: &names,
-            })
-        });
+        };
         let judgement = Judgement {
             context: call.context.clone(),
             call_id: call.call_id,

@@ -17,6 +17,10 @@ pub enum Envelope {
     Mcp,
     /// `hooks/govern`: always 200 with an explicit deny, since hook clients go on at any other status.
     Hook,
+    /// `hooks/track`: always 200 and an empty object; a header says that nothing was recorded.
+    HookTrack,
+    /// `hooks/inference`: 401 for whom its signature does not show, else 200 with an explicit deny.
+    InferenceHook,
 }
 
 /// A refusal in its protocol's form.
@@ -39,8 +43,31 @@ impl Envelope {
             Self::Anthropic => anthropic(refusal),
             Self::Mcp => mcp(refusal),
             Self::Hook => hook(refusal, event),
+            Self::HookTrack => Rendered { status: 200, content_type: JSON, body: json!({}) },
+            Self::InferenceHook => inference(refusal),
         }
     }
+}
+
+const JSON: &str = "application/json";
+/// Longest reason of an inference hook's verdict, in characters.
+const MAX_DENY_REASON: usize = 500;
+
+/// The verdict of an inference hook that denies.
+pub fn inference_denial(reason: &str, reference: Option<&str>) -> Value {
+    let reason: String = reason.chars().take(MAX_DENY_REASON).collect();
+    match reference {
+        Some(id) => json!({"action": "deny", "deny_reason": reason, "reference_id": id}),
+        None => json!({"action": "deny", "deny_reason": reason}),
+    }
+}
+
+fn inference(refusal: &Refusal) -> Rendered {
+    let status = if refusal.status() == 401 { 401 } else { 200 };
+    let reference = refusal.decision_id.as_ref().map(crate::ids::DecisionId::entry);
+    let reason = refusal.sentence();
+    let body = inference_denial(&reason, reference.as_ref().map(AsRef::as_ref));
+    Rendered { status, content_type: JSON, body }
 }
 
 fn problem(refusal: &Refusal) -> Rendered {

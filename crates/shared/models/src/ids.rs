@@ -130,6 +130,8 @@ ids! {
     Jti = "jti_";
     /// A conversation as a model client names it, bound to its principal.
     GatewayConversationId = "gcv_";
+    /// An event that a coding agent's hook told.
+    HookEventId = "hke_";
     /// A plugin of a coding agent.
     PluginId = "plg_";
 }

@@ -45,6 +45,21 @@ const PROGRESS_QUEUE: usize = 64;
 /// How often the end of a call is tried to be recorded after its answer was withheld.
 const CLOSE_TRIES: u32 = 60;
 
+/// Longest id that a client may give its call.
+const MAX_CALL_ID: usize = 128;
+/// Member of `_meta` in which a coding agent repeats the id that its hook was asked about.
+const TOOL_USE_META: &str = "claudecode/toolUseId";
+
+/// The id that the client gave the call: it is the same at every door that the call passes, and paid for once.
+fn tool_use(context: &RequestContext, call: &ToolCall<'_>) -> Option<CallId> {
+    let meta = || {
+        let meta = call.params.get("_meta").and_then(RawObject::read)?;
+        serde_json::from_str::<String>(meta.get(TOOL_USE_META)?.get()).ok()
+    };
+    let id = context.ai_tool_call_id.clone().or_else(meta)?;
+    (!id.is_empty() && id.len() <= MAX_CALL_ID).then(|| CallId::from(id))
+}
+
 /// A call of a tool.
 pub struct ToolCall<'a> {
     pub server: &'a Arc<Server>,
@@ -98,12 +113,14 @@ impl McpToolExecutor {
         let others = call.params.clone().without("arguments").to_raw();
         let content = [("/params/arguments", arguments.get()), ("/params", others.get())]
             .map(|(pointer, text)| Segment { pointer: pointer.into(), json: text.as_bytes() });
+        let tool_use = tool_use(context, &call);
         let question = |tool_rule: bool| {
             let mut entities = vec![server_entity(&server.name)];
             entities.extend(tool_rule.then(|| tool_entity(&server.name, call.tool)));
             Call {
-                call_id: CallId::generate(),
+                call_id: tool_use.clone().unwrap_or_else(CallId::generate),
                 origin: Origin::Mcp,
+                counted: true,
                 context,
                 entities,
                 tool: Some(call.tool),

@@ -13,6 +13,7 @@ use systemprompt_mcp::{McpBody, McpReply};
 use systemprompt_models::envelope::Envelope;
 use systemprompt_runtime::AppContext;
 use systemprompt_security::auth::AuthMode;
+use systemprompt_security::extraction::HeaderExtractor;
 use systemprompt_security::jwt::Surface;
 
 use crate::services::server::route::Access;
@@ -30,11 +31,12 @@ pub fn routes() -> Vec<Route> {
 
 async fn message(
     State(context): State<AppContext>,
-    Context(caller): Context,
+    Context(mut caller): Context,
     Path(server): Path<String>,
     headers: HeaderMap,
     RawBody(body): RawBody,
 ) -> Response {
+    caller.ai_tool_call_id = HeaderExtractor::extract(&headers).ai_tool_call_id;
     render(context.mcp.handle(&caller, &server, &headers, body).await)
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct GovernanceProfile {
     pub authz: AuthzConfig,
     pub pipeline: PipelineConfig,
+    pub hooks: HooksConfig,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -61,6 +62,23 @@ pub enum ActorCheck {
     /// Every actor needs an allow of its own.
     Full,
     Off,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HooksConfig {
+    pub on_allow: HookOnAllow,
+}
+
+/// What the hook of a coding agent is told of a tool that may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HookOnAllow {
+    /// `allow`: the agent does not ask its user as well.
+    #[default]
+    Allow,
+    /// Nothing: the agent asks its user as it would without the hook.
+    None,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -126,6 +126,10 @@ fn platform_secrets_have_minimum_forms() {
         ("database_url", "mysql://h/d".into(), Some("secret_malformed")),
         ("authz_webhook_secret", "changeme".into(), Some("secret_placeholder")),
         ("authz_webhook_secret", "Change-Me!".into(), Some("secret_placeholder")),
+        ("inference_hook_secret", format!("whsec_{seed}"), None),
+        ("inference_hook_secret", format!("whsec_{seed} whsec_{}", seed.replace('A', "B")), None),
+        ("inference_hook_secret", seed.into(), Some("secret_malformed")),
+        ("inference_hook_secret", "whsec_AAECAwQ=".into(), Some("secret_malformed")),
     ] {
         let secrets = Secrets::parse(&format!("{{\"{name}\": \"{value}\"}}")).unwrap();
         let fault = secrets.validate().err();

@@ -61,6 +61,8 @@ pub struct CallFacts<'a> {
     /// One call keeps its id through every door.
     pub call_id: &'a CallId,
     pub origin: Origin,
+    /// Whether it is a call of its own: a report on one is judged, and costs nothing of the limit.
+    pub counted: bool,
     pub principal: &'a Principal,
     /// The permissions of the credential that the call was made with.
     pub permissions: &'a [Permission],

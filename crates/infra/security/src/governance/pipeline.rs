@@ -12,6 +12,7 @@ use super::scan::SecretScanner;
 use super::scope_check::{self, ScopeCheck};
 use super::secret_scan::{self, SecretScan};
 use super::tool_blocklist::{self, ToolBlocklist};
+use futures_util::FutureExt;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -74,18 +75,28 @@ impl Parts {
     }
 
     /// The policy `id` with `params`; none if there is no such policy.
-    pub fn build(&self, id: &str, params: &Value) -> Option<Result<Box<dyn GovernancePolicy>, ParamError>> {
-        fn boxed(policy: impl GovernancePolicy) -> Box<dyn GovernancePolicy> {
-            Box::new(policy)
+    pub fn build(&self, id: &str, params: &Value) -> Option<Result<Policy, ParamError>> {
+        fn boxed(policy: impl GovernancePolicy) -> Policy {
+            Policy::Pure(Box::new(policy))
         }
         Some(match id {
             scope_check::ID => ScopeCheck::new(params).map(boxed),
             secret_scan::ID => SecretScan::new(params, self.scanner.clone()).map(boxed),
             tool_blocklist::ID => ToolBlocklist::new(params).map(boxed),
-            rate_limit::ID => RateLimit::new(params, self.limiter.clone(), self.clock.clone()).map(boxed),
-            other => (self.extensions.iter().find(|e| *e.id == *other)?.build)(params),
+            rate_limit::ID => {
+                RateLimit::new(params, self.limiter.clone(), self.clock.clone()).map(Policy::Rate)
+            }
+            other => (self.extensions.iter().find(|e| *e.id == *other)?.build)(params).map(Policy::Pure),
         })
     }
+}
+
+/// A policy as the pipeline runs it.
+pub enum Policy {
+    /// Decides from the facts alone.
+    Pure(Box<dyn GovernancePolicy>),
+    /// Counts, and may wait for the database that does.
+    Rate(RateLimit),
 }
 
 /// Why a pipeline was refused.
@@ -108,7 +119,7 @@ pub enum PipelineError {
 struct Stage {
     id: Arc<str>,
     /// None if it is switched off.
-    policy: Option<Box<dyn GovernancePolicy>>,
+    policy: Option<Policy>,
 }
 
 /// The compiled pipeline. A reload builds a new one; the old one serves until then.
@@ -176,7 +187,7 @@ impl Pipeline {
 
     /// Decides on a call. A value in use refuses it before any policy is asked, also where the policies are switched off: that
     /// is no policy of an operator but what leasing a secret means.
-    pub fn evaluate(&self, facts: &CallFacts<'_>) -> Chain {
+    pub async fn evaluate(&self, facts: &CallFacts<'_>) -> Chain {
         let began = Instant::now();
         let mut chain = Chain {
             links: Vec::with_capacity(self.stages.len() + 1),
@@ -203,7 +214,10 @@ impl Pipeline {
                         idle(LinkResult::Skip)
                     } else {
                         let began = Instant::now();
-                        let outcome = run(policy.as_ref(), facts);
+                        let outcome = match policy {
+                            Policy::Pure(policy) => run(policy.as_ref(), facts),
+                            Policy::Rate(policy) => self.wait(policy.evaluate(facts)).await,
+                        };
                         let took = began.elapsed();
                         let outcome = self.in_time(outcome, took, start.elapsed());
                         conclude(&mut chain, stage.id.clone(), outcome, took)
@@ -216,11 +230,19 @@ impl Pipeline {
         chain
     }
 
+    /// Waits for a policy no longer than policies may take.
+    async fn wait(&self, outcome: impl Future<Output = Outcome>) -> Outcome {
+        let limit = self.limits.policy;
+        let waited = tokio::time::timeout(limit, AssertUnwindSafe(outcome).catch_unwind()).await;
+        match waited {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Outcome::Fault { detail: "the policy panicked".into() },
+            Err(_) => late("the policy", limit),
+        }
+    }
+
     /// An outcome that came too late is a fault.
     fn in_time(&self, outcome: Outcome, policy: Duration, chain: Duration) -> Outcome {
-        let late = |what: &str, limit: Duration| Outcome::Fault {
-            detail: format!("{what} took longer than {} ms", limit.as_millis()).into(),
-        };
         if matches!(outcome, Outcome::Fault { .. }) {
             outcome
         } else if policy > self.limits.policy {
@@ -231,6 +253,10 @@ impl Pipeline {
             outcome
         }
     }
+}
+
+fn late(what: &str, limit: Duration) -> Outcome {
+    Outcome::Fault { detail: format!("{what} took longer than {} ms", limit.as_millis()).into() }
 }
 
 /// All policies in their order: the built-in ones, and each extension's behind the one that it follows.

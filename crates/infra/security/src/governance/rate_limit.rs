@@ -2,21 +2,24 @@
 //! verified user and session; five times as much per user, so that inventing sessions gains nothing. A call that passes
 //! several doors is charged once.
 //!
-//! The counters are in memory: one node counts all of its calls, and a start seeds them from the decisions of the last
-//! minutes. They outlive a reload of the configuration.
+//! On SQLite the counters are in memory: the one node counts all of its calls, and a start seeds them from the decisions of
+//! the last minutes. On PostgreSQL they are rows that all nodes share. Either way they outlive a reload of the configuration.
 
 mod shard;
+mod shared;
 
 use super::facts::{CallFacts, Origin};
 use super::params::{self, ParamError};
-use super::policy::{GovernancePolicy, Outcome};
+use super::policy::Outcome;
 use serde::Deserialize;
 use serde_json::Value;
 use shard::Shard;
 pub use shard::{Charge, Rate};
+use shared::Shared;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
-use systemprompt_models::{Clock, Millis};
+use systemprompt_database::Db;
+use systemprompt_models::{Clock, Millis, Tasks};
 
 pub const ID: &str = "rate_limit";
 
@@ -38,21 +41,19 @@ impl Default for Params {
     }
 }
 
-/// The counters of all sessions and users of this node.
-pub struct RateLimiter {
+/// The counters of all sessions and users.
+pub struct RateLimiter(Counters);
+
+enum Counters {
+    Own(Own),
+    Shared(Shared),
+}
+
+/// Counters of this node alone.
+struct Own {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     second: RandomState,
-}
-
-impl Default for RateLimiter {
-    fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
-            hasher: RandomState::new(),
-            second: RandomState::new(),
-        }
-    }
 }
 
 /// A call that was charged before this start, as the decision rows of the last ten minutes tell it. Only calls that
@@ -66,25 +67,71 @@ pub struct PastCall<'a> {
     pub at: Millis,
 }
 
+impl Default for RateLimiter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl RateLimiter {
+    /// Counters in memory, for a node that is alone with its database.
     pub fn new() -> Self {
-        Self::default()
+        Self(Counters::Own(Own {
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
+            hasher: RandomState::new(),
+            second: RandomState::new(),
+        }))
     }
 
-    /// Charges a call, if the session's and the user's rate allow it. `now` is in epoch milliseconds.
-    pub fn charge(&self, rate: &Rate, call: &PastCall<'_>) -> Charge {
-        let id = self.call_key(call);
-        self.with_shard(call.user_id, |shard| shard.charge(rate, call, id)).unwrap_or(Charge::Full)
+    /// Counters in the database where several nodes may share it, else in memory.
+    pub fn of(db: &Db, tasks: &Tasks) -> Self {
+        match db {
+            Db::Sqlite(_) => Self::new(),
+            Db::Postgres(_) => Self(Counters::Shared(Shared::new(db.clone(), tasks.clone()))),
+        }
     }
 
-    /// Takes over what was charged before this start; the order does not matter. `rate` is the configured one.
+    /// Charges a call, if the session's and the user's rate allow it. `call.at` is the present.
+    pub async fn charge(&self, rate: &Rate, call: &PastCall<'_>) -> Charge {
+        match &self.0 {
+            Counters::Own(own) => own.charge(rate, call),
+            Counters::Shared(shared) => shared.charge(rate, call).await,
+        }
+    }
+
+    /// Takes over what was charged before this start; the order does not matter. `rate` is the configured one. Shared counters
+    /// know it already.
     pub fn seed<'a>(&self, rate: &Rate, past: impl IntoIterator<Item = PastCall<'a>>) {
+        let Counters::Own(own) = &self.0 else { return };
         let mut past: Vec<PastCall<'a>> = past.into_iter().collect();
         past.sort_by_key(|c| c.at);
         for call in &past {
-            let id = self.call_key(call);
-            self.with_shard(call.user_id, |shard| shard.seed(rate, call, id));
+            let id = own.call_key(call);
+            own.with_shard(call.user_id, |shard| shard.seed(rate, call, id));
         }
+    }
+
+    /// Whether a start has to seed the counters.
+    pub fn wants_seed(&self) -> bool {
+        matches!(self.0, Counters::Own(_))
+    }
+
+    /// Removes shared counters that have run out, and calls that are too old to come again. Returns how many rows went.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn sweep(&self, now: Millis) -> Result<u64, sqlx::Error> {
+        match &self.0 {
+            Counters::Own(_) => Ok(0),
+            Counters::Shared(shared) => shared.sweep(now).await,
+        }
+    }
+}
+
+impl Own {
+    fn charge(&self, rate: &Rate, call: &PastCall<'_>) -> Charge {
+        let id = self.call_key(call);
+        self.with_shard(call.user_id, |shard| shard.charge(rate, call, id)).unwrap_or(Charge::Full)
     }
 
     fn with_shard<T>(&self, user: &str, work: impl FnOnce(&mut Shard) -> T) -> Option<T> {
@@ -122,8 +169,12 @@ pub fn rate(params: &Value) -> Result<Rate, ParamError> {
     })
 }
 
-impl GovernancePolicy for RateLimit {
-    fn evaluate(&self, facts: &CallFacts<'_>) -> Outcome {
+impl RateLimit {
+    /// Charges the call. Unlike the other policies this one may wait, for the database.
+    pub async fn evaluate(&self, facts: &CallFacts<'_>) -> Outcome {
+        if !facts.counted {
+            return Outcome::Skip { detail: "a report on a call".into() };
+        }
         let call = PastCall {
             user_id: facts.principal.user_id.as_str(),
             session_id: facts.principal.session_id.as_str(),
@@ -131,7 +182,7 @@ impl GovernancePolicy for RateLimit {
             origin: facts.origin,
             at: self.clock.now(),
         };
-        match self.limiter.charge(&self.rate, &call) {
+        match self.limiter.charge(&self.rate, &call).await {
             Charge::Admitted => Outcome::PASS,
             Charge::Known => Outcome::Pass { detail: Some("charged at another door".into()) },
             Charge::Limited { retry_after } => Outcome::Fail {
@@ -145,6 +196,9 @@ impl GovernancePolicy for RateLimit {
                 retry_after: Some(retry_after),
             },
             Charge::Full => Outcome::Fault { detail: "the table of rate counters is full".into() },
+            Charge::Unavailable => {
+                Outcome::Fault { detail: "the rate counters cannot be updated in the database".into() }
+            }
         }
     }
 }

@@ -44,6 +44,7 @@ fn user(name: &str, session: &str, permissions: &[Permission]) -> Principal {
 struct Call<'a> {
     id: CallId,
     origin: Origin,
+    counted: bool,
     principal: &'a Principal,
     tool: Option<&'a str>,
     server: Option<&'a str>,
@@ -57,6 +58,7 @@ impl<'a> Call<'a> {
         Self {
             id: CallId::generate(),
             origin: Origin::Hook,
+            counted: true,
             principal,
             tool: Some(tool),
             server: None,
@@ -69,10 +71,12 @@ impl<'a> Call<'a> {
     fn judge(&self, pipeline: &Pipeline) -> Chain {
         let segments = [Segment { pointer: "/tool_input".into(), json: self.body.as_bytes() }];
         let names = pipeline.names([("/call_id", Some(self.id.as_str())), ("/agent_id", self.agent)]);
-        pipeline.evaluate(&CallFacts {
+        let trace_id = TraceId::new("trc_1");
+        let facts = CallFacts {
             names: &names,
             call_id: &self.id,
             origin: self.origin,
+            counted: self.counted,
             principal: self.principal,
             permissions: &self.principal.permissions,
             tool: self.tool,
@@ -82,11 +86,18 @@ impl<'a> Call<'a> {
             agent_scope: self.scope,
             context_id: None,
             task_id: None,
-            trace_id: &TraceId::new("trc_1"),
+            trace_id: &trace_id,
             act_chain: &[],
             segments: &segments,
-        })
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(pipeline.evaluate(&facts))
     }
+}
+
+/// What becomes of a charge where the counters are in memory.
+fn charged(limiter: &RateLimiter, rate: &rate_limit::Rate, call: &PastCall<'_>) -> rate_limit::Charge {
+    futures_util::FutureExt::now_or_never(limiter.charge(rate, call)).unwrap()
 }
 
 fn results(chain: &Chain) -> Vec<(&str, LinkResult)> {
@@ -388,15 +399,29 @@ fn a_start_takes_over_what_was_charged_before() {
     limiter.seed(&rate, ids.iter().map(|id| PastCall { call_id: id, ..past(10_000) }));
     let admitted = |from: usize| {
         let ids: Vec<String> = (from..from + 100).map(|n| format!("new_{n}")).collect();
-        let charge = |id: &String| limiter.charge(&rate, &PastCall { call_id: id, ..past(0) });
+        let charge = |id: &String| charged(&limiter, &rate, &PastCall { call_id: id, ..past(0) });
         ids.iter().filter(|id| charge(id) == rate_limit::Charge::Admitted).count()
     };
     assert_eq!(admitted(0), 50);
     let seen = PastCall { call_id: "call_7", origin: Origin::Hook, ..past(0) };
-    assert_eq!(limiter.charge(&rate, &seen), rate_limit::Charge::Known);
+    assert_eq!(charged(&limiter, &rate, &seen), rate_limit::Charge::Known);
     let long_ago = RateLimiter::new();
     long_ago.seed(&rate, ids.iter().map(|id| PastCall { call_id: id, ..past(60_000) }));
-    assert_eq!(long_ago.charge(&rate, &PastCall { call_id: "x", ..past(0) }), rate_limit::Charge::Admitted);
+    let fresh = PastCall { call_id: "x", ..past(0) };
+    assert_eq!(charged(&long_ago, &rate, &fresh), rate_limit::Charge::Admitted);
+}
+
+#[test]
+fn a_report_on_a_call_is_judged_and_costs_nothing() {
+    let pipeline = pipeline(vec![policy("rate_limit", json!({"limit": 1}))]);
+    let principal = user("ada", "ses_1", &[Permission::User]);
+    let report = |body| Call { counted: false, body, ..Call::tool(&principal, "Read") }.judge(&pipeline);
+    for _ in 0..3 {
+        assert_eq!(results(&report("{}"))[3], ("rate_limit", Skip));
+    }
+    assert_eq!(report(r#"{"key":"AKIAC6O6OYA7VNGCNGSU"}"#).policy(), "secret_scan");
+    assert!(Call::tool(&principal, "Read").judge(&pipeline).is_allowed());
+    assert_eq!(Call::tool(&principal, "Read").judge(&pipeline).policy(), "rate_limit");
 }
 
 #[test]

@@ -48,9 +48,11 @@ impl Quotas {
     }
 }
 
-/// The limiters of a node. Keys are hashed with a per-process key, so that nobody can aim at another's cell.
+/// The limiters of a node, each with its share of what all nodes admit (SEC-32): a guard, and approximate, for clients do not
+/// spread evenly. Keys are hashed with a per-process key, so that nobody can aim at another's cell.
 pub struct RateLimit {
     limits: RateLimits,
+    nodes: u32,
     clock: DefaultClock,
     hasher: RandomState,
     limiters: HashMap<(RateGroup, RateLimitTier), Option<Limiter>>,
@@ -74,15 +76,18 @@ impl std::fmt::Debug for RateLimit {
 }
 
 impl RateLimit {
-    pub fn new(limits: &RateLimits) -> Self {
+    /// The share of one of `nodes` nodes.
+    pub fn new(limits: &RateLimits, nodes: u32) -> Self {
+        let nodes = nodes.max(1);
         let mut limiters = HashMap::new();
         for group in RateGroup::ALL {
             for tier in TIERS {
-                limiters.insert((*group, tier), limiter(limits, *group, tier));
+                limiters.insert((*group, tier), limiter(share(limits, nodes, (*group, tier))));
             }
         }
         Self {
             limits: limits.clone(),
+            nodes,
             clock: DefaultClock::default(),
             hasher: RandomState::new(),
             limiters,
@@ -108,7 +113,7 @@ impl RateLimit {
             return (None, Ok(()));
         };
         self.sweep();
-        let (limit, burst) = (self.limits.limit(group, tier), self.limits.burst(group, tier));
+        let (limit, burst) = share(&self.limits, self.nodes, (group, tier));
         let cell = self.hasher.hash_one((group.as_str(), key));
         let cost = NonZeroU32::new(cost.min(burst)).unwrap_or(NonZeroU32::MIN);
         let quotas = |remaining: u32, reset_s: u32| {
@@ -145,9 +150,15 @@ impl RateLimit {
     }
 }
 
-fn limiter(limits: &RateLimits, group: RateGroup, tier: RateLimitTier) -> Option<Limiter> {
-    let rate = NonZeroU32::new(limits.limit(group, tier)).filter(|r| r.get() < UNCOUNTED_PER_SECOND)?;
-    let burst = NonZeroU32::new(limits.burst(group, tier))?;
+/// Limit a second and burst of one of `nodes` nodes.
+fn share(limits: &RateLimits, nodes: u32, (group, tier): (RateGroup, RateLimitTier)) -> (u32, u32) {
+    let of = |all: u32| (all / nodes).max(1);
+    (of(limits.limit(group, tier)), of(limits.burst(group, tier)))
+}
+
+fn limiter((limit, burst): (u32, u32)) -> Option<Limiter> {
+    let rate = NonZeroU32::new(limit).filter(|r| r.get() < UNCOUNTED_PER_SECOND)?;
+    let burst = NonZeroU32::new(burst)?;
     let quota = Quota::per_second(rate).allow_burst(burst);
     Some(RateLimiter::keyed(quota).with_middleware::<StateInformationMiddleware>())
 }
@@ -158,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_three_times_the_limit_and_the_refusal_says_when_to_come_again() {
-        let limit = RateLimit::new(&RateLimits { contexts_per_second: 4, ..RateLimits::default() });
+        let limit = RateLimit::new(&RateLimits { contexts_per_second: 4, ..RateLimits::default() }, 1);
         for (tier, want) in [(RateLimitTier::Anon, 6), (RateLimitTier::User, 12), (RateLimitTier::Admin, 120)]
         {
             let passed = (0..1000)
@@ -174,15 +185,17 @@ mod tests {
             assert_eq!(headers["ratelimit-policy"], format!("\"contexts\";q={want};w=3").as_str());
             assert!(limit.check((RateGroup::Contexts, tier), "another key", 1).1.is_ok());
         }
-        let off =
-            RateLimit::new(&RateLimits { contexts_per_second: 1, disabled: true, ..RateLimits::default() });
+        let off = RateLimit::new(
+            &RateLimits { contexts_per_second: 1, disabled: true, ..RateLimits::default() },
+            1,
+        );
         let anon = (RateGroup::Contexts, RateLimitTier::Anon);
         assert!((0..1000).all(|_| off.check(anon, "key", 1).1.is_ok()));
     }
 
     #[test]
     fn a_throttled_address_has_a_half_or_a_quarter() {
-        let limit = RateLimit::new(&RateLimits { wellknown_per_second: 8, ..RateLimits::default() });
+        let limit = RateLimit::new(&RateLimits { wellknown_per_second: 8, ..RateLimits::default() }, 1);
         for (cost, want) in [(1, 24), (2, 12), (4, 6)] {
             let group = (RateGroup::Wellknown, RateLimitTier::User);
             let passed = (0..1000).take_while(|_| limit.check(group, cost, cost).1.is_ok()).count();
@@ -191,6 +204,17 @@ mod tests {
         // Even the smallest limit serves a throttled address now and then.
         let least = RateLimits { wellknown_per_second: 1, burst_multiplier: 1, ..RateLimits::default() };
         let anon = (RateGroup::Wellknown, RateLimitTier::Anon);
-        assert!(RateLimit::new(&least).check(anon, "key", 4).1.is_ok());
+        assert!(RateLimit::new(&least, 1).check(anon, "key", 4).1.is_ok());
+    }
+
+    #[test]
+    fn each_of_several_nodes_admits_its_share_and_at_least_one() {
+        let limits = RateLimits { contexts_per_second: 8, ..RateLimits::default() };
+        for (nodes, want) in [(1, 24), (2, 12), (3, 8), (100, 1)] {
+            let limit = RateLimit::new(&limits, nodes);
+            let user = (RateGroup::Contexts, RateLimitTier::User);
+            let passed = (0..1000).take_while(|_| limit.check(user, "key", 1).1.is_ok()).count();
+            assert!((want..want + 2).contains(&passed), "{nodes}: {passed}");
+        }
     }
 }

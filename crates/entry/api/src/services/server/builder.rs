@@ -68,7 +68,7 @@ pub fn build(context: &AppContext, routes: Vec<Route>, metrics: Arc<Metrics>) ->
         .zip(handlers)
         .fold(Router::new(), |router, (path, handler)| router.route(path, handler));
     let edge = Arc::new(Edge {
-        settings: ArcSwap::from_pointee(Settings::new(&profile)),
+        settings: ArcSwap::from_pointee(Settings::new(&profile, context.nodes.live())),
         throttle: Throttle::default(),
         watch: scanner::Watch::default(),
         in_flight: AtomicUsize::new(0),
@@ -191,10 +191,11 @@ impl Edge {
     fn settings(&self) -> Arc<Settings> {
         let settings = self.settings.load_full();
         let config = self.context.config();
-        if Arc::ptr_eq(&settings.profile, &config.profile) {
+        let nodes = self.context.nodes.live();
+        if Arc::ptr_eq(&settings.profile, &config.profile) && settings.nodes == nodes {
             return settings;
         }
-        let settings = Arc::new(settings.follow(&config.profile));
+        let settings = Arc::new(settings.follow(&config.profile, nodes));
         self.settings.store(Arc::clone(&settings));
         settings
     }

@@ -78,7 +78,8 @@ fn responses(route: &RouteSpec) -> Value {
     });
     let refusals: &[(&str, &str)] = match (route.envelope, route.access) {
         // Hook clients go on at any other status, so a refusal is an answer too.
-        (Envelope::Hook, _) => &[],
+        (Envelope::Hook | Envelope::HookTrack, _) => &[],
+        (Envelope::InferenceHook, _) => &[("401", "the signature does not fit, or the message came before")],
         (_, Access::Public | Access::Probe) => &[("503", "not ready")],
         (Envelope::Anthropic, _) => &[
             ("400", "a bad request, or a denial"),

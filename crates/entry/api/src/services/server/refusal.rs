@@ -10,6 +10,8 @@ use systemprompt_models::{Code, Refusal};
 
 /// Header that names the outcome of a decision endpoint.
 pub const DECISION_HEADER: &str = "x-systemprompt-decision";
+/// Header that says whether an event was stored.
+pub const RECORDED_HEADER: &str = "x-systemprompt-recorded";
 /// Header that says why a request was blocked.
 const BLOCKED_HEADER: &str = "x-blocked-reason";
 /// Its value for a banned address.
@@ -67,7 +69,7 @@ pub(super) fn render(
         headers.insert(BLOCKED_HEADER, HeaderValue::from_static(reason));
     }
     match refusal.code {
-        Code::Unauthenticated => {
+        Code::Unauthenticated if envelope != Envelope::InferenceHook => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         Code::InvalidToken => {
@@ -85,6 +87,9 @@ pub(super) fn render(
     match envelope {
         Envelope::Hook => {
             headers.insert(DECISION_HEADER, HeaderValue::from_static("deny"));
+        }
+        Envelope::HookTrack => {
+            headers.insert(RECORDED_HEADER, HeaderValue::from_static("false"));
         }
         Envelope::Anthropic if refusal.code == Code::Denied => {
             headers.insert("x-should-retry", HeaderValue::from_static("false"));

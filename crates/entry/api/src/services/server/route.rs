@@ -52,6 +52,7 @@ pub struct Route {
 pub const GATEWAY_BODY: usize = 32 * 1024 * 1024;
 pub const MCP_BODY: usize = 4 * 1024 * 1024;
 pub const HOOK_BODY: usize = 4 * 1024 * 1024;
+pub const INFERENCE_HOOK_BODY: usize = 10 * 1024 * 1024;
 
 impl Route {
     fn new<H, T>(method: Method, filter: MethodFilter, path: &'static str, handler: H) -> Self

@@ -12,7 +12,7 @@ const MAX_SESSIONS: usize = 4096;
 /// Charged calls that one shard remembers; beyond it the oldest is forgotten (and would be charged again).
 const MAX_CALLS: usize = 2048;
 /// How long a charged call is remembered.
-const CALL_LIFE: Millis = 600_000;
+pub(super) const CALL_LIFE: Millis = 600_000;
 /// Counters that ran out are removed once in so many charges.
 const SWEEP: u32 = 4096;
 
@@ -22,12 +22,12 @@ pub struct Rate {
     pub limit: u32,
     pub window_s: u32,
     /// Nanoseconds that one call takes from a session.
-    session: i64,
+    pub(super) session: i64,
     /// Nanoseconds that one call takes from a user.
-    user: i64,
+    pub(super) user: i64,
     /// Nanoseconds that a session and a user may take in advance.
-    session_depth: i64,
-    user_depth: i64,
+    pub(super) session_depth: i64,
+    pub(super) user_depth: i64,
 }
 
 impl Rate {
@@ -59,6 +59,8 @@ pub enum Charge {
     },
     /// There is no room for another counter.
     Full,
+    /// The database did not take the charge.
+    Unavailable,
 }
 
 #[derive(Default)]
@@ -171,7 +173,7 @@ impl Shard {
     }
 }
 
-fn door(origin: Origin) -> u8 {
+pub(super) fn door(origin: Origin) -> u8 {
     match origin {
         Origin::Hook => 1,
         Origin::Mcp => 2,
@@ -181,10 +183,10 @@ fn door(origin: Origin) -> u8 {
     }
 }
 
-fn nanos(at: Millis) -> i64 {
+pub(super) fn nanos(at: Millis) -> i64 {
     at.saturating_mul(1_000_000)
 }
 
-fn seconds(nanos: i64) -> u32 {
+pub(super) fn seconds(nanos: i64) -> u32 {
     u32::try_from((nanos + 999_999_999) / 1_000_000_000).unwrap_or(u32::MAX).max(1)
 }
