@@ -258,7 +258,10 @@ async fn boot_loaded(
     let hook = from_config(&profile.governance.authz, &rules)?;
     let decisions = GovernanceDecisionRepository::new(db.clone());
     let parts = node_parts(parts, pepper.expose().as_bytes(), leak.clone())?;
-    let parts = Parts { limiter: Arc::new(RateLimiter::of(&db, &tasks)), ..parts };
+    let parts = Parts {
+        limiter: Arc::new(RateLimiter::of(&db).map_err(|e| BootError::Limit(e.to_string()))?),
+        ..parts
+    };
     seed_call_limit(&parts, &loaded, &decisions, clock.now()).await?;
     let pipeline = build_pipeline(&loaded, &parts)?;
     let plane = DecisionPlane::new(hook, pipeline, ledger.clone(), Arc::clone(&clock));

@@ -215,11 +215,13 @@ impl Pipeline {
                     } else {
                         let began = Instant::now();
                         let outcome = match policy {
-                            Policy::Pure(policy) => run(policy.as_ref(), facts),
-                            Policy::Rate(policy) => self.wait(policy.evaluate(facts)).await,
+                            Policy::Pure(policy) => {
+                                self.in_time(run(policy.as_ref(), facts), began.elapsed())
+                            }
+                            Policy::Rate(policy) => self.wait(policy.evaluate(facts), start.elapsed()).await,
                         };
                         let took = began.elapsed();
-                        let outcome = self.in_time(outcome, took, start.elapsed());
+                        let outcome = self.in_chain_time(outcome, start.elapsed());
                         conclude(&mut chain, stage.id.clone(), outcome, took)
                     }
                 }
@@ -230,27 +232,32 @@ impl Pipeline {
         chain
     }
 
-    /// Waits for a policy no longer than policies may take.
-    async fn wait(&self, outcome: impl Future<Output = Outcome>) -> Outcome {
-        let limit = self.limits.policy;
-        let waited = tokio::time::timeout(limit, AssertUnwindSafe(outcome).catch_unwind()).await;
+    /// Waits for a policy that waits for the database: it may have what the chain has left, for in a burst the calls wait for each
+    /// other there.
+    async fn wait(&self, outcome: impl Future<Output = Outcome>, spent: Duration) -> Outcome {
+        let left = self.limits.chain.saturating_sub(spent);
+        let waited = tokio::time::timeout(left, AssertUnwindSafe(outcome).catch_unwind()).await;
         match waited {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Outcome::Fault { detail: "the policy panicked".into() },
-            Err(_) => late("the policy", limit),
+            Err(_) => late("the chain", self.limits.chain),
         }
     }
 
     /// An outcome that came too late is a fault.
-    fn in_time(&self, outcome: Outcome, policy: Duration, chain: Duration) -> Outcome {
-        if matches!(outcome, Outcome::Fault { .. }) {
-            outcome
-        } else if policy > self.limits.policy {
-            late("the policy", self.limits.policy)
-        } else if chain > self.limits.chain {
-            late("the chain", self.limits.chain)
-        } else {
-            outcome
+    fn in_time(&self, outcome: Outcome, policy: Duration) -> Outcome {
+        match outcome {
+            Outcome::Fault { .. } => outcome,
+            _ if policy > self.limits.policy => late("the policy", self.limits.policy),
+            _ => outcome,
+        }
+    }
+
+    fn in_chain_time(&self, outcome: Outcome, chain: Duration) -> Outcome {
+        match outcome {
+            Outcome::Fault { .. } => outcome,
+            _ if chain > self.limits.chain => late("the chain", self.limits.chain),
+            _ => outcome,
         }
     }
 }

@@ -19,7 +19,7 @@ use shared::Shared;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use systemprompt_database::Db;
-use systemprompt_models::{Clock, Millis, Tasks};
+use systemprompt_models::{Clock, Millis};
 
 pub const ID: &str = "rate_limit";
 
@@ -84,11 +84,14 @@ impl RateLimiter {
     }
 
     /// Counters in the database where several nodes may share it, else in memory.
-    pub fn of(db: &Db, tasks: &Tasks) -> Self {
-        match db {
+    ///
+    /// # Errors
+    /// When the thread that charges them cannot be started.
+    pub fn of(db: &Db) -> std::io::Result<Self> {
+        Ok(match db {
             Db::Sqlite(_) => Self::new(),
-            Db::Postgres(_) => Self(Counters::Shared(Shared::new(db.clone(), tasks.clone()))),
-        }
+            Db::Postgres(pool) => Self(Counters::Shared(Shared::new(pool.clone())?)),
+        })
     }
 
     /// Charges a call, if the session's and the user's rate allow it. `call.at` is the present.

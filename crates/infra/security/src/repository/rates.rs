@@ -3,9 +3,9 @@
 //!
 //! Rows are locked in one order everywhere (calls, sessions, users, each by key), so that two nodes never wait for each other.
 
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use std::collections::HashMap;
-use systemprompt_database::{Db, WriteTx};
 use systemprompt_models::Millis;
 
 /// Marks a call as charged through its doors. Returned is what the row said before: 0 nothing, 1 another door (the call is paid
@@ -70,17 +70,37 @@ pub(crate) struct Terms {
     pub now: i64,
 }
 
-/// One transaction over the counters; dropped without [`RateTx::commit`] nothing was charged.
-pub(crate) struct RateTx(Transaction<'static, Postgres>);
+/// A connection for the counters alone.
+pub(crate) struct RateConnection {
+    options: PgConnectOptions,
+    open: Option<PgConnection>,
+}
 
-impl RateTx {
-    pub(crate) async fn begin(db: &Db) -> Result<Self, sqlx::Error> {
-        match db.write_tx().await? {
-            WriteTx::Postgres(tx) => Ok(Self(tx)),
-            WriteTx::Sqlite(_) => Err(sqlx::Error::Configuration("counters are shared on PostgreSQL".into())),
-        }
+impl RateConnection {
+    /// Connects when it is first used.
+    pub(crate) fn of(pool: &PgPool) -> Self {
+        Self { options: (*pool.connect_options()).clone(), open: None }
     }
 
+    /// A transaction; dropped without [`RateTx::commit`] nothing was charged.
+    pub(crate) async fn begin(&mut self) -> Result<RateTx<'_>, sqlx::Error> {
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => PgConnection::connect_with(&self.options).await?,
+        };
+        self.open.insert(open).begin().await.map(RateTx)
+    }
+
+    /// Forgets a connection whose state is not known; the next transaction opens another one.
+    pub(crate) fn forget(&mut self) {
+        self.open = None;
+    }
+}
+
+/// One transaction over the counters.
+pub(crate) struct RateTx<'c>(Transaction<'c, Postgres>);
+
+impl RateTx<'_> {
     fn conn(&mut self) -> &mut PgConnection {
         &mut self.0
     }
@@ -147,10 +167,8 @@ impl RateTx {
 }
 
 /// Removes what says nothing any more; returns how many rows went.
-pub(crate) async fn sweep(db: &Db, expired: Millis, idle_nanos: i64) -> Result<u64, sqlx::Error> {
-    let mut tx = RateTx::begin(db).await?;
-    let calls = sqlx::query(SWEEP_CALLS).bind(expired).execute(tx.conn()).await?.rows_affected();
-    let rates = sqlx::query(SWEEP_RATES).bind(idle_nanos).execute(tx.conn()).await?.rows_affected();
-    tx.commit().await?;
+pub(crate) async fn sweep(pool: &PgPool, expired: Millis, idle_nanos: i64) -> Result<u64, sqlx::Error> {
+    let calls = sqlx::query(SWEEP_CALLS).bind(expired).execute(pool).await?.rows_affected();
+    let rates = sqlx::query(SWEEP_RATES).bind(idle_nanos).execute(pool).await?.rows_affected();
     Ok(calls + rates)
 }

@@ -1,17 +1,19 @@
 //! Counters that several nodes share: rows in PostgreSQL, charged in batches. A batch takes what has come while the one before it
 //! ran, so that the cost of a transaction is shared by all calls that wait for it.
+//!
+//! The batches are made by a thread of its own with a small runtime of its own: on the server's, each answer of the database
+//! would wait until the workers have no request left to look at.
 
 use super::PastCall;
 use super::shard::{CALL_LIFE, Charge, Rate, door, nanos, seconds};
-use crate::repository::rates::{self, Claim, Granted, RateTx, Terms};
+use crate::repository::rates::{self, Claim, Granted, RateConnection, Terms};
 use aws_lc_rs::digest::{Context as Digest, SHA256};
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use sqlx::PgPool;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
-use systemprompt_database::Db;
+use systemprompt_models::Millis;
 use systemprompt_models::ids::CallId;
-use systemprompt_models::{Millis, Tasks};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Most charges that wait; further calls are refused.
 const MAX_WAITING: usize = 8192;
@@ -22,19 +24,10 @@ const BATCH_TIME: Duration = Duration::from_secs(2);
 /// How long a counter that ran out is kept: long enough that sweeping is rare.
 const IDLE_NANOS: i64 = 86_400_000_000_000;
 
-/// The counters of all nodes of one database.
-#[derive(Clone)]
+/// The counters of all nodes of one database. The thread ends with this value.
 pub(super) struct Shared {
-    db: Db,
-    tasks: Tasks,
-    waiting: Arc<Mutex<Waiting>>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    charges: Vec<Pending>,
-    /// Whether a task works on them.
-    is_worked_on: bool,
+    pool: PgPool,
+    waiting: mpsc::Sender<Pending>,
 }
 
 struct Pending {
@@ -76,96 +69,95 @@ fn call_key(call: &PastCall<'_>) -> String {
 }
 
 impl Shared {
-    pub(super) fn new(db: Db, tasks: Tasks) -> Self {
-        Self { db, tasks, waiting: Arc::default() }
+    /// # Errors
+    /// When the thread cannot be started.
+    pub(super) fn new(pool: PgPool) -> std::io::Result<Self> {
+        let (waiting, charges) = mpsc::channel(MAX_WAITING);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let worker = Worker { conn: RateConnection::of(&pool), charges, next: VecDeque::new() };
+        std::thread::Builder::new()
+            .name("call-limit".into())
+            .spawn(move || runtime.block_on(worker.run()))?;
+        Ok(Self { pool, waiting })
     }
 
     pub(super) async fn charge(&self, rate: &Rate, call: &PastCall<'_>) -> Charge {
         let (answer, answered) = oneshot::channel();
-        let pending = Pending { wanted: Wanted::of(rate, call), answer };
-        match self.queue(pending) {
-            Queued::Full => return Charge::Full,
-            Queued::Behind => {}
-            Queued::First => {
-                let own = self.clone();
-                // A task of its own: a caller that goes away must not take the others' charges with it.
-                self.tasks.spawn("call-limit", async move { own.work().await });
-            }
+        match self.waiting.try_send(Pending { wanted: Wanted::of(rate, call), answer }) {
+            Ok(()) => answered.await.unwrap_or(Charge::Unavailable),
+            Err(mpsc::error::TrySendError::Full(_)) => Charge::Full,
+            Err(mpsc::error::TrySendError::Closed(_)) => Charge::Unavailable,
         }
-        answered.await.unwrap_or(Charge::Unavailable)
     }
 
-    fn queue(&self, pending: Pending) -> Queued {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.charges.len() >= MAX_WAITING {
-            return Queued::Full;
-        }
-        waiting.charges.push(pending);
-        if std::mem::replace(&mut waiting.is_worked_on, true) { Queued::Behind } else { Queued::First }
+    pub(super) async fn sweep(&self, now: Millis) -> Result<u64, sqlx::Error> {
+        rates::sweep(&self.pool, now - CALL_LIFE, nanos(now) - IDLE_NANOS).await
     }
+}
 
-    /// Batch after batch, until nothing waits.
-    async fn work(&self) {
-        while let Some(batch) = self.next_batch() {
+/// Makes the batches.
+struct Worker {
+    conn: RateConnection,
+    charges: mpsc::Receiver<Pending>,
+    /// What was received and does not go along with the batch before it.
+    next: VecDeque<Pending>,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        while let Some(batch) = self.batch().await {
             let (wanted, answers): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|pending| (pending.wanted, pending.answer)).unzip();
-            let charged = tokio::time::timeout(BATCH_TIME, charge_all(&self.db, &wanted)).await;
-            let charges = match charged {
-                Ok(Ok(charges)) => charges,
-                Ok(Err(error)) => {
-                    tracing::error!(%error, calls = wanted.len(), "the call limit could not be charged");
-                    vec![Charge::Unavailable; wanted.len()]
+            let charged = tokio::time::timeout(BATCH_TIME, charge_all(&mut self.conn, &wanted)).await;
+            let failed = match charged {
+                Ok(Ok(charges)) => {
+                    for (answer, charge) in answers.into_iter().zip(charges) {
+                        let _ = answer.send(charge);
+                    }
+                    continue;
                 }
-                Err(_) => {
-                    tracing::error!(calls = wanted.len(), "charging the call limit took too long");
-                    vec![Charge::Unavailable; wanted.len()]
-                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer in {BATCH_TIME:?}"),
             };
-            for (answer, charge) in answers.into_iter().zip(charges) {
-                let _ = answer.send(charge);
-            }
+            // Who waits hears of it by the end of their channel.
+            tracing::error!(error = failed, calls = wanted.len(), "the call limit could not be charged");
+            self.conn.forget();
         }
     }
 
     /// The charges that go together: of one rate, which changes when the configuration does, and of each call one, so that a
-    /// second door finds what became of the first.
-    fn next_batch(&self) -> Option<Vec<Pending>> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(first) = waiting.charges.first() else {
-            waiting.is_worked_on = false;
-            return None;
-        };
-        let rate = first.wanted.rate;
+    /// second door finds what became of the first. None when nobody charges any more.
+    async fn batch(&mut self) -> Option<Vec<Pending>> {
+        if self.next.is_empty() {
+            self.next.push_back(self.charges.recv().await?);
+        }
+        while self.next.len() < MAX_BATCH
+            && let Ok(pending) = self.charges.try_recv()
+        {
+            self.next.push_back(pending);
+        }
+        let rate = self.next.front()?.wanted.rate;
         let mut calls: HashSet<&str> = HashSet::new();
+        let goes_along = |Pending { wanted, .. }: &&Pending| wanted.rate == rate;
         let mut count = 0;
-        for Pending { wanted, .. } in waiting.charges.iter().take(MAX_BATCH) {
-            if wanted.rate != rate || wanted.call.as_deref().is_some_and(|call| !calls.insert(call)) {
+        for Pending { wanted, .. } in self.next.iter().take_while(goes_along) {
+            if wanted.call.as_deref().is_some_and(|call| !calls.insert(call)) {
                 break;
             }
             count += 1;
         }
-        Some(waiting.charges.drain(..count).collect())
+        Some(self.next.drain(..count).collect())
     }
-
-    pub(super) async fn sweep(&self, now: Millis) -> Result<u64, sqlx::Error> {
-        rates::sweep(&self.db, now - CALL_LIFE, nanos(now) - IDLE_NANOS).await
-    }
-}
-
-enum Queued {
-    First,
-    Behind,
-    Full,
 }
 
 /// Charges a batch in one transaction: calls that were paid at another door cost nothing; the others need a free cell of their
 /// session and of their user.
-async fn charge_all(db: &Db, wanted: &[Wanted]) -> Result<Vec<Charge>, sqlx::Error> {
+async fn charge_all(conn: &mut RateConnection, wanted: &[Wanted]) -> Result<Vec<Charge>, sqlx::Error> {
     let Some(rate) = wanted.first().map(|w| w.rate) else { return Ok(Vec::new()) };
     let at = wanted.iter().map(|w| w.at).max().unwrap_or_default();
     let now = nanos(at);
     let mut batch = Batch { wanted, outcomes: vec![None; wanted.len()] };
-    let mut tx = RateTx::begin(db).await?;
+    let mut tx = conn.begin().await?;
     let doors = batch.doors();
     let mut claims = HashMap::new();
     if !doors.is_empty() {

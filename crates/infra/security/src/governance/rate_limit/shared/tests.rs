@@ -3,9 +3,9 @@
 use super::super::{Charge, Origin, PastCall, RateLimiter, rate};
 use crate::governance::GovernanceExtension;
 use serde_json::json;
+use systemprompt_database::Db;
 use systemprompt_database::testing::{TestDb, databases};
 use systemprompt_extension::Extension;
-use systemprompt_models::Tasks;
 use systemprompt_models::ids::CallId;
 
 const NOW: i64 = 1_795_000_000_000;
@@ -13,7 +13,7 @@ const NOW: i64 = 1_795_000_000_000;
 /// Two nodes of one database.
 async fn nodes() -> (TestDb, [RateLimiter; 2]) {
     let [_, db] = databases(&GovernanceExtension.migrations()).await;
-    let nodes = [(); 2].map(|()| RateLimiter::of(&db, &Tasks::default()));
+    let nodes = [(); 2].map(|()| RateLimiter::of(&db).unwrap());
     assert!(nodes.iter().all(|node| !node.wants_seed()));
     (db, nodes)
 }
@@ -91,7 +91,7 @@ async fn case_25_a_call_is_charged_once_whichever_nodes_and_doors_it_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ran_out_is_swept_and_a_database_that_is_gone_refuses() {
+async fn what_ran_out_is_swept_and_a_database_that_fails_refuses_until_it_is_back() {
     let (db, nodes) = nodes().await;
     let limit = json!({});
     assert_eq!(charge(&nodes[0], &limit, "ada", "s", NOW).await, Charge::Admitted);
@@ -100,6 +100,13 @@ async fn what_ran_out_is_swept_and_a_database_that_is_gone_refuses() {
     assert_eq!(nodes[1].sweep(NOW + 599_999).await.unwrap(), 0);
     assert_eq!(nodes[1].sweep(NOW + 600_000).await.unwrap(), 1);
     assert_eq!(nodes[1].sweep(NOW + 2 * 86_400_000).await.unwrap(), 2);
-    db.close().await;
+    let Db::Postgres(pool) = &*db else { panic!("the counters are shared on PostgreSQL") };
+    sqlx::query("ALTER TABLE governance_rate RENAME TO gone").execute(pool).await.unwrap();
     assert_eq!(charge(&nodes[0], &limit, "ada", "s", NOW).await, Charge::Unavailable);
+    sqlx::query("ALTER TABLE gone RENAME TO governance_rate").execute(pool).await.unwrap();
+    assert_eq!(charge(&nodes[0], &limit, "ada", "s", NOW).await, Charge::Admitted);
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    sqlx::query(cut).execute(pool).await.unwrap();
+    assert_eq!(charge(&nodes[0], &limit, "ada", "s", NOW).await, Charge::Unavailable);
+    assert_eq!(charge(&nodes[0], &limit, "ada", "s", NOW).await, Charge::Admitted);
 }
