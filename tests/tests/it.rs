@@ -13,6 +13,7 @@ mod hooks;
 mod http;
 mod invariants;
 mod judged;
+mod kept;
 mod ledger;
 mod lost_commits;
 mod reload;

@@ -241,7 +241,8 @@ async fn boot_loaded(
     steps.done("keys");
 
     let tables: &'static [&'static Table] = Vec::leak(registry.tables());
-    let mut options_of_ledger = ledger_options(&loaded, db.engine(), hub.clone(), leak.clone());
+    let parts = node_parts(parts, pepper.expose().as_bytes(), leak.clone())?;
+    let mut options_of_ledger = ledger_options(&loaded, db.engine(), hub.clone(), &parts);
     options_of_ledger.checkpoints =
         Some(crate::checkpoints::options(&loaded, &db, &keys, &options_of_ledger.node_id).await?);
     let ledger = Ledger::start(&db, tables, options_of_ledger, Arc::clone(&clock), &tasks).await?;
@@ -257,7 +258,6 @@ async fn boot_loaded(
         RuleStore::load_with(db.clone(), ledger.clone(), Arc::clone(&clock), bridge.clone(), limits).await?;
     let hook = from_config(&profile.governance.authz, &rules)?;
     let decisions = GovernanceDecisionRepository::new(db.clone());
-    let parts = node_parts(parts, pepper.expose().as_bytes(), leak.clone())?;
     let parts = Parts {
         limiter: Arc::new(RateLimiter::of(&db).map_err(|e| BootError::Limit(e.to_string()))?),
         ..parts
@@ -396,7 +396,7 @@ pub(crate) fn hold_values(leak: &Scanner, loaded: &Loaded) -> Vec<Hold> {
     holds
 }
 
-fn ledger_options(loaded: &Loaded, engine: Engine, hub: Hub, leak: Scanner) -> LedgerOptions {
+fn ledger_options(loaded: &Loaded, engine: Engine, hub: Hub, parts: &Parts) -> LedgerOptions {
     let profile = &loaded.profile;
     let group = &profile.audit.group;
     let millis = |ms: u32| Duration::from_millis(u64::from(ms));
@@ -418,7 +418,8 @@ fn ledger_options(loaded: &Loaded, engine: Engine, hub: Hub, leak: Scanner) -> L
             commit_timeout: millis(group.commit_timeout_ms),
         },
         hub,
-        leak,
+        leak: parts.in_use.clone(),
+        payloads: crate::retention::payload_policy(loaded, &parts.scanner),
         checkpoints: None,
     }
 }

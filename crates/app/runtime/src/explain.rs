@@ -97,7 +97,7 @@ impl AppContext {
         let asked = id.starts_with(DecisionId::PREFIX).then_some(id);
         let actors = self.by_actor(&entries, asked).await?;
         let intact =
-            entries.iter().all(|e| e.record.as_deref().is_some_and(|text| leaf_hash(text) == e.hash));
+            entries.iter().all(|e| e.record.as_deref().map_or(e.is_stub(), |text| leaf_hash(text) == e.hash));
         Ok(Explained { trace_id, actors, entries, more, intact })
     }
 

@@ -89,6 +89,7 @@ pub(crate) fn start_loops(context: &AppContext) {
             }
         }
     });
+    context.start_retention();
     let node = context.clone();
     tasks.spawn_loop("mcp-children", CHILDREN_EVERY, move || {
         let node = node.clone();

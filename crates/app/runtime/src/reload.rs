@@ -192,6 +192,7 @@ impl AppContext {
             return Err(error);
         }
         self.plane.swap_pipeline(pipeline);
+        self.ledger.keep_payloads(crate::retention::payload_policy(&loaded, &self.pipeline_parts.scanner));
         self.mcp.configure(&loaded.services.mcp_servers, &loaded.secrets);
         self.holds.store(Arc::new(hold_values(&self.leak, &loaded)));
         self.config.store(Arc::new(loaded));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Unit};
+use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Payload, Unit};
 use systemprompt_leak::Hit;
 use systemprompt_models::ids::AiRequestId;
 use systemprompt_models::{Clock, Millis, RequestContext, Tasks};
@@ -99,6 +99,8 @@ pub(crate) struct Ending {
     pub charged: bool,
     /// Values in use that the answer held; it was withheld from there on.
     pub leaks: Vec<Hit>,
+    /// The answer as it came, for the closing record.
+    pub response: Option<Payload>,
 }
 
 impl Ending {
@@ -112,6 +114,7 @@ impl Ending {
             injected_pings: 0,
             charged: false,
             leaks: Vec::new(),
+            response: None,
         }
     }
 
@@ -393,6 +396,7 @@ impl Closing {
             )
             .with("usage_source", bill.source.as_str())
             .with("cost_microdollars", bill.cost_micro.min((1 << 53) - 1))
+            .with_payload(ending.response.clone())
             .with("response_bytes", count(ending.response_bytes))
             .with("elapsed_ms", (self.closed_at - facts.opened_at).max(0))
             .with("stop_reason", observed.stop_reason.as_deref().map_or(Value::Null, Value::from))

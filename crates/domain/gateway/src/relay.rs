@@ -18,6 +18,8 @@ use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use systemprompt_audit::Role;
+use systemprompt_audit::payload::Tally;
 use systemprompt_leak::{Hit, Scanner};
 use systemprompt_models::Tasks;
 use tokio::time::{Instant, Sleep};
@@ -143,6 +145,7 @@ pub struct ReplyStream {
     timer: Option<Pin<Box<Sleep>>>,
     shutdown: CancellationToken,
     hash: digest::Context,
+    tally: Option<Tally>,
     bytes: u64,
     pings: u32,
     call: Option<OpenCall>,
@@ -190,6 +193,7 @@ impl ReplyStream {
             timer: None,
             shutdown: tasks.shutdown_token(),
             hash: digest::Context::new(&SHA256),
+            tally: Tally::new(),
             bytes: 0,
             pings: 0,
             call: None,
@@ -210,6 +214,9 @@ impl ReplyStream {
             call.first_byte();
         }
         self.hash.update(&chunk);
+        if let Some(tally) = &mut self.tally {
+            tally.add(&chunk);
+        }
         self.bytes += chunk.len() as u64;
         let boundary = self.tap.feed(&chunk);
         if !self.tap.leaks().is_empty() {
@@ -305,6 +312,7 @@ impl ReplyStream {
             injected_pings: self.pings,
             charged: true,
             leaks,
+            response: self.tally.take().map(|tally| tally.finish(Role::Response)),
         });
     }
 

@@ -29,7 +29,8 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::sync::Arc;
-use systemprompt_audit::{Draft, EntryKind, Ledger, Permit, Unit};
+use systemprompt_audit::payload::Tally;
+use systemprompt_audit::{Draft, EntryKind, Ledger, Payload, Permit, Role, Unit};
 use systemprompt_config::profile::gateway::GatewayConfig;
 use systemprompt_config::secrets::Secrets;
 use systemprompt_database::Db;
@@ -255,6 +256,7 @@ impl ClaudeGatewayService {
             .with("model", &*plan.index.model)
             .with("upstream_model", &*model_upstream)
             .with("decision_id", decision.as_str())
+            .with_payload(Payload::json(Role::Request, plan.client_body.clone()))
             .with("body", commitment(&salt, &client_hash))
             .with("body_bytes", plan.client_body.len());
         if !edits.is_empty() {
@@ -371,6 +373,11 @@ impl ClaudeGatewayService {
                     charged: ok || observed.output_known,
                     observed,
                     leaks,
+                    // What is packed cannot be looked through, so it is committed to and not kept.
+                    response: match encoding {
+                        Encoding::Identity => Some(Payload::json(Role::Response, body.clone())),
+                        _ => Tally::of(Role::Response, &body),
+                    },
                 });
                 GatewayReply { status, headers, body: ReplyBody::Full(body), request_id: id }
             }
@@ -484,6 +491,7 @@ fn withheld(
         charged: true,
         observed,
         leaks,
+        response: Tally::of(Role::Response, body),
         ..Ending::new(Outcome::UpstreamError).with_error(LEAK_ERROR)
     });
     own_answer(Refusal::new(Code::Upstream, message), true, context, id)

@@ -44,4 +44,10 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/5002_secret_leases.sql"),
         postgres: include_str!("../migrations/postgres/5002_secret_leases.sql"),
     },
+    Migration {
+        version: 5010,
+        name: "execution_payloads",
+        sqlite: include_str!("../migrations/sqlite/5010_execution_payloads.sql"),
+        postgres: include_str!("../migrations/postgres/5010_execution_payloads.sql"),
+    },
 ];

@@ -7,7 +7,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use systemprompt_audit::{Draft, EntryKind, Ledger, Unit};
+use systemprompt_audit::{Draft, EntryKind, Ledger, Payload, Role, Unit};
 use systemprompt_database::Db;
 use systemprompt_models::ids::{ApiKeyId, SessionId, UserId};
 use systemprompt_models::permission::scope_of;
@@ -151,6 +151,7 @@ impl ApiKeys {
         };
         let draft = Draft::new(EntryKind::OauthApiKeyCreated, by, "ok")
             .with_subject("api_key", key.id.as_str())
+            .with_payload(Payload::of(Role::After, &key).about(owner.id.as_str()))
             .with("user_id", owner.id.as_str())
             .with("scopes", scope_of(&key.scopes));
         self.record(draft).await?;
@@ -172,7 +173,8 @@ impl ApiKeys {
         if let Some(at) = key.revoked_at {
             return Err(revoked(at));
         }
-        self.record(Draft::new(EntryKind::OauthApiKeyRevoked, by, "ok").with_subject("api_key", id)).await?;
+        let draft = Draft::new(EntryKind::OauthApiKeyRevoked, by, "ok").with_subject("api_key", id);
+        self.record(draft.with_payload(Payload::of(Role::Before, &key).about(key.user_id.as_str()))).await?;
         let now = self.clock.now();
         // Somebody else may have been faster.
         if self.repository.revoke(id, now).await? { Ok(()) } else { Err(revoked(now)) }

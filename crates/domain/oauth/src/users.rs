@@ -4,7 +4,7 @@ use crate::error::IdentityError;
 use crate::repository::users::{UserRepository, Written};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use systemprompt_audit::{Draft, EntryKind, Ledger, Unit};
+use systemprompt_audit::{Draft, EntryKind, Ledger, Payload, Role, Unit};
 use systemprompt_database::Db;
 use systemprompt_models::ids::UserId;
 use systemprompt_models::{Clock, Millis, Permission, RequestContext};
@@ -139,7 +139,9 @@ impl Users {
         if let Some(field) = self.repository.clash(&user).await? {
             return Err(IdentityError::Taken(field));
         }
-        let draft = user_draft(EntryKind::AdminUserCreated, by, &user.id).with("roles", user.roles.clone());
+        let draft = user_draft(EntryKind::AdminUserCreated, by, &user.id)
+            .with_payload(Payload::of(Role::After, &user).about(user.id.as_str()))
+            .with("roles", user.roles.clone());
         self.record(draft).await?;
         match self.repository.insert(&user).await? {
             Written::Done => Ok(user),
@@ -181,6 +183,8 @@ impl Users {
             _ => EntryKind::AdminUserChanged,
         };
         let draft = user_draft(kind, by, &before.id)
+            .with_payload(Payload::of(Role::Before, &before).about(before.id.as_str()))
+            .with_payload(Payload::of(Role::After, &after).about(before.id.as_str()))
             .with("roles_before", before.roles.clone())
             .with("roles_after", after.roles.clone())
             .with("status_before", before.status.as_str())

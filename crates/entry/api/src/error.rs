@@ -3,8 +3,10 @@
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use systemprompt_audit::LedgerError;
+use systemprompt_audit::erase::EraseError;
 use systemprompt_audit::lookup::LookupError;
-use systemprompt_models::Refusal;
+use systemprompt_audit::retention::RetentionError;
+use systemprompt_models::{Code, Refusal};
 use systemprompt_oauth::IdentityError;
 use systemprompt_security::authz::AuthzError;
 use systemprompt_security::bans::BanError;
@@ -53,6 +55,28 @@ impl From<BanError> for Error {
 impl From<IdentityError> for Error {
     fn from(error: IdentityError) -> Self {
         Self(error.into())
+    }
+}
+
+impl From<EraseError> for Error {
+    fn from(error: EraseError) -> Self {
+        match error {
+            EraseError::Invalid { .. } => Self(Refusal::new(Code::Unprocessable, error.to_string())),
+            EraseError::Ledger(error) => Self(error.into()),
+            EraseError::Store(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<RetentionError> for Error {
+    fn from(error: RetentionError) -> Self {
+        match error {
+            RetentionError::Held | RetentionError::Lost => {
+                Self(Refusal::new(Code::Conflict, error.to_string()))
+            }
+            RetentionError::Ledger(error) => Self(error.into()),
+            other => Self::internal(other),
+        }
     }
 }
 

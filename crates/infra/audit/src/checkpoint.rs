@@ -3,6 +3,7 @@
 
 use crate::ledger::Shared;
 use crate::note::{Checkpoint, Note, SigningKey};
+use crate::payload::{Payload, Role};
 use crate::proof::{ProofError, TreeReader, frontier};
 use crate::record::{Draft, EntryKind};
 use crate::repository::checkpoints;
@@ -140,7 +141,7 @@ impl Checkpointer {
         let note = self.options.signer.sign(&checkpoint);
         let key = self.options.signer.vkey(&self.origin);
         let now = self.shared.clock.now();
-        let heads = heads(&self.reader.streams().await?, &self.stream, &checkpoint);
+        let (heads, list) = heads(&self.reader.streams().await?, &self.stream, &checkpoint);
         let mut unit = Unit::new();
         let entry = unit.record(
             Draft::system(EntryKind::SystemCheckpoint, "ok")
@@ -150,7 +151,8 @@ impl Checkpointer {
                 .with("key_id", key.id())
                 .with("heads", heads.get("heads").cloned().unwrap_or_default())
                 .with("heads_root", heads.get("heads_root").cloned().unwrap_or_default())
-                .with("heads_count", heads.get("heads_count").cloned().unwrap_or_default()),
+                .with("heads_count", heads.get("heads_count").cloned().unwrap_or_default())
+                .with_payload(list),
         );
         unit.require(checkpoints::added(&self.stream, &checkpoint, &note, &key.id(), now));
         if !last.key_known {
@@ -191,8 +193,8 @@ pub(crate) fn note_digest(note: &str) -> String {
 }
 
 /// The heads of all streams, so that each stream anchors the others: `heads{stream: {size, root}}`, above 64 streams the tree
-/// root over the list, sorted by name, one leaf `<stream>\n<size>\n<root in hex>\n` each.
-fn heads(streams: &[Stream], own: &str, checkpoint: &Checkpoint) -> Map<String, Value> {
+/// root over the list, sorted by name, one leaf `<stream>\n<size>\n<root in hex>\n` each, and the list as a payload.
+fn heads(streams: &[Stream], own: &str, checkpoint: &Checkpoint) -> (Map<String, Value>, Option<Payload>) {
     let mut list = Map::new();
     for stream in streams {
         let head = if stream.stream == own {
@@ -207,7 +209,7 @@ fn heads(streams: &[Stream], own: &str, checkpoint: &Checkpoint) -> Map<String, 
     let mut members = Map::new();
     if list.len() <= MAX_HEADS {
         members.insert("heads".into(), Value::Object(list));
-        return members;
+        return (members, None);
     }
     let text = |value: Option<&Value>| value.map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
     let leaves: Vec<_> = list
@@ -220,7 +222,7 @@ fn heads(streams: &[Stream], own: &str, checkpoint: &Checkpoint) -> Map<String, 
         .collect();
     members.insert("heads_root".into(), hex::encode(merkle(&leaves)).into());
     members.insert("heads_count".into(), leaves.len().into());
-    members
+    (members, Some(Payload::of(Role::Heads, &list)))
 }
 
 /// `<data>/ledger/last-checkpoint`.

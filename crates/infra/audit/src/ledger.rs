@@ -8,12 +8,13 @@ use crate::disk::DiskGuard;
 use crate::error::LedgerError;
 use crate::lookup::Lookup;
 use crate::note::{Note, VerifierKey};
+use crate::payload::PayloadPolicy;
 use crate::proof::{self, ProofError};
 use crate::queue::{BatchLimits, Claim, Pending, Queue};
 use crate::repair;
 use crate::repository::entries::LedgerReader;
-use crate::repository::streams;
 use crate::repository::{Statements, open_store};
+use crate::repository::{payloads, streams};
 use crate::signing_key::SigningKeyError;
 use crate::tree::Tree;
 use crate::unit::{Table, Unit};
@@ -28,7 +29,7 @@ use systemprompt_database::{Db, Engine};
 use systemprompt_events::Hub;
 use systemprompt_leak::Scanner;
 use systemprompt_models::ids::EntryId;
-use systemprompt_models::{Clock, Tasks};
+use systemprompt_models::{Clock, Millis, Tasks};
 use tokio::sync::oneshot;
 
 /// Bounds of group commit; section `audit.group` of the profile.
@@ -83,6 +84,8 @@ pub struct LedgerOptions {
     pub hub: Hub,
     /// Values in use, which never reach a record or a row (AUD-8).
     pub leak: Scanner,
+    /// How payloads are kept.
+    pub payloads: PayloadPolicy,
     /// Checkpoints of the tree; only tests of other rooms do without.
     pub checkpoints: Option<CheckpointOptions>,
 }
@@ -144,6 +147,8 @@ pub(crate) struct Shared {
     pub limits: BatchLimits,
     pub hub: Hub,
     leak: Scanner,
+    payloads: ArcSwap<PayloadPolicy>,
+    db: Db,
 }
 
 /// The ledger. Clones share one writer.
@@ -159,6 +164,8 @@ struct Inner {
     checkpointer: Option<Arc<Checkpointer>>,
     data_dir: PathBuf,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// One retention run or erasure at a time.
+    clearing: tokio::sync::Mutex<()>,
 }
 
 /// Why the ledger did not start.
@@ -217,6 +224,8 @@ impl Ledger {
             counters: Counters::default(),
             hub: options.hub,
             leak: options.leak,
+            payloads: ArcSwap::from_pointee(options.payloads),
+            db: db.clone(),
             clock,
             group: options.group,
             limits: BatchLimits {
@@ -272,6 +281,7 @@ impl Ledger {
             checkpointer,
             data_dir: options.data_dir,
             writer: Mutex::new(Some(thread)),
+            clearing: tokio::sync::Mutex::default(),
         })))
     }
 
@@ -319,6 +329,23 @@ impl Ledger {
         }
     }
 
+    pub(crate) fn db(&self) -> &Db {
+        &self.0.db
+    }
+
+    pub(crate) fn now(&self) -> Millis {
+        self.0.shared.clock.now()
+    }
+
+    /// Held by whoever takes payloads or records away.
+    pub(crate) fn clearing(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.clearing
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.shared.queue.is_closed()
+    }
+
     #[cfg(test)]
     pub(crate) fn shared_for_tests(&self) -> Arc<Shared> {
         Arc::clone(&self.0.shared)
@@ -339,6 +366,16 @@ impl Ledger {
         let data_dir = self.0.data_dir.clone();
         let read = tokio::task::spawn_blocking(move || checkpoint::outside_notes(&data_dir, &files));
         read.await.unwrap_or_default()
+    }
+
+    /// Keeps payloads in another way from now on.
+    pub fn keep_payloads(&self, policy: PayloadPolicy) {
+        self.0.shared.payloads.store(Arc::new(policy));
+    }
+
+    /// How payloads are kept.
+    pub fn payload_policy(&self) -> Arc<PayloadPolicy> {
+        self.0.shared.payloads.load_full()
     }
 
     /// Whether opening records are taken at present, and if not, why.
@@ -416,6 +453,19 @@ impl Shared {
         shared.condition.load().admit(unit.is_closing())?;
         if !shared.leak.is_empty() {
             shared.counters.scrubbed.fetch_add(unit.scrub(&shared.leak), Ordering::Relaxed);
+        }
+        let taken_out = unit.seal(&shared.payloads.load(), &shared.leak)?;
+        shared.counters.scrubbed.fetch_add(taken_out, Ordering::Relaxed);
+        let large = unit.take_large_bodies();
+        if !large.is_empty()
+            && let Err(error) = payloads::write_bodies(&shared.db, large, shared.clock.now()).await
+        {
+            if !unit.is_closing() {
+                return Err(LedgerError::Unavailable(error.to_string()));
+            }
+            // The end of what is under way is recorded even on a full disk; what its body was, is committed to.
+            tracing::warn!(%error, "a long payload could not be stored; its record commits to it alone");
+            unit.forget_large_bodies();
         }
         let unit = unit.render()?;
         let (answer, mut result) = oneshot::channel();

@@ -7,16 +7,19 @@ mod chain;
 pub mod checkpoint;
 mod condition;
 mod disk;
+pub mod erase;
 mod error;
 mod ledger;
 pub mod lookup;
 pub mod note;
+pub mod payload;
 pub mod proof;
 pub mod query;
 mod queue;
 pub mod record;
 pub mod repair;
 pub mod repository;
+pub mod retention;
 pub mod signing_key;
 #[cfg(feature = "test-support")]
 pub mod testing;
@@ -31,6 +34,7 @@ pub use checkpoint::{CheckpointError, CheckpointOptions};
 pub use condition::Condition;
 pub use error::LedgerError;
 pub use ledger::{GroupOptions, Ledger, LedgerMetrics, LedgerOptions, Permit, Receipt, StartError};
+pub use payload::{Payload, Role};
 pub use record::{ActorKind, Draft, EntryKind, RecordError};
 pub use repository::checkpoints::CheckpointRow;
 pub use repository::entries::{After, Filter, LedgerReader, LedgerRow};
@@ -55,5 +59,17 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "ledger_tree",
         sqlite: include_str!("../migrations/sqlite/1002_ledger_tree.sql"),
         postgres: include_str!("../migrations/postgres/1002_ledger_tree.sql"),
+    },
+    Migration {
+        version: 1003,
+        name: "ledger_payloads",
+        sqlite: include_str!("../migrations/sqlite/1003_ledger_payloads.sql"),
+        postgres: include_str!("../migrations/postgres/1003_ledger_payloads.sql"),
+    },
+    Migration {
+        version: 1004,
+        name: "ledger_retention",
+        sqlite: include_str!("../migrations/sqlite/1004_ledger_retention.sql"),
+        postgres: include_str!("../migrations/postgres/1004_ledger_retention.sql"),
     },
 ];

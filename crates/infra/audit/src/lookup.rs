@@ -87,6 +87,17 @@ impl Lookup {
         }
     }
 
+    /// Forgets the references of entries that became stubs in a part of a stream.
+    pub(crate) async fn forget(&self, stream: &str, from: i64, to: i64) -> Result<(), LookupError> {
+        let (projector, stream) = (Arc::clone(&self.projector), stream.to_owned());
+        let forgotten = tokio::task::spawn_blocking(move || {
+            let conn = projector.lock().unwrap_or_else(PoisonError::into_inner);
+            lookup::forget(&conn, &stream, from, to)
+        });
+        forgotten.await.map_err(|_| LookupError::Interrupted)?.map_err(LookupError::Project)?;
+        Ok(())
+    }
+
     /// A filtered page, with the record texts of the ledger.
     ///
     /// # Errors

@@ -4,6 +4,8 @@
 //! fragments that the caller renders, so that the single writer only joins and hashes; a property test compares the joined
 //! text with `serde_json_canonicalizer`.
 
+use crate::payload::seal::{self, Sealed};
+use crate::payload::{Payload, PayloadPolicy, Role};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -39,6 +41,12 @@ pub enum RecordError {
     RecordTooLarge(usize),
     #[error("the record cannot be put into canonical form")]
     Canonical,
+    #[error("{0} payloads of one record, at most {max} are allowed", max = crate::payload::MAX_PAYLOADS)]
+    TooManyPayloads(usize),
+    #[error("two payloads of one record are its `{0}`")]
+    SameRole(&'static str),
+    #[error("the operating system gave no random bytes")]
+    Random,
 }
 
 macro_rules! kinds {
@@ -84,6 +92,7 @@ kinds! {
     AdminBanRemoved = "admin.ban.removed";
     AdminBanExpired = "admin.ban.expired";
     AdminAuditRead = "admin.audit.read";
+    AdminAuditErase = "admin.audit.erase";
     OauthApiKeyCreated = "oauth.api_key.created";
     OauthApiKeyRevoked = "oauth.api_key.revoked";
     OauthSessionCreated = "oauth.session.created";
@@ -95,10 +104,17 @@ kinds! {
     SystemStop = "system.stop";
     SystemCheckpoint = "system.checkpoint";
     SystemRepair = "system.repair";
+    SystemRetention = "system.retention";
     SystemRefusals = "system.refusals";
 }
 
 impl EntryKind {
+    /// Whether a record of this kind keeps the address of its caller, as a payload.
+    fn tells_client(self) -> bool {
+        let text = self.as_str();
+        text.starts_with("admin.") || text.starts_with("oauth.")
+    }
+
     /// Closing and system records may use the reserved quarter of the queue (AUD-12).
     pub fn is_closing(self) -> bool {
         let text = self.as_str();
@@ -160,6 +176,8 @@ pub struct Draft {
     pub reason: Option<Cow<'static, str>>,
     pub policy: Option<Cow<'static, str>>,
     pub detail: Map<String, Value>,
+    pub(crate) payloads: Vec<Payload>,
+    pub(crate) sealed: Vec<Sealed>,
 }
 
 impl Draft {
@@ -180,13 +198,19 @@ impl Draft {
             reason: None,
             policy: None,
             detail: Map::new(),
+            payloads: Vec::new(),
+            sealed: Vec::new(),
         }
     }
 
-    /// A record about what the principal of `context` did or wanted to do.
+    /// A record about what the principal of `context` did or wanted to do. Where administration and sign-ins came from is a
+    /// payload of theirs; for what happens in a session, its sign-in tells.
     pub fn new(kind: EntryKind, context: &RequestContext, outcome: impl Into<Cow<'static, str>>) -> Self {
         let principal = &context.principal;
+        let client = context.client_ip.filter(|_| kind.tells_client());
+        let client = client.map(|ip| Payload::of(Role::Client, &json!({"address": ip.to_canonical()})));
         Self {
+            payloads: client.into_iter().collect(),
             actor_kind: ActorKind::of(principal),
             actor_id: principal.user_id.as_str().into(),
             act_chain: principal.act_chain.iter().take(5).cloned().collect(),
@@ -221,6 +245,24 @@ impl Draft {
             self.detail.insert(key.to_owned(), value);
         }
         self
+    }
+
+    /// Adds a payload: what is too long for the record, or must be able to go while the record stays.
+    pub fn with_payload(mut self, payload: impl Into<Option<Payload>>) -> Self {
+        self.payloads.extend(payload.into());
+        self
+    }
+
+    /// Seals the payloads; returns how many values in use were taken out of them.
+    pub(crate) fn seal(&mut self, policy: &PayloadPolicy, leak: &Scanner) -> Result<u64, RecordError> {
+        if self.payloads.is_empty() {
+            return Ok(0);
+        }
+        let is_somebody = !matches!(self.actor_kind, ActorKind::System | ActorKind::Anonymous);
+        let actor = is_somebody.then_some(&*self.actor_id);
+        let (sealed, scrubbed) = seal::seal(std::mem::take(&mut self.payloads), actor, policy, leak)?;
+        self.sealed = sealed;
+        Ok(scrubbed)
     }
 
     /// Whether this record denies a call.
@@ -265,7 +307,7 @@ impl Draft {
 
     /// The four fragments: before `at`, before `prev_hash`, before `seq` and `stream`, the rest. Member order is RFC 8785's
     /// (by UTF-16 code unit, all names here are ASCII):
-    /// act_chain actor | at | client_id context_id detail id kind outcome policy | prev_hash | reason | seq | session_id |
+    /// act_chain actor | at | client_id context_id detail id kind outcome payloads policy | prev_hash | reason | seq | session_id |
     /// stream | subject_entity task_id trace_id v.
     fn fragments(&self, id: &EntryId) -> Result<[String; 4], RecordError> {
         let mut head = String::with_capacity(96);
@@ -292,6 +334,7 @@ impl Draft {
         }
         let (kind, outcome) = (self.kind.as_str(), text(&self.outcome));
         let _ = write!(middle, "\"id\":\"{id}\",\"kind\":\"{kind}\",\"outcome\":{outcome},");
+        seal::member(&mut middle, &self.sealed);
         member(&mut middle, "policy", self.policy.as_deref());
 
         let mut after_hash = String::with_capacity(64);
@@ -331,9 +374,10 @@ impl Rendered {
         out
     }
 
-    /// Bytes of the canonical text, about.
+    /// Bytes of the canonical text and of the payloads beside it, about.
     pub(crate) fn bytes(&self) -> usize {
-        self.texts.iter().map(String::len).sum::<usize>() + RESERVED_BYTES
+        let payloads: usize = self.draft.sealed.iter().map(Sealed::inline_bytes).sum();
+        self.texts.iter().map(String::len).sum::<usize>() + RESERVED_BYTES + payloads
     }
 
     /// Notes in `detail` by how much the clock had stepped back (AUD-5), and renders anew.

@@ -5,7 +5,9 @@ pub(crate) mod checkpoints;
 pub(crate) mod companions;
 pub mod entries;
 pub(crate) mod lookup;
+pub(crate) mod payloads;
 mod postgres;
+pub(crate) mod retention;
 mod sqlite;
 pub mod streams;
 pub(crate) mod tiles;
@@ -46,6 +48,23 @@ pub(crate) const ENTRY_COLUMNS: [Col; 21] = [
 pub(crate) const TILE_COLUMNS: [Col; 5] =
     [Col::text("stream"), Col::int("level"), Col::int("tile"), Col::blob("root"), Col::blob("hashes")];
 
+/// Columns of `ledger_payloads`, in the order in which both stores bind them.
+pub(crate) const PAYLOAD_COLUMNS: [Col; 13] = [
+    Col::text("class"),
+    Col::text("stream"),
+    Col::int("seq"),
+    Col::text("role"),
+    Col::int("at"),
+    Col::text("subject_user"),
+    Col::text("commitment"),
+    Col::int("size"),
+    Col::text("media_type"),
+    Col::text("encoding"),
+    Col::text("body_ref"),
+    Col::blob("salt"),
+    Col::blob("body"),
+];
+
 /// The insert and the closing update of a table.
 #[derive(Debug)]
 pub(crate) struct TableSql {
@@ -59,6 +78,7 @@ pub(crate) struct TableSql {
 pub(crate) struct Statements {
     pub entries: String,
     pub tiles: String,
+    pub payloads: String,
     tables: HashMap<&'static str, TableSql>,
 }
 
@@ -76,6 +96,10 @@ impl Statements {
             tiles: match engine {
                 Engine::Sqlite => insert_one("ledger_tiles", &TILE_COLUMNS),
                 Engine::Postgres => insert_many("ledger_tiles", &TILE_COLUMNS),
+            },
+            payloads: match engine {
+                Engine::Sqlite => insert_one("ledger_payloads", &PAYLOAD_COLUMNS),
+                Engine::Postgres => insert_many("ledger_payloads", &PAYLOAD_COLUMNS),
             },
             tables: tables.iter().map(|table| (table.name, build(table))).collect(),
         }

@@ -1,6 +1,7 @@
 //! A started ledger for the tests of rooms that record.
 
 use crate::ledger::{GroupOptions, Ledger, LedgerOptions};
+use crate::payload::PayloadPolicy;
 use crate::unit::Table;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub fn options(db: &Db) -> LedgerOptions {
         group: GroupOptions::for_engine(db.engine()),
         hub: Hub::default(),
         leak: Scanner::default(),
+        payloads: PayloadPolicy::default(),
         checkpoints: None,
     }
 }

@@ -1,6 +1,9 @@
 //! A unit: the records of one call with the rows that they open or close, committed whole or not at all.
 
+use crate::payload::PayloadPolicy;
 use crate::record::{Draft, EntryKind, RecordError, Rendered};
+use crate::repository::payloads;
+use bytes::Bytes;
 use systemprompt_leak::Scanner;
 use systemprompt_models::ids::EntryId;
 
@@ -38,24 +41,35 @@ pub enum ColType {
 pub struct Col {
     pub name: &'static str,
     pub ty: ColType,
+    /// Whether rows were written before the column was there: while it is null it is no part of the row's digest.
+    pub is_later: bool,
 }
 
 /// Short forms for the column lists of [`Table`] constants.
 impl Col {
+    const fn new(name: &'static str, ty: ColType) -> Self {
+        Self { name, ty, is_later: false }
+    }
+
     pub const fn int(name: &'static str) -> Self {
-        Self { name, ty: ColType::Int }
+        Self::new(name, ColType::Int)
     }
 
     pub const fn text(name: &'static str) -> Self {
-        Self { name, ty: ColType::Text }
+        Self::new(name, ColType::Text)
     }
 
     pub const fn json(name: &'static str) -> Self {
-        Self { name, ty: ColType::Json }
+        Self::new(name, ColType::Json)
     }
 
     pub const fn blob(name: &'static str) -> Self {
-        Self { name, ty: ColType::Blob }
+        Self::new(name, ColType::Blob)
+    }
+
+    /// Of a column that a later migration added.
+    pub const fn later(self) -> Self {
+        Self { is_later: true, ..self }
     }
 }
 
@@ -155,6 +169,9 @@ pub(crate) fn row_digest<'a>(columns: impl Iterator<Item = (Col, Option<&'a Cell
         context.update(bytes);
     };
     for (col, cell) in columns {
+        if col.is_later && matches!(cell, None | Some(Cell::Null)) {
+            continue;
+        }
         part(col.name.as_bytes());
         match cell {
             None | Some(Cell::Null) => part(b"-"),
@@ -249,6 +266,34 @@ impl Unit {
             }
         }
         found
+    }
+
+    /// Seals the payloads of all records; returns how many values in use were taken out of them.
+    pub(crate) fn seal(&mut self, policy: &PayloadPolicy, leak: &Scanner) -> Result<u64, RecordError> {
+        self.drafts.iter_mut().map(|(_, draft)| draft.seal(policy, leak)).sum()
+    }
+
+    /// Takes the bodies out that are too large for this unit's transaction, each with the place that it is referred to by; the
+    /// unit then holds only if they were written there.
+    pub(crate) fn take_large_bodies(&mut self) -> Vec<(String, Bytes)> {
+        let mut large = Vec::new();
+        for sealed in self.drafts.iter_mut().flat_map(|(_, draft)| &mut draft.sealed) {
+            if let Some(body) = sealed.take_large() {
+                let id = payloads::body_id();
+                self.guards.push(payloads::named(&id));
+                sealed.body_ref = Some(id.clone());
+                large.push((id, body));
+            }
+        }
+        large
+    }
+
+    /// Leaves of such bodies the commitments alone.
+    pub(crate) fn forget_large_bodies(&mut self) {
+        self.guards.retain(|guard| guard.name != payloads::BODY_GUARD);
+        for sealed in self.drafts.iter_mut().flat_map(|(_, draft)| &mut draft.sealed) {
+            sealed.forget_large();
+        }
     }
 
     /// Whether this unit closes what others opened; such a unit may use the reserved part of the queue (AUD-12).

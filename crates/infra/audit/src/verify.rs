@@ -1,15 +1,19 @@
 //! Verification of the chain (AUD-51): the canonical text, its hash, the links, the sequence, the time, the columns that people
-//! query, the tree with its signed checkpoints, and the companion rows. Nothing here trusts a column that it can recompute.
+//! query, the tree with its signed checkpoints, the payloads, what retention and erasure took away, and the companion rows.
+//! Nothing here trusts a column that it can recompute.
 
+mod gone;
 mod tree;
 
 use crate::chain::{genesis, leaf_digest};
 use crate::note::{Note, VerifierKey};
+use crate::payload::Named;
 use crate::repository::companions;
 use crate::repository::entries::{Filter, LedgerReader, LedgerRow};
 use crate::repository::streams::Stream;
-use crate::tree::Hash;
+use crate::tree::{Hash, from_hex};
 use crate::unit::Table;
+use gone::{Gone, Holder};
 use serde::Serialize;
 use serde_json::Value;
 use systemprompt_models::Millis;
@@ -25,7 +29,7 @@ const MAX_FINDINGS: usize = 1000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Records: `record_altered`, `column_altered`, `gap`, `chain_broken`, `time_fell`, `tail_missing`, `behind_head`.
-    /// Rows: `row_missing`, `row_differs`. Tree: `tile_missing`, `tile_altered`, `frontier_altered`. Checkpoints:
+    /// Rows: `row_missing`, `row_differs`. Payloads: `payload_altered`, `payload_missing`. Retention: `stub_unexplained`. Tree: `tile_missing`, `tile_altered`, `frontier_altered`. Checkpoints:
     /// `checkpoint_mismatch`, `checkpoint_altered`, `checkpoint_missing`, `checkpoint_signature`, `key_unknown`,
     /// `key_altered`, `anchor_mismatch`, `stream_missing`, `rollback`.
     pub check: &'static str,
@@ -41,6 +45,14 @@ pub struct Report {
     pub streams: usize,
     pub records: u64,
     pub rows: u64,
+    /// Payloads whose body, or salt, is what their record commits to.
+    pub payloads: u64,
+    /// Payloads that an erasure took away, as a record says.
+    pub erased: u64,
+    /// Payloads whose time was over, as a record says.
+    pub expired: u64,
+    /// Records that retention made stubs of, as a record says.
+    pub pruned: u64,
     /// Stored checkpoints whose signature and root were checked.
     pub checkpoints: u64,
     /// Checkpoints kept elsewhere that were compared.
@@ -85,8 +97,8 @@ pub struct Signed {
 
 /// What verification cannot show; `audit verify --explain` prints it.
 pub const LIMITS: &str = "\
-What `audit verify` shows: no record, index column or companion row was changed, added or removed since it was written; the
-records stand in one chain and one tree; each signed checkpoint is a checkpoint of this very tree; nothing is missing before
+What `audit verify` shows: no record, index column, payload or companion row was changed, added or removed since it was written,
+but for what a record of retention or erasure says; the records stand in one chain and one tree; each signed checkpoint is a checkpoint of this very tree; nothing is missing before
 the newest checkpoint that is stored, kept beside the database, or given with --checkpoint.
 
 What it cannot show:
@@ -154,11 +166,13 @@ pub async fn verify(
     let (keys, findings) = Keys::read(reader, &scope.keys).await?;
     report.add_all(findings);
     let mut anchors = Anchors::default();
+    let mut gone = Gone::new(reader);
     for stream in wanted {
         report.streams += 1;
-        verify_stream(reader, stream, scope, &keys, &mut anchors, &mut report).await?;
+        verify_stream(reader, stream, scope, &keys, (&mut anchors, &mut gone), &mut report).await?;
     }
     if scope.is_whole() {
+        gone.end(&mut report);
         report.add_all(anchors.check(reader, &streams).await?);
         report.add_all(reader.orphan_streams().await?.into_iter().map(orphan));
         report.add_all(tree::notes_of_no_stream(&streams, &scope.notes));
@@ -187,7 +201,7 @@ async fn verify_stream(
     stream: &Stream,
     scope: &Scope,
     keys: &Keys<'_>,
-    anchors: &mut Anchors,
+    (anchors, gone): (&mut Anchors, &mut Gone<'_>),
     report: &mut Report,
 ) -> Result<(), VerifyError> {
     let since = match scope.since {
@@ -201,12 +215,24 @@ async fn verify_stream(
     let (mut tree, findings) = TreePass::begin(reader, stream, from, keys, &scope.notes).await?;
     report.add_all(findings);
     while link.cursor < to {
+        let before = link.cursor;
         let page = reader.page(&stream.stream, link.cursor, PAGE).await?;
+        let mut holders = Vec::new();
         for row in page.iter().filter(|row| row.seq <= to) {
             report.records += 1;
-            let (leaf, findings) = link.check(row);
+            let Checked { leaf, findings, named } = link.check(row);
             report.add_all(findings);
+            if row.record.is_none() {
+                report.add_all(gone.stub(row).await?);
+            }
+            if !named.is_empty() {
+                holders.push(Holder { seq: row.seq, at: row.at, named });
+            }
             tree.record(row, leaf, link.seq, anchors, report).await?;
+        }
+        // Payloads of records that are missing are told with the records.
+        if let Some(last) = page.last() {
+            gone.payloads(&stream.stream, (before, last.seq.min(to)), &holders, report).await?;
         }
         match page.last() {
             Some(last) if last.seq < to => link.cursor = last.seq,
@@ -218,6 +244,7 @@ async fn verify_stream(
         report.add_all(behind_head(reader, stream).await?);
         tree.end(report).await?;
     }
+    gone.end_stream(from == 1 && scope.to.is_none(), report).await?;
     tree.close(report);
     Ok(())
 }
@@ -250,6 +277,13 @@ async fn behind_head(reader: &LedgerReader, stream: &Stream) -> sqlx::Result<Opt
     }))
 }
 
+/// What a record looked like by itself.
+struct Checked {
+    leaf: Hash,
+    findings: Vec<Finding>,
+    named: Vec<Named>,
+}
+
 /// The end of what was verified so far.
 struct Link {
     cursor: i64,
@@ -269,8 +303,9 @@ impl Link {
         Ok(Self { cursor: from - 1, seq: from - 1, hash: genesis(&stream.origin), at: 0 })
     }
 
-    /// Checks a record; returns its recomputed hash with what is wrong.
-    fn check(&mut self, row: &LedgerRow) -> (Hash, Vec<Finding>) {
+    /// Checks a record, or what retention left of one: of a stub the hash is taken as it stands, since the tree and the record
+    /// behind it vouch for it.
+    fn check(&mut self, row: &LedgerRow) -> Checked {
         let mut found = Vec::new();
         let finding = |check, expected: String, actual: String| Finding {
             check,
@@ -279,14 +314,22 @@ impl Link {
             expected,
             found: actual,
         };
-        let text = row.record.as_deref().unwrap_or_default();
-        let leaf = leaf_digest(text.as_bytes());
-        let hash = hex::encode(leaf);
-        let value = serde_json::from_str::<Value>(text).unwrap_or_default();
-        let canonical = serde_json_canonicalizer::to_string(&value).unwrap_or_default();
-        if hash != row.hash || canonical != text {
-            found.push(finding("record_altered", row.hash.clone(), hash.clone()));
-        }
+        let (leaf, value) = if let Some(text) = &row.record {
+            let leaf = leaf_digest(text.as_bytes());
+            let hash = hex::encode(leaf);
+            let value = serde_json::from_str::<Value>(text).unwrap_or_default();
+            let canonical = serde_json_canonicalizer::to_string(&value).unwrap_or_default();
+            if hash != row.hash || canonical != *text {
+                found.push(finding("record_altered", row.hash.clone(), hash));
+            }
+            (leaf, value)
+        } else {
+            let leaf = from_hex(&row.hash);
+            if leaf.is_none() {
+                found.push(finding("record_altered", "a hash".into(), row.hash.clone()));
+            }
+            (leaf.unwrap_or_default(), Value::Null)
+        };
         if row.seq == self.seq + 1 {
             if row.prev_hash != self.hash {
                 found.push(finding("chain_broken", self.hash.clone(), row.prev_hash.clone()));
@@ -297,11 +340,13 @@ impl Link {
         if row.at < self.at {
             found.push(finding("time_fell", format!("at least {}", self.at), row.at.to_string()));
         }
-        for (column, expected, actual) in altered_columns(row, &value) {
+        let altered =
+            if row.record.is_some() { altered_columns(row, &value) } else { left_over_columns(row) };
+        for (column, expected, actual) in altered {
             found.push(finding("column_altered", format!("{column} = {expected}"), actual));
         }
         *self = Self { cursor: row.seq, seq: row.seq, hash: row.hash.clone(), at: row.at };
-        (leaf, found)
+        Checked { leaf, findings: found, named: Named::of(&value) }
     }
 
     fn check_head(&self, stream: &Stream) -> Option<Finding> {
@@ -316,6 +361,27 @@ impl Link {
     }
 }
 
+/// Columns of a stub that should be empty: (column, expected, found).
+fn left_over_columns(row: &LedgerRow) -> Vec<(&'static str, String, String)> {
+    let columns = [
+        ("actor_kind", &row.actor_kind),
+        ("actor_id", &row.actor_id),
+        ("act_chain", &row.act_chain),
+        ("session_id", &row.session_id),
+        ("context_id", &row.context_id),
+        ("task_id", &row.task_id),
+        ("trace_id", &row.trace_id),
+        ("client_id", &row.client_id),
+        ("subject_kind", &row.subject_kind),
+        ("subject_id", &row.subject_id),
+        ("outcome", &row.outcome),
+        ("reason", &row.reason),
+        ("policy", &row.policy),
+    ];
+    let left = columns.into_iter().filter_map(|(column, value)| Some((column, value.clone()?)));
+    left.map(|(column, found)| (column, String::new(), found)).collect()
+}
+
 /// Columns that differ from the record: (column, expected, found).
 fn altered_columns(row: &LedgerRow, record: &Value) -> Vec<(&'static str, String, String)> {
     let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
@@ -324,7 +390,7 @@ fn altered_columns(row: &LedgerRow, record: &Value) -> Vec<(&'static str, String
         .and_then(Value::as_array)
         .map(|chain| chain.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "));
     let number = |pointer: &str| record.pointer(pointer).and_then(Value::as_i64).map(|n| n.to_string());
-    let pairs: [(&'static str, Option<String>, Option<String>); 20] = [
+    let pairs: [(&'static str, Option<String>, Option<String>); 21] = [
         ("stream", text("/stream"), Some(row.stream.clone())),
         ("seq", number("/seq"), Some(row.seq.to_string())),
         ("id", text("/id"), Some(row.id.clone())),
@@ -345,6 +411,7 @@ fn altered_columns(row: &LedgerRow, record: &Value) -> Vec<(&'static str, String
         ("policy", text("/policy"), row.policy.clone()),
         ("prev_hash", text("/prev_hash"), Some(row.prev_hash.clone())),
         ("v", number("/v"), Some("1".to_owned())),
+        ("pruned_by", None, row.pruned_by.clone()),
     ];
     pairs
         .into_iter()
@@ -361,7 +428,14 @@ pub(crate) async fn check_tail(
     let from = (stream.head_seq - TAIL + 1).max(1);
     let mut link = Link::before(reader, stream, from).await?;
     let rows = reader.page(&stream.stream, link.cursor, TAIL + 1).await?;
-    let mut findings: Vec<Finding> = rows.iter().flat_map(|row| link.check(row).1).collect();
+    let mut findings = Vec::new();
+    let mut gone = Gone::new(reader);
+    for row in &rows {
+        findings.extend(link.check(row).findings);
+        if row.record.is_none() {
+            findings.extend(gone.stub(row).await?);
+        }
+    }
     findings.extend(link.check_head(stream));
     findings.extend(reader.orphan_streams().await?.into_iter().map(orphan));
     let damage = findings.first().map(|f| format!("{} at {} seq {}", f.check, f.stream, f.seq));

@@ -18,7 +18,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
-use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Unit};
+use systemprompt_audit::payload::reference;
+use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Payload, Role, Unit};
 use systemprompt_models::ids::{CallId, DecisionId};
 use systemprompt_models::{Clock, Principal, Refusal, RequestContext};
 
@@ -75,6 +76,7 @@ pub struct Judgement {
     agent: Option<String>,
     agent_scope: Option<String>,
     args_sha256: Option<String>,
+    arguments: Option<Payload>,
     at: i64,
 }
 
@@ -149,6 +151,10 @@ impl DecisionPlane {
                 Some(pipeline.evaluate(&facts).await)
             }
         };
+        let arguments = call.tool.and_then(|_| call.content.first()).map(|arguments| {
+            let is_clean = chain.as_ref().is_some_and(Chain::is_known_clean);
+            Payload::json(Role::Arguments, arguments.json.to_vec()).known_clean(is_clean)
+        });
         let judgement = Judgement {
             context: call.context.clone(),
             call_id: call.call_id,
@@ -160,6 +166,7 @@ impl DecisionPlane {
             agent: call.agent.map(str::to_owned),
             agent_scope: call.agent_scope.map(str::to_owned),
             args_sha256: call.tool.and_then(|_| args_sha256(call.content)),
+            arguments,
             at: self.0.clock.now(),
         };
         if names.are_clean() { judgement.bounded() } else { judgement.concealed(&pipeline).bounded() }
@@ -239,7 +246,8 @@ impl DecisionPlane {
             draft = if ids.len() <= MAX_LISTED && text.len() < MAX_LISTED_BYTES {
                 draft.with("denied", ids)
             } else {
-                draft.with("denied_sha256", hex::encode(digest(&SHA256, text.as_bytes())))
+                let draft = draft.with("denied_sha256", hex::encode(digest(&SHA256, text.as_bytes())));
+                draft.with_payload(Payload::text(Role::Withheld, text))
             };
         }
         draft
@@ -376,7 +384,8 @@ impl Judgement {
             // Neither an entity nor a pipeline: nothing vouches for the call, and the record says so.
             None => Draft::new(EntryKind::GovernanceDecision, &self.context, "deny"),
         };
-        let opened = unit.record(draft);
+        let opened = unit.record(draft.with_payload(self.arguments.clone()));
+        let args_payload = self.arguments.as_ref().map(|_| reference(opened.as_str(), Role::Arguments));
         for leak in self.chain.iter().flat_map(|chain| &chain.leaks.told) {
             unit.record(self.leak_draft(leak));
         }
@@ -398,6 +407,7 @@ impl Judgement {
             findings: self.chain.as_ref().map_or_else(|| "[]".to_owned(), Chain::findings_json),
             args_sha256: self.args_sha256.clone(),
             rule_epoch: self.entities.last().map_or(0, |(_, decision)| decision.epoch),
+            args_payload,
             created_at: self.at,
             ..base_row(&self.context, self.call_id.as_str(), origin, opened)
         };

@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use systemprompt_audit::payload::PayloadPolicy;
 use systemprompt_audit::{Draft, EntryKind, GroupOptions, Ledger, LedgerOptions, MIGRATIONS, Unit};
 use systemprompt_database::{Db, migrate};
 use systemprompt_events::Hub;
@@ -84,6 +85,7 @@ async fn run(url: &str, folder: &Path, callers: usize, options: &Options) -> Res
         group: GroupOptions::for_engine(db.engine()),
         hub: Hub::default(),
         leak: Scanner::default(),
+        payloads: PayloadPolicy::default(),
         checkpoints: None,
     };
     let ledger = Ledger::start(&db, &[], settings, Arc::new(SystemClock), &tasks).await?;

@@ -2,7 +2,9 @@
 //! entry can exist without the other.
 
 use super::rows::{Closing, InTable, Opening};
-use systemprompt_audit::{Cell, Col, Draft, EntryKind, Guard, Table, Unit};
+use bytes::Bytes;
+use systemprompt_audit::payload::reference;
+use systemprompt_audit::{Cell, Col, Draft, EntryKind, Guard, Payload, Role, Table, Unit};
 use systemprompt_database::{Db, on, sql};
 use systemprompt_models::ids::{ChildId, DecisionId, EntryId, LeaseId, McpExecutionId};
 use systemprompt_models::{Millis, RequestContext};
@@ -35,6 +37,7 @@ pub static TABLE: Table = Table {
         Col::text("node"),
         Col::text("input_digest"),
         Col::int("input_bytes"),
+        Col::text("input_payload").later(),
         Col::text("status"),
         Col::int("started_at"),
         Col::text("ledger_opened"),
@@ -42,6 +45,7 @@ pub static TABLE: Table = Table {
     close: &[
         Col::text("output_digest"),
         Col::int("output_bytes"),
+        Col::text("output_payload").later(),
         Col::int("is_error"),
         Col::text("status"),
         Col::text("error_kind"),
@@ -145,6 +149,8 @@ pub struct Completion {
     pub is_error: Option<bool>,
     pub output_digest: Option<String>,
     pub output_bytes: Option<usize>,
+    /// What the caller got, or would have got.
+    pub output: Option<Bytes>,
     pub completed_at: Millis,
     pub elapsed_ms: i64,
     /// Values in use that were taken out of the answer.
@@ -225,6 +231,8 @@ impl ToolUsageRepository {
             new.node.into(),
             new.input_digest.into(),
             (new.input_bytes as i64).into(),
+            // The decision's record has the arguments already.
+            reference(new.decision.entry().as_str(), Role::Arguments).into(),
             "pending".into(),
             new.started_at.into(),
             (&entry).into(),
@@ -257,7 +265,9 @@ impl ToolUsageRepository {
     ) -> EntryId {
         let interrupted = end.error_kind == Some(GATEWAY_RESTART);
         let outcome = if interrupted { "interrupted" } else { end.status.outcome() };
-        let draft = Draft { outcome: outcome.into(), ..base }
+        let mut draft = base;
+        draft.outcome = outcome.into();
+        let draft = draft
             .with_subject("mcp_tool", format!("{}/{}", open.server, open.tool))
             .with("execution_id", open.id.as_str())
             .with("status", end.status.as_str())
@@ -265,13 +275,16 @@ impl ToolUsageRepository {
             .with("elapsed_ms", end.elapsed_ms)
             .with("result_bytes", end.output_bytes.map(|n| n as i64))
             .with("result", end.output_digest.as_deref())
-            .with("leaks", (end.leaks > 0).then_some(end.leaks as i64));
+            .with("leaks", (end.leaks > 0).then_some(end.leaks as i64))
+            .with_payload(end.output.clone().map(|output| Payload::json(Role::Result, output)));
         let entry = unit.record(draft);
+        let output = end.output.as_ref().map(|_| reference(entry.as_str(), Role::Result));
         unit.close(Closing::<Executions>::new(
             open.id.as_str(),
             vec![
                 end.output_digest.clone().into(),
                 end.output_bytes.map(|n| n as i64).into(),
+                output.into(),
                 end.is_error.map(i64::from).into(),
                 end.status.as_str().into(),
                 end.error_kind.into(),

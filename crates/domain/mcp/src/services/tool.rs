@@ -22,6 +22,7 @@ use crate::repository::tool_usage::{
 };
 use crate::wire::raw::{RawObject, to_raw};
 use aws_lc_rs::hmac;
+use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -279,12 +280,18 @@ impl McpToolExecutor {
             is_error: None,
             output_digest: None,
             output_bytes: None,
+            output: None,
             completed_at: self.clock.now(),
             elapsed_ms: i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX),
             leaks: 0,
         };
         let outcome = match answer {
-            Ok(answer) => Ok(self.clean(answer, &mut end, hits)),
+            Ok(answer) => {
+                let answer = self.clean(answer, &mut end, hits);
+                let (Answer::Result(text) | Answer::Error(text)) = &answer;
+                end.output = Some(Bytes::copy_from_slice(text.get().as_bytes()));
+                Ok(answer)
+            }
             Err(error) => {
                 let (status, kind) = outcome::row_of(error);
                 (end.status, end.error_kind) = (status, Some(kind));

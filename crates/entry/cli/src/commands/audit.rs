@@ -1,6 +1,7 @@
-//! `audit tail|query|verify|checkpoint|proof|repair`: the ledger.
+//! `audit tail|query|verify|checkpoint|proof|payload|erase|retention|repair`: the ledger.
 
 mod checkpoint;
+mod kept;
 mod proof;
 mod query;
 mod repair;
@@ -35,6 +36,13 @@ enum Command {
     Checkpoint(checkpoint::Args),
     /// Proof that an entry stands in a signed checkpoint; `audit verify --proof` checks it without a server
     Proof(proof::Args),
+    /// The body of a payload of an entry; its reading is recorded
+    Payload(kept::PayloadArgs),
+    /// Erases bodies and salts of a person's payloads; records and proofs stay
+    Erase(kept::EraseArgs),
+    /// For how long what is kept, what the last run did, and a run now
+    #[command(subcommand)]
+    Retention(kept::Retention),
     /// Closes a stream that does not verify and begins another that names its head; no server may run
     Repair(repair::Args),
 }
@@ -47,6 +55,17 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
         Command::Repair(command) => repair::run(globals, out, command).await,
         Command::Proof(command) => {
             Client::with(globals, args.offline, async |client| proof::run(client, out, command).await).await
+        }
+        Command::Payload(command) => {
+            Client::with(globals, args.offline, async |client| kept::payload(client, out, command).await)
+                .await
+        }
+        Command::Erase(command) => {
+            Client::with(globals, args.offline, async |client| kept::erase(client, out, command).await).await
+        }
+        Command::Retention(command) => {
+            Client::with(globals, args.offline, async |client| kept::retention(client, out, command).await)
+                .await
         }
         Command::Tail(command) => {
             Client::with(globals, args.offline, async |client| tail::run(client, out, command).await).await

@@ -1,11 +1,13 @@
 //! Verification of companion rows: each opening record has its row, and the columns that repeat the record agree with it.
 //! The statements are built from the registered tables.
 
+use crate::repository::retention::Part;
 use crate::unit::{Cell, Col, ColType, ROW_DIGEST, Table, row_digest};
 use crate::verify::Finding;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
-use systemprompt_database::{Db, on};
+use systemprompt_database::{Db, WriteTx, on, on_tx};
+use systemprompt_models::ids::EntryId;
 
 const PAGE: i64 = 1000;
 
@@ -16,6 +18,8 @@ struct Joined {
     closed: Option<String>,
     open: Option<(String, i64, String)>,
     close: Option<(String, i64, String)>,
+    /// The closing record was pruned before the opening one: what the row says of the end has no witness any more.
+    closing_is_stub: bool,
     mirrored: Vec<Option<String>>,
     /// The lasting columns of the opening and the columns of the closing, as cells.
     opened_cells: Vec<Cell>,
@@ -56,6 +60,8 @@ macro_rules! decode {
             closed: row.try_get(2)?,
             open: place(3)?,
             close: place(6)?,
+            closing_is_stub: row.try_get::<Option<String>, _>(6)?.is_some()
+                && row.try_get::<Option<String>, _>(8)?.is_none(),
             mirrored: (0..$mirrors).map(|i| row.try_get(9 + i)).collect::<sqlx::Result<_>>()?,
             opened_cells: cells!(row, $opens, 9 + $mirrors),
             closed_cells: cells!(row, $closes, 9 + $mirrors + $opens.len()),
@@ -85,7 +91,7 @@ pub(crate) async fn check(db: &Db, table: &'static Table) -> sqlx::Result<(u64, 
 async fn missing_rows(db: &Db, table: &Table) -> sqlx::Result<Vec<Finding>> {
     let sql = format!(
         "SELECT e.stream, e.seq, e.id FROM ledger_entries e LEFT JOIN {} t ON t.ledger_opened = e.id
-         WHERE e.kind = $1 AND t.ledger_opened IS NULL
+         WHERE e.kind = $1 AND e.record IS NOT NULL AND t.ledger_opened IS NULL
          ORDER BY e.stream, e.seq LIMIT {PAGE}",
         table.name
     );
@@ -188,20 +194,61 @@ fn differences(table: &Table, row: &Joined) -> Vec<Finding> {
             let columns = table.close.iter().copied().zip(row.closed_cells.iter().map(Some));
             compare_digest(table, row, place, row_digest(columns), &mut findings);
         }
+        (Some(_), None) if row.closing_is_stub => {}
         (Some(id), None) => findings.push(unlinked(table, row, Some(id))),
         (None, _) => {}
     }
     findings
 }
 
-/// A row that names an entry which does not exist.
+/// How far the ids of a row and of its opening entry may be apart in time.
+const APART_MS: u64 = 60_000;
+
+/// What all keys of a table begin with; none of an empty table.
+pub(crate) async fn key_prefix(db: &Db, table: &Table) -> sqlx::Result<Option<String>> {
+    let sql = format!("SELECT MIN({}) FROM {}", table.key, table.name);
+    let first: Option<String> =
+        on!(db, pool => sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(pool).await)?;
+    Ok(first.and_then(|key| key.get(..key.len().checked_sub(32)?).map(str::to_owned)))
+}
+
+/// Deletes the rows that the stubs of a part had opened. Keys and entry ids tell their time, so only rows around it are read.
+pub(crate) async fn delete_of_stubs(
+    tx: &mut WriteTx,
+    table: &Table,
+    prefix: &str,
+    part: &Part<'_>,
+) -> sqlx::Result<u64> {
+    let sql = format!(
+        "DELETE FROM {name} WHERE {key} >= $1 AND {key} < $2 AND ledger_opened IN (
+             SELECT e.id FROM ledger_entries e
+             WHERE e.stream = $3 AND e.seq >= $4 AND e.seq <= $5 AND e.pruned_by = $6)",
+        name = table.name,
+        key = table.key,
+    );
+    let (first, last) = part.ids;
+    let bound = |at: u64| format!("{prefix}{at:012x}");
+    let from = bound(millis(first).unwrap_or_default().saturating_sub(APART_MS));
+    let to = bound(millis(last).unwrap_or(u64::MAX >> 16).saturating_add(APART_MS));
+    on_tx!(*tx, conn => sqlx::query(AssertSqlSafe(sql))
+        .bind(from).bind(to).bind(part.stream).bind(part.from).bind(part.to).bind(part.by)
+        .execute(&mut *conn).await.map(|done| done.rows_affected()))
+}
+
+/// When an entry id was made.
+fn millis(id: &str) -> Option<u64> {
+    let (seconds, nanos) = EntryId::new(id).uuid()?.get_timestamp()?.to_unix();
+    Some(seconds.saturating_mul(1000) + u64::from(nanos / 1_000_000))
+}
+
+/// A row that names an entry which does not exist, or is a stub already.
 fn unlinked(table: &Table, row: &Joined, id: Option<&str>) -> Finding {
     Finding {
         check: "row_differs",
         stream: String::new(),
         seq: 0,
         expected: format!("the entry that {}.{} = {} names", table.name, table.key, row.key),
-        found: format!("no entry {}", id.unwrap_or("(null)")),
+        found: format!("no record {}", id.unwrap_or("(null)")),
     }
 }
 

@@ -28,6 +28,16 @@ pub struct LedgerRow {
     pub record: Option<String>,
     pub prev_hash: String,
     pub hash: String,
+    /// Of a stub, whose record retention has taken away: the id of the record that covers it.
+    #[sqlx(default)]
+    pub pruned_by: Option<String>,
+}
+
+impl LedgerRow {
+    /// Whether the record was taken away by retention.
+    pub fn is_stub(&self) -> bool {
+        self.record.is_none() && self.pruned_by.is_some()
+    }
 }
 
 /// Which entries are wanted; absent members do not restrict.
@@ -132,10 +142,10 @@ impl LedgerReader {
 
     /// The record text of an entry.
     pub(crate) async fn fill_record(&self, row: &mut LedgerRow) -> sqlx::Result<()> {
-        let text: Option<(Option<String>,)> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT record FROM ledger_entries WHERE stream = $1 AND seq = $2"
+        let found: Option<(Option<String>, Option<String>)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT record, pruned_by FROM ledger_entries WHERE stream = $1 AND seq = $2"
         )).bind(row.stream.clone()).bind(row.seq).fetch_optional(pool).await)?;
-        row.record = text.and_then(|(text,)| text);
+        (row.record, row.pruned_by) = found.unwrap_or_default();
         Ok(())
     }
 

@@ -26,6 +26,7 @@ pub(crate) fn open(lookup: &Path, ledger: &Path) -> Result<Connection> {
     conn.pragma_update(None, "journal_mode", "WAL")?;
     // Disposable: what a crash loses is projected again.
     conn.pragma_update(None, "synchronous", "OFF")?;
+    conn.pragma_update(None, "secure_delete", "ON")?;
     conn.busy_timeout(systemprompt_database::pool::BUSY_TIMEOUT)?;
     conn.execute_batch(SCHEMA)?;
     conn.execute("ATTACH DATABASE ?1 AS ledger", [format!("file:{}?mode=ro", ledger.display())])
@@ -54,4 +55,18 @@ pub(crate) fn project(conn: &Connection, limit: i64) -> Result<usize> {
             .execute(rusqlite::params![stream, cursor, limit])?;
     }
     Ok(copied)
+}
+
+/// Forgets what the look-up file has of entries that became stubs.
+pub(crate) fn forget(conn: &Connection, stream: &str, from: i64, to: i64) -> Result<usize> {
+    conn.execute(
+        "UPDATE main.ledger_entries
+         SET actor_kind = NULL, actor_id = NULL, act_chain = NULL, session_id = NULL, context_id = NULL, task_id = NULL,
+             trace_id = NULL, client_id = NULL, subject_kind = NULL, subject_id = NULL, outcome = NULL, reason = NULL,
+             policy = NULL
+         WHERE stream = ?1 AND seq >= ?2 AND seq <= ?3 AND seq IN (
+             SELECT e.seq FROM ledger.ledger_entries e
+             WHERE e.stream = ?1 AND e.seq >= ?2 AND e.seq <= ?3 AND e.record IS NULL)",
+        rusqlite::params![stream, from, to],
+    )
 }

@@ -5,6 +5,7 @@
 
 use super::{Statements, table_of};
 use crate::chain::{Chain, Entry};
+use crate::payload::seal::Sealed;
 use crate::record::Draft;
 use crate::tree::Tile;
 use crate::unit::{Cell, Col, ColType, Guard, RowWrite, Table};
@@ -61,8 +62,8 @@ impl PostgresStore {
     /// Prepares every statement once, so that a table that does not fit its definition stops the start.
     fn prepare_all(&mut self) -> Result<(), WaitError> {
         let texts = self.statements.tables.values().flat_map(|t| [Some(&t.open), t.close.as_ref()]);
-        let texts: Vec<String> =
-            texts.flatten().chain([&self.statements.entries, &self.statements.tiles]).cloned().collect();
+        let own = [&self.statements.entries, &self.statements.tiles, &self.statements.payloads];
+        let texts: Vec<String> = texts.flatten().chain(own).cloned().collect();
         if let Some(conn) = &mut self.conn {
             for text in texts {
                 let text = sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(text));
@@ -234,6 +235,26 @@ fn bind_entries<'q>(query: PgQuery<'q>, stream: &str, entries: &[Entry<'_>]) -> 
     query.bind(entries.iter().map(|entry| entry.hash.as_str()).collect::<Vec<_>>())
 }
 
+/// Binds the columns of `ledger_payloads`, in the order of `PAYLOAD_COLUMNS`.
+fn bind_payloads<'q>(query: PgQuery<'q>, stream: &str, rows: &[(&Entry<'_>, &Sealed)]) -> PgQuery<'q> {
+    let texts = |query: PgQuery<'q>, column: fn(&Sealed) -> Option<&str>| {
+        query.bind(rows.iter().map(|(_, sealed)| column(sealed)).collect::<Vec<_>>())
+    };
+    let query = texts(query, |sealed| Some(sealed.class.as_str()));
+    let query = query.bind(vec![stream; rows.len()]);
+    let query = query.bind(rows.iter().map(|(entry, _)| entry.seq).collect::<Vec<_>>());
+    let query = texts(query, |sealed| Some(sealed.role.as_str()));
+    let query = query.bind(rows.iter().map(|(entry, _)| entry.at).collect::<Vec<_>>());
+    let query = texts(query, |sealed| sealed.subject.as_deref());
+    let query = texts(query, |sealed| Some(&sealed.commitment));
+    let query = query.bind(rows.iter().map(|(_, sealed)| sealed.size).collect::<Vec<_>>());
+    let query = texts(query, |sealed| Some(sealed.media_type));
+    let query = texts(query, |sealed| sealed.encoding);
+    let query = texts(query, |sealed| sealed.body_ref.as_deref());
+    let query = query.bind(rows.iter().map(|(_, sealed)| &sealed.salt[..]).collect::<Vec<_>>());
+    query.bind(rows.iter().map(|(_, sealed)| sealed.body.as_deref()).collect::<Vec<_>>())
+}
+
 /// Integrity violations and bad values are the row's fault; class 53 is a full store; the rest is the connection's.
 fn store_error(error: &sqlx::Error) -> StoreError {
     let cause = error.to_string();
@@ -284,6 +305,15 @@ impl Store for PostgresStore {
         if !entries.is_empty() {
             let query = sqlx::query(AssertSqlSafe(self.statements.entries.clone()));
             self.run(bind_entries(query, stream, entries))?;
+        }
+        let payloads: Vec<(&Entry<'_>, &Sealed)> = entries
+            .iter()
+            .flat_map(|entry| entry.rendered.draft.sealed.iter().map(move |sealed| (entry, sealed)))
+            .filter(|(_, sealed)| sealed.has_row())
+            .collect();
+        if !payloads.is_empty() {
+            let query = sqlx::query(AssertSqlSafe(self.statements.payloads.clone()));
+            self.run(bind_payloads(query, stream, &payloads))?;
         }
         let mut tables: Vec<&'static Table> = Vec::new();
         for row in rows {

@@ -40,6 +40,7 @@ impl SqliteStore {
     fn prepare_all(&self) -> rusqlite::Result<()> {
         self.conn.prepare_cached(&self.statements.entries)?;
         self.conn.prepare_cached(&self.statements.tiles)?;
+        self.conn.prepare_cached(&self.statements.payloads)?;
         for sql in self.statements.tables.values() {
             self.conn.prepare_cached(&sql.open)?;
             if let Some(close) = &sql.close {
@@ -83,6 +84,29 @@ impl SqliteStore {
                 entry.hash,
             ])
             .map(drop)
+    }
+
+    fn insert_payloads(&mut self, stream: &str, entry: &Entry<'_>) -> rusqlite::Result<()> {
+        let rows = entry.rendered.draft.sealed.iter().filter(|sealed| sealed.has_row());
+        for sealed in rows {
+            self.written += sealed.inline_bytes();
+            self.conn.prepare_cached(&self.statements.payloads)?.execute(rusqlite::params![
+                sealed.class.as_str(),
+                stream,
+                entry.seq,
+                sealed.role.as_str(),
+                entry.at,
+                sealed.subject.as_deref(),
+                sealed.commitment,
+                sealed.size,
+                sealed.media_type,
+                sealed.encoding,
+                sealed.body_ref,
+                sealed.salt,
+                sealed.body.as_deref(),
+            ])?;
+        }
+        Ok(())
     }
 
     fn write_row(&self, row: &RowWrite) -> Result<(), StoreError> {
@@ -192,6 +216,7 @@ impl Store for SqliteStore {
     fn insert(&mut self, stream: &str, entries: &[Entry<'_>], rows: &[&RowWrite]) -> Result<(), StoreError> {
         for entry in entries {
             self.insert_entry(stream, entry).map_err(store_error)?;
+            self.insert_payloads(stream, entry).map_err(store_error)?;
             self.written += entry.text.len();
         }
         rows.iter().try_for_each(|row| self.write_row(row))

@@ -4,6 +4,8 @@
 use super::{Finding, Report, Signed};
 use crate::checkpoint::note_digest;
 use crate::note::{Note, NoteError, VerifierKey};
+use crate::payload::Role;
+use crate::payload::read::PayloadError;
 use crate::proof::{ProofError, TreeReader, frontier};
 use crate::repository::checkpoints::{self, CheckpointRow};
 use crate::repository::entries::{LedgerReader, LedgerRow};
@@ -173,6 +175,7 @@ impl<'a> TreePass<'a> {
     ) -> sqlx::Result<()> {
         if row.kind == "system.checkpoint" {
             report.add_all(self.checkpoint_record(row, anchors));
+            self.long_list(row, anchors).await?;
         }
         let Some(tree) = &mut self.tree else { return Ok(()) };
         if tree.frontier().size() + 1 != seq as u64 {
@@ -291,6 +294,22 @@ impl<'a> TreePass<'a> {
         ));
         self.tree = None;
         false
+    }
+
+    /// The heads of many streams, which are a payload. One that is gone or altered is told with the payloads.
+    async fn long_list(&self, row: &LedgerRow, anchors: &mut Anchors) -> sqlx::Result<()> {
+        if row.record.as_deref().is_none_or(|text| !text.contains("\"heads_root\"")) {
+            return Ok(());
+        }
+        match self.reader.payload(row, Role::Heads.as_str()).await {
+            Ok(body) => {
+                let heads: Value = serde_json::from_slice(&body.bytes).unwrap_or_default();
+                anchors.keep(&self.stream.stream, row.seq, &serde_json::json!({"heads": heads}));
+                Ok(())
+            }
+            Err(PayloadError::Read(error)) => Err(error),
+            Err(_) => Ok(()),
+        }
     }
 
     /// A record of a checkpoint: its row is there, and what it says of other streams is kept.

@@ -45,6 +45,15 @@ fn defaults_are_those_of_the_documents() {
         ("/audit/group/commit_timeout_ms", json!(10_000)),
         ("/audit/checkpoint", json!({"records": 1000, "seconds": 10, "heartbeat_seconds": 3600})),
         ("/audit/witness", json!([])),
+        (
+            "/audit/payloads",
+            json!({"inference": "hash_only", "tool": "redacted", "change": "full", "client": "full", "note": "full"}),
+        ),
+        (
+            "/audit/retention",
+            json!({"default_days": 400, "kinds": {"admin.*": 1100}, "below_six_months": null,
+                "payloads": {"inference": 30, "tool": 90, "change": 1100, "client": 30, "note": 400}}),
+        ),
     ] {
         assert_eq!(effective.pointer(pointer), Some(&want), "{pointer}");
     }
@@ -204,6 +213,18 @@ fn a_bad_profile_names_place_allowed_values_and_suggestion() {
         ("audit: {witness: [{type: file}]}\n", "missing_key", 1, 26, "needs `path`"),
         ("audit: {witness: [{type: file, path: w, url: 'https://w'}]}\n", "not_for_type", 1, 46, "no `url`"),
         ("audit: {witness: [{type: http, url: 'http://w.example/x'}]}\n", "insecure_url", 1, 37, "use https"),
+        ("audit: {payloads: {tool: all}}\n", "invalid_value", 1, 26, "full, redacted, hash_only, off"),
+        ("audit: {retention: {default_days: 182}}\n", "acknowledgement_required", 1, 35, "at least 183 days"),
+        (
+            "audit: {retention: {kinds: {'tool.*': 182}}}\n",
+            "acknowledgement_required",
+            1,
+            39,
+            "below_six_months",
+        ),
+        ("audit: {retention: {kinds: {'tools.*': 400}}}\n", "unknown_key", 1, 29, "did you mean `tool.*`"),
+        ("audit: {retention: {kinds: {'system.*': 400}}}\n", "invalid_value", 1, 29, "kept for ever"),
+        ("audit: {retention: {payloads: {tool: 0}}}\n", "invalid_value", 1, 38, "at least 1"),
         ("secrets: {validation: lax}\n", "invalid_value", 1, 23, "strict, warn, skip"),
         ("name: a\nname: b\n", "yaml_syntax", 2, 1, "name"),
         ("name: ${NOT_SET}\n", "variable_unset", 1, 7, "NOT_SET"),
@@ -214,6 +235,16 @@ fn a_bad_profile_names_place_allowed_values_and_suggestion() {
         assert_eq!((found, at_line, at_column), (code, line, column), "{text}\n{message}");
         assert!(message.contains(says), "{text}\n{message}");
     }
+}
+
+#[test]
+fn a_short_retention_is_taken_when_it_is_acknowledged() {
+    let folder = Folder::new();
+    let text =
+        "audit: {retention: {default_days: 30, kinds: {'tool.*': 10}, below_six_months: acknowledged}}\n";
+    folder.profile(&format!("{text}{RULES_HOOK}"));
+    let kept = &folder.load().unwrap().profile.audit.retention;
+    assert_eq!((kept.default_days, kept.kinds["tool.*"], kept.kinds["admin.*"]), (30, 10, 1100));
 }
 
 #[test]

@@ -1,7 +1,11 @@
-//! `audit`: the ledger's writer (AUD-11, AUD-18), its checkpoints and their witnesses (AUD-42 to AUD-44).
+//! `audit`: the ledger's writer (AUD-11, AUD-18), its checkpoints and their witnesses (AUD-42 to AUD-44), and what is kept beside
+//! the records.
+
+pub mod kept;
 
 use super::database::DatabaseKind;
 use super::values::ByteSize;
+use kept::{PayloadModes, RetentionConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -18,6 +22,8 @@ pub struct AuditConfig {
     /// Who keeps checkpoints outside this node.
     #[schemars(length(max = 16))]
     pub witness: Vec<WitnessConfig>,
+    pub payloads: PayloadModes,
+    pub retention: RetentionConfig,
 }
 
 /// When a checkpoint is made: whichever comes first, and not more often than each second.
@@ -102,6 +108,8 @@ impl Default for AuditConfig {
             signing_key_path: None,
             checkpoint: CheckpointSchedule::default(),
             witness: Vec::new(),
+            payloads: PayloadModes::default(),
+            retention: RetentionConfig::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Profile;
 use super::audit::WitnessKind;
+use super::audit::kept::{RECORD_FAMILIES, SIX_MONTHS_DAYS};
 use super::gateway::{ProviderAuth, ProviderConfig, ProviderKind, RouteConfig};
 use super::governance::{AuthzHookMode, UNRESTRICTED_ACKNOWLEDGEMENT};
 use crate::diagnostic::Diagnostic;
@@ -41,6 +42,7 @@ pub(crate) fn check(profile: &Profile, document: &Document) -> Vec<Diagnostic> {
     check.governance(profile);
     check.gateway(profile);
     check.audit(profile);
+    check.retention(profile);
     check.findings
 }
 
@@ -88,6 +90,38 @@ impl Check<'_> {
                     .with_remedy("use https");
                 self.add(&steps!["audit", "witness", index, "url"], finding);
             }
+        }
+    }
+
+    fn retention(&mut self, profile: &Profile) {
+        let retention = &profile.audit.retention;
+        for (kind, days) in &retention.kinds {
+            let path = steps!["audit", "retention", "kinds", kind.as_str()];
+            if kind.starts_with("system") {
+                let finding = Diagnostic::error("invalid_value", "records of the system are kept for ever")
+                    .with_remedy("remove the line: checkpoints and retention are proven with them");
+                self.findings.push(self.document.locate_key(finding, &path));
+            } else if !RECORD_FAMILIES.contains(&kind.as_str()) {
+                let finding = Diagnostic::error("unknown_key", format!("there is no family `{kind}`"))
+                    .suggesting(kind, RECORD_FAMILIES)
+                    .with_allowed(RECORD_FAMILIES);
+                self.findings.push(self.document.locate_key(finding, &path));
+            } else if !(1..=36_500).contains(days) {
+                self.add(&path, Diagnostic::error("invalid_value", "1 to 36500 days"));
+            }
+        }
+        if retention.below_six_months.is_some() {
+            return;
+        }
+        let kinds = retention.kinds.iter();
+        let kinds =
+            kinds.map(|(kind, days)| (steps!["audit", "retention", "kinds", kind.as_str()].to_vec(), *days));
+        let default = (steps!["audit", "retention", "default_days"].to_vec(), retention.default_days);
+        for (path, _) in kinds.chain([default]).filter(|(_, days)| *days < SIX_MONTHS_DAYS) {
+            let what = format!("records are to be kept for at least {SIX_MONTHS_DAYS} days");
+            let finding = Diagnostic::error("acknowledgement_required", what)
+                .with_remedy("raise it, or set `audit.retention.below_six_months: acknowledged`");
+            self.add(&path, finding);
         }
     }
 

@@ -7,12 +7,13 @@ mod rules;
 
 use super::error::AuthzError;
 use super::types::{Access, EntityKind, MAX_ENTITY_ID, MAX_RULE_VALUE, RuleType};
+use serde::Serialize;
 use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
 
 pub(crate) use rules::{Made, Request};
 
 /// A rule to be made or replaced.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct UpsertRuleParams {
     pub entity_type: EntityKind,
     pub entity_id: String,

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use systemprompt_audit::{Draft, EntryKind, Ledger, Unit};
+use systemprompt_audit::{Draft, EntryKind, Ledger, Payload, Role, Unit};
 use systemprompt_config::profile::values::Cidr;
 use systemprompt_database::Db;
 use systemprompt_events::{Bridge, Channel};
@@ -219,8 +219,8 @@ impl BanStore {
         if self.len() >= self.0.limit {
             let oldest = self.0.repository.oldest_automatic(now).await?;
             let oldest = oldest.ok_or(BanError::TooMany(self.0.limit))?;
-            self.record(draft(Draft::system(EntryKind::AdminBanRemoved, "ok"), &oldest).with_reason("bound"))
-                .await?;
+            let record = Draft::system(EntryKind::AdminBanRemoved, "ok").with_reason("bound");
+            self.record(draft(record, &oldest).with_payload(Payload::of(Role::Before, &oldest))).await?;
             self.0.repository.delete(oldest.id.as_str()).await?;
         }
         let times =
@@ -249,7 +249,8 @@ impl BanStore {
         let _one = self.0.change.lock().await;
         let missing = || BanError::NotFound(id.to_owned());
         let ban = self.0.repository.find(id, self.0.clock.now()).await?.ok_or_else(missing)?;
-        self.record(draft(Draft::new(EntryKind::AdminBanRemoved, by, "ok"), &ban)).await?;
+        let record = draft(Draft::new(EntryKind::AdminBanRemoved, by, "ok"), &ban);
+        self.record(record.with_payload(Payload::of(Role::Before, &ban))).await?;
         if !self.0.repository.delete(id).await? {
             return Err(missing());
         }
@@ -331,7 +332,7 @@ impl BanStore {
     }
 
     async fn write(&self, record: Draft, ban: &Ban) -> Result<(), BanError> {
-        self.record(draft(record, ban)).await?;
+        self.record(draft(record, ban).with_payload(Payload::of(Role::After, ban))).await?;
         self.0.repository.insert(ban).await?;
         self.changed(ban.id.as_str()).await
     }
@@ -344,7 +345,7 @@ impl BanStore {
     }
 }
 
-/// The network itself says where somebody is and stays out of the chain; the row has it.
+/// The network itself says where somebody is and stays out of the chain; a payload has it.
 fn draft(draft: Draft, ban: &Ban) -> Draft {
     let draft = draft.with("ban_id", ban.id.as_str()).with("source", ban.source.as_str());
     draft.with("expires_at", ban.expires_at)

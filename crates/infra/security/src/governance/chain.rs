@@ -99,6 +99,13 @@ impl Chain {
         self.verdict == Verdict::Allow
     }
 
+    /// Whether the secret rules looked through all of the content and found nothing.
+    pub fn is_known_clean(&self) -> bool {
+        let is_pass =
+            |link: &Link| &*link.policy_id == super::secret_scan::ID && link.result == LinkResult::Pass;
+        self.findings.is_empty() && self.links.iter().any(is_pass)
+    }
+
     /// Why the call does not go on as it is.
     pub fn denial(&self) -> Option<&Denial> {
         match &self.verdict {

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
+use systemprompt_audit::payload::Redact;
 use walk::{Frame, Stop, Token};
 
 /// Most findings that one segment gives; further ones are not looked for.
@@ -272,6 +273,14 @@ impl SecretScanner {
             }
         }
         pointer.into()
+    }
+}
+
+/// Payloads are redacted by the same rules, whatever the policies do with a finding. Text that was judged before is recognised.
+impl Redact for SecretScanner {
+    fn redact<'b>(&self, body: &'b [u8]) -> Option<Cow<'b, [u8]>> {
+        let found = self.scan_segment(&Segment { pointer: Cow::Borrowed(""), json: body }).ok()?;
+        if found.is_empty() { Some(Cow::Borrowed(body)) } else { self.redact_json(body).ok() }
     }
 }
 

@@ -34,6 +34,7 @@ impl McpToolExecutor {
                     is_error: None,
                     output_digest: None,
                     output_bytes: None,
+                    output: None,
                     completed_at: now,
                     elapsed_ms: (now - execution.started_at).max(0),
                     leaks: 0,

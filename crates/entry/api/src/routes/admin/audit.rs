@@ -1,5 +1,7 @@
 //! `/api/v1/admin/audit`: the ledger. Reading it is recorded too.
 
+mod kept;
+
 use crate::extract::{Context, Query, RawBody, cursor_of, parse};
 use crate::services::server::route::Route;
 use axum::Json;
@@ -14,9 +16,11 @@ use systemprompt_audit::proof::{ConsistencyProof, InclusionProof, ProofError};
 use systemprompt_audit::verify::{Scope, VerifyError, verify};
 use systemprompt_audit::{After, CheckpointError, EntryKind, Filter, LedgerRow};
 use systemprompt_config::diagnostic::nearest;
+use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::clock::iso8601;
-use systemprompt_models::{Code, Refusal};
+use systemprompt_models::{Code, Permission, Refusal};
 use systemprompt_runtime::AppContext;
+use systemprompt_security::jwt::Surface;
 
 const FILTERS: &[&str] = &[
     "kind",
@@ -37,7 +41,7 @@ const FILTERS: &[&str] = &[
 ];
 
 pub fn routes() -> Vec<Route> {
-    vec![
+    let mut routes = vec![
         Route::get("/api/v1/admin/audit", list).query(FILTERS).doc("audit", "Ledger entries, newest first"),
         Route::get("/api/v1/admin/audit/streams", streams).doc("audit", "Streams and their heads"),
         Route::get("/api/v1/admin/audit/streams/{stream}/checkpoint", checkpoint)
@@ -49,10 +53,16 @@ pub fn routes() -> Vec<Route> {
             .query(&["stream", "from", "to", "since"])
             .takes::<Trust>()
             .doc("audit", "Verifies chain, tree, checkpoints and the rows beside them"),
-        Route::get("/api/v1/admin/audit/{id}", get).doc("audit", "One entry"),
+        // Whoever reads bodies (`auditor-content`) need not be an administrator.
+        Route::get("/api/v1/admin/audit/{id}", get)
+            .signed(Surface::Api, &[Permission::Admin, Permission::User], RateGroup::Admin)
+            .query(&["payload"])
+            .doc("audit", "One entry with its payloads; with `payload`, the body of the one with this role"),
         Route::get("/api/v1/admin/audit/{id}/proof", proof)
             .doc("audit", "Proof that an entry stands in the newest checkpoint of its stream"),
-    ]
+    ];
+    routes.extend(kept::routes());
+    routes
 }
 
 /// An entry with its record as JSON, and its time in both forms.
@@ -165,11 +175,24 @@ async fn get(
     State(context): State<AppContext>,
     Context(caller): Context,
     Path(id): Path<String>,
+    query: Query,
 ) -> crate::Result<Json<Value>> {
+    query.only(&["payload"])?;
+    if let Some(role) = query.get("payload") {
+        return kept::body(&context, &caller, &id, role).await;
+    }
+    if !caller.principal.has(Permission::Admin) {
+        return Err(Refusal::denied("audit_access", "entries are read by administrators").into());
+    }
     context.record_audit_read(&caller, &Filter::default()).await?;
     let row = context.ledger.reader().by_id(&id).await.map_err(crate::Error::internal)?;
     let row = row.ok_or_else(|| Refusal::new(Code::NotFound, "there is no such entry"))?;
-    Ok(Json(item(&row)))
+    let mut item = item(&row);
+    if let Some(map) = item.as_object_mut() {
+        map.insert("payloads".into(), kept::list(&context, &row).await?.into());
+        map.insert("pruned_by".into(), row.pruned_by.into());
+    }
+    Ok(Json(item))
 }
 
 async fn streams(State(context): State<AppContext>) -> crate::Result<Json<Value>> {

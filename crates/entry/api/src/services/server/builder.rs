@@ -217,7 +217,7 @@ impl Edge {
         if seen.signed_in {
             return;
         }
-        self.context.refusals.count(reason);
+        self.context.refusals.count(reason, seen.client);
         if matches!(refusal.status(), 401 | 403 | 429) && !settings.rate_limit.is_disabled() {
             self.throttle.note(seen.address, seen.now);
         }

@@ -185,7 +185,7 @@ fn text(report: &Value) -> String {
     let findings = report.pointer("/report/findings").and_then(Value::as_array);
     let findings = findings.map(Vec::as_slice).unwrap_or_default();
     if findings.is_empty() {
-        return format!("intact: {size}{}", signed(report));
+        return format!("intact: {size}{}{}", payloads(report), signed(report));
     }
     let lines = findings.iter().map(|finding| {
         let of = |name: &str| finding.get(name).map(cell).unwrap_or_default();
@@ -195,6 +195,19 @@ fn text(report: &Value) -> String {
     let more = report.pointer("/report/more").and_then(Value::as_u64).unwrap_or_default();
     let rest = if more > 0 { format!("\nand {more} more") } else { String::new() };
     format!("{}{rest}\nNOT INTACT: {size}", rows(lines))
+}
+
+/// What is kept beside the records, and what is gone by a record's own word.
+fn payloads(report: &Value) -> String {
+    let of =
+        |name: &str| report.pointer(&format!("/report/{name}")).and_then(Value::as_u64).unwrap_or_default();
+    let (kept, erased, expired, pruned) = (of("payloads"), of("erased"), of("expired"), of("pruned"));
+    if kept + erased + expired + pruned == 0 {
+        return String::new();
+    }
+    format!(
+        "\n  {kept} payloads as their records say; {erased} erased, {expired} expired, {pruned} records pruned"
+    )
 }
 
 /// Up to where the signatures vouch, and for what it takes to believe them.

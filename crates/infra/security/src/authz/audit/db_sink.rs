@@ -143,6 +143,7 @@ pub(crate) fn base_row(
         context_id: context.context_id.as_ref().map(ToString::to_string),
         task_id: context.task_id.as_ref().map(ToString::to_string),
         trace_id: Some(context.trace_id.to_string()),
+        args_payload: None,
         ledger_opened,
         created_at: 0,
     }

@@ -37,6 +37,7 @@ pub static GOVERNANCE_DECISIONS: Table = Table {
         Col::text("context_id"),
         Col::text("task_id"),
         Col::text("trace_id"),
+        Col::text("args_payload").later(),
         Col::text("ledger_opened"),
         Col::int("created_at"),
     ],
@@ -87,6 +88,8 @@ pub struct DecisionRow {
     pub context_id: Option<String>,
     pub task_id: Option<String>,
     pub trace_id: Option<String>,
+    /// Where the arguments are: a reference as `systemprompt_audit::payload::reference` makes it.
+    pub args_payload: Option<String>,
     pub ledger_opened: EntryId,
     pub created_at: Millis,
 }
@@ -122,6 +125,7 @@ impl OpenRow for DecisionRow {
             self.context_id.into(),
             self.task_id.into(),
             self.trace_id.into(),
+            self.args_payload.into(),
             (&self.ledger_opened).into(),
             self.created_at.into(),
         ]

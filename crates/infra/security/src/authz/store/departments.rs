@@ -4,7 +4,7 @@ use super::{RuleStore, draft, expect_version};
 use crate::authz::declared::DECLARED;
 use crate::authz::error::AuthzError;
 use crate::authz::types::{Department, MAX_RULE_VALUE};
-use systemprompt_audit::EntryKind;
+use systemprompt_audit::{EntryKind, Payload, Role};
 use systemprompt_models::RequestContext;
 
 /// What records call a department.
@@ -60,7 +60,6 @@ impl RuleStore {
         if let Some(before) = &before {
             changeable(before)?;
         }
-        self.record(draft(entry, by, (SUBJECT, name))).await?;
         let now = self.0.clock.now();
         let wanted = Department {
             name: name.to_owned(),
@@ -71,6 +70,10 @@ impl RuleStore {
             updated_at: now,
             version: before.as_ref().map_or(1, |d| d.version),
         };
+        let record = draft(entry, by, (SUBJECT, name))
+            .with_payload(before.as_ref().map(|before| Payload::of(Role::Before, before)))
+            .with_payload(Payload::of(Role::After, &wanted));
+        self.record(record).await?;
         let written = match before {
             Some(_) => self.0.repository.update_department(&wanted).await?,
             None => self.0.repository.insert_department(&wanted).await?,
@@ -98,7 +101,8 @@ impl RuleStore {
         if rules > 0 {
             return Err(AuthzError::InUse { what: SUBJECT, id: name.to_owned(), rules });
         }
-        self.record(draft(EntryKind::AdminEntityDeleted, by, (SUBJECT, name))).await?;
+        let record = draft(EntryKind::AdminEntityDeleted, by, (SUBJECT, name));
+        self.record(record.with_payload(Payload::of(Role::Before, &before))).await?;
         let deleted = self.0.repository.delete_department(name, version).await?;
         deleted.ok_or_else(|| AuthzError::Changed { what: SUBJECT, id: name.to_owned() })?;
         self.changed().await

@@ -3,7 +3,7 @@
 use super::{RuleStore, draft};
 use crate::authz::error::AuthzError;
 use crate::authz::types::{Entity, EntityKind, MAX_ENTITY_ID};
-use systemprompt_audit::EntryKind;
+use systemprompt_audit::{EntryKind, Payload, Role};
 use systemprompt_models::RequestContext;
 
 impl RuleStore {
@@ -94,6 +94,8 @@ impl RuleStore {
         let entry =
             if before.is_some() { EntryKind::AdminEntityChanged } else { EntryKind::AdminEntityCreated };
         let record = draft(entry, by, (kind.as_str(), &id))
+            .with_payload(before.as_ref().map(|before| Payload::of(Role::Before, before)))
+            .with_payload(Payload::of(Role::After, &wanted))
             .with("before", before.as_ref().map(|e| e.default_included))
             .with("after", wanted.default_included);
         self.record(record).await?;
@@ -133,6 +135,7 @@ impl RuleStore {
             return Err(AuthzError::Declared { what: "entity", id: format!("{}:{id}", kind.as_str()) });
         }
         let record = draft(EntryKind::AdminEntityDeleted, by, (kind.as_str(), id))
+            .with_payload(Payload::of(Role::Before, &before))
             .with("before", before.default_included)
             .with("after", None::<bool>);
         self.record(record).await?;

@@ -7,7 +7,7 @@ use crate::authz::repository::{Made, Request, UpsertRuleParams};
 use crate::authz::types::{Access, AccessRule, EntityKind};
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
-use systemprompt_audit::{Draft, EntryKind};
+use systemprompt_audit::{Draft, EntryKind, Payload, Role};
 use systemprompt_models::ids::RuleId;
 use systemprompt_models::{Millis, RequestContext};
 
@@ -92,6 +92,7 @@ impl RuleStore {
         }
         let (id, now) = (RuleId::generate(), self.0.clock.now());
         let record = rule_draft(EntryKind::AdminRuleCreated, by, id.as_str(), params.entity())
+            .with_payload(Payload::of(Role::After, params))
             .with("rule_type", params.rule_type.as_str())
             .with("before", Value::Null)
             .with("after", params.access.as_str());
@@ -151,12 +152,17 @@ impl RuleStore {
         justification: Option<&str>,
     ) -> Result<AccessRule, AuthzError> {
         let (id, version) = (before.id.as_str(), before.version);
+        let justification = justification.or(before.justification.as_deref());
         let record = rule_draft(EntryKind::AdminRuleChanged, by, id, before.entity())
+            .with_payload(Payload::of(Role::Before, &before))
+            .with_payload(Payload::of(
+                Role::After,
+                &json!({"access": access, "justification": justification}),
+            ))
             .with("rule_type", before.rule_type.as_str())
             .with("before", before.access.as_str())
             .with("after", access.as_str());
         self.record(record).await?;
-        let justification = justification.or(before.justification.as_deref());
         let changed =
             self.0.repository.change_rule(id, version, access, justification, self.0.clock.now()).await?;
         changed.ok_or_else(|| AuthzError::Changed { what: "rule", id: id.to_owned() })?;
@@ -181,6 +187,7 @@ impl RuleStore {
         };
         changeable(&before)?;
         let record = rule_draft(EntryKind::AdminRuleDeleted, by, id, before.entity())
+            .with_payload(Payload::of(Role::Before, &before))
             .with("rule_type", before.rule_type.as_str())
             .with("before", before.access.as_str())
             .with("after", Value::Null);
