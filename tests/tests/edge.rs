@@ -1,6 +1,8 @@
 //! The edge of a whole server (security.md, chapter 2 and its acceptance cases). The client is made to look like one from
 //! outside by a trusted proxy: the test itself, on loopback.
 
+mod faults;
+
 use crate::http::{Answer, Client};
 use crate::stores;
 use reqwest::Method;

@@ -4,6 +4,7 @@
 
 mod clients;
 mod crash;
+mod edge;
 mod fuzz;
 mod main_job;
 
@@ -18,8 +19,9 @@ pub(crate) fn accept(args: &[String]) -> Result<ExitCode> {
     let tally = match args {
         [name] if name == "main-job" => main_job::main_job()?,
         [name, rest @ ..] if name == "crash" => crash::crash(rest)?,
+        [name] if name == "edge" => edge::edge()?,
         [name, rest @ ..] if name == "fuzz" => fuzz::fuzz(rest)?,
-        _ => bail!("cargo xtask accept main-job|crash|fuzz"),
+        _ => bail!("cargo xtask accept main-job|crash|edge|fuzz"),
     };
     println!("\n{} passed, {} failed", tally.passed, tally.failed);
     Ok(if tally.failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -57,10 +57,12 @@ fn is_new_enough(node: &Path) -> bool {
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) >= NODE
 }
 
-/// The script `file` of an npm package, installed.
+/// The script `file` of an npm package, installed; `name@version` for a certain one.
 pub(crate) fn npm(node: &Path, package: &str, file: &str) -> Result<PathBuf> {
     let folder = home().join("npm");
-    let script = folder.join("node_modules").join(package).join(file);
+    let name = package.char_indices().rfind(|(at, c)| *at > 0 && *c == '@');
+    let name = name.and_then(|(at, _)| package.get(..at)).unwrap_or(package);
+    let script = folder.join("node_modules").join(name).join(file);
     if !script.is_file() {
         std::fs::create_dir_all(&folder)?;
         let install =

@@ -15,7 +15,7 @@ use xtask::process::{cargo, root, run, target};
 const ANSWER: &str =
     "Hello from the mock model. It speaks in several chunks, so that a stream has something to stream.";
 /// The key that aimock demands.
-const UPSTREAM_KEY: &str = "upstream-key-of-the-acceptance-run";
+pub(super) const UPSTREAM_KEY: &str = "upstream-key-of-the-acceptance-run";
 
 pub(super) fn main_job() -> Result<Tally> {
     let sdk = clients::python("anthropic", "anthropic")?;
@@ -34,7 +34,7 @@ pub(super) fn main_job() -> Result<Tally> {
     tally.script(&new_mcp, "tools.py", &given)?;
     drop(server);
 
-    let upstream = Aimock::start(&node, &aimock)?;
+    let upstream = Aimock::start(&node, &aimock, &root().join("xtask/accept/fixtures.json"), true)?;
     let providers = json!([{
         "name": "aimock", "type": "anthropic", "base_url": upstream.url(), "api_key_secret": "anthropic",
     }]);
@@ -67,18 +67,21 @@ fn given(server: &Server) -> Result<Value> {
 }
 
 /// npm's aimock as the model provider behind the gateway. It is killed when this value is dropped.
-struct Aimock {
+pub(super) struct Aimock {
     child: Child,
     port: u16,
 }
 
 impl Aimock {
-    fn start(node: &Path, script: &Path) -> Result<Self> {
+    /// A strict one refuses what no fixture fits.
+    pub(super) fn start(node: &Path, script: &Path, fixtures: &Path, is_strict: bool) -> Result<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let child = Command::new(node)
             .arg(script)
-            .args(["--port", &port.to_string(), "--strict", "--log-level", "warn", "--fixtures"])
-            .arg(root().join("xtask/accept/fixtures.json"))
+            .args(["--port", &port.to_string(), "--log-level", "warn"])
+            .args(is_strict.then_some("--strict"))
+            .arg("--fixtures")
+            .arg(fixtures)
             .env("AIMOCK_API_KEYS", UPSTREAM_KEY)
             .stdin(Stdio::null())
             .spawn()
@@ -88,7 +91,7 @@ impl Aimock {
         Ok(own)
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 

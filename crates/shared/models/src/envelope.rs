@@ -180,3 +180,109 @@ fn title(status: u16) -> &'static str {
         _ => "Internal Server Error",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One refusal of each column of the table: not authenticated, denied, throttled, own fault, ledger down.
+    fn refusals() -> [Refusal; 5] {
+        let of = |code, reason: &'static str| Refusal::new(code, reason).with_trace("trc_1".into());
+        [
+            of(Code::Unauthenticated, "send a credential"),
+            Refusal::denied("tool_blocklist", "tool_blocked").with_trace("trc_1".into()).with_rule("rul_1"),
+            of(Code::RateLimited, "too many").with_retry_after(7),
+            Refusal::internal().with_trace("trc_1".into()),
+            of(Code::LedgerUnavailable, "the record could not be written"),
+        ]
+    }
+
+    /// Where each envelope says what is wrong, and where the trace id.
+    fn said(envelope: Envelope, body: &Value) -> (Value, Value) {
+        let (kind, trace) = match envelope {
+            Envelope::Problem => ("/code", "/trace_id"),
+            Envelope::Anthropic => ("/error/type", "/request_id"),
+            Envelope::Mcp => ("/error/data/code", "/error/data/trace_id"),
+            Envelope::Hook => ("/hookSpecificOutput/permissionDecision", ""),
+            Envelope::HookTrack => ("", ""),
+            Envelope::InferenceHook => ("/action", ""),
+        };
+        let at = |pointer: &str| match pointer {
+            "" => Value::Null,
+            pointer => body.pointer(pointer).cloned().unwrap_or(json!("missing")),
+        };
+        (at(kind), at(trace))
+    }
+
+    #[test]
+    fn one_refusal_looks_as_each_protocol_wants_it() {
+        let none = Value::Null;
+        let table: [(Envelope, [(u16, Value); 5]); 6] = [
+            (
+                Envelope::Problem,
+                [
+                    (401, json!("unauthenticated")),
+                    (403, json!("denied")),
+                    (429, json!("rate_limited")),
+                    (500, json!("internal")),
+                    (503, json!("ledger_unavailable")),
+                ],
+            ),
+            (
+                Envelope::Anthropic,
+                [
+                    (401, json!("authentication_error")),
+                    (400, json!("invalid_request_error")),
+                    (429, json!("rate_limit_error")),
+                    (500, json!("api_error")),
+                    (503, json!("api_error")),
+                ],
+            ),
+            (
+                Envelope::Mcp,
+                [
+                    (401, json!("unauthenticated")),
+                    (403, json!("denied")),
+                    (429, json!("rate_limited")),
+                    (500, json!("internal")),
+                    (503, json!("ledger_unavailable")),
+                ],
+            ),
+            (Envelope::Hook, [200; 5].map(|status| (status, json!("deny")))),
+            (Envelope::HookTrack, [200; 5].map(|status| (status, none.clone()))),
+            (Envelope::InferenceHook, [401, 200, 200, 200, 200].map(|status| (status, json!("deny")))),
+        ];
+        for (envelope, row) in table {
+            for (refusal, (status, kind)) in refusals().into_iter().zip(row) {
+                let rendered = envelope.render_for(&refusal, Some("PreToolUse"));
+                let code = refusal.code.as_str();
+                let (said, trace) = said(envelope, &rendered.body);
+                assert_eq!((rendered.status, said), (status, kind), "{envelope:?} {code}");
+                assert!(trace.is_null() || trace == "trc_1", "{envelope:?} {code}: {}", rendered.body);
+                // The reason is never lost, but where the answer has no room for one.
+                let sentence = refusal.sentence();
+                let is_told = rendered.body.to_string().contains(&sentence);
+                let is_of_the_ledger =
+                    envelope == Envelope::Anthropic && refusal.code == Code::LedgerUnavailable;
+                let is_told_in_parts =
+                    envelope == Envelope::Problem && rendered.body["policy"] == "tool_blocklist";
+                assert!(
+                    is_told || is_told_in_parts || is_of_the_ledger || envelope == Envelope::HookTrack,
+                    "{envelope:?} {code}: {}",
+                    rendered.body
+                );
+            }
+        }
+        let problem = Envelope::Problem.render(&refusals()[1]).body;
+        assert_eq!((&problem["policy"], &problem["rule_id"]), (&json!("tool_blocklist"), &json!("rul_1")));
+        assert_eq!(Envelope::Problem.render(&refusals()[2]).body["retry_after"], 7);
+    }
+
+    #[test]
+    fn a_verdict_of_the_inference_hook_keeps_within_its_bounds() {
+        let denial = inference_denial(&"é".repeat(600), Some("led_1"));
+        assert_eq!(denial["deny_reason"].as_str().unwrap().chars().count(), 500);
+        assert_eq!(denial["reference_id"], "led_1");
+        assert!(inference_denial("no", None).get("reference_id").is_none());
+    }
+}

@@ -5,6 +5,7 @@ pub mod body;
 pub mod cors;
 pub mod host;
 pub mod ip_ban;
+pub mod negotiation;
 pub mod policy_version;
 pub mod rate_limit;
 pub mod request_shape;

@@ -1,5 +1,6 @@
 //! How the edge says no: the body of the route's protocol, the headers that go with the code, and the name to count it under.
 
+use crate::services::middleware::negotiation::{Form, preferred};
 use crate::services::middleware::scanner;
 use axum::body::Body;
 use axum::response::Response;
@@ -51,7 +52,8 @@ pub(super) fn render(
     accept: Option<&HeaderValue>,
 ) -> Response {
     let mut rendered = envelope.render_for(&refusal, event);
-    let body = if envelope == Envelope::Problem && prefers_html(accept) {
+    let is_negotiated = envelope == Envelope::Problem;
+    let body = if is_negotiated && preferred(accept, &[Form::Json, Form::Html]) == Some(Form::Html) {
         rendered.content_type = "text/html; charset=utf-8";
         page(&rendered.body)
     } else {
@@ -62,6 +64,9 @@ pub(super) fn render(
         StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(rendered.content_type));
+    if is_negotiated {
+        headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    }
     if let Some(seconds) = refusal.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -107,22 +112,6 @@ pub(super) fn render(
     response
 }
 
-/// Whether an `Accept` header names HTML, and before JSON (RFC 9110 section 12.5.1).
-fn prefers_html(accept: Option<&HeaderValue>) -> bool {
-    let Some(accept) = accept.and_then(|value| value.to_str().ok()) else { return false };
-    let quality = |wanted: &[&str]| {
-        let entries = accept.split(',').filter_map(|entry| {
-            let mut parts = entry.split(';').map(str::trim);
-            let kind = parts.next()?.to_ascii_lowercase();
-            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok()).unwrap_or(1.0);
-            wanted.contains(&kind.as_str()).then_some(quality)
-        });
-        entries.fold(0.0, f32::max)
-    };
-    let html = quality(&["text/html", "application/xhtml+xml"]);
-    html > 0.0 && html > quality(&["application/json", "application/problem+json"])
-}
-
 /// A refusal as a page, without anything that has to be loaded.
 fn page(problem: &Value) -> String {
     let text = |name: &str| {
@@ -147,19 +136,19 @@ mod tests {
 
     #[test]
     fn a_browser_gets_a_page_and_a_program_json() {
-        for (accept, html) in [
-            (None, false),
-            (Some("*/*"), false),
-            (Some("application/json"), false),
-            (Some("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"), true),
-            (Some("application/json, text/html;q=0.5"), false),
-            (Some("text/html;q=0"), false),
-            (Some("application/problem+json;q=0.3, text/html;q=0.5"), true),
-        ] {
-            let accept = accept.map(HeaderValue::from_static);
-            assert_eq!(prefers_html(accept.as_ref()), html, "{accept:?}");
+        let refusal = || Refusal::new(Code::NotFound, "<script>&");
+        for (accept, kind) in
+            [("text/html,*/*;q=0.8", "text/html; charset=utf-8"), ("*/*", "application/problem+json")]
+        {
+            let accept = HeaderValue::from_static(accept);
+            let answer = render(Envelope::Problem, None, refusal(), Some(&accept));
+            assert_eq!(
+                (&answer.headers()["content-type"], &answer.headers()["vary"]),
+                (&kind.parse().unwrap(), &"Accept".parse().unwrap())
+            );
+            let answer = render(Envelope::Anthropic, None, refusal(), Some(&accept));
+            assert_eq!(answer.headers()["content-type"], "application/json");
         }
-        let refusal = Refusal::new(Code::NotFound, "<script>&");
-        assert!(page(&Envelope::Problem.render(&refusal).body).contains("<p>&lt;script&gt;&amp;</p>"));
+        assert!(page(&Envelope::Problem.render(&refusal()).body).contains("<p>&lt;script&gt;&amp;</p>"));
     }
 }
