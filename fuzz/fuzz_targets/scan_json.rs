@@ -1,11 +1,12 @@
-//! Any bytes as a body: no panic; what is redacted of JSON is JSON still, and text that was redacted holds no specific secret at
-//! the place where one was found.
+//! Any bytes as a body, also as one of a hook: no panic; what is redacted of JSON is JSON still, findings are cut at character
+//! boundaries, and so are the pieces of what a model provider sends.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
-use systemprompt_security::governance::{SecretScanner, Segment};
+use systemprompt_models::hook::EventName;
+use systemprompt_security::governance::{InferenceRequest, SecretScanner, Segment};
 
 static SCANNER: LazyLock<SecretScanner> =
     LazyLock::new(|| SecretScanner::builtin_with_key(&[7; 32]).expect("the built-in rules compile"));
@@ -21,6 +22,13 @@ fuzz_target!(|data: &[u8]| {
         && serde_json::from_slice::<serde_json::Value>(data).is_ok()
     {
         assert!(serde_json::from_slice::<serde_json::Value>(&clean).is_ok(), "redaction broke the JSON");
+    }
+    let _ = EventName::of(data);
+    if let Ok(request) = InferenceRequest::read(data) {
+        for segment in request.segments() {
+            // Deeper nesting than a parser builds is still one piece, which the scan refuses.
+            assert!(std::str::from_utf8(segment.json).is_ok(), "a piece is cut inside a character");
+        }
     }
     let Ok(text) = std::str::from_utf8(data) else { return };
     for finding in SCANNER.scan_text(text) {

@@ -200,6 +200,16 @@ async fn a_copied_folder_does_not_act_on_the_server_of_the_original() {
     let named = run(&["--url", server.url(), "admin", "users", "list"], "");
     assert!(named.status.success(), "{}", said(&named));
 
+    // What a hook tells is stored, or not, and blocks nothing.
+    let told = json!({"hook_event_name": "Stop", "session_id": "s-1"}).to_string();
+    for (url, event, code) in
+        [(server.url(), told.as_str(), 0), (server.url(), "{", 1), ("http://127.0.0.1:9", &told, 1)]
+    {
+        let done = run(&["--url", url, "hook", "track"], event);
+        assert_eq!(done.status.code(), Some(code), "{}", said(&done));
+        assert!(code == 0 || !done.stderr.is_empty());
+    }
+
     // A hook that gets no decision blocks, in the form of its event.
     for (event, member) in [("Stop", "/decision"), ("PreToolUse", "/hookSpecificOutput/permissionDecision")] {
         for url in [None, Some("http://127.0.0.1:9")] {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use systemprompt_api::services::server::api_server;
 use systemprompt_config::{ProcessEnvironment, ProfileLocation};
-use systemprompt_database::Db;
+use systemprompt_database::{Db, on_tx};
 use systemprompt_models::{Clock, ManualClock, SystemClock};
 use systemprompt_runtime::AppContext;
 use systemprompt_runtime::boot::BootOptions;
@@ -215,6 +215,22 @@ async fn a_call_that_cannot_be_counted_is_denied_as_a_fault_of_the_limit() {
     assert!(chains.iter().all(|chain| chain.contains("\"fault\"")) && chains.len() == 1, "{chains:?}");
     node.rename("gone", "governance_rate").await;
     assert_eq!(node.govern().await.header("x-systemprompt-decision"), "allow");
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_is_denied_in_time_while_the_ledger_waits() {
+    let node = Node::boot(stores::postgres().await).await;
+    assert_eq!(node.govern().await.header("x-systemprompt-decision"), "allow");
+    let mut held = node.db.write_tx().await.unwrap();
+    let lock = "LOCK TABLE ledger_entries IN ACCESS EXCLUSIVE MODE";
+    on_tx!(held, conn => sqlx::query(lock).execute(&mut *conn).await.map(drop)).unwrap();
+    let began = Instant::now();
+    let denied = node.govern().await;
+    assert_eq!((denied.status, denied.header("x-systemprompt-decision")), (200, "deny"), "{}", denied.body);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    held.rollback().await.unwrap();
+    until("the ledger", async || node.govern().await.header("x-systemprompt-decision") == "allow").await;
     node.close().await;
 }
 

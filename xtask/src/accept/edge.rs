@@ -78,7 +78,7 @@ fn claude_code(tally: &mut Tally) -> Result<()> {
     let found = server.succeed(&["audit", "query", "--kind", "governance.decision", "--output", "json"])?;
     let tools = |outcome: &str| {
         let records: Value = serde_json::from_str(&found).unwrap_or_default();
-        let items = records["items"].as_array().cloned().unwrap_or_default();
+        let items = records.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
         items
             .iter()
             .filter(|item| item.to_string().contains("\"Bash\"") && item.to_string().contains(outcome))

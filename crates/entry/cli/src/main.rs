@@ -93,7 +93,7 @@ fn main() -> ExitCode {
         anstream::ColorChoice::Never.write_global();
     }
     // A client of hooks goes on at every code but 2, so no failure of ours may have another.
-    let blocks = matches!(cli.command, Command::Hook(_));
+    let blocks = matches!(&cli.command, Command::Hook(args) if args.blocks());
     if blocks {
         std::panic::set_hook(Box::new(|panic| {
             anstream::eprintln!("error: {panic}");

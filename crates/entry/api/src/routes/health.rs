@@ -185,6 +185,7 @@ async fn detail(
             "rules".into(),
             json!({"epoch": rules.epoch(), "count": rules.len(), "age_ms": context.rules.age()}),
         );
+        map.insert("nodes".into(), json!({"live": context.nodes.live()}));
         map.insert("bans".into(), json!({"count": context.bans.len(), "age_ms": context.bans.age()}));
         map.insert("gateway".into(), json!({"open": gateway.open, "closing": gateway.closing}));
         map.insert("database".into(), json!({"engine": context.db.engine().as_str()}));
