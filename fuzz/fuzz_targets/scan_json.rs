@@ -1,12 +1,13 @@
-//! Any bytes as a body, also as one of a hook: no panic; what is redacted of JSON is JSON still, findings are cut at character
-//! boundaries, and so are the pieces of what a model provider sends.
+//! Any bytes as a body, also as one of a hook: no panic; what is redacted of JSON is JSON still, what is found is
+//! what is replaced, and the pieces of what a model provider sends are cut between characters.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use systemprompt_models::hook::EventName;
-use systemprompt_security::governance::{InferenceRequest, SecretScanner, Segment};
+use systemprompt_security::governance::{FindingClass, InferenceRequest, SecretScanner, Segment};
 
 static SCANNER: LazyLock<SecretScanner> =
     LazyLock::new(|| SecretScanner::builtin_with_key(&[7; 32]).expect("the built-in rules compile"));
@@ -31,9 +32,12 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     let Ok(text) = std::str::from_utf8(data) else { return };
-    for finding in SCANNER.scan_text(text) {
-        let end = finding.offset.saturating_add(finding.length);
-        assert!(text.get(finding.offset..end).is_some(), "a finding is cut at a character boundary");
+    let findings = SCANNER.scan_text(text);
+    for finding in &findings {
+        // Rules look at bytes, so a finding may end inside a character; what replaces it takes the whole character.
+        assert!(finding.length > 0 && finding.offset.saturating_add(finding.length) <= text.len());
     }
-    let _ = SCANNER.redact_text(text);
+    let is_specific = findings.iter().any(|finding| finding.class == FindingClass::Specific);
+    let is_replaced = matches!(SCANNER.redact_text(text), Cow::Owned(_));
+    assert_eq!(is_specific, is_replaced, "what is found is what is replaced");
 });
