@@ -6,6 +6,7 @@ mod commands;
 mod crash;
 mod demo;
 mod edge;
+mod exports;
 mod folder;
 mod framing;
 mod full_disk;

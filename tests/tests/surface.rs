@@ -341,11 +341,14 @@ async fn the_document_lists_every_route_and_each_answers() {
     assert_eq!(document["openapi"], "3.1.0");
     let paths = document["paths"].as_object().unwrap();
     assert!(paths.len() >= 25, "{}", paths.len());
+    let stream = tried.as_ada(Method::GET, "/api/v1/admin/audit/streams", None).await.json();
+    let stream = stream["items"][0]["stream"].as_str().unwrap().to_owned();
     for (path, item) in paths {
         for (method, operation) in item.as_object().unwrap() {
             assert!(operation["summary"].as_str().is_some_and(|s| !s.is_empty()), "{method} {path}");
             let method: Method = method.to_uppercase().parse().unwrap();
             let path = path.replace("{server}", "none").replace("{kind}", "skill").replace("{id}", "none");
+            let path = path.replace("{stream}", &stream);
             let answer = tried.client.send(method.clone(), &path, &[], None).await.unwrap();
             let is_open = operation["security"].as_array().unwrap().is_empty();
             // Hooks answer 200, that of a model provider 401 without a signature; an MCP server says itself whether it wants a token, after the form of the message.

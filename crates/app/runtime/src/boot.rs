@@ -243,11 +243,16 @@ async fn boot_loaded(
     let tables: &'static [&'static Table] = Vec::leak(registry.tables());
     let parts = node_parts(parts, pepper.expose().as_bytes(), leak.clone())?;
     let mut options_of_ledger = ledger_options(&loaded, db.engine(), hub.clone(), &parts);
-    options_of_ledger.checkpoints =
-        Some(crate::checkpoints::options(&loaded, &db, &keys, &options_of_ledger.node_id).await?);
+    options_of_ledger.checkpoints = Some(
+        crate::checkpoints::options(&loaded, &db, &keys, &options_of_ledger.node_id, &options.path).await?,
+    );
     let ledger = Ledger::start(&db, tables, options_of_ledger, Arc::clone(&clock), &tasks).await?;
     record_start(&ledger).await?;
     keys.ensure(algorithm(profile.security.signing_algorithm), &ledger).await?;
+    // A key file that somebody brought along has become the key of tokens only now.
+    if let Some(key) = ledger.vkey() {
+        crate::checkpoints::refuse_shared(&loaded, &keys, &key)?;
+    }
     steps.done("ledger");
 
     let limits = RuleLimits {
@@ -329,6 +334,8 @@ async fn boot_loaded(
         config: ArcSwap::from_pointee(loaded),
         started_at: clock.now(),
         streams: crate::streams::StreamSlots::default(),
+        tails: crate::streams::StreamSlots::default(),
+        exports: crate::streams::StreamSlots::default(),
         audit_reads: crate::explain::AuditReads::default(),
         clock: Arc::clone(&clock),
         tasks,

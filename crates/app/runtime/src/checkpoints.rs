@@ -4,14 +4,13 @@
 use crate::boot::{BootError, instance_id, issuer_host};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
-use systemprompt_audit::note::{Note, SigningKey, VerifierKey};
+use systemprompt_audit::note::{Note, VerifierKey};
 use systemprompt_audit::repair::{RepairError, Repaired};
-use systemprompt_audit::signing_key::{self, SigningKeyError};
+use systemprompt_audit::signing_key::{self, CommandSigner, Signer, SigningKeyError};
 use systemprompt_audit::{CheckpointOptions, LedgerReader, ReadError, Witness, Witnesses, checkpoint};
-use systemprompt_config::Loaded;
 use systemprompt_config::profile::audit::{WitnessConfig, WitnessKind};
+use systemprompt_config::{Environment, Loaded, ProcessEnvironment};
 use systemprompt_database::Db;
 use systemprompt_models::{Clock, Millis, SystemClock};
 use systemprompt_net::egress::{Class, Policy, client_with};
@@ -23,12 +22,16 @@ pub(crate) async fn options(
     db: &Db,
     ring: &KeyRing,
     node_id: &str,
+    path: &str,
 ) -> Result<CheckpointOptions, BootError> {
-    let signer = signing_key::open_or_make(db, node_id, &loaded.paths.ledger_key_path).await?;
-    refuse_shared(loaded, ring, &signer)?;
+    let signers = match &loaded.paths.ledger_key_command {
+        Some(words) => signing_key::open_command(db, node_id, words, path).await?,
+        None => signing_key::open_or_make(db, node_id, &loaded.paths.ledger_key_path).await?,
+    };
+    refuse_shared(loaded, ring, &signers.current.vkey(""))?;
     let schedule = &loaded.profile.audit.checkpoint;
     Ok(CheckpointOptions {
-        signer: Arc::new(signer),
+        signers,
         records: u64::from(schedule.records),
         every: Duration::from_secs(u64::from(schedule.seconds)),
         heartbeat: Duration::from_secs(u64::from(schedule.heartbeat_seconds)),
@@ -37,19 +40,22 @@ pub(crate) async fn options(
 }
 
 /// Each key has one use: the checkpoint key signs no manifest and no token.
-fn refuse_shared(loaded: &Loaded, ring: &KeyRing, signer: &SigningKey) -> Result<(), BootError> {
-    let refused =
-        |used: &'static str| Err(SigningKeyError::Shared(loaded.paths.ledger_key_path.clone(), used).into());
+pub(crate) fn refuse_shared(loaded: &Loaded, ring: &KeyRing, key: &VerifierKey) -> Result<(), BootError> {
+    let from = || match &loaded.paths.ledger_key_command {
+        Some(_) => PathBuf::from("of the command"),
+        None => loaded.paths.ledger_key_path.clone(),
+    };
+    let refused = |used: &'static str| Err(SigningKeyError::Shared(from(), used).into());
     let secrets = &loaded.secrets;
     if let (Some(seed), Some(jwt)) = (secrets.manifest_signing_secret_seed(), secrets.jwt_secret())
-        && let Ok(key) = manifest_signing::signing_key(seed, jwt)
-        && signer.has_public(&key.public_key())
+        && let Ok(manifest) = manifest_signing::signing_key(seed, jwt)
+        && key.is_public(&manifest.public_key())
     {
         return refused("manifest key");
     }
     let jwks = ring.jwks();
     let mut points = jwks.pointer("/keys").and_then(|keys| keys.as_array()).into_iter().flatten();
-    if points.any(|key| key.get("x").and_then(|x| x.as_str()).is_some_and(|x| signer.has_public(x))) {
+    if points.any(|point| point.get("x").and_then(|x| x.as_str()).is_some_and(|x| key.is_public(x))) {
         return refused("key of tokens");
     }
     Ok(())
@@ -99,14 +105,21 @@ fn literal(url: &str) -> Option<String> {
 /// that it and its file witnesses keep.
 ///
 /// # Errors
-/// When the streams cannot be read. A key file that cannot be read is left out.
+/// When the streams cannot be read. A key that cannot be read is left out.
 pub async fn trust(
     loaded: &Loaded,
     reader: &LedgerReader,
 ) -> Result<(Vec<VerifierKey>, Vec<Note>), ReadError> {
     let node = instance_id(loaded);
     let mut keys = Vec::new();
-    if let Ok(Some(signer)) = signing_key::load(&loaded.paths.ledger_key_path) {
+    let signer = match &loaded.paths.ledger_key_command {
+        Some(words) => {
+            let path = ProcessEnvironment.get("PATH").unwrap_or_default();
+            CommandSigner::open(words, &path).await.ok().map(Signer::Command)
+        }
+        None => signing_key::load(&loaded.paths.ledger_key_path).ok().flatten().map(Signer::File),
+    };
+    if let Some(signer) = signer {
         let streams = reader.streams().await?;
         keys.extend(streams.iter().filter(|s| s.node_id == node).map(|s| signer.vkey(&s.origin)));
     }

@@ -79,6 +79,9 @@ pub struct Inner {
     pub started_at: Millis,
     /// Places among the event streams of this node.
     pub streams: StreamSlots,
+    /// Places among those who follow the ledger, and among exports.
+    pub tails: StreamSlots,
+    pub exports: StreamSlots,
     pub(crate) audit_reads: AuditReads,
     pub(crate) holds: ArcSwap<Vec<Hold>>,
     pub(crate) phase: AtomicU8,

@@ -4,8 +4,9 @@ use crate::context::AppContext;
 use aws_lc_rs::digest::{SHA256, digest};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use systemprompt_audit::export::ExportRequest;
 use systemprompt_audit::lookup::LookupError;
-use systemprompt_audit::{Draft, EntryKind, Filter, LedgerError, LedgerRow, Unit, leaf_hash};
+use systemprompt_audit::{Condition, Draft, EntryKind, Filter, LedgerError, LedgerRow, Unit, leaf_hash};
 use systemprompt_models::ids::{AiRequestId, DecisionId, EntryId, UserId};
 use systemprompt_models::{Millis, RequestContext};
 use systemprompt_security::authz::audit::repository::GovernanceDecision;
@@ -160,14 +161,81 @@ impl AppContext {
         Ok(None)
     }
 
+    /// The decision row of an entry, if it is a decision.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn decision_of(
+        &self,
+        entry: &LedgerRow,
+    ) -> Result<Option<GovernanceDecision>, systemprompt_audit::ReadError> {
+        let kinds = [EntryKind::GovernanceDecision.as_str(), EntryKind::AuthzDecision.as_str()];
+        if !kinds.contains(&entry.kind.as_str()) {
+            return Ok(None);
+        }
+        self.decisions.by_id(EntryId::new(entry.id.as_str()).decision().as_str()).await
+    }
+
+    /// Records that somebody read one thing of the ledger, such as an entry or a proof; repeats within a minute are one reading.
+    ///
+    /// # Errors
+    /// When it could not be recorded; nothing is shown then.
+    pub async fn record_audit_access(
+        &self,
+        by: &RequestContext,
+        what: &'static str,
+        id: &str,
+    ) -> Result<(), LedgerError> {
+        let key = read_key(&format!("{}\n{what}\n{id}", by.principal.user_id));
+        if !self.audit_reads.is_new(key, self.clock.now()) {
+            return Ok(());
+        }
+        let draft = Draft::new(EntryKind::AdminAuditRead, by, "ok")
+            .with("what", what)
+            .with("id", id.chars().take(128).collect::<String>());
+        self.append_read(draft).await
+    }
+
+    /// Records an export before it begins.
+    ///
+    /// # Errors
+    /// When it could not be recorded; nothing is exported then.
+    pub async fn record_audit_export(
+        &self,
+        by: &RequestContext,
+        request: &ExportRequest,
+    ) -> Result<(), LedgerError> {
+        let filter = hex::encode(read_key(&format!("{:?}", request.filter)));
+        let stream = request.filter.stream.as_ref().map(|name| name.chars().take(128).collect::<String>());
+        let draft = Draft::new(EntryKind::AdminAuditExport, by, "ok")
+            .with("format", request.format.as_str())
+            .with("stream", stream)
+            .with("from", request.from)
+            .with("to", request.to)
+            .with("filter_sha256", filter);
+        self.append_read(draft).await
+    }
+
+    /// A damaged ledger takes no record and is what must be looked at; that it was goes to the log.
+    async fn append_read(&self, draft: Draft) -> Result<(), LedgerError> {
+        let condition = self.ledger.condition();
+        if matches!(&*condition, Condition::Damaged(_) | Condition::RolledBack(_)) {
+            let (actor, what) = (&draft.actor_id, draft.kind.as_str());
+            tracing::warn!(%actor, what, condition = condition.code(), "a damaged ledger was read; nothing records it");
+            return Ok(());
+        }
+        let mut unit = Unit::new();
+        unit.record(draft);
+        self.ledger.append(unit).await?;
+        Ok(())
+    }
+
     /// Records that somebody read the ledger; repeats of the same query within a minute are one reading (AUD-60).
     ///
     /// # Errors
     /// When it could not be recorded; nothing is shown then.
     pub async fn record_audit_read(&self, by: &RequestContext, filter: &Filter) -> Result<(), LedgerError> {
-        let text = format!("{}\n{filter:?}", by.principal.user_id);
-        let mut key = [0_u8; 32];
-        key.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+        let key = read_key(&format!("{}\n{filter:?}", by.principal.user_id));
         if !self.audit_reads.is_new(key, self.clock.now()) {
             return Ok(());
         }
@@ -175,9 +243,12 @@ impl AppContext {
         let draft = Draft::new(EntryKind::AdminAuditRead, by, "ok")
             .with("filter_sha256", digest)
             .with("kind", filter.kind.clone().map(|kind| kind.chars().take(64).collect::<String>()));
-        let mut unit = Unit::new();
-        unit.record(draft);
-        self.ledger.append(unit).await?;
-        Ok(())
+        self.append_read(draft).await
     }
+}
+
+fn read_key(text: &str) -> [u8; 32] {
+    let mut key = [0_u8; 32];
+    key.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    key
 }

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod lifecycle;
 pub mod payloads;
 pub mod reload;
+pub mod replay;
 pub mod retention;
 pub mod rooms;
 pub mod streams;

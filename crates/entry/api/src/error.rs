@@ -8,6 +8,7 @@ use systemprompt_audit::lookup::LookupError;
 use systemprompt_audit::retention::RetentionError;
 use systemprompt_models::{Code, Refusal};
 use systemprompt_oauth::IdentityError;
+use systemprompt_runtime::replay::ReplayError;
 use systemprompt_security::authz::AuthzError;
 use systemprompt_security::bans::BanError;
 
@@ -55,6 +56,16 @@ impl From<BanError> for Error {
 impl From<IdentityError> for Error {
     fn from(error: IdentityError) -> Self {
         Self(error.into())
+    }
+}
+
+impl From<ReplayError> for Error {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Rules(error) => error.into(),
+            ReplayError::Ledger(error) => error.into(),
+            other @ ReplayError::Read(_) => Self::internal(other),
+        }
     }
 }
 

@@ -135,7 +135,10 @@ fn describe(error: &serde_json::Error) -> String {
     }
 }
 
-/// Query parameters, each at most once.
+/// The parameter that may stand several times; its values are then read with commas between.
+const REPEATABLE: &str = "kind";
+
+/// Query parameters, each but `kind` at most once.
 #[derive(Clone, Debug, Default)]
 pub struct Query(Vec<(String, String)>);
 
@@ -154,6 +157,12 @@ impl<S: Sync> FromRequestParts<S> for Query {
             let (Ok(name), Ok(value)) = (decode(name), decode(value)) else {
                 return Err(Error(Refusal::new(Code::BadRequest, "the query is no UTF-8")));
             };
+            if let Some((_, known)) = pairs.iter_mut().find(|(known, _)| *known == name && name == REPEATABLE)
+            {
+                known.push(',');
+                known.push_str(&value);
+                continue;
+            }
             if pairs.iter().any(|(known, _)| *known == name) {
                 let reason = format!("the query names `{name}` twice");
                 return Err(Error(Refusal::new(Code::InvalidFilter, reason)));

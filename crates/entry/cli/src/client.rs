@@ -19,6 +19,9 @@ use target::Target;
 /// Largest answer that is read.
 const MAX_ANSWER: usize = 64 << 20;
 
+/// Takes an answer piece by piece.
+type Take<'a> = dyn FnMut(&[u8]) -> Result<(), CliError> + 'a;
+
 /// A client. Close it when the command is done.
 pub struct Client {
     target: Target,
@@ -99,7 +102,7 @@ impl Client {
     pub async fn send(&self, ask: Ask<'_>) -> Result<Answer, CliError> {
         let token = ask.token.or(self.target.token.as_deref());
         match &self.transport {
-            Transport::Http(egress) => self.over_http(egress, &ask, token).await,
+            Transport::Http(egress) => self.over_http(egress, &ask, token, None).await,
             Transport::Offline(offline) => offline.answer(&ask, token).await,
         }
     }
@@ -121,11 +124,31 @@ impl Client {
         if answer.is_success() { Ok(answer) } else { Err(answer.refusal(what)) }
     }
 
+    /// Sends, and gives an answer of success piece by piece to `take`, however long it is.
+    ///
+    /// # Errors
+    /// As [`Self::json`], and those of `take`. An answer that breaks off is one.
+    pub async fn save(&self, what: &str, ask: Ask<'_>, take: &mut Take<'_>) -> Result<(), CliError> {
+        let token = ask.token.or(self.target.token.as_deref());
+        let answer = match &self.transport {
+            Transport::Http(egress) => self.over_http(egress, &ask, token, Some(take)).await?,
+            Transport::Offline(offline) => {
+                let answer = offline.answer(&ask, token).await?;
+                if answer.is_success() {
+                    take(&answer.body)?;
+                }
+                answer
+            }
+        };
+        if answer.is_success() { Ok(()) } else { Err(answer.refusal(what)) }
+    }
+
     async fn over_http(
         &self,
         egress: &Egress,
         ask: &Ask<'_>,
         token: Option<&str>,
+        mut take: Option<&mut Take<'_>>,
     ) -> Result<Answer, CliError> {
         let url = format!("{}{}", self.target.url, ask.path);
         let mut request = egress.request(ask.method.clone(), &url).map_err(|e| self.unreachable(&e))?;
@@ -138,16 +161,23 @@ impl Client {
         if let Some(body) = &ask.body {
             request = request.header(http::header::CONTENT_TYPE, "application/json").body(body.clone());
         }
-        let response = egress.send(request.timeout(ask.timeout)).await;
-        let mut response = response.map_err(|e| self.unreachable(&e))?;
+        let mut response =
+            egress.send(request.timeout(ask.timeout)).await.map_err(|e| self.unreachable(&e))?;
         let mut answer = Answer {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
             body: Vec::new(),
         };
         loop {
-            let chunk = response.chunk().await.map_err(|e| self.unreachable(&e.without_url()))?;
+            let chunk =
+                response.chunk().await.map_err(|e| self.broken(answer.is_success(), &e.without_url()))?;
             let Some(chunk) = chunk else { return Ok(answer) };
+            if answer.is_success()
+                && let Some(take) = take.as_mut()
+            {
+                take(&chunk)?;
+                continue;
+            }
             if answer.body.len() + chunk.len() > MAX_ANSWER {
                 return Err(CliError::new(Exit::Failure, "the answer is too large")
                     .why(format!("more than {} MiB", MAX_ANSWER >> 20))
@@ -155,6 +185,15 @@ impl Client {
                     .trace(answer.trace_id()));
             }
             answer.body.extend_from_slice(&chunk);
+        }
+    }
+
+    /// An answer that began and broke off is no server that does not answer.
+    fn broken(&self, has_begun: bool, error: &dyn std::error::Error) -> CliError {
+        if has_begun {
+            CliError::new(Exit::Failure, "the answer broke off").why(error)
+        } else {
+            self.unreachable(error)
         }
     }
 

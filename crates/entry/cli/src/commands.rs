@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod explain;
 pub mod hook;
 pub mod mcp_server;
+pub mod policy;
 pub mod serve;
 pub mod up;
 pub mod validate;

@@ -18,7 +18,8 @@ mod span;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use commands::{
-    about, admin, audit, can, config, db, demo, doctor, explain, hook, mcp_server, serve, up, validate, wait,
+    about, admin, audit, can, config, db, demo, doctor, explain, hook, mcp_server, policy, serve, up,
+    validate, wait,
 };
 use exit::{CliError, Exit};
 use globals::Globals;
@@ -58,6 +59,8 @@ enum Command {
     Explain(explain::Args),
     /// Whether a principal may use an entity: 0 yes, 3 no, 5 unknown
     Can(can::Args),
+    /// Tries rules before they are put in force: cases, and recorded decisions
+    Policy(policy::Args),
     /// The decision endpoint as a program, for clients that run hooks as commands
     Hook(hook::Args),
     /// The ledger
@@ -130,6 +133,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Admin(args) => admin::run(globals, args).await,
         Command::Explain(args) => explain::run(globals, args).await,
         Command::Can(args) => can::run(globals, args).await,
+        Command::Policy(args) => policy::run(globals, args).await,
         Command::Hook(args) => hook::run(globals, args).await,
         Command::Audit(args) => audit::run(globals, args).await,
         Command::Db(args) => db::run(globals, args).await,

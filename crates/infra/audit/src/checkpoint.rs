@@ -2,17 +2,22 @@
 //! the database by which an older database is found out at the next start (AUD-54).
 
 use crate::ledger::Shared;
-use crate::note::{Checkpoint, Note, SigningKey};
+use crate::note::{Checkpoint, Note, SigningKey, VerifierKey};
 use crate::payload::{Payload, Role};
 use crate::proof::{ProofError, TreeReader, frontier};
 use crate::record::{Draft, EntryKind};
 use crate::repository::checkpoints;
 use crate::repository::entries::LedgerReader;
 use crate::repository::streams::Stream;
+use crate::signing_key::{self, CommandError, Signer, Signers, SigningKeyError};
 use crate::tree::merkle;
 use crate::unit::Unit;
+use crate::verify::links::LINK;
 use crate::witness::Witnesses;
 use crate::{LedgerError, chain};
+use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -29,9 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const MAX_HEADS: usize = 64;
 
 /// What checkpoints are made with; section `audit.checkpoint` and `audit.witness` of the profile.
-#[derive(Clone)]
 pub struct CheckpointOptions {
-    pub signer: Arc<SigningKey>,
+    pub signers: Signers,
     /// New records after which one is made.
     pub records: u64,
     /// Time after which one is made when there are new records.
@@ -50,14 +54,30 @@ pub enum CheckpointError {
     Ledger(#[from] LedgerError),
     #[error("the copy of the checkpoint cannot be written to {0}")]
     Copy(PathBuf, #[source] io::Error),
+    #[error(transparent)]
+    Sign(#[from] CommandError),
+    #[error(transparent)]
+    Key(#[from] SigningKeyError),
+    #[error("a background task ended early")]
+    Interrupted,
 }
 
 /// Where the last checkpoint stands.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Last {
     size: u64,
     at: Millis,
     key_known: bool,
+    /// A rotation that is recorded: the next checkpoint is the old key's last.
+    next: Option<SigningKey>,
+}
+
+/// When checkpoints are due, and who sees them.
+struct Schedule {
+    records: u64,
+    every: Duration,
+    heartbeat: Duration,
+    witnesses: Witnesses,
 }
 
 /// Makes the checkpoints of one stream.
@@ -66,7 +86,10 @@ pub(crate) struct Checkpointer {
     reader: LedgerReader,
     stream: Arc<str>,
     origin: String,
-    options: CheckpointOptions,
+    signer: ArcSwap<Signer>,
+    /// Where the key lies, if it lies in a file.
+    key_path: Option<PathBuf>,
+    options: Schedule,
     copy: PathBuf,
     last: Mutex<Last>,
 }
@@ -80,21 +103,25 @@ impl Checkpointer {
         options: CheckpointOptions,
         data_dir: &Path,
     ) -> sqlx::Result<Arc<Self>> {
+        let CheckpointOptions { signers, records, every, heartbeat, witnesses } = options;
         let newest = checkpoints::newest(reader.db(), &stream.stream).await?;
-        let own = options.signer.vkey(&stream.origin).id();
+        let own = signers.current.vkey(&stream.origin).id();
         let key_known = checkpoints::keys(reader.db()).await?.iter().any(|key| key.key_id == own);
         let last = Last {
             size: newest.as_ref().map_or(0, |row| row.size as u64),
             at: newest.as_ref().map_or(stream.created_at, |row| row.at),
             key_known,
+            next: signers.next,
         };
-        options.witnesses.restore(reader.db(), &stream.stream).await?;
+        witnesses.restore(reader.db(), &stream.stream).await?;
         Ok(Arc::new(Self {
             shared,
             reader,
             stream: stream.stream.as_str().into(),
             origin: stream.origin.clone(),
-            options,
+            signer: ArcSwap::from_pointee(signers.current),
+            key_path: signers.path,
+            options: Schedule { records, every, heartbeat, witnesses },
             copy: copy_path(data_dir),
             last: Mutex::new(last),
         }))
@@ -121,10 +148,13 @@ impl Checkpointer {
     }
 
     async fn is_due(&self) -> bool {
-        let last = *self.last.lock().await;
+        let (size, at) = {
+            let last = self.last.lock().await;
+            (last.size, last.at)
+        };
         // The record of the last checkpoint is no reason for the next.
-        let new = self.shared.head.load().frontier().size().saturating_sub(last.size + 1);
-        let age = self.shared.clock.now().saturating_sub(last.at).max(0) as u64;
+        let new = self.shared.head.load().frontier().size().saturating_sub(size + 1);
+        let age = self.shared.clock.now().saturating_sub(at).max(0) as u64;
         let after = |limit: Duration| age >= limit.as_millis() as u64;
         new >= self.options.records || (new > 0 && after(self.options.every)) || after(self.options.heartbeat)
     }
@@ -132,14 +162,19 @@ impl Checkpointer {
     /// Makes a checkpoint of what is committed; false when there is nothing yet, or nothing since the last.
     pub(crate) async fn make(&self) -> Result<bool, CheckpointError> {
         let mut last = self.last.lock().await;
+        self.make_one(&mut last).await
+    }
+
+    async fn make_one(&self, last: &mut Last) -> Result<bool, CheckpointError> {
         let head = self.shared.head.load_full();
         let size = head.frontier().size();
         if size == 0 || size == last.size {
             return Ok(false);
         }
         let checkpoint = Checkpoint { origin: self.origin.clone(), size, root: head.frontier().root() };
-        let note = self.options.signer.sign(&checkpoint);
-        let key = self.options.signer.vkey(&self.origin);
+        let signer = self.signer.load_full();
+        let note = signer.sign(&checkpoint).await?;
+        let key = signer.vkey(&self.origin);
         let now = self.shared.clock.now();
         let (heads, list) = heads(&self.reader.streams().await?, &self.stream, &checkpoint);
         let mut unit = Unit::new();
@@ -159,14 +194,54 @@ impl Checkpointer {
             unit.require(checkpoints::key_added(&key, now, &entry));
         }
         Shared::enqueue(&self.shared, unit, None).await?;
-        *last = Last { size, at: now, key_known: true };
+        (last.size, last.at, last.key_known) = (size, now, true);
         let copy = self.copy.clone();
         let written = tokio::task::spawn_blocking(move || write_copy(&copy, &note)).await;
         written
             .unwrap_or_else(|error| Err(io::Error::other(error)))
             .map_err(|source| CheckpointError::Copy(self.copy.clone(), source))?;
         self.options.witnesses.offer(size, now);
+        if let (Some(path), Some(next)) = (self.key_path.clone(), last.next.take()) {
+            // The old key has signed the record that names the new one.
+            let moved = tokio::task::spawn_blocking(move || signing_key::promote(&path)).await;
+            moved.map_err(|_| CheckpointError::Interrupted)??;
+            self.signer.store(Arc::new(next.into()));
+        }
         Ok(true)
+    }
+
+    /// Puts a new key in the place of the one that signs: a record names both, the old key signs a checkpoint over it, the new
+    /// one the next.
+    pub(crate) async fn rotate(&self, draft: Draft) -> Result<VerifierKey, CheckpointError> {
+        let path = self.key_path.clone().ok_or(SigningKeyError::NoFile("a command"))?;
+        let mut last = self.last.lock().await;
+        // One that was recorded and not carried out comes first; and the old key must be known before it is replaced.
+        if last.next.is_some() || !last.key_known {
+            self.make_one(&mut last).await?;
+        }
+        let old = self.signer.load().vkey(&self.origin);
+        let made = tokio::task::spawn_blocking(move || {
+            let path = signing_key::next_path(&path);
+            // What an earlier attempt left, whose record was never written.
+            let _ = fs::remove_file(&path);
+            signing_key::make(&path)
+        });
+        let next = made.await.map_err(|_| CheckpointError::Interrupted)??;
+        let (new, now) = (next.vkey(&self.origin), self.shared.clock.now());
+        let mut unit = Unit::new();
+        let entry = unit.record(
+            draft
+                .with("old_key", STANDARD.encode(old.public()))
+                .with("new_key", STANDARD.encode(new.public())),
+        );
+        // Later than any before, since the newest of a stream's keys is the one that signs.
+        unit.require(checkpoints::key_retired(&old, now));
+        unit.require(checkpoints::key_added(&new, now.saturating_add(1), &entry));
+        Shared::enqueue(&self.shared, unit, None).await?;
+        last.next = Some(next);
+        self.make_one(&mut last).await?;
+        self.make_one(&mut last).await?;
+        Ok(new)
     }
 
     /// Shows the last checkpoint to the witnesses once more, before the node ends.
@@ -178,12 +253,9 @@ impl Checkpointer {
         &self.options.witnesses
     }
 
-    pub(crate) fn signer(&self) -> &SigningKey {
-        &self.options.signer
-    }
-
-    pub(crate) fn origin(&self) -> &str {
-        &self.origin
+    /// The public key that signs now.
+    pub(crate) fn vkey(&self) -> VerifierKey {
+        self.signer.load().vkey(&self.origin)
     }
 }
 
@@ -276,16 +348,17 @@ pub(crate) enum StartFinding {
 pub(crate) async fn check_at_start(
     reader: &LedgerReader,
     stream: &Stream,
-    signer: &SigningKey,
+    signer: &Signer,
     copy: Option<&str>,
 ) -> Result<Option<StartFinding>, ProofError> {
+    let keys = keys_at_start(reader, stream, signer).await?;
     let damaged = |why: String| Ok(Some(StartFinding::Damaged(why)));
     if let Some(row) = checkpoints::newest(reader.db(), &stream.stream).await? {
         let parsed = row.note.parse::<Note>().and_then(|note| Ok((note.unverified_checkpoint()?, note)));
         let Ok((checkpoint, note)) = parsed else {
             return damaged(format!("checkpoint_altered at {} size {}", stream.stream, row.size));
         };
-        if note.verify([&signer.vkey(&stream.origin)]).is_err() {
+        if note.verify(&keys).is_err() {
             return damaged(format!("checkpoint_signature at {} size {}", stream.stream, row.size));
         }
         if checkpoint.size > stream.head_seq as u64 {
@@ -302,7 +375,8 @@ pub(crate) async fn check_at_start(
     let Ok(checkpoint) = note.unverified_checkpoint() else {
         return damaged("checkpoint_altered in ledger/last-checkpoint".to_owned());
     };
-    if note.verify([&signer.vkey(&checkpoint.origin)]).is_err() {
+    let own = signer.vkey(&checkpoint.origin);
+    if note.verify(keys.iter().chain([&own])).is_err() {
         return damaged("checkpoint_signature in ledger/last-checkpoint".to_owned());
     }
     let of = reader.streams().await?.into_iter().find(|s| s.origin == checkpoint.origin);
@@ -322,6 +396,24 @@ pub(crate) async fn check_at_start(
         return damaged(format!("checkpoint_mismatch at {} size {}", of.stream, checkpoint.size));
     }
     Ok(None)
+}
+
+/// The key that signs, and the one that it replaced: a rotation may have ended before the new key signed anything.
+async fn keys_at_start(
+    reader: &LedgerReader,
+    stream: &Stream,
+    signer: &Signer,
+) -> sqlx::Result<Vec<VerifierKey>> {
+    let own = signer.vkey(&stream.origin);
+    let mut keys = vec![own.clone()];
+    let rows = checkpoints::keys(reader.db()).await?;
+    let Some(row) = rows.iter().find(|row| row.key_id == own.id()) else { return Ok(keys) };
+    let entry = reader.by_id(&row.ledger_id).await?.filter(|entry| entry.kind == LINK);
+    let record = entry.and_then(|entry| serde_json::from_str::<Value>(entry.record.as_deref()?).ok());
+    let old = record.as_ref().and_then(|record| record.pointer("/detail/old_key")?.as_str());
+    let replaced = rows.iter().filter_map(|row| row.vkey.parse::<VerifierKey>().ok());
+    keys.extend(replaced.filter(|key| key.name() == own.name() && old.is_some_and(|old| key.is_public(old))));
+    Ok(keys)
 }
 
 async fn fits(reader: &LedgerReader, stream: &Stream, checkpoint: &Checkpoint) -> Result<bool, ProofError> {

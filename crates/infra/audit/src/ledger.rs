@@ -11,6 +11,7 @@ use crate::note::{Note, VerifierKey};
 use crate::payload::PayloadPolicy;
 use crate::proof::{self, ProofError};
 use crate::queue::{BatchLimits, Claim, Pending, Queue};
+use crate::record::{Draft, EntryKind};
 use crate::repair;
 use crate::repository::entries::LedgerReader;
 use crate::repository::{Statements, open_store};
@@ -29,7 +30,7 @@ use systemprompt_database::{Db, Engine};
 use systemprompt_events::Hub;
 use systemprompt_leak::Scanner;
 use systemprompt_models::ids::EntryId;
-use systemprompt_models::{Clock, Millis, Tasks};
+use systemprompt_models::{Clock, Millis, RequestContext, Tasks};
 use tokio::sync::oneshot;
 
 /// Bounds of group commit; section `audit.group` of the profile.
@@ -69,7 +70,6 @@ const BATCH_UNITS_SQLITE: usize = 64;
 const BATCH_UNITS_POSTGRES: usize = 512;
 
 /// What a ledger is started with.
-#[derive(Clone)]
 pub struct LedgerOptions {
     /// `server.instance_id`: one stream per node.
     pub node_id: String,
@@ -353,7 +353,17 @@ impl Ledger {
 
     /// The public key that this node signs its checkpoints with.
     pub fn vkey(&self) -> Option<VerifierKey> {
-        self.0.checkpointer.as_ref().map(|maker| maker.signer().vkey(maker.origin()))
+        self.0.checkpointer.as_ref().map(|maker| maker.vkey())
+    }
+
+    /// Puts a new key in the place of the one that signs checkpoints, by order of `by`; returns it.
+    ///
+    /// # Errors
+    /// When it cannot be made or recorded, or when no file holds the key.
+    pub async fn rotate_key(&self, by: &RequestContext) -> Result<VerifierKey, CheckpointError> {
+        let maker = self.0.checkpointer.as_ref();
+        let maker = maker.ok_or(CheckpointError::Key(SigningKeyError::NoFile("nobody")))?;
+        maker.rotate(Draft::new(EntryKind::SystemLedgerKey, by, "ok")).await
     }
 
     /// Checkpoints that are kept outside the database: the node's own copy, and the files of file witnesses. A file that holds
@@ -506,7 +516,8 @@ async fn examine(
     }
     let Some(checkpoints) = &options.checkpoints else { return Ok((Condition::Ready, tree)) };
     let copy = checkpoint::read_copy(&options.data_dir).map_err(StartError::Copy)?;
-    let found = checkpoint::check_at_start(reader, stream, &checkpoints.signer, copy.as_deref()).await;
+    let found =
+        checkpoint::check_at_start(reader, stream, &checkpoints.signers.current, copy.as_deref()).await;
     match found {
         Ok(None) => Ok((Condition::Ready, tree)),
         Ok(Some(StartFinding::Damaged(why))) => Ok((Condition::Damaged(why), tree)),

@@ -9,6 +9,7 @@ mod condition;
 mod disk;
 pub mod erase;
 mod error;
+pub mod export;
 mod ledger;
 pub mod lookup;
 pub mod note;
@@ -37,6 +38,7 @@ pub use ledger::{GroupOptions, Ledger, LedgerMetrics, LedgerOptions, Permit, Rec
 pub use payload::{Payload, Role};
 pub use record::{ActorKind, Draft, EntryKind, RecordError};
 pub use repository::checkpoints::CheckpointRow;
+pub use repository::decisions::DecisionEntry;
 pub use repository::entries::{After, Filter, LedgerReader, LedgerRow};
 pub use unit::{Cell, CloseRow, Col, ColType, Guard, OpenRow, Table, Unit};
 pub use witness::{Witness, Witnesses};

@@ -27,6 +27,12 @@ pub struct Lookup {
     ledger: LedgerReader,
 }
 
+impl std::fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lookup").finish_non_exhaustive()
+    }
+}
+
 /// Why the look-up file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {

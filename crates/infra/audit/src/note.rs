@@ -49,6 +49,10 @@ pub struct VerifierKey {
 }
 
 impl VerifierKey {
+    pub(crate) fn new(name: &str, public: [u8; 32]) -> Self {
+        Self { name: name.to_owned(), public }
+    }
+
     /// The name, which is the origin of the checkpoints that the key signs.
     pub fn name(&self) -> &str {
         &self.name
@@ -57,6 +61,12 @@ impl VerifierKey {
     /// The raw public key.
     pub fn public(&self) -> &[u8; 32] {
         &self.public
+    }
+
+    /// Whether this is the public key, in base64 of either alphabet.
+    pub fn is_public(&self, base64: &str) -> bool {
+        let decoded = STANDARD.decode(base64).or_else(|_| URL_SAFE_NO_PAD.decode(base64));
+        decoded.is_ok_and(|key| key == self.public)
     }
 
     /// First 4 bytes of SHA-256(name, line feed, 0x01, public key).
@@ -129,12 +139,6 @@ impl SigningKey {
         self.0.public_key().as_ref().first_chunk().copied().unwrap_or_default()
     }
 
-    /// Whether this is the public key, in base64 of either alphabet.
-    pub fn has_public(&self, base64: &str) -> bool {
-        let decoded = STANDARD.decode(base64).or_else(|_| URL_SAFE_NO_PAD.decode(base64));
-        decoded.is_ok_and(|key| key == self.public())
-    }
-
     /// The verifier key for checkpoints of `origin`.
     pub fn vkey(&self, origin: &str) -> VerifierKey {
         VerifierKey { name: origin.to_owned(), public: self.public() }
@@ -143,10 +147,14 @@ impl SigningKey {
     /// The signed note of a checkpoint.
     pub fn sign(&self, checkpoint: &Checkpoint) -> String {
         let text = checkpoint.to_string();
-        let key = self.vkey(&checkpoint.origin);
-        let signature: Vec<u8> = [&key.number(), self.0.sign(text.as_bytes()).as_ref()].concat();
-        format!("{text}\n\u{2014} {} {}\n", key.name, STANDARD.encode(signature))
+        signed_note(&text, &self.vkey(&checkpoint.origin), self.0.sign(text.as_bytes()).as_ref())
     }
+}
+
+/// A text with its signature.
+pub(crate) fn signed_note(text: &str, key: &VerifierKey, signature: &[u8]) -> String {
+    let signature: Vec<u8> = [&key.number(), signature].concat();
+    format!("{text}\n\u{2014} {} {}\n", key.name, STANDARD.encode(signature))
 }
 
 /// A tree at one size.

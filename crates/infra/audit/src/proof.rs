@@ -101,11 +101,11 @@ impl InclusionProof {
     }
 }
 
-fn decode(text: &str) -> Option<Hash> {
+pub(crate) fn decode(text: &str) -> Option<Hash> {
     STANDARD.decode(text).ok()?.try_into().ok()
 }
 
-fn encode(hashes: &[Hash]) -> Vec<String> {
+pub(crate) fn encode(hashes: &[Hash]) -> Vec<String> {
     hashes.iter().map(|hash| STANDARD.encode(hash)).collect()
 }
 
@@ -173,7 +173,7 @@ impl<'a> TreeReader<'a> {
         Ok(range_root(&subtrees))
     }
 
-    async fn ranges(&mut self, ranges: &[Range]) -> Result<Vec<Hash>, ProofError> {
+    pub(crate) async fn ranges(&mut self, ranges: &[Range]) -> Result<Vec<Hash>, ProofError> {
         let mut hashes = Vec::with_capacity(ranges.len());
         for range in ranges {
             hashes.push(self.range(*range).await?);
@@ -232,7 +232,7 @@ pub(crate) async fn restore(reader: &LedgerReader, stream: &Stream) -> Result<Tr
 }
 
 impl LedgerReader {
-    async fn stream(&self, name: &str) -> Result<Stream, ProofError> {
+    pub(crate) async fn stream(&self, name: &str) -> Result<Stream, ProofError> {
         let found = self.streams().await?.into_iter().find(|stream| stream.stream == name);
         found.ok_or_else(|| ProofError::NoSuchStream(name.to_owned()))
     }

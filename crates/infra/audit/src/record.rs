@@ -81,6 +81,7 @@ kinds! {
     AdminRuleCreated = "admin.rule.created";
     AdminRuleChanged = "admin.rule.changed";
     AdminRuleDeleted = "admin.rule.deleted";
+    AdminRuleReplayed = "admin.rule.replayed";
     AdminEntityCreated = "admin.entity.created";
     AdminEntityChanged = "admin.entity.changed";
     AdminEntityDeleted = "admin.entity.deleted";
@@ -93,6 +94,7 @@ kinds! {
     AdminBanExpired = "admin.ban.expired";
     AdminAuditRead = "admin.audit.read";
     AdminAuditErase = "admin.audit.erase";
+    AdminAuditExport = "admin.audit.export";
     OauthApiKeyCreated = "oauth.api_key.created";
     OauthApiKeyRevoked = "oauth.api_key.revoked";
     OauthSessionCreated = "oauth.session.created";
@@ -106,6 +108,7 @@ kinds! {
     SystemRepair = "system.repair";
     SystemRetention = "system.retention";
     SystemRefusals = "system.refusals";
+    SystemLedgerKey = "system.ledger_key";
 }
 
 impl EntryKind {
@@ -408,6 +411,24 @@ fn canonical_map(map: &Map<String, Value>) -> Result<String, RecordError> {
         return serde_json::to_string(map).map_err(|_| RecordError::Canonical);
     }
     canonical(map)
+}
+
+/// Whether `text`, which parses to `value`, is its canonical form.
+pub(crate) fn is_canonical(value: &Value, text: &str) -> bool {
+    // Most records are in the form that serde_json writes; only names beyond ASCII and floats differ from RFC 8785 there.
+    if is_plain(value) && serde_json::to_string(value).is_ok_and(|plain| plain == text) {
+        return true;
+    }
+    serde_json_canonicalizer::to_string(value).is_ok_and(|canonical| canonical == text)
+}
+
+fn is_plain(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.iter().all(|(key, value)| key.is_ascii() && is_plain(value)),
+        Value::Array(items) => items.iter().all(is_plain),
+        Value::Number(number) => !number.is_f64(),
+        _ => true,
+    }
 }
 
 fn has_ascii_names(value: &Value) -> bool {

@@ -3,6 +3,7 @@
 
 pub(crate) mod checkpoints;
 pub(crate) mod companions;
+pub mod decisions;
 pub mod entries;
 pub(crate) mod lookup;
 pub(crate) mod payloads;

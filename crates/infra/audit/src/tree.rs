@@ -237,14 +237,19 @@ pub(crate) fn range_root(subtrees: &[Hash]) -> Hash {
 
 /// Whether `leaf` stands at `index` in the tree of `size` leaves with this `root` (RFC 9162 section 2.1.3.2).
 pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], root: &Hash) -> bool {
+    inclusion_root(leaf, index, size, proof).is_some_and(|found| found == *root)
+}
+
+/// The root that an inclusion proof leads to; `None` for a proof of another length than the place needs.
+pub(crate) fn inclusion_root(leaf: &Hash, index: u64, size: u64, proof: &[Hash]) -> Option<Hash> {
     if index >= size {
-        return false;
+        return None;
     }
     let (mut node, mut last) = (index, size - 1);
     let mut hash = *leaf;
     for sibling in proof {
         if last == 0 {
-            return false;
+            return None;
         }
         if node & 1 == 1 || node == last {
             hash = node_hash(sibling, &hash);
@@ -258,7 +263,7 @@ pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], root
         node >>= 1;
         last >>= 1;
     }
-    last == 0 && hash == *root
+    (last == 0).then_some(hash)
 }
 
 /// Whether the tree of `new` leaves with `new_root` begins with that of `old` leaves with `old_root` (RFC 9162 section

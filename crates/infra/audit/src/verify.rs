@@ -3,6 +3,8 @@
 //! Nothing here trusts a column that it can recompute.
 
 mod gone;
+pub(crate) mod links;
+pub mod offline;
 mod tree;
 
 use crate::chain::{genesis, leaf_digest};
@@ -245,7 +247,7 @@ async fn verify_stream(
         tree.end(report).await?;
     }
     gone.end_stream(from == 1 && scope.to.is_none(), report).await?;
-    tree.close(report);
+    tree.close(report).await?;
     Ok(())
 }
 

@@ -87,11 +87,11 @@ impl ProfileLocation {
                 .signing_key_path
                 .as_ref()
                 .map_or_else(|| keys_dir.join("signing.json"), |path| data(path)),
-            ledger_key_path: profile
-                .audit
-                .signing_key_path
-                .as_ref()
-                .map_or_else(|| keys_dir.join("ledger.ed25519"), |path| data(path)),
+            ledger_key_path: match (&profile.audit.signing_key_path, profile.audit.signing_command()) {
+                (Some(path), None) => data(path),
+                _ => keys_dir.join("ledger.ed25519"),
+            },
+            ledger_key_command: profile.audit.signing_command().flatten(),
             keys_dir,
             database_file: self.default_database_file(),
             system: data(&profile.paths.system),
@@ -114,6 +114,8 @@ pub struct DataPaths {
     pub signing_key_path: PathBuf,
     /// The key that signs the ledger's checkpoints.
     pub ledger_key_path: PathBuf,
+    /// The words of the command that signs instead.
+    pub ledger_key_command: Option<Vec<String>>,
     /// SQLite file where `database_url` names no other.
     pub database_file: PathBuf,
     pub system: PathBuf,

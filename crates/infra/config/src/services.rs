@@ -2,6 +2,7 @@
 //! file and nothing of that reading counts.
 
 pub mod access_control;
+pub mod draft;
 pub(crate) mod folder;
 pub mod governance;
 pub mod mcp;

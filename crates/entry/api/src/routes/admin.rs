@@ -9,6 +9,7 @@ pub mod departments;
 pub mod entities;
 pub mod explain;
 pub mod keys;
+pub mod policy;
 pub mod rules;
 pub mod tokens;
 pub mod users;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 
 pub fn routes() -> Vec<Route> {
     let mut routes = rules::routes();
+    routes.extend(policy::routes());
     routes.extend(entities::routes());
     routes.extend(departments::routes());
     routes.extend(users::routes());

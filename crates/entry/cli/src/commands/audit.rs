@@ -1,7 +1,10 @@
-//! `audit tail|query|verify|checkpoint|proof|payload|erase|retention|repair`: the ledger.
+//! `audit tail|query|export|verify|checkpoint|proof|payload|erase|retention|repair`: the ledger. Where no server answers, the
+//! database is read.
 
 mod checkpoint;
+mod export;
 mod kept;
+mod offline;
 mod proof;
 mod query;
 mod repair;
@@ -29,7 +32,9 @@ enum Command {
     Tail(tail::Args),
     /// Entries that fit a filter, newest first
     Query(query::Args),
-    /// Verifies chain, tree, checkpoints and rows, or with --proof one proof; 7 when something was altered. Without a server
+    /// The ledger as a file: jsonl with proofs, OCSF for a SIEM, or CSV. Without a server it reads the database
+    Export(Box<export::Args>),
+    /// Verifies chain, tree, checkpoints and rows, with --export a file alone, or with --proof one proof; 7 when something was altered. Without a server
     /// it reads the database
     Verify(Box<verify::Args>),
     /// The newest signed checkpoint of each stream, to be kept elsewhere. Without a server it reads the database
@@ -56,6 +61,7 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
         Command::Proof(command) => {
             Client::with(globals, args.offline, async |client| proof::run(client, out, command).await).await
         }
+        Command::Export(command) => export::run(globals, args.offline, *command).await,
         Command::Payload(command) => {
             Client::with(globals, args.offline, async |client| kept::payload(client, out, command).await)
                 .await
@@ -68,10 +74,25 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
                 .await
         }
         Command::Tail(command) => {
-            Client::with(globals, args.offline, async |client| tail::run(client, out, command).await).await
+            reading(globals, args.offline, async |client| tail::run(client, out, &command).await).await
         }
         Command::Query(command) => {
-            Client::with(globals, args.offline, async |client| query::run(client, out, command).await).await
+            reading(globals, args.offline, async |client| query::run(client, out, &command).await).await
         }
     }
+}
+
+/// Reads from the server, or from the database where none answers and none was named.
+async fn reading(
+    globals: &Globals,
+    offline: bool,
+    work: impl AsyncFn(&Client) -> Result<Exit, CliError>,
+) -> Result<Exit, CliError> {
+    if !offline {
+        match Client::with(globals, false, &work).await {
+            Err(error) if error.exit == Exit::Unreachable && globals.url.is_none() => {}
+            done => return done,
+        }
+    }
+    Client::with(globals, true, &work).await
 }

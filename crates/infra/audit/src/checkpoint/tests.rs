@@ -6,8 +6,6 @@ use crate::repository::entries::Filter;
 use crate::tree::{Frontier, Hash, verify_consistency};
 use crate::verify::{Report, Scope, verify};
 use crate::{Condition, Ledger, Witness, signing_key, testing};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use systemprompt_database::Db;
@@ -49,9 +47,9 @@ impl Node {
         self.folder.path().join("keys/ledger.ed25519")
     }
 
-    fn signer(&self) -> Arc<SigningKey> {
+    fn signer(&self) -> SigningKey {
         let key = signing_key::load(&self.key_path()).unwrap();
-        Arc::new(key.unwrap_or_else(|| signing_key::make(&self.key_path()).unwrap()))
+        key.unwrap_or_else(|| signing_key::make(&self.key_path()).unwrap())
     }
 
     async fn start(&self, db: &Db) -> Ledger {
@@ -59,7 +57,7 @@ impl Node {
             node_id: self.name.into(),
             data_dir: self.folder.path().into(),
             checkpoints: Some(CheckpointOptions {
-                signer: self.signer(),
+                signers: Signers::of(self.signer()),
                 records: 1000,
                 every: Duration::from_secs(10),
                 heartbeat: Duration::from_hours(1),
@@ -223,7 +221,7 @@ async fn a_checkpoint_is_due_by_records_by_time_and_by_heartbeat() {
         let ledger = node.start(&db).await;
         let maker = {
             let options = CheckpointOptions {
-                signer: node.signer(),
+                signers: Signers::of(node.signer()),
                 records: 5,
                 every: Duration::from_secs(10),
                 heartbeat: Duration::from_mins(1),

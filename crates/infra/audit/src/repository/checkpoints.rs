@@ -63,6 +63,17 @@ pub(crate) fn key_added(key: &VerifierKey, at: Millis, entry: &EntryId) -> Guard
     }
 }
 
+/// Marks a key as replaced, with the unit that names its successor.
+pub(crate) fn key_retired(key: &VerifierKey, at: Millis) -> Guard {
+    Guard {
+        name: "ledger_key_retired",
+        sql: sql!(
+            "UPDATE ledger_keys SET state = 'retired', retired_at = $1 WHERE key_id = $2 AND state = 'active'"
+        ),
+        cells: vec![Cell::Int(at), key.id().into()],
+    }
+}
+
 /// The newest checkpoint of a stream.
 pub(crate) async fn newest(db: &Db, stream: &str) -> sqlx::Result<Option<CheckpointRow>> {
     on!(db, pool => sqlx::query_as(sql!(

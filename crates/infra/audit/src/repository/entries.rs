@@ -1,5 +1,7 @@
 //! Reads of the ledger: pages by place, single entries, and filtered pages in order of time.
 
+use crate::record::EntryKind;
+use crate::repository::checkpoints::{self, CheckpointRow};
 use crate::repository::streams::{self, Stream};
 use systemprompt_database::{Db, on, sql};
 use systemprompt_models::Millis;
@@ -43,7 +45,7 @@ impl LedgerRow {
 /// Which entries are wanted; absent members do not restrict.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// A kind, or a family as `tool.*`.
+    /// A kind, or a family as `tool.*`; several with commas between.
     pub kind: Option<String>,
     pub actor: Option<String>,
     pub subject_kind: Option<String>,
@@ -70,15 +72,53 @@ impl Filter {
         by_reference.iter().any(|member| member.is_some())
     }
 
-    /// `LIKE` pattern of the kind; `_` and `%` do not occur in kinds but might in a hostile filter.
+    /// What the statement compares kinds with: a `LIKE` pattern of one kind or family (`_` and `%` do not occur in kinds but might
+    /// in a hostile filter), or several kinds between commas.
     fn kind_pattern(&self) -> Option<String> {
-        self.kind.as_ref().map(|kind| {
+        let kind = self.kind.as_ref()?;
+        if !kind.contains(',') {
             let escaped = kind.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-            match escaped.strip_suffix('*') {
+            return Some(match escaped.strip_suffix('*') {
                 Some(family) => format!("{family}%"),
                 None => escaped,
+            });
+        }
+        let of = |word: &str| -> Vec<String> {
+            match word.strip_suffix('*') {
+                Some(family) => EntryKind::ALL
+                    .iter()
+                    .map(|kind| kind.as_str())
+                    .filter(|kind| kind.starts_with(family))
+                    .map(str::to_owned)
+                    .collect(),
+                None => vec![word.replace('%', "")],
             }
-        })
+        };
+        Some(kind.split(',').flat_map(of).collect::<Vec<_>>().join(","))
+    }
+
+    /// Whether an entry fits, for those who read every entry anyway. Order and cursor are not looked at.
+    pub fn matches(&self, row: &LedgerRow) -> bool {
+        let is = |wanted: &Option<String>, found: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
+        };
+        let is_kind = |word: &str| match word.strip_suffix('*') {
+            Some(family) => row.kind.starts_with(family),
+            None => row.kind == word,
+        };
+        self.kind.as_ref().is_none_or(|kinds| kinds.split(',').any(is_kind))
+            && is(&self.actor, row.actor_id.as_deref())
+            && is(&self.subject_kind, row.subject_kind.as_deref())
+            && is(&self.subject_id, row.subject_id.as_deref())
+            && is(&self.outcome, row.outcome.as_deref())
+            && is(&self.policy, row.policy.as_deref())
+            && is(&self.trace_id, row.trace_id.as_deref())
+            && is(&self.session_id, row.session_id.as_deref())
+            && is(&self.context_id, row.context_id.as_deref())
+            && is(&self.client_id, row.client_id.as_deref())
+            && is(&self.stream, Some(&row.stream))
+            && self.since.is_none_or(|since| row.at >= since)
+            && self.until.is_none_or(|until| row.at < until)
     }
 }
 
@@ -119,6 +159,19 @@ impl LedgerReader {
     /// When the database cannot be read.
     pub async fn orphan_streams(&self) -> sqlx::Result<Vec<String>> {
         streams::orphans(&self.db).await
+    }
+
+    /// At most `limit` checkpoints of a stream with fewer than `before` records, the newest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn checkpoints(
+        &self,
+        stream: &str,
+        before: i64,
+        limit: i64,
+    ) -> sqlx::Result<Vec<CheckpointRow>> {
+        checkpoints::page_back(&self.db, stream, before, limit).await
     }
 
     /// At most `limit` entries of a stream behind `seq`, in order.
@@ -187,7 +240,7 @@ impl LedgerReader {
             on!(&self.db, pool => bound!(sqlx::query_as(sql!(
                 "SELECT * FROM ledger_entries
                  WHERE at >= $1 AND at < $2
-                   AND (CAST($3 AS TEXT) IS NULL OR kind LIKE $3 ESCAPE '\\')
+                   AND (CAST($3 AS TEXT) IS NULL OR kind LIKE $3 ESCAPE '\\' OR ',' || $3 || ',' LIKE '%,' || kind || ',%')
                    AND (CAST($4 AS TEXT) IS NULL OR actor_id = $4)
                    AND (CAST($5 AS TEXT) IS NULL OR subject_kind = $5)
                    AND (CAST($6 AS TEXT) IS NULL OR subject_id = $6)
@@ -205,7 +258,7 @@ impl LedgerReader {
             on!(&self.db, pool => bound!(sqlx::query_as(sql!(
                 "SELECT * FROM ledger_entries
                  WHERE at >= $1 AND at < $2
-                   AND (CAST($3 AS TEXT) IS NULL OR kind LIKE $3 ESCAPE '\\')
+                   AND (CAST($3 AS TEXT) IS NULL OR kind LIKE $3 ESCAPE '\\' OR ',' || $3 || ',' LIKE '%,' || kind || ',%')
                    AND (CAST($4 AS TEXT) IS NULL OR actor_id = $4)
                    AND (CAST($5 AS TEXT) IS NULL OR subject_kind = $5)
                    AND (CAST($6 AS TEXT) IS NULL OR subject_id = $6)

@@ -1,6 +1,7 @@
 //! The tree in verification: it is built anew from the records, and compared with the stored tiles, the stored checkpoints, the
 //! checkpoints kept elsewhere, and what other streams say of this one.
 
+use super::links::{KeyChain, LINK};
 use super::{Finding, Report, Signed};
 use crate::checkpoint::note_digest;
 use crate::note::{Note, NoteError, VerifierKey};
@@ -46,16 +47,8 @@ impl<'a> Keys<'a> {
         Ok((Self { given, recorded }, findings))
     }
 
-    /// The keys of an origin, and whether they come from outside the database.
-    fn of(&self, origin: &str) -> (Vec<&VerifierKey>, bool) {
-        let named =
-            |keys: &'a [VerifierKey]| keys.iter().filter(|key| key.name() == origin).collect::<Vec<_>>();
-        let given = named(self.given);
-        if given.is_empty() {
-            (self.recorded.iter().filter(|key| key.name() == origin).collect(), false)
-        } else {
-            (given, true)
-        }
+    fn of(&self, origin: &str) -> KeyChain {
+        KeyChain::new(origin, self.given, &self.recorded)
     }
 }
 
@@ -78,8 +71,7 @@ pub(super) fn notes_of_no_stream(streams: &[Stream], notes: &[Note]) -> Vec<Find
 pub(super) struct TreePass<'a> {
     reader: &'a LedgerReader,
     stream: &'a Stream,
-    keys: Vec<&'a VerifierKey>,
-    trusted: bool,
+    keys: KeyChain,
     /// Absent once a finding has made the rest meaningless, or for a stream of an older version that was not started since.
     tree: Option<Tree>,
     from: i64,
@@ -88,7 +80,7 @@ pub(super) struct TreePass<'a> {
     loaded: i64,
     exhausted: bool,
     /// Checkpoints kept elsewhere that are ahead, by size.
-    outside: BTreeMap<u64, Vec<Hash>>,
+    outside: BTreeMap<u64, Vec<(Note, Hash)>>,
     /// Digests of the notes whose records are still to come, by size.
     unrecorded: BTreeMap<u64, String>,
     newest: Option<Signed>,
@@ -124,12 +116,10 @@ impl<'a> TreePass<'a> {
                 }
             }
         };
-        let (keys, trusted) = keys.of(&stream.origin);
         let mut pass = Self {
             reader,
             stream,
-            keys,
-            trusted,
+            keys: keys.of(&stream.origin),
             tree,
             from,
             ahead: VecDeque::new(),
@@ -139,7 +129,7 @@ impl<'a> TreePass<'a> {
             unrecorded: BTreeMap::new(),
             newest: None,
         };
-        findings.extend(pass.keep_outside(notes));
+        pass.keep_outside(notes);
         Ok((pass, findings))
     }
 
@@ -147,21 +137,21 @@ impl<'a> TreePass<'a> {
         Finding { check, stream: self.stream.stream.clone(), seq: seq as i64, expected, found }
     }
 
-    fn keep_outside(&mut self, notes: &[Note]) -> Vec<Finding> {
-        let mut findings = Vec::new();
+    /// Their signatures are checked where they stand, when it is known which key may have made them.
+    fn keep_outside(&mut self, notes: &[Note]) {
         for note in notes {
             let Ok(checkpoint) = note.unverified_checkpoint() else { continue };
-            if checkpoint.origin != self.stream.origin {
-                continue;
-            }
-            if let Err(error) = note.verify(self.keys.iter().copied()) {
-                let expected = "a checkpoint kept elsewhere, signed with a trusted key".to_owned();
-                findings.push(self.finding(code(error), checkpoint.size, expected, error.to_string()));
-            } else if checkpoint.size >= self.from as u64 {
-                self.outside.entry(checkpoint.size).or_default().push(checkpoint.root);
+            if checkpoint.origin == self.stream.origin && checkpoint.size >= self.from as u64 {
+                let at_size = self.outside.entry(checkpoint.size).or_default();
+                at_size.push((note.clone(), checkpoint.root));
             }
         }
-        findings
+    }
+
+    fn check_outside(&mut self, note: &Note, size: u64) -> Option<Finding> {
+        let error = self.keys.verify(note, size).err()?;
+        let expected = "a checkpoint kept elsewhere, signed with a trusted key".to_owned();
+        Some(self.finding(code(error), size, expected, error.to_string()))
     }
 
     /// Takes in a record with its recomputed hash.
@@ -176,6 +166,8 @@ impl<'a> TreePass<'a> {
         if row.kind == "system.checkpoint" {
             report.add_all(self.checkpoint_record(row, anchors));
             self.long_list(row, anchors).await?;
+        } else if row.kind == LINK {
+            self.keys.link(seq as u64, detail_of(row).as_ref());
         }
         let Some(tree) = &mut self.tree else { return Ok(()) };
         if tree.frontier().size() + 1 != seq as u64 {
@@ -189,11 +181,13 @@ impl<'a> TreePass<'a> {
         for tile in &done {
             report.add_all(self.check_tile(tile).await?);
         }
-        if let Some(roots) = self.outside.remove(&size) {
-            report.outside += roots.len() as u64;
-            for root in roots {
-                self.compare(size, &root, "kept elsewhere", report);
+        for (note, root) in self.outside.remove(&size).unwrap_or_default() {
+            if let Some(finding) = self.check_outside(&note, size) {
+                report.add(finding);
+                continue;
             }
+            report.outside += 1;
+            self.compare(size, &root, "kept elsewhere", report);
         }
         while let Some(row) = self.next_at(size).await? {
             self.check_row(&row, report);
@@ -238,8 +232,13 @@ impl<'a> TreePass<'a> {
             self.unrecorded.pop_first();
         }
         self.unrecorded.insert(size, note_digest(&row.note));
-        let altered = |what: &str| {
-            self.finding("checkpoint_altered", size, format!("{what} as the note says"), "another".into())
+        let stream = self.stream;
+        let altered = |what: &str| Finding {
+            check: "checkpoint_altered",
+            stream: stream.stream.clone(),
+            seq: row.size,
+            expected: format!("{what} as the note says"),
+            found: "another".into(),
         };
         let Ok((note, checkpoint)) =
             row.note.parse::<Note>().and_then(|note| note.unverified_checkpoint().map(|c| (note, c)))
@@ -254,7 +253,7 @@ impl<'a> TreePass<'a> {
             let finding = altered("origin, size and root");
             report.add(finding);
         }
-        let key = match note.verify(self.keys.iter().copied()) {
+        let key = match self.keys.verify(&note, size) {
             Ok(key) => key,
             Err(error) => {
                 let expected = format!("a checkpoint signed with a key of {}", self.stream.origin);
@@ -273,7 +272,7 @@ impl<'a> TreePass<'a> {
                 size: row.size,
                 at: row.at,
                 vkey,
-                trusted: self.trusted,
+                trusted: self.keys.is_anchored(),
             });
         }
     }
@@ -351,19 +350,60 @@ impl<'a> TreePass<'a> {
             let expected = format!("records {} to {size}, which a stored checkpoint has", now + 1);
             report.add(self.finding("tail_missing", now as u64 + 1, expected, head.clone()));
         }
-        for (size, _) in self.outside.range(now as u64 + 1..) {
-            let expected = format!("records {} to {size}, which a checkpoint kept elsewhere has", now + 1);
-            report.add(self.finding("rollback", now as u64 + 1, expected, head.clone()));
+        for (size, notes) in self.outside.split_off(&(now as u64 + 1)) {
+            for (note, _) in notes {
+                let expected =
+                    format!("records {} to {size}, which a checkpoint kept elsewhere has", now + 1);
+                let rollback = self.finding("rollback", now as u64 + 1, expected, head.clone());
+                report.add(self.check_outside(&note, size).unwrap_or(rollback));
+            }
         }
         Ok(())
     }
 
-    pub(super) fn close(self, report: &mut Report) {
+    /// Ends the pass: a key that signed must have been handed its trust, if not in this range, then before or behind it.
+    pub(super) async fn close(mut self, report: &mut Report) -> sqlx::Result<()> {
+        if !self.keys.doubts().is_empty() {
+            self.follow_links().await?;
+        }
+        for doubt in self.keys.doubts().to_vec() {
+            let expected = format!("a checkpoint signed with a key of {}", self.stream.origin);
+            let found = format!("{}, which no trusted key has handed its place to", doubt.key.id());
+            report.add(self.finding("key_unknown", doubt.size, expected, found));
+        }
         report.signed.extend(self.newest);
+        Ok(())
+    }
+
+    /// Rotations outside the range, each proven to stand in the newest checkpoint if a trusted key signed that.
+    async fn follow_links(&mut self) -> sqlx::Result<()> {
+        for row in checkpoints::keys(self.reader.db()).await? {
+            let Some(entry) = self.reader.by_id(&row.ledger_id).await? else { continue };
+            if entry.kind != LINK || entry.stream != self.stream.stream {
+                continue;
+            }
+            let proof = match self.reader.prove(&entry).await {
+                Ok(proof) => proof,
+                Err(ProofError::Read(error)) => return Err(error),
+                Err(_) => continue,
+            };
+            let Ok(checkpoint) = proof.verify(self.keys.trusted()) else { continue };
+            let signer = proof.checkpoint.parse::<Note>();
+            let signer = signer.and_then(|note| note.verify(self.keys.trusted()).cloned());
+            if let Ok(signer) = signer {
+                self.keys.proven(entry.seq as u64, detail_of(&entry).as_ref(), &signer, checkpoint.size);
+            }
+        }
+        Ok(())
     }
 }
 
-fn code(error: NoteError) -> &'static str {
+fn detail_of(row: &LedgerRow) -> Option<Value> {
+    let mut record: Value = serde_json::from_str(row.record.as_deref()?).ok()?;
+    record.get_mut("detail").map(Value::take)
+}
+
+pub(super) fn code(error: NoteError) -> &'static str {
     match error {
         NoteError::Unsigned => "key_unknown",
         NoteError::BadSignature => "checkpoint_signature",

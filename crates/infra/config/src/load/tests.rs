@@ -208,7 +208,7 @@ fn a_bad_profile_names_place_allowed_values_and_suggestion() {
         ("database: {type: mysql}\n", "invalid_value", 1, 18, "allowed: sqlite, postgres"),
         ("audit: {group: {batch_window_ms: 51}}\n", "invalid_value", 1, 34, "at most 50"),
         ("audit: {checkpoint: {records: 0}}\n", "invalid_value", 1, 31, "at least 1"),
-        ("audit: {signing_key_path: 'exec:sign'}\n", "invalid_value", 1, 27, "name a file"),
+        ("audit: {signing_key_path: 'exec: '}\n", "invalid_value", 1, 27, "exec:COMMAND"),
         ("audit: {witness: [{type: c2sp}]}\n", "invalid_value", 1, 26, "allowed: file, http"),
         ("audit: {witness: [{type: file}]}\n", "missing_key", 1, 26, "needs `path`"),
         ("audit: {witness: [{type: file, path: w, url: 'https://w'}]}\n", "not_for_type", 1, 46, "no `url`"),

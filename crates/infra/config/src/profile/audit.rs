@@ -5,6 +5,7 @@ pub mod kept;
 
 use super::database::DatabaseKind;
 use super::values::ByteSize;
+use crate::secrets::reference::split_words;
 use kept::{PayloadModes, RetentionConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,8 @@ pub struct AuditConfig {
     pub group: GroupCommit,
     /// Free space below which nothing new is admitted.
     pub min_free_bytes: ByteSize,
-    /// File of the key that signs checkpoints; `keys/ledger.ed25519` of the data folder if absent. Nothing else may use it.
+    /// File of the key that signs checkpoints, `keys/ledger.ed25519` of the data folder if absent; or `exec:COMMAND`, which is asked
+    /// for its `public-key` and to `sign`. Nothing else may use the key.
     pub signing_key_path: Option<PathBuf>,
     pub checkpoint: CheckpointSchedule,
     /// Who keeps checkpoints outside this node.
@@ -24,6 +26,14 @@ pub struct AuditConfig {
     pub witness: Vec<WitnessConfig>,
     pub payloads: PayloadModes,
     pub retention: RetentionConfig,
+}
+
+impl AuditConfig {
+    /// The words of `exec:COMMAND` where a command signs; `Some(None)` when they cannot be told apart.
+    pub fn signing_command(&self) -> Option<Option<Vec<String>>> {
+        let command = self.signing_key_path.as_deref()?.to_str()?.strip_prefix("exec:")?;
+        Some(split_words(command).filter(|words| !words.is_empty()))
+    }
 }
 
 /// When a checkpoint is made: whichever comes first, and not more often than each second.

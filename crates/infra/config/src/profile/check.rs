@@ -58,10 +58,9 @@ impl Check<'_> {
 
     fn audit(&mut self, profile: &Profile) {
         let audit = &profile.audit;
-        let is_command = |path: &std::path::Path| path.to_str().is_some_and(|text| text.starts_with("exec:"));
-        if audit.signing_key_path.as_deref().is_some_and(is_command) {
-            let finding = Diagnostic::error("invalid_value", "a command cannot sign checkpoints")
-                .with_remedy("name a file; it is made when it is missing");
+        if audit.signing_command() == Some(None) {
+            let finding = Diagnostic::error("invalid_value", "the command is empty or has an open quote")
+                .with_remedy("write exec:COMMAND, or name a file; it is made when it is missing");
             self.add(&steps!["audit", "signing_key_path"], finding);
         }
         for (index, witness) in audit.witness.iter().enumerate() {

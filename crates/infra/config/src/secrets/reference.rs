@@ -192,7 +192,7 @@ fn without_line_end(text: Secret<String>) -> Secret<String> {
 }
 
 /// Splits a command line at blanks; single and double quotes keep blanks, a backslash keeps the next character. No shell is used.
-fn split_words(line: &str) -> Option<Vec<String>> {
+pub(crate) fn split_words(line: &str) -> Option<Vec<String>> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     let mut chars = line.chars();
     while let Some(c) = chars.next() {

@@ -2,7 +2,7 @@
 
 use super::audit::AuthzSource;
 use super::error::AuthzBootstrapError;
-use super::resolver::resolve;
+use super::resolver::{RuleSet, resolve};
 use super::store::RuleStore;
 use super::types::{AuthzDecision, AuthzRequest, EntityRef, Matched};
 use std::future::Future;
@@ -78,27 +78,31 @@ impl RuleHook {
     pub fn new(store: RuleStore, actors: ActorCheck) -> Self {
         Self { store, actors }
     }
+}
 
-    /// What the actors of the chain change about `decision` (SEC-64).
-    fn check_actors(&self, request: AuthzRequest<'_>, decision: AuthzDecision) -> AuthzDecision {
-        if request.principal.act_chain.is_empty() || !decision.is_allow() || self.actors == ActorCheck::Off {
-            return decision;
-        }
-        let rules = self.store.rules();
-        for actor in &request.principal.act_chain {
-            let own = resolve(&rules, &rules.compile_actor(actor), request.entity);
-            let denied = match self.actors {
-                ActorCheck::Full => !own.is_allow(),
-                ActorCheck::DenyOnly | ActorCheck::Off => {
-                    matches!(own.matched, Matched::UserDeny | Matched::RoleDeny | Matched::DepartmentDeny)
-                }
-            };
-            if denied {
-                return AuthzDecision { matched: Matched::ActorDeny, ..own };
-            }
-        }
-        decision
+/// What the actors of the chain change about `decision` (SEC-64).
+pub(crate) fn check_actors(
+    rules: &RuleSet,
+    actors: ActorCheck,
+    request: AuthzRequest<'_>,
+    decision: AuthzDecision,
+) -> AuthzDecision {
+    if request.principal.act_chain.is_empty() || !decision.is_allow() || actors == ActorCheck::Off {
+        return decision;
     }
+    for actor in &request.principal.act_chain {
+        let own = resolve(rules, &rules.compile_actor(actor), request.entity);
+        let denied = match actors {
+            ActorCheck::Full => !own.is_allow(),
+            ActorCheck::DenyOnly | ActorCheck::Off => {
+                matches!(own.matched, Matched::UserDeny | Matched::RoleDeny | Matched::DepartmentDeny)
+            }
+        };
+        if denied {
+            return AuthzDecision { matched: Matched::ActorDeny, ..own };
+        }
+    }
+    decision
 }
 
 impl AuthzDecisionHook for RuleHook {
@@ -108,7 +112,7 @@ impl AuthzDecisionHook for RuleHook {
         if self.store.is_stale() {
             return Some(AuthzDecision { matched: Matched::Stale, rule: None, ..decision });
         }
-        Some(self.check_actors(request, decision))
+        Some(check_actors(&rules, self.actors, request, decision))
     }
 
     fn decide_many(&self, principal: &Principal, entities: &[EntityRef]) -> Option<Vec<AuthzDecision>> {
@@ -120,7 +124,7 @@ impl AuthzDecisionHook for RuleHook {
             if stale {
                 return AuthzDecision { matched: Matched::Stale, rule: None, ..decision };
             }
-            self.check_actors(AuthzRequest { principal, entity }, decision)
+            check_actors(&rules, self.actors, AuthzRequest { principal, entity }, decision)
         };
         Some(entities.iter().map(decide).collect())
     }

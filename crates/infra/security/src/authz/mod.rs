@@ -2,11 +2,13 @@
 
 pub mod audit;
 pub mod declared;
+pub mod draft;
 pub mod error;
 pub mod explain;
 pub mod extension;
 pub mod hook;
 pub mod ingestion;
+pub mod replay;
 pub mod repository;
 pub mod resolver;
 pub mod runtime;

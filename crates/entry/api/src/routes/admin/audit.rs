@@ -1,11 +1,16 @@
 //! `/api/v1/admin/audit`: the ledger. Reading it is recorded too.
 
+pub(crate) mod access;
+mod exports;
+pub(crate) mod filter;
 mod kept;
 
 use crate::extract::{Context, Query, RawBody, cursor_of, parse};
 use crate::services::server::route::Route;
+use access::{READERS, may_read};
 use axum::Json;
 use axum::extract::{Path, State};
+use filter::{after, filter};
 use http::HeaderName;
 use http::header::CONTENT_TYPE;
 use schemars::JsonSchema;
@@ -14,11 +19,10 @@ use serde_json::{Value, json};
 use systemprompt_audit::note::{self, NoteError, VerifierKey};
 use systemprompt_audit::proof::{ConsistencyProof, InclusionProof, ProofError};
 use systemprompt_audit::verify::{Scope, VerifyError, verify};
-use systemprompt_audit::{After, CheckpointError, EntryKind, Filter, LedgerRow};
-use systemprompt_config::diagnostic::nearest;
+use systemprompt_audit::{CheckpointError, LedgerRow};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::clock::iso8601;
-use systemprompt_models::{Code, Permission, Refusal};
+use systemprompt_models::{Code, Refusal};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::jwt::Surface;
 
@@ -41,11 +45,12 @@ const FILTERS: &[&str] = &[
 ];
 
 pub fn routes() -> Vec<Route> {
-    let mut routes = vec![
+    let reads = vec![
         Route::get("/api/v1/admin/audit", list).query(FILTERS).doc("audit", "Ledger entries, newest first"),
         Route::get("/api/v1/admin/audit/streams", streams).doc("audit", "Streams and their heads"),
-        Route::get("/api/v1/admin/audit/streams/{stream}/checkpoint", checkpoint)
-            .doc("audit", "The newest signed checkpoint of a stream, as a C2SP signed note"),
+        Route::get("/api/v1/admin/audit/checkpoints", checkpoints)
+            .query(&["stream", "limit", "cursor"])
+            .doc("audit", "Signed checkpoints of a stream, newest first"),
         Route::get("/api/v1/admin/audit/streams/{stream}/consistency", consistency)
             .query(&["from", "to"])
             .doc("audit", "Proof that a stream's tree at one size begins with its tree at another"),
@@ -53,15 +58,26 @@ pub fn routes() -> Vec<Route> {
             .query(&["stream", "from", "to", "since"])
             .takes::<Trust>()
             .doc("audit", "Verifies chain, tree, checkpoints and the rows beside them"),
-        // Whoever reads bodies (`auditor-content`) need not be an administrator.
-        Route::get("/api/v1/admin/audit/{id}", get)
-            .signed(Surface::Api, &[Permission::Admin, Permission::User], RateGroup::Admin)
-            .query(&["payload"])
-            .doc("audit", "One entry with its payloads; with `payload`, the body of the one with this role"),
+        Route::post("/api/v1/admin/audit/exports", exports::export)
+            .takes::<exports::Export>()
+            .doc("audit", "The ledger as a file: jsonl with proofs, OCSF, or CSV"),
+        // Whoever reads bodies (`auditor-content`) need not read everything.
+        Route::get("/api/v1/admin/audit/{id}", get).query(&["payload"]).doc(
+            "audit",
+            "One entry with its payloads and the decision beside it; with `payload`, the body of the one with this role",
+        ),
         Route::get("/api/v1/admin/audit/{id}/proof", proof)
             .doc("audit", "Proof that an entry stands in the newest checkpoint of its stream"),
     ];
+    let mut routes: Vec<Route> =
+        reads.into_iter().map(|route| route.signed(Surface::Api, READERS, RateGroup::Admin)).collect();
     routes.extend(kept::routes());
+    // Whoever keeps a note keeps the node honest.
+    routes.push(
+        Route::get("/api/v1/admin/audit/streams/{stream}/checkpoint", checkpoint)
+            .public(RateGroup::Wellknown)
+            .doc("audit", "The newest signed checkpoint of a stream, as a C2SP signed note"),
+    );
     routes
 }
 
@@ -88,6 +104,7 @@ async fn list(
     Context(caller): Context,
     query: Query,
 ) -> crate::Result<Json<Value>> {
+    may_read(&caller)?;
     query.only(FILTERS)?;
     let filter = filter(&query)?;
     let limit = query.limit(50, 500)?;
@@ -96,79 +113,6 @@ async fn list(
     let page = context.ledger.query(&filter, after.as_ref(), limit).await?;
     let next = page.next.map(|a| cursor_of(&format!("{}\n{}\n{}", a.at, a.stream, a.seq)));
     Ok(Json(json!({"items": page.rows.iter().map(item).collect::<Vec<_>>(), "next": next})))
-}
-
-fn filter(query: &Query) -> Result<Filter, Refusal> {
-    let text = |name: &str| query.get(name).map(str::to_owned);
-    let time = |name: &'static str| -> Result<Option<i64>, Refusal> {
-        let parsed = query.get(name).map(|value| {
-            value
-                .parse()
-                .map_err(|_| Refusal::new(Code::InvalidFilter, format!("{name}: epoch milliseconds")))
-        });
-        parsed.transpose()
-    };
-    let (subject_kind, subject_id) = match query.get("subject").map(|subject| subject.split_once(':')) {
-        None => (None, None),
-        Some(Some((kind, id))) => (Some(kind.to_owned()), Some(id.to_owned())),
-        Some(None) => return Err(Refusal::new(Code::InvalidFilter, "subject: <kind>:<id>")),
-    };
-    let ascending = match query.get("order") {
-        None | Some("desc") => false,
-        Some("asc") => true,
-        Some(_) => return Err(Refusal::new(Code::InvalidFilter, "order: allowed: asc, desc")),
-    };
-    if let Some(kind) = query.get("kind") {
-        check_kind(kind)?;
-    }
-    Ok(Filter {
-        kind: text("kind"),
-        actor: text("actor"),
-        subject_kind,
-        subject_id,
-        outcome: text("outcome"),
-        policy: text("policy"),
-        trace_id: text("trace_id"),
-        session_id: text("session_id"),
-        context_id: text("context_id"),
-        client_id: text("client_id"),
-        stream: text("stream"),
-        since: time("since")?,
-        until: time("until")?,
-        ascending,
-    })
-}
-
-/// A kind that is never written would find nothing and say nothing; so it is told, with what was probably meant.
-fn check_kind(kind: &str) -> Result<(), Refusal> {
-    let mut known = EntryKind::ALL.iter().map(|kind| kind.as_str());
-    let is_known = match kind.strip_suffix('*') {
-        Some(beginning) => known.any(|name| name.starts_with(beginning)),
-        None => known.any(|name| name == kind),
-    };
-    if is_known {
-        return Ok(());
-    }
-    let shown: String = kind.chars().take(64).collect();
-    let meant = nearest(&shown, EntryKind::ALL.iter().map(|kind| kind.as_str()));
-    let advice = meant.map_or_else(
-        || "kinds are written like `governance.decision`, a group of them like `tool.*`".to_owned(),
-        |meant| format!("did you mean `{meant}`?"),
-    );
-    Err(Refusal::new(Code::InvalidFilter, format!("there is no kind `{shown}`; {advice}")))
-}
-
-fn after(cursor: &str) -> Result<Option<After>, Refusal> {
-    if cursor.is_empty() {
-        return Ok(None);
-    }
-    let mut parts = cursor.split('\n');
-    let (at, stream, seq) = (parts.next(), parts.next(), parts.next());
-    let after = at.zip(stream).zip(seq).and_then(|((at, stream), seq)| {
-        Some(After { at: at.parse().ok()?, stream: stream.to_owned(), seq: seq.parse().ok()? })
-    });
-    let foreign = || Refusal::new(Code::InvalidCursor, "the cursor is none of this list");
-    after.ok_or_else(foreign).map(Some)
 }
 
 async fn get(
@@ -181,21 +125,53 @@ async fn get(
     if let Some(role) = query.get("payload") {
         return kept::body(&context, &caller, &id, role).await;
     }
-    if !caller.principal.has(Permission::Admin) {
-        return Err(Refusal::denied("audit_access", "entries are read by administrators").into());
-    }
-    context.record_audit_read(&caller, &Filter::default()).await?;
+    may_read(&caller)?;
+    context.record_audit_access(&caller, "entry", &id).await?;
     let row = context.ledger.reader().by_id(&id).await.map_err(crate::Error::internal)?;
     let row = row.ok_or_else(|| Refusal::new(Code::NotFound, "there is no such entry"))?;
+    let decision = context.decision_of(&row).await.map_err(crate::Error::internal)?;
     let mut item = item(&row);
     if let Some(map) = item.as_object_mut() {
         map.insert("payloads".into(), kept::list(&context, &row).await?.into());
         map.insert("pruned_by".into(), row.pruned_by.into());
+        if let Some(decision) = decision {
+            map.insert("decision".into(), json!(decision));
+        }
     }
     Ok(Json(item))
 }
 
-async fn streams(State(context): State<AppContext>) -> crate::Result<Json<Value>> {
+async fn checkpoints(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    query: Query,
+) -> crate::Result<Json<Value>> {
+    may_read(&caller)?;
+    query.only(&["stream", "limit", "cursor"])?;
+    let limit = query.limit(50, 500)?;
+    let stream = query.get("stream").unwrap_or(context.ledger.stream());
+    let before = match query.cursor()?.as_str() {
+        "" => i64::MAX,
+        cursor => cursor
+            .parse()
+            .map_err(|_| Refusal::new(Code::InvalidCursor, "the cursor is none of this list"))?,
+    };
+    let reader = context.ledger.reader();
+    let rows = reader.checkpoints(stream, before, limit + 1).await.map_err(crate::Error::internal)?;
+    let items = rows.iter().map(|row| {
+        let witnessed: Value = serde_json::from_str(&row.witnessed).unwrap_or_default();
+        json!({
+            "stream": row.stream, "size": row.size, "at": row.at, "at_iso": iso8601(row.at), "root": row.root,
+            "note": row.note, "key_id": row.key_id, "witnessed": witnessed,
+        })
+    });
+    Ok(super::page(items.collect(), limit, |item: &Value| {
+        item.get("size").map(Value::to_string).unwrap_or_default()
+    }))
+}
+
+async fn streams(State(context): State<AppContext>, Context(caller): Context) -> crate::Result<Json<Value>> {
+    may_read(&caller)?;
     let streams = context.ledger.reader().streams().await.map_err(crate::Error::internal)?;
     let items: Vec<Value> = streams
         .iter()
@@ -269,9 +245,11 @@ async fn checkpoint(
 
 async fn consistency(
     State(context): State<AppContext>,
+    Context(caller): Context,
     Path(stream): Path<String>,
     query: Query,
 ) -> crate::Result<Json<ConsistencyProof>> {
+    may_read(&caller)?;
     query.only(&["from", "to"])?;
     let size = |name: &'static str| {
         let size = query.get(name).and_then(|value| value.parse().ok());
@@ -287,7 +265,8 @@ async fn proof(
     Context(caller): Context,
     Path(id): Path<String>,
 ) -> crate::Result<Json<InclusionProof>> {
-    context.record_audit_read(&caller, &Filter::default()).await?;
+    may_read(&caller)?;
+    context.record_audit_access(&caller, "proof", &id).await?;
     let reader = context.ledger.reader();
     let row = reader.by_id(&id).await.map_err(crate::Error::internal)?;
     let row = row.ok_or_else(|| Refusal::new(Code::NotFound, "there is no such entry"))?;
@@ -306,7 +285,13 @@ async fn proof(
     .map_err(proof_refused)
 }
 
-async fn check(State(context): State<AppContext>, query: Query, body: RawBody) -> crate::Result<Json<Value>> {
+async fn check(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    query: Query,
+    body: RawBody,
+) -> crate::Result<Json<Value>> {
+    may_read(&caller)?;
     query.only(&["stream", "from", "to", "since"])?;
     let trust = if body.0.is_empty() { Trust::default() } else { parse(&body.0)? };
     let number = |name: &'static str| -> Result<Option<i64>, Refusal> {
@@ -322,6 +307,8 @@ async fn check(State(context): State<AppContext>, query: Query, body: RawBody) -
         since: number("since")?,
         ..trust.scope(&context).await?
     };
+    let which = scope.stream.as_deref().unwrap_or("all");
+    context.record_audit_access(&caller, "verify", which).await?;
     let report = verify(&context.ledger.reader(), context.ledger.tables(), &scope).await;
     let report = report.map_err(|error| match error {
         VerifyError::NoSuchStream(_) => crate::Error(Refusal::new(Code::NotFound, error.to_string())),

@@ -1,6 +1,7 @@
-//! `GET /api/v1/explain/{id}`: why a request, a decision or a tool call came out as it did. Administrators ask about anything,
-//! others about what they did themselves.
+//! `GET /api/v1/explain/{id}`: why a request, a decision or a tool call came out as it did. Administrators and auditors ask about
+//! anything, others about what they did themselves.
 
+use super::audit::access::is_reader;
 use super::audit::item;
 use crate::extract::{Context, Query};
 use crate::services::server::route::Route;
@@ -32,8 +33,11 @@ async fn explain(
     query: Query,
 ) -> crate::Result<Json<Value>> {
     query.only(&["actor"])?;
-    let is_admin = caller.principal.has(Permission::Admin);
-    let actor = if is_admin { query.get("actor") } else { Some(caller.principal.user_id.as_str()) };
+    let actor = if is_reader(&caller.principal) {
+        query.get("actor")
+    } else {
+        Some(caller.principal.user_id.as_str())
+    };
     let found = context.explain(&id, actor).await?;
     if found.entries.is_empty() {
         return Err(Refusal::new(Code::NotFound, "nothing is recorded under this id").into());

@@ -10,6 +10,8 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use systemprompt_audit::CheckpointError;
+use systemprompt_audit::signing_key::SigningKeyError;
 use systemprompt_models::{Code, Refusal};
 use systemprompt_oauth::NewApiKey;
 use systemprompt_runtime::AppContext;
@@ -28,6 +30,8 @@ pub fn routes() -> Vec<Route> {
         Route::post("/api/v1/admin/keys", generate)
             .takes::<NewSigningKey>()
             .doc("admin", "Makes a signing key that is published and not used yet"),
+        Route::post("/api/v1/admin/keys/ledger/rotate", rotate_ledger)
+            .doc("admin", "Puts a new key in the place of the one that signs checkpoints"),
     ]
 }
 
@@ -84,6 +88,21 @@ async fn revoke(
 
 async fn signing(State(context): State<AppContext>) -> Json<Value> {
     Json(json!({"items": context.key_list(), "next": null}))
+}
+
+async fn rotate_ledger(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+) -> crate::Result<Json<Value>> {
+    let old = context.ledger.vkey();
+    let new = context.ledger.rotate_key(&caller).await.map_err(|error| match error {
+        CheckpointError::Ledger(error) => crate::Error(error.into()),
+        CheckpointError::Key(SigningKeyError::NoFile(_)) => {
+            crate::Error(Refusal::new(Code::Conflict, error.to_string()))
+        }
+        other => crate::Error::internal(other),
+    })?;
+    Ok(Json(json!({"vkey": new.to_string(), "replaced": old.map(|key| key.to_string())})))
 }
 
 async fn generate(

@@ -10,11 +10,10 @@ use http::{HeaderMap, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use systemprompt_models::{Code, Permission, Principal, Refusal};
+use systemprompt_models::{Code, Refusal};
 use systemprompt_runtime::AppContext;
-use systemprompt_security::authz::explain::explain;
 use systemprompt_security::authz::types::entity_kind;
-use systemprompt_security::authz::{Access, AccessRule, EntityKind, EntityRef, RuleType, UpsertRuleParams};
+use systemprompt_security::authz::{Access, AccessRule, EntityKind, RuleType, UpsertRuleParams};
 
 pub fn routes() -> Vec<Route> {
     vec![
@@ -29,9 +28,6 @@ pub fn routes() -> Vec<Route> {
             .takes::<RuleChange>()
             .doc("admin", "Changes a rule; needs If-Match"),
         Route::delete("/api/v1/admin/rules/{id}", delete).doc("admin", "Deletes a rule; needs If-Match"),
-        Route::post("/api/v1/admin/rules/can", can)
-            .takes::<Question>()
-            .doc("admin", "What the rules decide for a principal, and why"),
     ]
 }
 
@@ -58,15 +54,6 @@ struct RuleChange {
     access: String,
     #[serde(default)]
     justification: Option<String>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Question {
-    /// `user:NAME`, `role:NAME` or `department:NAME`.
-    principal: String,
-    /// `<kind>:<id>`.
-    entity: String,
 }
 
 fn wrong(field: &'static str, allowed: &'static str) -> Refusal {
@@ -177,65 +164,4 @@ async fn delete(
 ) -> crate::Result<Response> {
     context.rules.delete_rule(&caller, &id, Some(if_match(&headers)?)).await?;
     Ok((StatusCode::NO_CONTENT, [(POLICY_VERSION, version_of(&context))]).into_response())
-}
-
-/// Asks the rules without recording a decision: nothing takes effect.
-async fn can(
-    State(context): State<AppContext>,
-    Body(question): Body<Question>,
-) -> crate::Result<Json<Value>> {
-    let form = "allowed: user:NAME, role:NAME, department:NAME";
-    let (kind, name) = question.principal.split_once(':').ok_or_else(|| {
-        Refusal::new(Code::Unprocessable, "a field is not valid").with_validation("principal", form)
-    })?;
-    let principal = principal(&context, kind, name).await?;
-    let (kind, id) = question.entity.split_once(':').ok_or_else(|| wrong("entity", "<kind>:<id>"))?;
-    let entity = EntityRef::new(kind_of(kind)?, id);
-    let rows = context.rules.rows().await?;
-    let rules = context.rules.rules();
-    let told = |entity: &EntityRef| explain(&rules, &rows, &principal, entity);
-    let server = server_of(&entity);
-    // A tool call is decided on the server first, and on the tool if a rule names it; both must allow (SEC-63).
-    let decided_on = match &server {
-        Some(server) if told(server).decision != "allow" || !rules.knows(&entity) => server,
-        _ => &entity,
-    };
-    let mut body = json!(told(decided_on));
-    if let Some(map) = body.as_object_mut() {
-        map.insert("known".into(), rules.knows(decided_on).into());
-        map.insert("decided_on".into(), decided_on.to_string().into());
-        map.insert("entity".into(), entity.to_string().into());
-    }
-    Ok(Json(body))
-}
-
-/// The server of a tool, which is written `server/tool`.
-fn server_of(entity: &EntityRef) -> Option<EntityRef> {
-    let (server, _) = entity.id.split_once('/').filter(|_| entity.kind == EntityKind::McpTool)?;
-    Some(EntityRef::new(EntityKind::McpServer, server))
-}
-
-async fn principal(context: &AppContext, kind: &str, name: &str) -> crate::Result<Principal> {
-    let mut principal = Principal::anonymous();
-    match kind {
-        "user" => {
-            let user = context.users.get(name).await?;
-            principal.permissions = user.permissions();
-            principal.user_id = user.id;
-            principal.roles = user.roles;
-            principal.department = user.department;
-        }
-        "role" => principal.roles = vec![name.to_owned()],
-        "department" => principal.department = Some(name.to_owned()),
-        _ => {
-            let refusal = Refusal::new(Code::Unprocessable, "a field is not valid");
-            return Err(refusal
-                .with_validation("principal", "allowed: user:NAME, role:NAME, department:NAME")
-                .into());
-        }
-    }
-    if principal.permissions.is_empty() {
-        principal.permissions = vec![Permission::User];
-    }
-    Ok(principal)
 }

@@ -15,6 +15,12 @@ pub enum Command {
         #[arg(long, default_value = "RS256", value_name = "ALG")]
         algorithm: String,
     },
+    /// Puts a new key in the place of the one that signs the ledger's checkpoints; the old one vouches for it
+    Rotate {
+        /// The ledger's key
+        #[arg(long, required = true)]
+        ledger: bool,
+    },
 }
 
 const PATH: &str = "/api/v1/admin/keys";
@@ -33,6 +39,15 @@ pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), C
         Command::Generate { algorithm } => {
             let ask = Ask::post(PATH, &json!({"algorithm": algorithm}));
             out.item(&client.json("the key was not made", ask).await?, COLUMNS)
+        }
+        Command::Rotate { ledger: _ } => {
+            let ask = Ask::post("/api/v1/admin/keys/ledger/rotate", &json!({}));
+            let done = client.json("the ledger's key was not replaced", ask).await?;
+            let vkey = done.get("vkey").and_then(|key| key.as_str()).unwrap_or_default();
+            let text = format!(
+                "checkpoints are signed by {vkey}\nwrite it down for whoever verifies; the old key leads to it"
+            );
+            out.document(&done, &text)
         }
     }
 }

@@ -6,6 +6,8 @@ use crate::exit::{CliError, Exit};
 use crate::output::{Column, Output, column};
 use crate::paging::Paging;
 use crate::span::{Moment, parse_moment};
+use serde_json::{Value, json};
+use systemprompt_audit::export::Format;
 use systemprompt_models::{Clock, SystemClock};
 
 #[derive(Debug, clap::Args)]
@@ -20,11 +22,11 @@ pub struct Args {
 }
 
 /// What entries must fit. Several conditions must all hold.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Filter {
-    /// Such as governance.decision or tool.opened
+    /// Such as governance.decision or `tool.*`; may be given several times
     #[arg(long)]
-    kind: Option<String>,
+    kind: Vec<String>,
     /// Who acted: name or id of a user, or system
     #[arg(long, value_name = "USER")]
     actor: Option<String>,
@@ -82,13 +84,65 @@ impl Filter {
         Ok(self)
     }
 
+    /// The body of an export.
+    pub fn export(&self, format: Format, from: Option<i64>, to: Option<i64>) -> Value {
+        let now = SystemClock.now();
+        let mut body = json!({
+            "format": format.as_str(),
+            "from": from,
+            "to": to,
+            "kinds": self.kind,
+            "actor": self.actor,
+            "subject": self.subject,
+            "outcome": self.outcome,
+            "policy": self.policy,
+            "trace_id": self.trace_id,
+            "session_id": self.session_id,
+            "context_id": self.context_id,
+            "client_id": self.client_id,
+            "stream": self.stream,
+            "since": self.since.map(|m| m.at(now)),
+            "until": self.until.map(|m| m.at(now)),
+        });
+        if let Some(map) = body.as_object_mut() {
+            map.retain(|_, value| !value.is_null());
+        }
+        body
+    }
+
+    /// The same for who reads the database; users are named by their ids there.
+    pub fn read(&self) -> systemprompt_audit::Filter {
+        let now = SystemClock.now();
+        let (subject_kind, subject_id) =
+            match self.subject.as_ref().and_then(|subject| subject.split_once(':')) {
+                Some((kind, id)) => (Some(kind.to_owned()), Some(id.to_owned())),
+                None => (self.subject.clone(), None),
+            };
+        systemprompt_audit::Filter {
+            kind: (!self.kind.is_empty()).then(|| self.kind.join(",")),
+            actor: self.actor.clone(),
+            subject_kind,
+            subject_id,
+            outcome: self.outcome.clone(),
+            policy: self.policy.clone(),
+            trace_id: self.trace_id.clone(),
+            session_id: self.session_id.clone(),
+            context_id: self.context_id.clone(),
+            client_id: self.client_id.clone(),
+            stream: self.stream.clone(),
+            since: self.since.map(|m| m.at(now)),
+            until: self.until.map(|m| m.at(now)),
+            ascending: true,
+        }
+    }
+
     /// The request for entries that fit. Spans count from now.
     pub fn ask(&self) -> impl Fn() -> Ask<'static> + '_ {
         let now = SystemClock.now();
         let (since, until) = (self.since.map(|m| m.at(now)), self.until.map(|m| m.at(now)));
         move || {
             Ask::get("/api/v1/admin/audit")
-                .query("kind", self.kind.as_ref())
+                .query("kind", (!self.kind.is_empty()).then(|| self.kind.join(",")))
                 .query("actor", self.actor.as_ref())
                 .query("subject", self.subject.as_ref())
                 .query("outcome", self.outcome.as_ref())
@@ -104,8 +158,8 @@ impl Filter {
     }
 }
 
-pub async fn run(client: &Client, out: Output, args: Args) -> Result<Exit, CliError> {
-    let filter = args.filter.resolved(client).await?;
+pub async fn run(client: &Client, out: Output, args: &Args) -> Result<Exit, CliError> {
+    let filter = args.filter.clone().resolved(client).await?;
     let ask = filter.ask();
     let ordered = || ask().query("order", args.ascending.then_some("asc"));
     let page = args.paging.read(client, "the ledger cannot be queried", PAGE, ordered).await?;

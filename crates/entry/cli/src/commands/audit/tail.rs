@@ -26,12 +26,12 @@ const PAGE: u32 = 500;
 const EVERY: Duration = Duration::from_secs(1);
 const WHAT: &str = "the ledger cannot be read";
 
-pub async fn run(client: &Client, out: Output, args: Args) -> Result<Exit, CliError> {
+pub async fn run(client: &Client, out: Output, args: &Args) -> Result<Exit, CliError> {
     if args.follow && !out.is_by_line() {
         return Err(CliError::new(Exit::Usage, "--follow has no end, so it cannot be one document")
             .fix("use --output ndjson or text"));
     }
-    let filter = args.filter.resolved(client).await?;
+    let filter = args.filter.clone().resolved(client).await?;
     let ask = filter.ask();
     let mut page = Paging::of(args.lines).read(client, WHAT, PAGE, &ask).await?;
     let mut items = page.get_mut("items").map(Value::take).unwrap_or_default();

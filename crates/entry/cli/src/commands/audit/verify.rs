@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use systemprompt_audit::note::{self as notes, Note, VerifierKey};
 use systemprompt_audit::proof::InclusionProof;
+use systemprompt_audit::verify::offline::OfflineScope;
 use systemprompt_audit::verify::{LIMITS, Scope, VerifyError, verify};
 use systemprompt_audit::{LedgerReader, ReadError};
 use systemprompt_config::Loaded;
@@ -38,6 +39,12 @@ pub struct Args {
     /// A file of checkpoints that was kept elsewhere
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
+    /// Verifies this file of `audit export` and nothing else; keys come from --key, never from the file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "since", "proof"])]
+    export: Option<PathBuf>,
+    /// With --export: only that the file fits itself, whoever made it
+    #[arg(long, requires = "export", conflicts_with = "key")]
+    structure_only: bool,
     /// Checks this proof of `audit proof` with the keys alone
     #[arg(long, value_name = "FILE", requires = "key", conflicts_with_all = ["stream", "from", "to", "since", "checkpoint"])]
     proof: Option<PathBuf>,
@@ -60,6 +67,11 @@ pub async fn run(globals: &Globals, out: Output, offline: bool, args: Args) -> R
         return proof(out, file, &args.key);
     }
     let kept = args.checkpoint.iter().map(|file| read_notes(file)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(file) = &args.export {
+        let notes = kept.into_iter().flat_map(|(_, notes)| notes).collect();
+        let (stream, keys, structure_only) = (args.stream.clone(), args.key.clone(), args.structure_only);
+        return super::offline::run(out, file, &OfflineScope { stream, keys, notes, structure_only });
+    }
     let answered = if offline { None } else { Some(by_server(globals, &args, &kept).await) };
     let report = match answered {
         None => on_database(globals, &args, &kept).await?,
@@ -173,7 +185,7 @@ async fn read(
     Ok(json!({"intact": report.is_intact(), "report": report}))
 }
 
-fn text(report: &Value) -> String {
+pub(super) fn text(report: &Value) -> String {
     let of = |pointer: &str| report.pointer(pointer).map(cell).unwrap_or_default();
     let size = format!(
         "{} records in {} streams, {} rows beside them, {} checkpoints",

@@ -1,0 +1,28 @@
+//! Recorded decisions in `seq` order, with no more columns than a replay looks at.
+
+use super::entries::LedgerReader;
+use systemprompt_database::{on, sql};
+use systemprompt_models::Millis;
+
+/// A recorded decision. `record` is absent where the record was pruned.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct DecisionEntry {
+    pub seq: i64,
+    pub id: String,
+    pub at: Millis,
+    pub record: Option<String>,
+}
+
+impl LedgerReader {
+    /// At most `limit` decisions of a stream behind `seq`, in order.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn decisions(&self, stream: &str, after: i64, limit: i64) -> sqlx::Result<Vec<DecisionEntry>> {
+        on!(self.db(), pool => sqlx::query_as(sql!(
+            "SELECT seq, id, at, record FROM ledger_entries
+             WHERE stream = $1 AND seq > $2 AND kind IN ('authz.decision', 'governance.decision')
+             ORDER BY seq LIMIT $3"
+        )).bind(stream).bind(after).bind(limit).fetch_all(pool).await)
+    }
+}

@@ -1,0 +1,192 @@
+//! Files that are tried and never put in force: a draft of rules (`policy replay --draft`), and cases with what they must come
+//! out as (`policy test`). Read like every other file, with line and column of what is wrong.
+
+use super::access_control::{AccessEffect, EntityEntry, EntityType, Subject};
+use super::folder::read_text;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::document::{Document, steps};
+use crate::schema::check::Checker;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Rules that are laid over those in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyDraft {
+    /// What the draft is laid over.
+    pub base: DraftBase,
+    /// Entities that are registered, or whose `default_included` changes.
+    #[schemars(length(max = 10_000))]
+    pub entities: Vec<EntityEntry>,
+    /// A rule of the same entity and subject replaces the one in force.
+    #[schemars(length(max = 10_000))]
+    pub rules: Vec<DraftRule>,
+}
+
+/// What stands before the draft.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DraftBase {
+    /// The rules in force.
+    #[default]
+    Current,
+    /// The entities that are registered, without any rule.
+    Empty,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DraftRule {
+    pub entity_type: EntityType,
+    /// One entity. Either this or `entity_match`.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 256))]
+    pub entity_id: Option<String>,
+    /// Entities whose id fits a pattern with `*`.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 256))]
+    pub entity_match: Option<String>,
+    #[serde(default)]
+    pub access: AccessEffect,
+    #[serde(default)]
+    pub roles: Vec<Subject>,
+    #[serde(default)]
+    pub departments: Vec<Subject>,
+    /// Ids of users.
+    #[serde(default)]
+    pub users: Vec<Subject>,
+}
+
+/// Cases with what they must come out as.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyCases {
+    #[schemars(length(min = 1, max = 10_000))]
+    pub cases: Vec<PolicyCase>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyCase {
+    #[schemars(length(min = 1, max = 256))]
+    pub name: String,
+    pub principal: CasePrincipal,
+    /// `<kind>:<id>`.
+    #[schemars(length(min = 3, max = 300))]
+    pub entity: String,
+    pub expect: AccessEffect,
+    /// Band that must decide, such as `role_deny`.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Id of the rule that must decide.
+    #[serde(default)]
+    pub rule: Option<String>,
+}
+
+/// Whom a case is about. Roles and department of a user who is named are the user's, unless the case says others.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CasePrincipal {
+    /// Name or id of a user.
+    pub user: Option<String>,
+    pub roles: Option<Vec<String>>,
+    pub department: Option<String>,
+}
+
+impl DraftRule {
+    /// Id or pattern of the entities, and whether it is a pattern; none if the rule names both or neither.
+    pub fn entity(&self) -> Option<(&str, bool)> {
+        match (&self.entity_id, &self.entity_match) {
+            (Some(id), None) if !id.contains('*') => Some((id, false)),
+            (None, Some(pattern)) if pattern.contains('*') => Some((pattern, true)),
+            _ => None,
+        }
+    }
+
+    /// What is wrong with the rule beyond its form.
+    pub fn fault(&self) -> Option<&'static str> {
+        if self.entity().is_none() {
+            return Some("a rule has either `entity_id`, without `*`, or `entity_match`, with `*`");
+        }
+        let is_about_nobody = self.roles.is_empty() && self.departments.is_empty() && self.users.is_empty();
+        is_about_nobody.then_some("a rule needs `roles`, `departments` or `users`")
+    }
+}
+
+impl PolicyDraft {
+    /// The first rule that cannot be used, and why.
+    pub fn fault(&self) -> Option<(usize, &'static str)> {
+        self.rules.iter().enumerate().find_map(|(index, rule)| rule.fault().map(|fault| (index, fault)))
+    }
+}
+
+/// Reads a draft of rules.
+///
+/// # Errors
+/// Everything that is wrong with the file.
+pub fn read_draft(file: &Path) -> Result<PolicyDraft, Diagnostics> {
+    let (document, draft) = read::<PolicyDraft>(file, "policy draft")?;
+    let faults = draft.rules.iter().enumerate().filter_map(|(index, rule)| {
+        let finding = Diagnostic::error("invalid_value", rule.fault()?);
+        Some(document.locate(finding, &steps!["rules", index]))
+    });
+    let faults: Vec<Diagnostic> = faults.collect();
+    if faults.is_empty() { Ok(draft) } else { Err(Diagnostics(faults)) }
+}
+
+/// Reads cases.
+///
+/// # Errors
+/// Everything that is wrong with the file.
+pub fn read_cases(file: &Path) -> Result<PolicyCases, Diagnostics> {
+    read(file, "policy cases").map(|(_, cases)| cases)
+}
+
+fn read<T: JsonSchema + DeserializeOwned>(
+    file: &Path,
+    what: &'static str,
+) -> Result<(Document, T), Diagnostics> {
+    let text = read_text(file).map_err(|error| {
+        Diagnostics(vec![
+            Diagnostic::error("unreadable", format!("it cannot be read: {error}")).in_file(file),
+        ])
+    })?;
+    let columns = crate::interpolate::Columns::default();
+    let document =
+        Document::parse(file, &text, &text, &columns).map_err(|finding| Diagnostics(vec![*finding]))?;
+    let value = Checker::new(what).read(&document).map_err(Diagnostics)?;
+    Ok((document, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(text: &str) -> Result<PolicyDraft, Diagnostics> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("draft.yaml");
+        std::fs::write(&file, text).unwrap();
+        read_draft(&file)
+    }
+
+    #[test]
+    fn a_draft_is_read_and_its_faults_have_their_place() {
+        let read = draft(
+            "rules:\n  - entity_type: mcp_tool\n    entity_id: demo/x\n    access: deny\n    roles: [user]\n",
+        )
+        .unwrap();
+        assert_eq!((read.base, read.rules.len()), (DraftBase::Current, 1));
+        for (text, says) in [
+            ("rules:\n  - entity_type: mcp_tool\n    roles: [a]\n", "either `entity_id`"),
+            ("rules:\n  - entity_type: mcp_tool\n    entity_id: a/b\n", "needs `roles`"),
+            ("rule: []\n", "did you mean `rules`"),
+            ("base: nothing\n", "allowed: current, empty"),
+        ] {
+            let Diagnostics(findings) = draft(text).unwrap_err();
+            let told = findings[0].to_string();
+            assert!(told.contains(says) && told.contains("draft.yaml:"), "{told}");
+        }
+    }
+}
