@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use systemprompt_models::{Code, Refusal};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::authz::types::entity_kind;
-use systemprompt_security::authz::{Access, AccessRule, EntityKind, RuleType, UpsertRuleParams};
+use systemprompt_security::authz::{Access, AccessRule, EntityKind, EntityRef, RuleType, UpsertRuleParams};
 
 pub fn routes() -> Vec<Route> {
     vec![
