@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use xtask::packages;
+
 use xtask::process::{find, is_installed, output, run, target};
 
 /// The oldest Node that aimock runs on.
@@ -14,9 +14,9 @@ fn home() -> PathBuf {
     target().join("accept")
 }
 
-/// The interpreter of an environment named `name` that has `package` (a requirement, as `mcp<2`).
-pub(crate) fn python(name: &str, package: &str) -> Result<PathBuf> {
-    packages::ensure("python3-venv", || {
+/// The interpreter of an environment named `name` that has `packages` (requirements, as `mcp<2`, parted by spaces).
+pub(crate) fn python(name: &str, packages: &str) -> Result<PathBuf> {
+    xtask::packages::ensure("python3-venv", || {
         Command::new("python3")
             .args(["-c", "import venv, ensurepip"])
             .status()
@@ -25,13 +25,14 @@ pub(crate) fn python(name: &str, package: &str) -> Result<PathBuf> {
     let folder = home().join(name);
     let interpreter = folder.join("bin/python");
     let done = folder.join("installed");
-    if std::fs::read_to_string(&done).is_ok_and(|installed| installed == package) {
+    if std::fs::read_to_string(&done).is_ok_and(|installed| installed == packages) {
         return Ok(interpreter);
     }
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    let pip = ["-m", "pip", "--quiet", "--disable-pip-version-check", "install", package];
-    run(Command::new(&interpreter).args(pip)).with_context(|| format!("{package} of PyPI is needed"))?;
-    std::fs::write(done, package)?;
+    let pip = ["-m", "pip", "--quiet", "--disable-pip-version-check", "install"];
+    run(Command::new(&interpreter).args(pip).args(packages.split(' ')))
+        .with_context(|| format!("{packages} of PyPI: needed"))?;
+    std::fs::write(done, packages)?;
     Ok(interpreter)
 }
 

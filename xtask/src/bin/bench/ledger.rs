@@ -77,18 +77,7 @@ async fn run(url: &str, folder: &Path, callers: usize, options: &Options) -> Res
     let db = Db::connect(url, 4).await?;
     migrate(&db, MIGRATIONS).await?;
     let tasks = Tasks::default();
-    let settings = LedgerOptions {
-        node_id: "bench".to_owned(),
-        origin_host: "localhost".to_owned(),
-        data_dir: folder.to_path_buf(),
-        min_free_bytes: 0,
-        group: GroupOptions::for_engine(db.engine()),
-        hub: Hub::default(),
-        leak: Scanner::default(),
-        payloads: PayloadPolicy::default(),
-        checkpoints: None,
-    };
-    let ledger = Ledger::start(&db, &[], settings, Arc::new(SystemClock), &tasks).await?;
+    let ledger = Ledger::start(&db, &[], self::options(folder, &db), Arc::new(SystemClock), &tasks).await?;
     commit_until(&ledger, callers, Instant::now() + options.warm_up()).await?;
     let cpu = machine::cpu(std::process::id())?;
     let (before, start) = (ledger.metrics().records, Instant::now());
@@ -101,6 +90,21 @@ async fn run(url: &str, folder: &Path, callers: usize, options: &Options) -> Res
     tasks.drain(Duration::from_secs(5)).await;
     db.close().await;
     Ok(Run { cpu_micros: used.as_secs_f64() * 1e6 / outcome.measured.max(1) as f64, outcome })
+}
+
+/// A ledger in `folder` that is not stopped by a full disk and makes no checkpoints.
+pub fn options(folder: &Path, db: &Db) -> LedgerOptions {
+    LedgerOptions {
+        node_id: "bench".to_owned(),
+        origin_host: "localhost".to_owned(),
+        data_dir: folder.to_path_buf(),
+        min_free_bytes: 0,
+        group: GroupOptions::for_engine(db.engine()),
+        hub: Hub::default(),
+        leak: Scanner::default(),
+        payloads: PayloadPolicy::default(),
+        checkpoints: None,
+    }
 }
 
 async fn commit_until(ledger: &Ledger, callers: usize, end: Instant) -> Result<Outcome> {

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
 
 mod authz;
+mod decide;
 mod edge;
 mod govern;
 mod growth;
@@ -27,6 +28,7 @@ cargo xtask bench [--dist] NAME [--seconds N] [--runs N] [--connections N,N] [--
   govern     POST /api/v1/hooks/govern over HTTP with a durable ledger
   messages   POST /v1/messages beside the bare upstream and a bare pass-through proxy
   authz      the rule resolver in process
+  decide     one decision in process, with and without its record
   ledger     Ledger::commit in process
   start      time until ready, idle memory
   edge       the edge's layers beside a bare handler, with and without 100,000 bans
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
             "ledger" => ledger::bench(&options),
             "start" => start::bench(&options),
             "edge" => edge::bench(&options),
+            "decide" => decide::bench(&options),
             "growth" => growth::bench(&options),
             "reads" => reads::bench(&options),
             _ => {

@@ -1,0 +1,73 @@
+"""A ledger of more than a thousand records, read with libraries that are not ours: PyPI `rfc8785` makes the canonical form of
+each record again, and `py-ocsf-models` loads what the OCSF export calls findings."""
+
+import hashlib
+import http.client
+import importlib.metadata
+import json
+import random
+import subprocess
+import urllib.parse
+
+import rfc8785
+from py_ocsf_models.events.findings.detection_finding import DetectionFinding
+from steps import Steps, setting
+
+given = setting()
+step = Steps(f"rfc8785 {importlib.metadata.version('rfc8785')}, py-ocsf-models {importlib.metadata.version('py-ocsf-models')}")
+CALLS = 1000
+#: What records of a busy ledger hold beside plain text: escapes, accents, other scripts, signs outside the basic plane.
+NAMES = ["Bash", "Read", "Überweisung", "検索", "tool\u200bname", 'quo"te', "back\\slash", "emoji-😀", "e\u0301", "\u2028line"]
+
+
+def fill():
+    """Calls whose names and ids are as odd as callers make them; one in ten is refused."""
+    random.seed(8785)
+    address = urllib.parse.urlsplit(given["url"])
+    server = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
+    for number in range(CALLS):
+        name = random.choice(NAMES)
+        call = {
+            "hook_event_name": "PreToolUse",
+            "session_id": f"s-{number % 7}",
+            "tool_name": "mcp__crm__delete_customer" if number % 10 == 0 else f"{name}-{number}",
+            "tool_input": {"n": number, "text": random.choice(NAMES) * (number % 5)},
+            "tool_use_id": f"toolu_{number:06}",
+        }
+        headers = {"Authorization": f"Bearer {given['user_token']}", "Content-Type": "application/json"}
+        server.request("POST", "/api/v1/hooks/govern?plugin_id=demo", json.dumps(call), headers)
+        answer = server.getresponse()
+        answer.read()
+        assert answer.status == 200, answer.status
+
+
+def export(form):
+    command = [given["program"], "--data-dir", given["data_dir"], "audit", "export", "--format", form]
+    return subprocess.run(command, check=True, capture_output=True, timeout=120).stdout
+
+
+with step(f"case 1: {CALLS} calls and more are canonical records, byte for byte, and hash as RFC 6962 leaves"):
+    fill()
+    records = 0
+    for line in export("jsonl").splitlines():
+        entry = json.loads(line)
+        if "record" not in entry:
+            continue
+        text = entry["record"] if isinstance(entry["record"], str) else None
+        assert text is not None, f"the record is no text: {line[:80]!r}"
+        assert rfc8785.dumps(json.loads(text)) == text.encode(), text
+        assert hashlib.sha256(b"\x00" + text.encode()).hexdigest() == entry["hash"], text
+        records += 1
+    assert records >= CALLS, f"{records} records"
+    print(f"      {records} records agree")
+
+with step("case 14: every Detection Finding of the OCSF export is one to py-ocsf-models"):
+    events = [json.loads(line) for line in export("ocsf").splitlines()]
+    findings = [event for event in events if event["class_uid"] == 2004]
+    assert len(findings) >= CALLS // 10, f"{len(findings)} findings of {len(events)} events"
+    for event in findings:
+        finding = DetectionFinding.model_validate(event)
+        assert finding.metadata.uid == event["metadata"]["uid"], event
+    print(f"      {len(findings)} findings of {len(events)} events")
+
+step.finish()
