@@ -53,7 +53,7 @@ pub fn bench(options: &Options) -> Result<()> {
 async fn measure(folder: &std::path::Path, options: &Options) -> Result<Vec<Vec<String>>> {
     let db = Db::connect(&format!("sqlite:{}", folder.join("decide.db").display()), 4).await?;
     let migrations: Vec<_> =
-        systemprompt_audit::MIGRATIONS.iter().cloned().chain(AuthzExtension.migrations()).collect();
+        systemprompt_audit::MIGRATIONS.iter().copied().chain(AuthzExtension.migrations()).collect();
     migrate(&db, &migrations).await?;
     let tasks = Tasks::default();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
