@@ -265,6 +265,25 @@ impl Server {
         Ok(printed.into_owned())
     }
 
+    /// As [`Self::succeed`], with `input` on standard input.
+    ///
+    /// # Errors
+    /// As [`Self::succeed`].
+    pub fn run_with_input(&self, words: &[&str], input: &str) -> Result<String> {
+        let mut program = self.options.program(&self.folder);
+        let mut child = program
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        child.stdin.take().context("no standard input")?.write_all(input.as_bytes())?;
+        let output = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "`systemprompt {}`: {}\n{said}", words.join(" "), output.status);
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Runs `doctor`, which must find nothing but that the tests' own PostgreSQL runs without fsync; returns what it printed.
     ///
     /// # Errors

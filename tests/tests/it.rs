@@ -24,4 +24,6 @@ mod sources;
 mod statements;
 mod stores;
 mod surface;
+mod token_nodes;
+mod tokens;
 mod upstream;

@@ -34,7 +34,7 @@ use systemprompt_security::governance::{
     GovernanceChecks, HookEvents, Origin, Parts, PastCall, Pipeline, PipelineError, RateLimiter,
     SecretScanner,
 };
-use systemprompt_security::jwt::{JwtService, Verifier};
+use systemprompt_security::jwt::{AssertionIssuer, JwtService, Verifier};
 use systemprompt_security::keys::{ClassKeys, KeyError, KeyRing, SigningAlgorithm};
 use systemprompt_security::nodes::{NodeName, Nodes};
 use systemprompt_security::plane::DecisionPlane;
@@ -102,6 +102,8 @@ pub enum BootError {
     LedgerKey(#[from] systemprompt_audit::signing_key::SigningKeyError),
     #[error("ledger: the witness {0}: {1}")]
     Witness(String, #[source] systemprompt_net::EgressError),
+    #[error("config: security.egress: {0}")]
+    Egress(String),
     #[error("ledger: the start could not be recorded: {0}")]
     Record(#[from] LedgerError),
     #[error("extensions: {0}")]
@@ -131,7 +133,7 @@ pub enum BootError {
 impl BootError {
     /// Whether the profile itself is wrong (exit code 7).
     pub fn is_invalid_profile(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Pipeline(_) | Self::Hook(_) | Self::Limit(_))
+        matches!(self, Self::Config(_) | Self::Pipeline(_) | Self::Hook(_) | Self::Limit(_) | Self::Egress(_))
     }
 
     /// Whether another process serves the database (exit code 6).
@@ -289,6 +291,7 @@ async fn boot_loaded(
             plane: plane.clone(),
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
+            hosts: crate::egress::hosts(&loaded).map_err(|e| BootError::Egress(e.to_string()))?,
         },
         &profile.gateway,
         &loaded.secrets,
@@ -357,7 +360,8 @@ async fn boot_loaded(
         api_keys,
         auth: Arc::new(auth),
         sessions,
-        session_tokens: SessionGenerator::new(Arc::clone(&class_keys), issuer, Arc::clone(&clock)),
+        session_tokens: SessionGenerator::new(Arc::clone(&class_keys), issuer.clone(), Arc::clone(&clock)),
+        assertions: AssertionIssuer::new(issuer, keys.keys(), Arc::clone(&clock)),
         admin_tokens: JwtService::new(class_keys, clock),
         keys,
         gateway,
@@ -468,7 +472,7 @@ async fn record_start(ledger: &Ledger) -> Result<(), BootError> {
     Ok(())
 }
 
-fn algorithm(configured: ConfiguredAlgorithm) -> SigningAlgorithm {
+pub(crate) fn algorithm(configured: ConfiguredAlgorithm) -> SigningAlgorithm {
     match configured {
         ConfiguredAlgorithm::RS256 => SigningAlgorithm::Rs256,
         ConfiguredAlgorithm::ES256 => SigningAlgorithm::Es256,

@@ -13,7 +13,7 @@ use systemprompt_config::profile::audit::{WitnessConfig, WitnessKind};
 use systemprompt_config::{Environment, Loaded, ProcessEnvironment};
 use systemprompt_database::Db;
 use systemprompt_models::{Clock, Millis, SystemClock};
-use systemprompt_net::egress::{Class, Policy, client_with};
+use systemprompt_net::egress::{Class, Policy, client_under};
 use systemprompt_security::keys::KeyRing;
 use systemprompt_security::manifest_signing;
 
@@ -53,9 +53,9 @@ pub(crate) fn refuse_shared(loaded: &Loaded, ring: &KeyRing, key: &VerifierKey) 
     {
         return refused("manifest key");
     }
-    let jwks = ring.jwks();
-    let mut points = jwks.pointer("/keys").and_then(|keys| keys.as_array()).into_iter().flatten();
-    if points.any(|point| point.get("x").and_then(|x| x.as_str()).is_some_and(|x| key.is_public(x))) {
+    let (published, internal) = (ring.jwks(), ring.internal_jwks());
+    let keys = [&published, &internal].into_iter().filter_map(|set| set.get("keys")?.as_array());
+    if keys.flatten().any(|point| point.get("x").and_then(|x| x.as_str()).is_some_and(|x| key.is_public(x))) {
         return refused("key of tokens");
     }
     Ok(())
@@ -82,7 +82,8 @@ fn build(loaded: &Loaded, witness: &WitnessConfig) -> Result<Witness, BootError>
             // An address that the operator wrote out may be in a private network.
             let allow_private = literal(&url).into_iter().filter_map(|net| net.parse().ok());
             let policy = Policy { allow_insecure: false, allow_private: allow_private.collect() };
-            let egress = client_with(Class::Operator, policy).map_err(failed)?;
+            let hosts = crate::egress::hosts(loaded).map_err(|e| BootError::Egress(e.to_string()))?;
+            let egress = client_under(Class::Operator, policy, hosts).map_err(failed)?;
             egress.check(&url).map_err(failed)?;
             Ok(Witness::Http { url, egress })
         }

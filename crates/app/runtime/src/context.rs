@@ -23,7 +23,7 @@ use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::authz::{GovernanceDecisionRepository, RuleStore};
 use systemprompt_security::bans::BanStore;
 use systemprompt_security::governance::{HookEvents, Parts};
-use systemprompt_security::jwt::JwtService;
+use systemprompt_security::jwt::{AssertionIssuer, JwtService};
 use systemprompt_security::keys::KeyRing;
 use systemprompt_security::nodes::Nodes;
 use systemprompt_security::plane::DecisionPlane;
@@ -73,6 +73,8 @@ pub struct Inner {
     pub sessions: Arc<Sessions>,
     pub session_tokens: SessionGenerator,
     pub admin_tokens: JwtService,
+    /// Makes assertions for tool servers and other nodes.
+    pub assertions: AssertionIssuer,
     pub keys: KeyRing,
     pub gateway: ClaudeGatewayService,
     pub mcp: McpService,

@@ -7,7 +7,7 @@ use systemprompt_models::ids::SessionId;
 use systemprompt_models::{Millis, Permission, RequestContext, Secret, UserType};
 use systemprompt_oauth::{IdentityError, User, UserChange, UserStatus};
 use systemprompt_security::jwt::IssueError;
-use systemprompt_security::keys::{KeyError, KeyInfo, SigningAlgorithm};
+use systemprompt_security::keys::{KeyDescription, KeyError, KeyInfo, KeyUse, Rotation, SigningAlgorithm};
 use systemprompt_security::session::{NewSession, SessionError, SessionParams, SessionSource, SessionUse};
 
 /// Why a token was not issued.
@@ -44,6 +44,7 @@ impl AppContext {
                 return Err(IdentityError::Ledger(LedgerError::Unavailable(error.to_string())));
             }
             self.auth.forget();
+            self.tell_revocation(after.id.as_str()).await;
         }
         Ok(after)
     }
@@ -59,6 +60,7 @@ impl AppContext {
         permissions: &[Permission],
         life: Duration,
     ) -> Result<Secret<String>, TokenError> {
+        self.sessions.wait_to_issue(&user.id, None).await?;
         let session_id = SessionId::generate();
         let user_type = UserType::of(permissions);
         let pending = self.session_tokens.generate_for(
@@ -90,8 +92,8 @@ impl AppContext {
     }
 
     /// The key ring, oldest key first.
-    pub fn key_list(&self) -> Vec<KeyInfo> {
-        self.keys.list()
+    pub fn key_list(&self) -> Vec<KeyDescription> {
+        self.keys.describe()
     }
 
     /// Makes a signing key that is published and not used yet.
@@ -100,9 +102,56 @@ impl AppContext {
     /// When it cannot be recorded, made or stored.
     pub async fn generate_key(
         &self,
+        key_use: KeyUse,
         algorithm: SigningAlgorithm,
         by: &RequestContext,
     ) -> Result<KeyInfo, KeyError> {
-        self.keys.generate(algorithm, &self.ledger, Some(by)).await
+        let made = self.keys.generate(key_use, algorithm, &self.ledger, Some(by)).await?;
+        self.tell_revocation(&made.kid).await;
+        Ok(made)
+    }
+
+    /// Lets the next key of an algorithm sign; of the profile's algorithm if none is named.
+    ///
+    /// # Errors
+    /// As [`systemprompt_security::keys::KeyRing::rotate`].
+    pub async fn rotate_key(
+        &self,
+        key_use: KeyUse,
+        algorithm: Option<SigningAlgorithm>,
+        by: &RequestContext,
+    ) -> Result<Rotation, KeyError> {
+        let default = match key_use {
+            KeyUse::Sig => self.configured_algorithm(),
+            KeyUse::Internal => SigningAlgorithm::EdDsa,
+        };
+        let done = self.keys.rotate(key_use, algorithm.unwrap_or(default), &self.ledger, Some(by)).await?;
+        self.tell_revocation(&done.active.kid).await;
+        Ok(done)
+    }
+
+    /// Takes a key out of use.
+    ///
+    /// # Errors
+    /// As [`systemprompt_security::keys::KeyRing::retire`].
+    pub async fn retire_key(&self, kid: &str, by: &RequestContext) -> Result<KeyInfo, KeyError> {
+        let configured = self.configured_algorithm();
+        let done = self.keys.retire(kid, configured, &self.ledger, Some(by)).await?;
+        self.tell_revocation(kid).await;
+        Ok(done)
+    }
+
+    /// Rejects a key, with every token under it.
+    ///
+    /// # Errors
+    /// As [`systemprompt_security::keys::KeyRing::revoke`].
+    pub async fn revoke_key(&self, kid: &str, by: &RequestContext) -> Result<KeyInfo, KeyError> {
+        let done = self.keys.revoke(kid, &self.ledger, Some(by)).await?;
+        self.tell_revocation(kid).await;
+        Ok(done)
+    }
+
+    fn configured_algorithm(&self) -> SigningAlgorithm {
+        crate::boot::algorithm(self.config().profile.security.signing_algorithm)
     }
 }

@@ -28,11 +28,7 @@ pub(crate) fn start_loops(context: &AppContext) {
     let node = context.clone();
     tasks.spawn_loop("revocations", REVOCATIONS_EVERY, move || {
         let node = node.clone();
-        async move {
-            if let Err(error) = node.sessions.refresh().await {
-                tracing::warn!(%error, "revocations could not be confirmed");
-            }
-        }
+        async move { node.refresh_revocations().await }
     });
     let node = context.clone();
     tasks.spawn_loop("rules", RULES_EVERY, move || {
@@ -83,11 +79,7 @@ pub(crate) fn start_loops(context: &AppContext) {
     let node = context.clone();
     tasks.spawn_loop("keys", KEYS_EVERY, move || {
         let node = node.clone();
-        async move {
-            if let Err(error) = node.keys.reload().await {
-                tracing::warn!(%error, "the key ring could not be read again");
-            }
-        }
+        async move { node.refresh_keys().await }
     });
     context.start_retention();
     let node = context.clone();
@@ -116,6 +108,12 @@ fn follow_nodes(context: &AppContext) {
             if let Err(error) = node.bans.refresh().await {
                 tracing::warn!(%error, "changed bans could not be read");
             }
+        }
+    });
+    let (node, mut revocations) = (context.clone(), context.bridge.subscribe(Channel::Revocations));
+    follow(context, "revocation-notices", async move {
+        while revocations.next().await.is_some() {
+            node.refresh_revocations().await;
         }
     });
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use systemprompt_audit::Permit;
 use systemprompt_config::profile::gateway::{ProviderConfig, ProviderKind};
 use systemprompt_config::secrets::Secrets;
-use systemprompt_net::EgressError;
+use systemprompt_net::{EgressError, HostRules};
 
 /// A configured provider.
 #[derive(Debug)]
@@ -124,9 +124,13 @@ impl Provider {
     ///
     /// # Errors
     /// A base URL or a header that is not acceptable. A missing secret is no error here: calls to it are refused.
-    pub fn build(config: &ProviderConfig, secrets: &Secrets) -> Result<Self, ProviderConfigError> {
+    pub fn build(
+        config: &ProviderConfig,
+        secrets: &Secrets,
+        hosts: &HostRules,
+    ) -> Result<Self, ProviderConfigError> {
         let wire = match config.kind {
-            ProviderKind::Anthropic => Wire::Anthropic(AnthropicProvider::build(config, secrets)?),
+            ProviderKind::Anthropic => Wire::Anthropic(AnthropicProvider::build(config, secrets, hosts)?),
             ProviderKind::Demo => Wire::Demo(DemoProvider),
         };
         Ok(Self { name: config.name.as_str().into(), wire })

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use systemprompt_config::profile::gateway::{GatewayConfig, GatewayTimeouts, RouteConfig};
 use systemprompt_config::secrets::Secrets;
+use systemprompt_net::HostRules;
 
 /// A configuration that cannot be used; the one before it stays.
 #[derive(Debug, thiserror::Error)]
@@ -101,11 +102,12 @@ impl Registry {
         config: &GatewayConfig,
         secrets: &Secrets,
         catalog: &Catalog,
+        hosts: &HostRules,
     ) -> Result<Self, RegistryError> {
         let mut providers = HashMap::new();
         for provider in &config.providers {
             let name: Box<str> = provider.name.as_str().into();
-            let built = Provider::build(provider, secrets)
+            let built = Provider::build(provider, secrets, hosts)
                 .map_err(|cause| RegistryError::Provider { name: name.clone(), cause })?;
             if providers.insert(provider.name.as_str(), (Arc::new(built), provider)).is_some() {
                 return Err(RegistryError::DuplicateProvider(name));

@@ -39,6 +39,7 @@ use systemprompt_models::envelope::Envelope;
 use systemprompt_models::ids::{AiRequestId, CallId, DecisionId, GatewayConversationId, uuid_v4};
 use systemprompt_models::principal::CredentialKind;
 use systemprompt_models::{Clock, Code, Refusal, RequestContext, Tasks};
+use systemprompt_net::HostRules;
 use systemprompt_security::authz::{EntityKind, EntityRef};
 use systemprompt_security::plane::{Call, DecisionPlane, Origin};
 
@@ -63,6 +64,8 @@ pub struct GatewayParts {
     pub plane: DecisionPlane,
     pub clock: Arc<dyn Clock>,
     pub tasks: Tasks,
+    /// The operator's lists of hosts (`security.egress`).
+    pub hosts: HostRules,
 }
 
 /// Figures for metrics and health.
@@ -87,6 +90,7 @@ struct Inner {
     closer: Arc<Closer>,
     requests: GatewayRequests,
     slots: Slots,
+    hosts: HostRules,
 }
 
 impl std::fmt::Debug for ClaudeGatewayService {
@@ -116,7 +120,7 @@ impl ClaudeGatewayService {
     /// A configuration that cannot be used.
     pub fn new(parts: GatewayParts, config: &GatewayConfig, secrets: &Secrets) -> Result<Self, GatewayError> {
         let catalog = Arc::new(Catalog::built_in()?);
-        let registry = Registry::build(config, secrets, &catalog)?;
+        let registry = Registry::build(config, secrets, &catalog, &parts.hosts)?;
         let closer = Closer::new(parts.ledger, Arc::clone(&catalog), parts.clock, parts.tasks);
         Ok(Self(Arc::new(Inner {
             registry: ArcSwap::from_pointee(registry),
@@ -125,6 +129,7 @@ impl ClaudeGatewayService {
             closer: Arc::new(closer),
             requests: GatewayRequests::new(parts.db),
             slots: Slots::default(),
+            hosts: parts.hosts,
         })))
     }
 
@@ -133,7 +138,7 @@ impl ClaudeGatewayService {
     /// # Errors
     /// A configuration that cannot be used; the old one then stays.
     pub fn reload(&self, config: &GatewayConfig, secrets: &Secrets) -> Result<(), RegistryError> {
-        self.0.registry.store(Arc::new(Registry::build(config, secrets, &self.0.catalog)?));
+        self.0.registry.store(Arc::new(Registry::build(config, secrets, &self.0.catalog, &self.0.hosts)?));
         Ok(())
     }
 

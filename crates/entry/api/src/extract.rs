@@ -55,7 +55,8 @@ impl<S: Sync> FromRequest<S> for RawBody {
     }
 }
 
-async fn read(mut body: Body) -> Result<Bytes, Refusal> {
+/// The whole body, in one piece.
+pub(crate) async fn read(mut body: Body) -> Result<Bytes, Refusal> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     loop {

@@ -37,7 +37,8 @@ pub async fn start(start: Start) -> Result<Node, CliError> {
     load.flags.clone_from(&start.flags);
     let (profile, _) = systemprompt_config::load::load_profile(&load).map_err(invalid)?;
     init_logs(&profile.runtime, start.verbose)?;
-    let server = bind(&profile).await?;
+    let data_dir = start.location.resolve(&profile).data_dir().to_path_buf();
+    let server = bind(&profile, &data_dir).await?;
     let mut options = BootOptions::new(start.location);
     options.flags = start.flags;
     let context = AppContext::boot(options).await.map_err(boot_error)?;
@@ -55,10 +56,12 @@ fn init_logs(config: &RuntimeConfig, verbose: u8) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn bind(profile: &Profile) -> Result<Server, CliError> {
+async fn bind(profile: &Profile, data_dir: &std::path::Path) -> Result<Server, CliError> {
     let config = &profile.server;
-    Server::bind(config, config.port).await.map_err(|error| {
-        CliError::new(Exit::Failure, format!("{}:{} cannot be bound", config.host, config.port))
+    Server::bind(config, config.port, data_dir).await.map_err(|error| {
+        let internal = config.internal_listener.as_ref();
+        let internal = internal.map_or_else(String::new, |address| format!(" or {address}"));
+        CliError::new(Exit::Failure, format!("{}:{}{internal} cannot be bound", config.host, config.port))
             .why(error)
             .fix("choose another port with --port, or end the program that has it")
     })

@@ -102,6 +102,8 @@ kinds! {
     OauthKeyGenerated = "oauth.key.generated";
     OauthKeyRotated = "oauth.key.rotated";
     OauthKeyRetired = "oauth.key.retired";
+    OauthKeyRevoked = "oauth.key.revoked";
+    OauthRevoked = "oauth.revoked";
     SystemStart = "system.start";
     SystemStop = "system.stop";
     SystemCheckpoint = "system.checkpoint";

@@ -6,6 +6,7 @@ pub mod check;
 pub mod database;
 pub mod gateway;
 pub mod governance;
+pub mod listen;
 pub mod paths;
 pub mod rate_limits;
 pub mod runtime;

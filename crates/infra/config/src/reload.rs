@@ -6,8 +6,16 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// Settings that a running node cannot change.
-const RESTART_KEYS: [&str; 6] =
-    ["/database", "/server/host", "/server/port", "/server/instance_id", "/governance/authz", "/paths"];
+const RESTART_KEYS: [&str; 8] = [
+    "/database",
+    "/server/host",
+    "/server/port",
+    "/server/internal_listener",
+    "/server/instance_id",
+    "/security/egress",
+    "/governance/authz",
+    "/paths",
+];
 
 impl Loaded {
     /// This configuration with what cannot change in a running node kept as `running` has it, and the keys that wait for a restart.

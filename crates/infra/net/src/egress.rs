@@ -2,6 +2,12 @@
 //! the checked address, so a name that answers differently the second time gains nothing. Never a redirect, a cookie, a
 //! proxy from the environment, or an automatic decompression.
 
+mod hosts;
+mod traffic;
+
+pub use hosts::{HostPattern, HostPatternError, HostRules, PrivateEntry};
+pub use traffic::{MAX_IN_FLIGHT, MAX_PER_HOST, MAX_PER_MINUTE};
+
 use crate::address::{is_link_local, is_loopback, is_special_use};
 use crate::tls;
 use bytes::{Bytes, BytesMut};
@@ -9,10 +15,13 @@ use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use std::error::Error as StdError;
+use std::future::Future;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Semaphore;
+use std::time::{Duration, Instant};
+use traffic::Traffic;
 
 /// Whose URL it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +44,7 @@ pub struct Policy {
 }
 
 /// Why nothing was fetched. The texts name no query string; clients of ours learn only that it "could not be fetched".
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum EgressError {
     #[error("the address is not a URL: {0}")]
     Url(&'static str),
@@ -43,8 +52,12 @@ pub enum EgressError {
     SchemeNotAllowed(String, &'static str),
     #[error("{host} leads to an address that may not be reached from here")]
     AddressNotAllowed { host: String },
+    #[error("{host} is not among the hosts that `security.egress` lets be reached")]
+    HostNotAllowed { host: String },
     #[error("the name {host} could not be resolved")]
     Unresolved { host: String },
+    #[error("the answer is encoded, which was not asked for")]
+    Encoded,
     #[error("the answer is larger than {limit} bytes")]
     TooLarge { limit: usize },
     #[error("the answer is a redirect ({0}); redirects are not followed")]
@@ -56,11 +69,11 @@ pub enum EgressError {
     #[error("too many fetches are under way")]
     Busy,
     #[error("no connection could be made")]
-    Connect(#[source] reqwest::Error),
+    Connect(#[source] Arc<reqwest::Error>),
     #[error("the connection broke")]
-    Transport(#[source] reqwest::Error),
+    Transport(#[source] Arc<reqwest::Error>),
     #[error("the HTTP client could not be built")]
-    Build(#[source] reqwest::Error),
+    Build(#[source] Arc<reqwest::Error>),
 }
 
 /// A client of one class. Clones share its connections.
@@ -68,23 +81,48 @@ pub enum EgressError {
 pub struct Egress {
     client: reqwest::Client,
     rules: Arc<Rules>,
-    slots: Arc<Semaphore>,
+    traffic: Traffic,
 }
 
 #[derive(Debug)]
 struct Rules {
     class: Class,
     policy: Policy,
+    hosts: HostRules,
+}
+
+/// What a use asks of an answer. The rules of addresses hold for all.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Most bytes of the body.
+    pub max_bytes: usize,
+    /// Statuses that count.
+    pub statuses: &'static [u16],
+}
+
+impl Wanted {
+    /// A client's metadata document.
+    pub const CLIENT_METADATA: Self = Self::of(5 * 1024);
+    /// A JWK Set.
+    pub const JWKS: Self = Self::of(256 * 1024);
+    /// A picture.
+    pub const LOGO: Self = Self::of(256 * 1024);
+    /// Anything else.
+    pub const OTHER: Self = Self::of(64 * 1024);
+
+    /// A body of at most `max_bytes` under exactly 200.
+    pub const fn of(max_bytes: usize) -> Self {
+        Self { max_bytes, statuses: &[200] }
+    }
 }
 
 /// Longest time to make a connection, for the operator's and our own servers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an unused connection is kept.
 const POOL_IDLE: Duration = Duration::from_secs(90);
-/// Bounds of the untrusted class: connection, whole fetch, fetches under way.
+/// Bounds of the untrusted class: connection, whole fetch.
 const UNTRUSTED_CONNECT: Duration = Duration::from_secs(2);
 const UNTRUSTED_TOTAL: Duration = Duration::from_secs(5);
-const UNTRUSTED_SLOTS: usize = 256;
 
 /// The client of `class`, with nothing added by configuration.
 pub fn client(class: Class) -> Result<Egress, EgressError> {
@@ -93,25 +131,40 @@ pub fn client(class: Class) -> Result<Egress, EgressError> {
 
 /// The client of `class` under `policy`.
 pub fn client_with(class: Class, policy: Policy) -> Result<Egress, EgressError> {
+    client_under(class, policy, HostRules::default())
+}
+
+/// The client of `class` under `policy` and the operator's lists of hosts.
+pub fn client_under(class: Class, policy: Policy, hosts: HostRules) -> Result<Egress, EgressError> {
+    client_resolving(class, policy, hosts, Arc::new(SystemResolver))
+}
+
+fn client_resolving(
+    class: Class,
+    policy: Policy,
+    hosts: HostRules,
+    names: Arc<dyn Names>,
+) -> Result<Egress, EgressError> {
     tls::install();
-    let rules = Arc::new(Rules { class, policy });
+    let rules = Arc::new(Rules { class, policy, hosts });
     #[expect(clippy::disallowed_methods, reason = "this is where clients are built")]
     let builder = reqwest::Client::builder();
     let builder = builder
-        .dns_resolver(Arc::new(CheckedResolver(rules.clone())))
+        .dns_resolver(Arc::new(CheckedResolver(rules.clone(), names)))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .referer(false)
         .tcp_nodelay(true)
         .pool_idle_timeout(POOL_IDLE);
     let builder = match class {
-        Class::Untrusted => {
-            builder.connect_timeout(UNTRUSTED_CONNECT).timeout(UNTRUSTED_TOTAL).https_only(true)
-        }
+        Class::Untrusted => builder
+            .connect_timeout(UNTRUSTED_CONNECT)
+            .timeout(UNTRUSTED_TOTAL)
+            .https_only(!rules.hosts.opens_loopback()),
         Class::Operator | Class::Loopback => builder.connect_timeout(CONNECT_TIMEOUT),
     };
-    let client = builder.build().map_err(EgressError::Build)?;
-    Ok(Egress { client, rules, slots: Arc::new(Semaphore::new(UNTRUSTED_SLOTS)) })
+    let client = builder.build().map_err(|error| EgressError::Build(Arc::new(error)))?;
+    Ok(Egress { client, rules, traffic: Traffic::default() })
 }
 
 impl Egress {
@@ -138,11 +191,32 @@ impl Egress {
 
     /// The body at `url`, of at most `limit` bytes, if the answer is exactly 200.
     pub async fn fetch(&self, url: &str, limit: usize) -> Result<Bytes, EgressError> {
-        let request = self.request(Method::GET, url)?;
-        let _slot = self.slots.try_acquire().map_err(|_| EgressError::Busy)?;
+        self.fetch_as(url, Wanted::of(limit)).await
+    }
+
+    /// The body at `url` as a use wants it. Whoever asks for the same meanwhile gets the same answer; nothing is kept after it.
+    pub async fn fetch_as(&self, url: &str, wanted: Wanted) -> Result<Bytes, EgressError> {
+        let checked = self.rules.check(url)?;
+        let key = format!("{} {:?} {checked}", wanted.max_bytes, wanted.statuses);
+        self.traffic.once(key, || self.fetch_once(checked, wanted)).await
+    }
+
+    async fn fetch_once(&self, url: Url, wanted: Wanted) -> Result<Bytes, EgressError> {
+        let host = url.host_str().filter(|_| self.rules.class == Class::Untrusted);
+        let _place = self.traffic.enter(host, Instant::now())?;
+        let request = self.client.request(Method::GET, url).header("accept-encoding", "identity");
         let mut response = self.send(request).await?;
-        if response.status().as_u16() != 200 {
-            return Err(EgressError::Status(response.status().as_u16()));
+        let status = response.status().as_u16();
+        if !wanted.statuses.contains(&status) {
+            return Err(EgressError::Status(status));
+        }
+        let encoding = response.headers().get("content-encoding");
+        if encoding.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(EgressError::Encoded);
+        }
+        let limit = wanted.max_bytes;
+        if response.content_length().is_some_and(|length| length > limit as u64) {
+            return Err(EgressError::TooLarge { limit });
         }
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await? {
@@ -168,9 +242,9 @@ impl From<reqwest::Error> for EgressError {
         if error.is_timeout() {
             Self::Timeout
         } else if error.is_connect() {
-            Self::Connect(error)
+            Self::Connect(Arc::new(error))
         } else {
-            Self::Transport(error)
+            Self::Transport(Arc::new(error))
         }
     }
 }
@@ -180,7 +254,12 @@ impl EgressError {
     pub fn is_before_send(&self) -> bool {
         !matches!(
             self,
-            Self::TooLarge { .. } | Self::Redirect(_) | Self::Status(_) | Self::Timeout | Self::Transport(_)
+            Self::TooLarge { .. }
+                | Self::Redirect(_)
+                | Self::Status(_)
+                | Self::Encoded
+                | Self::Timeout
+                | Self::Transport(_)
         )
     }
 }
@@ -197,8 +276,13 @@ impl Rules {
             return Err(EgressError::Url("its IP address is not in dotted decimal form"));
         }
         self.check_scheme(&url, address)?;
+        let is_closed =
+            self.hosts.denies(host) || (self.class == Class::Untrusted && !self.hosts.allows(host));
+        if is_closed {
+            return Err(EgressError::HostNotAllowed { host: host.to_owned() });
+        }
         match address {
-            Some(address) if !self.admits(address) => {
+            Some(address) if !self.admits(host, address) => {
                 Err(EgressError::AddressNotAllowed { host: host.to_owned() })
             }
             _ => Ok(url),
@@ -209,6 +293,7 @@ impl Rules {
         let local = address.map_or_else(|| url.host_str() == Some("localhost"), is_loopback);
         let refuse = |hint| Err(EgressError::SchemeNotAllowed(format!("{}:", url.scheme()), hint));
         match (self.class, url.scheme()) {
+            (Class::Untrusted, "http") if local && self.hosts.opens_loopback() => Ok(()),
             (Class::Untrusted, "https") => match url.port_or_known_default() {
                 Some(443 | 1024..) => Ok(()),
                 _ => Err(EgressError::Url("its port is neither 443 nor above 1023")),
@@ -222,14 +307,17 @@ impl Rules {
         }
     }
 
-    fn admits(&self, address: IpAddr) -> bool {
+    fn admits(&self, host: &str, address: IpAddr) -> bool {
         let listed = |a: IpAddr| {
             let mut nets = self.policy.allow_private.iter();
             // A wide entry does not open the metadata services: those must be named as link-local.
-            nets.any(|net| net.contains(&a) && (!is_link_local(a) || is_link_local(net.network())))
+            self.hosts.opens(host, a)
+                || nets.any(|net| net.contains(&a) && (!is_link_local(a) || is_link_local(net.network())))
         };
         match self.class {
-            Class::Untrusted => !is_special_use(address),
+            Class::Untrusted => {
+                !is_special_use(address) || (is_loopback(address) && self.hosts.opens_loopback())
+            }
             Class::Operator => {
                 !is_special_use(address) || is_loopback(address) || listed(address.to_canonical())
             }
@@ -244,8 +332,23 @@ fn spelled(url: &str, host: &str) -> bool {
     rest.strip_prefix(host).is_some_and(|after| after.is_empty() || after.starts_with([':', '/', '?', '#']))
 }
 
+/// Where names are looked up: the system, or a test's own table.
+trait Names: Send + Sync + 'static {
+    fn lookup(&self, host: String) -> Lookup;
+}
+
+type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+struct SystemResolver;
+
+impl Names for SystemResolver {
+    fn lookup(&self, host: String) -> Lookup {
+        Box::pin(async move { Ok(tokio::net::lookup_host((host, 0)).await?.collect()) })
+    }
+}
+
 /// Resolves once, refuses the name if any answer is not admitted, and hands on exactly the answers that were checked.
-struct CheckedResolver(Arc<Rules>);
+struct CheckedResolver(Arc<Rules>, Arc<dyn Names>);
 
 #[derive(Debug, thiserror::Error)]
 enum Refused {
@@ -268,17 +371,15 @@ fn refused(error: &reqwest::Error) -> Option<&Refused> {
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let rules = self.0.clone();
+        let (rules, names) = (self.0.clone(), self.1.clone());
         Box::pin(async move {
             let host = name.as_str();
-            let answers: Vec<SocketAddr> = tokio::net::lookup_host((host, 0))
-                .await
-                .map_err(|_| Refused::Unresolved(host.to_owned()))?
-                .collect();
+            let answers = names.lookup(host.to_owned()).await;
+            let answers = answers.map_err(|_| Refused::Unresolved(host.to_owned()))?;
             if answers.is_empty() {
                 return Err(Refused::Unresolved(host.to_owned()).into());
             }
-            if let Some(bad) = answers.iter().find(|a| !rules.admits(a.ip())) {
+            if let Some(bad) = answers.iter().find(|a| !rules.admits(host, a.ip())) {
                 tracing::warn!(host, address = %bad.ip(), class = ?rules.class, "address of an outgoing request refused");
                 return Err(Refused::Address(host.to_owned()).into());
             }

@@ -5,4 +5,4 @@ pub mod address;
 pub mod egress;
 pub mod tls;
 
-pub use egress::{Class, Egress, EgressError, Policy};
+pub use egress::{Class, Egress, EgressError, HostRules, Policy, Wanted};

@@ -66,6 +66,16 @@ pub enum JwtError {
     ScopeInvalid,
     #[error("`user_type` does not follow from the scope")]
     UserTypeMismatch,
+    #[error("the assertion is for another server")]
+    ServerMismatch,
+    #[error("an assertion lives for at most 30 seconds")]
+    LifeTooLong,
+    #[error("the assertion is bound to another body")]
+    BodyMismatch,
+    #[error("the assertion was used before")]
+    Replayed,
+    #[error("more assertions were used within half a minute than can be remembered")]
+    TooManyAssertions,
     #[error("the token was revoked")]
     Revoked,
     #[error("there is no such session")]

@@ -13,8 +13,8 @@ pub mod set;
 pub use derived::{ClassKeys, TokenClass};
 pub use jwk::{Jwk, PublicKey};
 pub use private::PrivateKey;
-pub use ring::KeyRing;
-pub use set::{KeyInfo, KeySet, KeyState, SharedKeys, VerificationKey};
+pub use ring::{KeyRing, MIN_PUBLISHED, Rotation};
+pub use set::{KeyDescription, KeyInfo, KeySet, KeyState, KeyUse, SharedKeys, VerificationKey};
 
 use std::fmt;
 use std::path::PathBuf;
@@ -118,6 +118,22 @@ pub enum KeyError {
     Generate,
     #[error("there is no active {0} key with its private part on this node")]
     NoSigner(SigningAlgorithm),
+    #[error(
+        "there is no {0} key to rotate to; make one with `admin keys generate` and rotate ten minutes later"
+    )]
+    NoNext(SigningAlgorithm),
+    #[error(
+        "the key {kid} was published less than ten minutes ago, and verifiers may not know it yet; rotate in {wait_s} s"
+    )]
+    TooYoung { kid: String, wait_s: i64 },
+    #[error("the key {kid} is the one that signs with {algorithm}, which is needed; rotate to another one")]
+    StillNeeded { kid: String, algorithm: SigningAlgorithm },
+    #[error("there is no key {0}")]
+    Unknown(String),
+    #[error("the key {kid} is {state} already")]
+    Ended { kid: String, state: &'static str },
+    #[error("the ring was changed meanwhile; look at it and decide again")]
+    Changed,
     #[error("signing failed")]
     Sign,
     #[error("the keys cannot be read or written")]

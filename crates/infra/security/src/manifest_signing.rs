@@ -64,6 +64,40 @@ mod tests {
     }
 
     #[test]
+    fn case_1_rfc_8785_vectors_are_equal_byte_for_byte() {
+        const PAIRS: [(&str, &str); 6] = [
+            (
+                include_str!("../vectors/jcs/input/arrays.json"),
+                include_str!("../vectors/jcs/output/arrays.json"),
+            ),
+            (
+                include_str!("../vectors/jcs/input/french.json"),
+                include_str!("../vectors/jcs/output/french.json"),
+            ),
+            (
+                include_str!("../vectors/jcs/input/structures.json"),
+                include_str!("../vectors/jcs/output/structures.json"),
+            ),
+            (
+                include_str!("../vectors/jcs/input/unicode.json"),
+                include_str!("../vectors/jcs/output/unicode.json"),
+            ),
+            (
+                include_str!("../vectors/jcs/input/values.json"),
+                include_str!("../vectors/jcs/output/values.json"),
+            ),
+            (
+                include_str!("../vectors/jcs/input/weird.json"),
+                include_str!("../vectors/jcs/output/weird.json"),
+            ),
+        ];
+        for (input, output) in PAIRS {
+            let value: serde_json::Value = serde_json::from_str(input).unwrap();
+            assert_eq!(canonicalize(&value).unwrap(), output);
+        }
+    }
+
+    #[test]
     fn numbers_that_readers_disagree_on_are_refused() {
         for (value, ok) in [
             (json!(9_007_199_254_740_992_u64), true),

@@ -2,6 +2,7 @@
 
 pub mod bans;
 pub mod hook_events;
+pub mod keys;
 pub mod nodes;
 pub mod rates;
 pub mod tokens;

@@ -14,8 +14,8 @@ use systemprompt_audit::Permit;
 use systemprompt_config::profile::gateway::{ProviderAuth, ProviderConfig};
 use systemprompt_config::secrets::Secrets;
 use systemprompt_models::Secret;
-use systemprompt_net::egress::client_with;
-use systemprompt_net::{Class, Egress, EgressError, Policy};
+use systemprompt_net::egress::client_under;
+use systemprompt_net::{Class, Egress, EgressError, HostRules, Policy};
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// Names that a fixed header may not have: the credential, and what the HTTP client itself sets.
@@ -49,7 +49,11 @@ impl std::fmt::Debug for AnthropicProvider {
 }
 
 impl AnthropicProvider {
-    pub(super) fn build(config: &ProviderConfig, secrets: &Secrets) -> Result<Self, ProviderConfigError> {
+    pub(super) fn build(
+        config: &ProviderConfig,
+        secrets: &Secrets,
+        hosts: &HostRules,
+    ) -> Result<Self, ProviderConfigError> {
         let base = config.base_url().ok_or(ProviderConfigError::NoBaseUrl)?;
         let base = base.strip_suffix("/v1").unwrap_or(base);
         let url = |operation: Operation| format!("{base}{}", operation.path());
@@ -57,7 +61,7 @@ impl AnthropicProvider {
             allow_insecure: config.allow_insecure,
             allow_private: literal_address(base).into_iter().collect(),
         };
-        let egress = client_with(Class::Operator, policy)?;
+        let egress = client_under(Class::Operator, policy, hosts.clone())?;
         egress.check(&url(Operation::Messages))?;
         let credential = config.api_key_secret().map(|name| (Box::from(name), secrets.get(name).cloned()));
         Ok(Self {

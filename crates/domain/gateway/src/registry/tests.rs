@@ -6,7 +6,7 @@ fn config(value: serde_json::Value) -> GatewayConfig {
 }
 
 fn registry(value: serde_json::Value) -> Result<Registry, RegistryError> {
-    Registry::build(&config(value), &Secrets::default(), &Catalog::built_in().unwrap())
+    Registry::build(&config(value), &Secrets::default(), &Catalog::built_in().unwrap(), &HostRules::default())
 }
 
 fn demo_routes(routes: serde_json::Value) -> serde_json::Value {

@@ -1,5 +1,6 @@
 //! The layers of the edge, one file each. Their order stands in `services/server/builder.rs`.
 
+pub mod assertion;
 pub mod auth;
 pub mod body;
 pub mod cors;

@@ -3,6 +3,7 @@
 pub mod api_server;
 pub mod builder;
 pub mod framing;
+pub mod internal;
 pub mod metrics;
 pub mod openapi;
 pub mod refusal;

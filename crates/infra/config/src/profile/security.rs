@@ -30,6 +30,23 @@ pub struct SecurityConfig {
     pub signing_key_path: Option<PathBuf>,
     pub trusted_issuers: Vec<TrustedIssuer>,
     pub scanner: ScannerConfig,
+    pub egress: EgressConfig,
+}
+
+/// What this deployment may fetch (SEC-103). A change waits for a restart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EgressConfig {
+    /// Hosts that outsiders' URLs may name: `docs.example.com`, `*.example.com`; every public host if empty.
+    #[schemars(inner(length(min = 1, max = 255), pattern(r"^(\*\.)?[A-Za-z0-9_.:-]+$")))]
+    pub allow_hosts: Vec<String>,
+    /// Hosts that are never fetched from, whoever names them.
+    #[schemars(inner(length(min = 1, max = 255), pattern(r"^(\*\.)?[A-Za-z0-9_.:-]+$")))]
+    pub deny_hosts: Vec<String>,
+    /// Networks and hosts that the configuration's own URLs may reach though they are private: `10.0.0.0/8`, `vault.internal`.
+    /// Link-local addresses, where clouds keep their metadata, need an entry of their own.
+    #[schemars(inner(length(min = 1, max = 255), pattern(r"^(\*\.)?[A-Za-z0-9_.:/-]+$")))]
+    pub allow_private: Vec<String>,
 }
 
 /// Names of the surfaces that a token may count on.
@@ -108,6 +125,7 @@ impl Default for SecurityConfig {
             signing_key_path: None,
             trusted_issuers: Vec::new(),
             scanner: ScannerConfig::default(),
+            egress: EgressConfig::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `server`: where the node listens and what it takes from a connection.
 
+use super::listen::InternalAddress;
 use super::values::{ByteSize, Cidr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ pub struct ServerConfig {
     /// Address that children and other nodes use.
     #[schemars(extend("format" = "http-url"))]
     pub api_internal_url: Option<String>,
+    /// A second listener for tool servers that call back and for other nodes of this host, on which `x-mcp-proxy-auth` is read;
+    /// none if absent. A socket is readable for this user alone.
+    pub internal_listener: Option<InternalAddress>,
     /// Exact origins: https, or http on loopback.
     pub cors_allowed_origins: Vec<String>,
     /// Peers whose forwarding headers are believed.
@@ -69,6 +73,7 @@ impl Default for ServerConfig {
             port: 8080,
             api_external_url: None,
             api_internal_url: None,
+            internal_listener: None,
             cors_allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             content_negotiation: ContentNegotiation::default(),

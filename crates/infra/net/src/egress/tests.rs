@@ -100,3 +100,203 @@ async fn a_connection_error_names_no_query() {
     assert!(matches!(error, EgressError::Connect(_)));
     assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
 }
+
+/// Names and what they resolve to, one list an asking; the last one again and again.
+struct Stub(std::sync::Mutex<std::collections::HashMap<&'static str, Vec<Vec<SocketAddr>>>>);
+
+impl Stub {
+    fn of(table: &[(&'static str, &[&[&str]])]) -> Arc<Self> {
+        let addresses =
+            |list: &&[&str]| list.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect();
+        let rows = table.iter().map(|(host, lists)| (*host, lists.iter().map(addresses).collect()));
+        Arc::new(Self(std::sync::Mutex::new(rows.collect())))
+    }
+}
+
+impl Names for Stub {
+    fn lookup(&self, host: String) -> Lookup {
+        let mut table = self.0.lock().unwrap();
+        let lists = table.get_mut(host.as_str());
+        let found = lists.map(|lists| if lists.len() > 1 { lists.remove(0) } else { lists[0].clone() });
+        Box::pin(async move { found.ok_or_else(|| io::Error::other("no such name")) })
+    }
+}
+
+fn untrusted(names: Arc<Stub>, hosts: HostRules) -> Egress {
+    client_resolving(Class::Untrusted, Policy::default(), hosts, names).unwrap()
+}
+
+/// A listener that counts who connects, and answers nobody.
+async fn counting() -> (SocketAddr, Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    #[expect(clippy::disallowed_methods, reason = "the test's own server")]
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    });
+    (address, count)
+}
+
+#[tokio::test]
+async fn case_31_what_a_name_leads_to_is_checked_and_nobody_refused_is_connected_to() {
+    let (own, connected) = counting().await;
+    let special = [
+        "0.0.0.1",
+        "10.0.0.1",
+        "100.64.0.1",
+        "127.0.0.1",
+        "169.254.169.254",
+        "172.16.0.1",
+        "192.0.0.1",
+        "192.0.2.1",
+        "192.168.0.1",
+        "198.18.0.1",
+        "198.51.100.1",
+        "203.0.113.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "::",
+        "::1",
+        "::ffff:127.0.0.1",
+        "::127.0.0.1",
+        "64:ff9b::7f00:1",
+        "100::1",
+        "2001::1",
+        "2001:db8::1",
+        "2002:7f00:1::",
+        "fc00::1",
+        "fe80::1",
+        "ff02::1",
+    ];
+    for address in special {
+        let egress = untrusted(Stub::of(&[("evil.test", &[&[address]])]), HostRules::default());
+        let error = egress.fetch(&format!("https://evil.test:{}/", own.port()), 64).await.unwrap_err();
+        assert!(
+            matches!(&error, EgressError::AddressNotAllowed { host } if host == "evil.test"),
+            "{address}: {error}"
+        );
+    }
+    // One bad answer among good ones, and a name that changes its answer.
+    let both = untrusted(Stub::of(&[("both.test", &[&["8.8.8.8", "127.0.0.1"]])]), HostRules::default());
+    let error = both.fetch(&format!("https://both.test:{}/", own.port()), 64).await.unwrap_err();
+    assert!(matches!(error, EgressError::AddressNotAllowed { .. }), "{error}");
+    let turns = Stub::of(&[("turns.test", &[&["192.0.2.1"], &["127.0.0.1"]])]);
+    let turning = untrusted(turns, HostRules::default());
+    for _ in 0..2 {
+        let error = turning.fetch(&format!("https://turns.test:{}/", own.port()), 64).await.unwrap_err();
+        assert!(matches!(error, EgressError::AddressNotAllowed { .. }), "{error}");
+    }
+    let unknown = untrusted(Stub::of(&[]), HostRules::default());
+    let error = unknown.fetch("https://none.test/", 64).await.unwrap_err();
+    assert!(matches!(error, EgressError::Unresolved { .. }), "{error}");
+    for (url, scheme) in [
+        ("https://2130706433/", false),
+        ("https://0x7f000001/", false),
+        ("https://0177.0.0.1/", false),
+        ("https://127.1/", false),
+        ("https://127.0.0.1/", false),
+        ("https://[::1]/", false),
+        ("https://user:secret@evil.test/", false),
+        ("https://evil.test:22/", false),
+        ("http://evil.test/", true),
+        ("ftp://evil.test/", true),
+    ] {
+        let error = unknown.fetch(url, 64).await.unwrap_err();
+        assert_eq!(matches!(error, EgressError::SchemeNotAllowed(..)), scheme, "{url}: {error}");
+        assert!(error.is_before_send(), "{url}: {error}");
+    }
+    assert_eq!(connected.load(std::sync::atomic::Ordering::SeqCst), 0);
+}
+
+type Check = fn(&EgressError) -> bool;
+
+#[tokio::test]
+async fn case_31_answers_that_no_use_wants_are_refused() {
+    let loopback = HostRules::default().with_loopback();
+    let egress = untrusted(Stub::of(&[("localhost", &[&["127.0.0.1"]])]), loopback);
+    let url = |a: SocketAddr| format!("http://localhost:{}/doc?token=x", a.port());
+    let rows: [(&'static str, Check); 7] = [
+        ("HTTP/1.1 302 Found\r\nlocation: http://localhost/\r\ncontent-length: 0\r\n\r\n", |e| {
+            matches!(e, EgressError::Redirect(302))
+        }),
+        ("HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok", |e| matches!(e, EgressError::Status(201))),
+        ("HTTP/1.1 304 Not Modified\r\n\r\n", |e| matches!(e, EgressError::Status(304))),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n123456789", |e| {
+            matches!(e, EgressError::TooLarge { limit: 8 })
+        }),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n8\r\n12345678\r\n1\r\n9\r\n0\r\n\r\n", |e| {
+            matches!(e, EgressError::TooLarge { limit: 8 })
+        }),
+        ("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\n\u{1f}bmb", |e| {
+            matches!(e, EgressError::Encoded)
+        }),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n1234", |e| matches!(e, EgressError::Transport(_))),
+    ];
+    for (answer, check) in rows {
+        let error = egress.fetch(&url(serving(answer).await), 8).await.unwrap_err();
+        assert!(check(&error), "{answer:?}: {error:?}");
+        assert!(!format!("{error:?}{error}").contains("token"), "{error:?}");
+    }
+    let exact = serving("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n12345678").await;
+    assert_eq!(egress.fetch(&url(exact), 8).await.unwrap(), "12345678");
+}
+
+#[tokio::test]
+async fn case_31_a_slow_drip_ends_with_the_whole_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the test's own server")]
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        let _ = socket.read(&mut request).await;
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").await;
+        while socket.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let egress =
+        untrusted(Stub::of(&[("localhost", &[&["127.0.0.1"]])]), HostRules::default().with_loopback());
+    let begun = Instant::now();
+    let error = egress.fetch(&format!("http://localhost:{}/", address.port()), 4096).await.unwrap_err();
+    assert!(matches!(error, EgressError::Timeout), "{error:?}");
+    let took = begun.elapsed();
+    assert!(took >= UNTRUSTED_TOTAL && took < UNTRUSTED_TOTAL + Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test]
+async fn the_operators_lists_close_and_open_hosts() {
+    let pattern = |text: &str| text.parse::<HostPattern>().unwrap();
+    let rules = HostRules::new(
+        vec![pattern("*.example.com")],
+        vec![pattern("bad.example.com")],
+        vec!["vault.internal".parse().unwrap()],
+    );
+    let class = |class| client_under(class, Policy::default(), rules.clone()).unwrap();
+    for (of, url, open) in [
+        (Class::Untrusted, "https://docs.example.com/", true),
+        (Class::Untrusted, "https://bad.example.com/", false),
+        (Class::Untrusted, "https://elsewhere.test/", false),
+        (Class::Operator, "https://elsewhere.test/", true),
+        (Class::Operator, "https://bad.example.com/", false),
+    ] {
+        let found = class(of).check(url);
+        assert_eq!(found.is_ok(), open, "{of:?} {url}");
+        if let Err(error) = found {
+            assert!(matches!(error, EgressError::HostNotAllowed { .. }), "{error}");
+        }
+    }
+    // A private host that the operator named is tried; another one is not.
+    let names =
+        Stub::of(&[("vault.internal", &[&["10.255.255.1"]]), ("other.internal", &[&["10.255.255.1"]])]);
+    let egress = client_resolving(Class::Operator, Policy::default(), rules, names).unwrap();
+    let tried = egress.fetch("https://other.internal/", 8).await.unwrap_err();
+    assert!(matches!(tried, EgressError::AddressNotAllowed { .. }), "{tried}");
+    let tried =
+        tokio::time::timeout(Duration::from_millis(300), egress.fetch("https://vault.internal/", 8)).await;
+    assert!(!matches!(tried, Ok(Err(EgressError::AddressNotAllowed { .. }))), "{tried:?}");
+}

@@ -82,6 +82,8 @@ impl CachedToken {
             jti: &self.jti,
             session: &self.principal.session_id,
             user: &self.principal.user_id,
+            client: self.principal.client_id.as_ref(),
+            issued_at: self.expires_at.div_euclid(1000) - self.lifetime,
             anonymous: self.class == TokenClass::Anonymous,
         }
     }

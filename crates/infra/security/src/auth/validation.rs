@@ -37,6 +37,8 @@ pub enum CredentialSource {
     ApiKeyHeader,
     /// The request needs the check of [`super::csrf`].
     Cookie,
+    /// `x-mcp-proxy-auth` on an internal listener.
+    Assertion,
 }
 
 /// Who makes a request, and how that is known.
@@ -211,6 +213,43 @@ impl AuthValidationService {
         }
     }
 
+    /// The principal of a proxy assertion for `server` with `body`. Where one is shown nothing else is looked at.
+    ///
+    /// # Errors
+    /// An assertion that does not count, of a session or subject that was revoked, or revocation that cannot be confirmed.
+    pub fn by_assertion(&self, token: &str, server: &str, body: &[u8]) -> Result<Authenticated, AuthError> {
+        if !self.sessions.is_confirmed(self.verifier.clock().now()) {
+            return Err(AuthError::RevocationUnavailable(None));
+        }
+        let asserted = self
+            .verifier
+            .verify_assertion(token, server, body)
+            .map_err(|(error, kid)| AuthError::InvalidToken { error, kid })?;
+        let principal = &asserted.principal;
+        // The session was found alive when the assertion was made, half a minute ago at most; what ended since is in the copy.
+        self.sessions.check_revoked(Claimed {
+            jti: &asserted.jti,
+            session: &principal.session_id,
+            user: &principal.user_id,
+            client: principal.client_id.as_ref(),
+            issued_at: asserted.issued_at,
+            anonymous: principal.is_anonymous(),
+        })?;
+        Ok(Authenticated {
+            principal: Arc::new(asserted.principal),
+            source: CredentialSource::Assertion,
+            clear_cookie: false,
+        })
+    }
+
+    /// What a token of ours says, whoever it is for, if it still counts by itself; sessions and revocations are not asked.
+    ///
+    /// # Errors
+    /// The first step of its verification that failed.
+    pub fn read_own(&self, token: &str) -> Result<crate::jwt::Verified, JwtError> {
+        self.verifier.verify_own(token)
+    }
+
     /// Whether the credential that counts was verified a moment ago. Only for limits on unverified credentials; it does not
     /// authenticate.
     pub fn is_known(&self, shown: &Shown<'_>) -> bool {
@@ -332,6 +371,8 @@ impl AuthValidationService {
             jti: &verified.claims.jti,
             session: &verified.claims.session_id,
             user: &verified.claims.sub,
+            client: verified.claims.client_id.as_ref(),
+            issued_at: verified.claims.iat,
             anonymous: verified.class == TokenClass::Anonymous,
         };
         let session_expires_at = self.sessions.check(claimed, now).await.map_err(|error| match error {

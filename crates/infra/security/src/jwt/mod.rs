@@ -1,13 +1,17 @@
 //! Tokens: signing them, and the one verifier (RFC 7515, RFC 7519, RFC 8725, RFC 9068). A second verifier may not be
 //! written; what checks a token asks [`Verifier`], through [`crate::auth::AuthValidationService`] for anything that is live.
 
+pub mod assertion;
 mod compact;
 pub mod sign;
 pub mod signed_claims;
 pub mod surface;
 pub mod unverified;
+#[cfg(test)]
+mod vectors;
 pub mod verifier;
 
+pub use assertion::{AssertionError, AssertionIssuer, VerifiedAssertion};
 pub use sign::{IssueError, PendingToken};
 pub use surface::{Surface, Target};
 pub use unverified::UnverifiedClaims;

@@ -154,7 +154,7 @@ fn filled(text: Option<String>) -> Option<String> {
 }
 
 /// RFC 8693 section 4.1: each actor has a subject; the chain has an end.
-fn check_actors(outermost: Option<&Actor>) -> Result<(), JwtError> {
+pub(super) fn check_actors(outermost: Option<&Actor>) -> Result<(), JwtError> {
     let mut depth = 0;
     let mut next = outermost;
     while let Some(actor) = next {

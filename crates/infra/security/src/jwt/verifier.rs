@@ -1,9 +1,10 @@
 //! The one verifier. Its steps stand in the order of SEC-52; the first that fails ends it. What needs storage, revocation and
 //! the session, follows in [`crate::auth::AuthValidationService`].
 
+use super::assertion::UsedAssertions;
 use super::compact::{Compact, Header};
 use super::signed_claims::SignedClaims;
-use super::surface::{Surface, Target};
+use super::surface::Target;
 use crate::error::JwtError;
 use crate::keys::{ClassKeys, SharedKeys, TokenAlgorithm, TokenClass, VerificationKey};
 use jsonwebtoken::DecodingKey;
@@ -36,8 +37,9 @@ pub(crate) type Failure = (JwtError, Option<Arc<str>>);
 pub struct Verifier {
     issuer: String,
     classes: Arc<ClassKeys>,
-    keys: SharedKeys,
+    pub(super) keys: SharedKeys,
     clock: Arc<dyn Clock>,
+    pub(super) used: UsedAssertions,
 }
 
 /// A key with what it may verify.
@@ -91,7 +93,7 @@ impl Verifier {
         keys: SharedKeys,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { issuer: issuer.into(), classes, keys, clock }
+        Self { issuer: issuer.into(), classes, keys, clock, used: UsedAssertions::default() }
     }
 
     pub fn issuer(&self) -> &str {
@@ -115,12 +117,25 @@ impl Verifier {
         self.verify_named(token, target.into()).map_err(|(error, _)| error)
     }
 
+    /// Verifies a token whoever it is for: for who ends it or looks at it, never for who is let in by it.
+    ///
+    /// # Errors
+    /// The first step that failed.
+    pub fn verify_own(&self, token: &str) -> Result<Verified, JwtError> {
+        self.verify_at(token, None).map_err(|(error, _)| error)
+    }
+
     pub(crate) fn verify_named(&self, token: &str, target: Target<'_>) -> Result<Verified, Failure> {
+        self.verify_at(token, Some(target))
+    }
+
+    fn verify_at(&self, token: &str, target: Option<Target<'_>>) -> Result<Verified, Failure> {
         let nameless = |error| (error, None);
         let key_epoch = self.key_epoch();
         let parts = Compact::split(token).map_err(nameless)?;
         let header = parts.header().map_err(nameless)?;
-        let key = self.key(&header, target.surface).map_err(nameless)?;
+        let takes = |class| target.is_none_or(|target| target.surface.takes(class));
+        let key = self.key(&header, takes).map_err(nameless)?;
         let kid = Arc::clone(key.kid());
         self.verify_with(&key, &header, &parts, target)
             .map(|(claims, surfaces)| Verified {
@@ -134,7 +149,7 @@ impl Verifier {
     }
 
     /// `typ` names a class that the surface takes, and `kid` a key of that class.
-    fn key(&self, header: &Header, surface: Surface) -> Result<Key, JwtError> {
+    fn key(&self, header: &Header, takes: impl Fn(TokenClass) -> bool) -> Result<Key, JwtError> {
         let is_access = match header.typ.as_deref() {
             Some("at+jwt") => true,
             Some("session+jwt") => false,
@@ -142,18 +157,18 @@ impl Verifier {
         };
         let kid = header.kid.as_deref();
         if is_access {
-            if !surface.takes(TokenClass::Access) {
+            if !takes(TokenClass::Access) {
                 return Err(JwtError::TypeNotAccepted);
             }
             let keys = self.keys.load();
             let key = keys.verification_key(kid.ok_or(JwtError::KeyMissing)?, self.clock.now());
             return key.cloned().map(Key::Ring).ok_or(JwtError::KeyUnknown);
         }
-        if !TokenClass::SESSION_CLASSES.into_iter().any(|class| surface.takes(class)) {
+        if !TokenClass::SESSION_CLASSES.into_iter().any(&takes) {
             return Err(JwtError::TypeNotAccepted);
         }
         let key = self.classes.by_kid(kid.ok_or(JwtError::KeyMissing)?).ok_or(JwtError::KeyUnknown)?;
-        if !surface.takes(key.class) {
+        if !takes(key.class) {
             return Err(JwtError::TypeNotAccepted);
         }
         Ok(Key::Derived { kid: Arc::clone(&key.kid), class: key.class, key: key.verifying.clone() })
@@ -164,29 +179,38 @@ impl Verifier {
         key: &Key,
         header: &Header,
         parts: &Compact<'_>,
-        target: Target<'_>,
+        target: Option<Target<'_>>,
     ) -> Result<(JwtClaims, u16), JwtError> {
-        let named =
-            header.alg.as_deref().and_then(TokenAlgorithm::parse).ok_or(JwtError::AlgorithmUnknown)?;
-        let algorithm = key.algorithm();
-        if named != algorithm {
-            return Err(JwtError::AlgorithmMismatch);
-        }
-        if !key.may_verify() {
-            return Err(JwtError::KeyUseNotAllowed);
-        }
-        let algorithm = algorithm.for_jsonwebtoken();
-        let is_signed =
-            jsonwebtoken::crypto::verify(parts.signature, parts.input.as_bytes(), key.decoding(), algorithm);
-        if !is_signed.unwrap_or(false) {
-            return Err(JwtError::SignatureInvalid);
-        }
+        check_signature(header, parts, key.algorithm(), key.may_verify(), key.decoding())?;
         let claims = SignedClaims::read(&parts.claims()?)?;
         claims.check_issuer(&self.issuer)?;
-        let surfaces = claims.check_audience(key.class(), target)?;
+        let surfaces = match target {
+            Some(target) => claims.check_audience(key.class(), target)?,
+            None => 0,
+        };
         claims.check_times(self.clock.now_seconds())?;
         Ok((claims.finish()?, surfaces))
     }
+}
+
+/// The algorithm is the key's; the header may only agree.
+pub(super) fn check_signature(
+    header: &Header,
+    parts: &Compact<'_>,
+    algorithm: TokenAlgorithm,
+    may_verify: bool,
+    key: &DecodingKey,
+) -> Result<(), JwtError> {
+    let named = header.alg.as_deref().and_then(TokenAlgorithm::parse).ok_or(JwtError::AlgorithmUnknown)?;
+    if named != algorithm {
+        return Err(JwtError::AlgorithmMismatch);
+    }
+    if !may_verify {
+        return Err(JwtError::KeyUseNotAllowed);
+    }
+    let algorithm = algorithm.for_jsonwebtoken();
+    let is_signed = jsonwebtoken::crypto::verify(parts.signature, parts.input.as_bytes(), key, algorithm);
+    if is_signed.unwrap_or(false) { Ok(()) } else { Err(JwtError::SignatureInvalid) }
 }
 
 #[cfg(test)]

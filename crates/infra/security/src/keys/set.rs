@@ -46,17 +46,53 @@ impl KeyState {
     }
 }
 
+/// What a key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyUse {
+    /// Tokens; published.
+    Sig,
+    /// Proxy assertions, which only this deployment and its tool children read; never published.
+    Internal,
+}
+
+impl KeyUse {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sig => "sig",
+            Self::Internal => "internal",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Sig, Self::Internal].into_iter().find(|key_use| key_use.as_str() == text)
+    }
+}
+
 /// A key of the ring, as lists show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyInfo {
     pub kid: Arc<str>,
     pub alg: &'static str,
+    #[serde(rename = "use")]
+    pub key_use: KeyUse,
     pub state: KeyState,
     pub created_at: Millis,
     pub activated_at: Option<Millis>,
     pub retired_at: Option<Millis>,
     /// End of verification of a retired key.
     pub verify_until: Option<Millis>,
+}
+
+/// A key with what an administrator wants to know beside its row.
+#[derive(Clone, Debug, Serialize)]
+pub struct KeyDescription {
+    #[serde(flatten)]
+    pub info: KeyInfo,
+    /// Whether this node has the private part, without which it cannot sign under the key.
+    pub private_part: bool,
+    /// The public key.
+    pub jwk: Value,
 }
 
 /// A key that verifies signatures.
@@ -105,20 +141,54 @@ impl KeySet {
 
     /// The key called `kid`, if tokens under it count at `now`.
     pub fn verification_key(&self, kid: &str, now: Millis) -> Option<&Arc<VerificationKey>> {
-        self.keys.get(kid).filter(|key| key.is_live(now))
+        self.live(kid, KeyUse::Sig, now)
     }
 
-    /// The key that signs with `algorithm`: the one that the table shows as active, if its private part is here.
+    /// The internal key called `kid`, if assertions under it count at `now`.
+    pub fn internal_key(&self, kid: &str, now: Millis) -> Option<&Arc<VerificationKey>> {
+        self.live(kid, KeyUse::Internal, now)
+    }
+
+    fn live(&self, kid: &str, key_use: KeyUse, now: Millis) -> Option<&Arc<VerificationKey>> {
+        self.keys.get(kid).filter(|key| key.info.key_use == key_use && key.is_live(now))
+    }
+
+    /// The key that signs tokens with `algorithm`: the one that the table shows as active, if its private part is here.
     ///
     /// # Errors
     /// [`KeyError::NoSigner`].
     pub fn signer(&self, algorithm: SigningAlgorithm) -> Result<Arc<PrivateKey>, KeyError> {
+        self.active(KeyUse::Sig, algorithm)
+    }
+
+    /// The key that signs proxy assertions.
+    ///
+    /// # Errors
+    /// [`KeyError::NoSigner`].
+    pub fn internal_signer(&self) -> Result<Arc<PrivateKey>, KeyError> {
+        self.active(KeyUse::Internal, SigningAlgorithm::EdDsa)
+    }
+
+    fn active(&self, key_use: KeyUse, algorithm: SigningAlgorithm) -> Result<Arc<PrivateKey>, KeyError> {
         self.keys
             .values()
-            .find(|key| key.info.state == KeyState::Active && key.algorithm() == algorithm)
+            .find(|key| {
+                let info = &key.info;
+                info.state == KeyState::Active && info.key_use == key_use && key.algorithm() == algorithm
+            })
             .and_then(|key| self.private.get(&key.info.kid))
             .cloned()
             .ok_or(KeyError::NoSigner(algorithm))
+    }
+
+    /// Every key with what this node has of it, the oldest first.
+    pub fn describe(&self) -> Vec<KeyDescription> {
+        let of = |info: KeyInfo| {
+            let key = self.keys.get(&info.kid)?;
+            let private_part = self.private.contains_key(&info.kid);
+            Some(KeyDescription { private_part, jwk: key.public.to_jwk(), info })
+        };
+        self.list().into_iter().filter_map(of).collect()
     }
 
     /// Every key, the oldest first.
@@ -130,8 +200,17 @@ impl KeySet {
 
     /// The JWK Set that is published (RFC 7517 section 5): public members only, in a stable order.
     pub fn jwks(&self, now: Millis) -> Value {
+        self.jwks_of(KeyUse::Sig, now)
+    }
+
+    /// The same of the internal keys; only tool children are given it.
+    pub fn internal_jwks(&self, now: Millis) -> Value {
+        self.jwks_of(KeyUse::Internal, now)
+    }
+
+    fn jwks_of(&self, key_use: KeyUse, now: Millis) -> Value {
         let keys = self.list();
-        let keys = keys.iter().filter_map(|info| self.verification_key(&info.kid, now));
+        let keys = keys.iter().filter_map(|info| self.live(&info.kid, key_use, now));
         json!({"keys": keys.map(|key| key.public.to_jwk()).collect::<Vec<_>>()})
     }
 
@@ -155,6 +234,7 @@ pub(crate) mod tests {
             let info = KeyInfo {
                 kid: key.kid().into(),
                 alg: key.algorithm().as_str(),
+                key_use: KeyUse::Sig,
                 state: *state,
                 created_at: i as Millis,
                 activated_at: None,
@@ -164,6 +244,22 @@ pub(crate) mod tests {
             VerificationKey::new(info, key.public().clone(), true)
         });
         KeySet::new(1, public.collect(), keys.iter().map(|(key, ..)| Arc::clone(key)).collect())
+    }
+
+    /// A set with one internal key.
+    pub(crate) fn internal_set_of(key: &Arc<PrivateKey>, state: KeyState) -> KeySet {
+        let info = KeyInfo {
+            kid: key.kid().into(),
+            alg: key.algorithm().as_str(),
+            key_use: KeyUse::Internal,
+            state,
+            created_at: 0,
+            activated_at: None,
+            retired_at: None,
+            verify_until: None,
+        };
+        let key_of = VerificationKey::new(info, key.public().clone(), true);
+        KeySet::new(1, vec![key_of], vec![Arc::clone(key)])
     }
 
     #[test]

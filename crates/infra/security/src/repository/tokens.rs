@@ -1,25 +1,16 @@
-//! Rows of sessions, revocations and signing keys.
+//! Rows of sessions and of what ends tokens before their time. Whatever revokes takes the next epoch first: its row is locked
+//! until the commit, so epochs become visible in their order and a poll behind one of them misses nothing.
 
-use crate::keys::{Jwk, KeyError, KeyInfo, KeyState, SigningAlgorithm, VerificationKey};
 use crate::session::live::{NewSession, SessionRow, SessionSource};
-use serde_json::Value;
-use sqlx::types::Json;
-use systemprompt_database::{Db, on, on_tx, sql};
+use crate::session::revoked::{Cutoff, CutoffKind};
+use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
 use systemprompt_models::Millis;
 use systemprompt_models::ids::{EntryId, Jti, SessionId, UserId};
 
-/// Reads and writes the tables of migration 2001.
+/// Reads and writes sessions and revocations.
 #[derive(Clone, Debug)]
 pub struct TokenRepository {
     db: Db,
-}
-
-/// A key to insert.
-pub(crate) struct NewKeyRow<'a> {
-    pub kid: &'a str,
-    pub algorithm: SigningAlgorithm,
-    pub state: KeyState,
-    pub public_jwk: Value,
 }
 
 /// What verification asks of a session.
@@ -31,48 +22,15 @@ pub(crate) struct SessionFacts {
     pub ended: bool,
 }
 
-/// (id, until when it matters, when it was revoked).
-pub(crate) type RevokedRow = (String, Millis, Millis);
+/// (id, until when it matters).
+pub(crate) type RevokedRow = (String, Millis);
 
-type KeyRow = (String, String, String, Json<Value>, Millis, Option<Millis>, Option<Millis>, Option<Millis>);
+type CutoffRow = (String, String, Millis, String, Millis);
 type ListRow = (String, Option<String>, String, Millis, Millis, Millis, Option<Millis>, Option<String>);
 
 impl TokenRepository {
     pub fn new(db: Db) -> Self {
         Self { db }
-    }
-
-    /// Every key of the ring. A row that is no acceptable key is an error: the ring is then not used at all.
-    pub(crate) async fn keys(&self) -> Result<Vec<VerificationKey>, KeyError> {
-        let rows: Vec<KeyRow> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT kid, alg, state, public_jwk, created_at, activated_at, retired_at, verify_until
-             FROM signing_keys ORDER BY created_at, kid"
-        )).fetch_all(pool).await)?;
-        rows.into_iter().map(key).collect()
-    }
-
-    /// Inserts a key unless the table has it, or has an active one of its algorithm already (two nodes on their first start).
-    pub(crate) async fn insert_key(
-        &self,
-        row: NewKeyRow<'_>,
-        now: Millis,
-        entry: &EntryId,
-    ) -> Result<(), sqlx::Error> {
-        let activated_at = (row.state == KeyState::Active).then_some(now);
-        let mut tx = self.db.write_tx().await?;
-        on_tx!(tx, conn => sqlx::query(sql!(
-            "INSERT INTO signing_keys (kid, alg, use, state, public_jwk, created_at, activated_at, ledger_opened)
-             VALUES ($1, $2, 'sig', $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING"
-        ))
-            .bind(row.kid)
-            .bind(row.algorithm.as_str())
-            .bind(row.state.as_str())
-            .bind(Json(&row.public_jwk))
-            .bind(now)
-            .bind(activated_at)
-            .bind(entry.as_str())
-            .execute(&mut *conn).await.map(drop))?;
-        tx.commit().await
     }
 
     pub(crate) async fn insert_session(&self, new: &NewSession, now: Millis) -> Result<(), sqlx::Error> {
@@ -129,6 +87,14 @@ impl TokenRepository {
         Ok(touched == 1)
     }
 
+    /// The number of the last revocation.
+    pub(crate) async fn epoch(&self) -> Result<i64, sqlx::Error> {
+        let (epoch,): (i64,) = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT epoch FROM revocation_epoch WHERE one = 1"
+        )).fetch_one(pool).await)?;
+        Ok(epoch)
+    }
+
     /// Ends one session. Returns until when that matters, or `None` if it was not live.
     pub(crate) async fn revoke_session(
         &self,
@@ -137,10 +103,11 @@ impl TokenRepository {
         now: Millis,
     ) -> Result<Option<Millis>, sqlx::Error> {
         let mut tx = self.db.write_tx().await?;
+        let epoch = next_epoch(&mut tx).await?;
         let row: Option<(Millis,)> = on_tx!(tx, conn => sqlx::query_as(sql!(
-            "UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2 WHERE id = $3 AND revoked_at IS NULL
-             RETURNING expires_at"
-        )).bind(now).bind(reason).bind(id.as_str()).fetch_optional(&mut *conn).await)?;
+            "UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
+             WHERE id = $4 AND revoked_at IS NULL RETURNING expires_at"
+        )).bind(now).bind(reason).bind(epoch).bind(id.as_str()).fetch_optional(&mut *conn).await)?;
         tx.commit().await?;
         Ok(row.map(|(expires_at,)| expires_at))
     }
@@ -153,10 +120,8 @@ impl TokenRepository {
         now: Millis,
     ) -> Result<Vec<(String, Millis)>, sqlx::Error> {
         let mut tx = self.db.write_tx().await?;
-        let rows: Vec<(String, Millis)> = on_tx!(tx, conn => sqlx::query_as(sql!(
-            "UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2
-             WHERE user_id = $3 AND revoked_at IS NULL AND expires_at > $1 RETURNING id, expires_at"
-        )).bind(now).bind(reason).bind(user.as_str()).fetch_all(&mut *conn).await)?;
+        let epoch = next_epoch(&mut tx).await?;
+        let rows = end_sessions(&mut tx, user, reason, now, epoch).await?;
         tx.commit().await?;
         Ok(rows)
     }
@@ -166,39 +131,114 @@ impl TokenRepository {
         jti: &Jti,
         expires_at: Millis,
         now: Millis,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<bool, sqlx::Error> {
         let mut tx = self.db.write_tx().await?;
-        on_tx!(tx, conn => sqlx::query(sql!(
-            "INSERT INTO oauth_jti_revocations (jti, expires_at, revoked_at) VALUES ($1, $2, $3)
+        let epoch = next_epoch(&mut tx).await?;
+        let inserted = on_tx!(tx, conn => sqlx::query(sql!(
+            "INSERT INTO oauth_jti_revocations (jti, expires_at, revoked_at, epoch) VALUES ($1, $2, $3, $4)
              ON CONFLICT (jti) DO NOTHING"
-        )).bind(jti.as_str()).bind(expires_at).bind(now).execute(&mut *conn).await.map(drop))?;
-        tx.commit().await
+        ))
+            .bind(jti.as_str()).bind(expires_at).bind(now).bind(epoch)
+            .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        tx.commit().await?;
+        Ok(inserted == 1)
     }
 
-    /// Sessions that were ended at or after `since` and would otherwise still be live.
+    /// Ends what was issued up to a moment; an earlier cut of the same subject moves, a later one stays. Of a user also every
+    /// session ends, in the same transaction. Returns those.
+    pub(crate) async fn cut_off(
+        &self,
+        cutoff: &Cutoff,
+        now: Millis,
+        entry: &EntryId,
+    ) -> Result<Vec<(String, Millis)>, sqlx::Error> {
+        let mut tx = self.db.write_tx().await?;
+        let epoch = next_epoch(&mut tx).await?;
+        on_tx!(tx, conn => sqlx::query(sql!(
+            "INSERT INTO token_cutoffs (kind, id, not_before, reason, expires_at, epoch, ledger_opened)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (kind, id) DO UPDATE SET not_before = excluded.not_before, reason = excluded.reason,
+                 expires_at = excluded.expires_at, epoch = excluded.epoch, ledger_opened = excluded.ledger_opened
+             WHERE token_cutoffs.not_before < excluded.not_before"
+        ))
+            .bind(cutoff.kind.as_str())
+            .bind(&cutoff.id)
+            .bind(cutoff.not_before)
+            .bind(&cutoff.reason)
+            .bind(cutoff.expires_at)
+            .bind(epoch)
+            .bind(entry.as_str())
+            .execute(&mut *conn).await.map(drop))?;
+        let ended = match cutoff.kind {
+            CutoffKind::User => {
+                end_sessions(&mut tx, &UserId::from(cutoff.id.as_str()), &cutoff.reason, now, epoch).await?
+            }
+            CutoffKind::Client | CutoffKind::All => Vec::new(),
+        };
+        tx.commit().await?;
+        Ok(ended)
+    }
+
+    /// Sessions that were ended behind `since` and would otherwise still be live.
     pub(crate) async fn revoked_sessions(
         &self,
-        since: Millis,
+        since: i64,
         now: Millis,
         limit: i64,
     ) -> Result<Vec<RevokedRow>, sqlx::Error> {
         on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id, expires_at, revoked_at FROM user_sessions
-             WHERE revoked_at IS NOT NULL AND revoked_at >= $1 AND expires_at > $2 ORDER BY revoked_at LIMIT $3"
+            "SELECT id, expires_at FROM user_sessions WHERE revoked_epoch > $1 AND expires_at > $2 LIMIT $3"
         )).bind(since).bind(now).bind(limit).fetch_all(pool).await)
     }
 
-    /// Tokens that were revoked at or after `since` and would otherwise still be live.
+    /// Tokens that were revoked behind `since` and would otherwise still be live.
     pub(crate) async fn revoked_tokens(
         &self,
-        since: Millis,
+        since: i64,
         now: Millis,
         limit: i64,
     ) -> Result<Vec<RevokedRow>, sqlx::Error> {
         on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT jti, expires_at, revoked_at FROM oauth_jti_revocations
-             WHERE revoked_at >= $1 AND expires_at > $2 ORDER BY revoked_at LIMIT $3"
+            "SELECT jti, expires_at FROM oauth_jti_revocations WHERE epoch > $1 AND expires_at > $2 LIMIT $3"
         )).bind(since).bind(now).bind(limit).fetch_all(pool).await)
+    }
+
+    /// Whether a token was revoked by its id, from the table.
+    pub(crate) async fn is_token_revoked(&self, jti: &Jti) -> Result<bool, sqlx::Error> {
+        let row: Option<(Millis,)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT revoked_at FROM oauth_jti_revocations WHERE jti = $1"
+        )).bind(jti.as_str()).fetch_optional(pool).await)?;
+        Ok(row.is_some())
+    }
+
+    /// Cuts behind `since` that still matter, by kind and id.
+    pub(crate) async fn cutoffs(
+        &self,
+        since: i64,
+        now: Millis,
+        limit: i64,
+    ) -> Result<Vec<Cutoff>, sqlx::Error> {
+        let rows: Vec<CutoffRow> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT kind, id, not_before, reason, expires_at FROM token_cutoffs
+             WHERE epoch > $1 AND expires_at > $2 ORDER BY kind, id LIMIT $3"
+        )).bind(since).bind(now).bind(limit).fetch_all(pool).await)?;
+        let cutoff = |(kind, id, not_before, reason, expires_at): CutoffRow| {
+            // The column's check admits the three kinds alone.
+            let kind = CutoffKind::parse(&kind)
+                .ok_or_else(|| sqlx::Error::Decode(format!("a cutoff of the kind {kind}").into()))?;
+            Ok(Cutoff { kind, id, not_before, reason, expires_at })
+        };
+        rows.into_iter().map(cutoff).collect()
+    }
+
+    /// Deletes revocations of what has ended by itself.
+    pub(crate) async fn purge(&self, now: Millis) -> Result<(), sqlx::Error> {
+        let mut tx = self.db.write_tx().await?;
+        on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM oauth_jti_revocations WHERE expires_at <= $1"))
+            .bind(now).execute(&mut *conn).await.map(drop))?;
+        on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM token_cutoffs WHERE expires_at <= $1"))
+            .bind(now).execute(&mut *conn).await.map(drop))?;
+        tx.commit().await
     }
 
     /// Notes when sessions were last seen, in one transaction.
@@ -213,18 +253,25 @@ impl TokenRepository {
     }
 }
 
-fn key(row: KeyRow) -> Result<VerificationKey, KeyError> {
-    let (kid, alg, state, Json(jwk), created_at, activated_at, retired_at, verify_until) = row;
-    let jwk = Jwk::parse(&jwk)?;
-    let algorithm = SigningAlgorithm::parse(&alg).filter(|alg| *alg == jwk.key.algorithm());
-    let algorithm = algorithm.ok_or(KeyError::Unsupported)?;
-    if jwk.kid != kid || jwk.key.thumbprint() != kid {
-        return Err(KeyError::KidNotThumbprint);
-    }
-    let state = KeyState::parse(&state).ok_or(KeyError::NotAJwk("an unknown state"))?;
-    let alg = algorithm.as_str();
-    let info = KeyInfo { kid: kid.into(), alg, state, created_at, activated_at, retired_at, verify_until };
-    Ok(VerificationKey::new(info, jwk.key, jwk.may_verify))
+/// Takes the next number of a change that other nodes must learn of. Its row stays locked until the end of the transaction.
+pub(super) async fn next_epoch(tx: &mut WriteTx) -> Result<i64, sqlx::Error> {
+    let (epoch,): (i64,) = on_tx!(*tx, conn => sqlx::query_as(sql!(
+        "UPDATE revocation_epoch SET epoch = epoch + 1 WHERE one = 1 RETURNING epoch"
+    )).fetch_one(&mut *conn).await)?;
+    Ok(epoch)
+}
+
+async fn end_sessions(
+    tx: &mut WriteTx,
+    user: &UserId,
+    reason: &str,
+    now: Millis,
+    epoch: i64,
+) -> Result<Vec<(String, Millis)>, sqlx::Error> {
+    on_tx!(*tx, conn => sqlx::query_as(sql!(
+        "UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
+         WHERE user_id = $4 AND revoked_at IS NULL AND expires_at > $1 RETURNING id, expires_at"
+    )).bind(now).bind(reason).bind(epoch).bind(user.as_str()).fetch_all(&mut *conn).await)
 }
 
 fn listed(row: ListRow) -> SessionRow {

@@ -3,7 +3,7 @@
 use systemprompt_database::Migration;
 use systemprompt_extension::Extension;
 
-/// `user_sessions`, `oauth_jti_revocations`, `signing_keys`.
+/// `user_sessions`, `oauth_jti_revocations`, `token_cutoffs`, `signing_keys`.
 #[derive(Clone, Copy, Debug)]
 pub struct TokensExtension;
 
@@ -17,11 +17,19 @@ impl Extension for TokensExtension {
     }
 
     fn migrations(&self) -> Vec<Migration> {
-        vec![Migration {
-            version: 2001,
-            name: "tokens",
-            sqlite: include_str!("../../migrations/sqlite/2001_tokens.sql"),
-            postgres: include_str!("../../migrations/postgres/2001_tokens.sql"),
-        }]
+        vec![
+            Migration {
+                version: 2001,
+                name: "tokens",
+                sqlite: include_str!("../../migrations/sqlite/2001_tokens.sql"),
+                postgres: include_str!("../../migrations/postgres/2001_tokens.sql"),
+            },
+            Migration {
+                version: 2002,
+                name: "token_ends",
+                sqlite: include_str!("../../migrations/sqlite/2002_token_ends.sql"),
+                postgres: include_str!("../../migrations/postgres/2002_token_ends.sql"),
+            },
+        ]
     }
 }

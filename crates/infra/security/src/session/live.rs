@@ -2,23 +2,25 @@
 //! remembers sessions that it found alive.
 //!
 //! A revocation is in force on this node before the call that made it returns. Other nodes learn it from [`Sessions::refresh`],
-//! which the runtime calls once a second; a node that has not confirmed the copy for 30 s trusts no token.
+//! which the runtime calls when it is told that something changed, and once a second in any case; a node that has not confirmed
+//! the copy for 30 s trusts no token.
 
+use super::revoked::{Cutoff, Revoked};
 use crate::error::{AuthError, JwtError};
+use crate::jwt::sign::MAX_TOKEN_LIFE;
 use crate::repository::tokens::{RevokedRow, SessionFacts, TokenRepository};
 use moka::sync::Cache;
+use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use systemprompt_database::Db;
-use systemprompt_models::ids::{Jti, SessionId, UserId};
+use systemprompt_models::ids::{ClientId, EntryId, Jti, SessionId, UserId};
 use systemprompt_models::{Clock, Millis};
 
 /// Longest time that the copy may stay unconfirmed (SEC-2).
 pub const MAX_UNCONFIRMED: Millis = 30_000;
-/// Rows are committed in another order than their times say, and clocks differ: so much is read again at each poll.
-const OVERLAP: Millis = 60_000;
 /// The whole copy is read again this often, which also drops what has ended.
 const FULL_EVERY: Millis = 300_000;
 /// Most revocations that are held; with more the copy counts as unconfirmed.
@@ -28,11 +30,14 @@ const LIVE_FOR: Duration = Duration::from_mins(5);
 /// `last_seen_at` is written at most this often for a session.
 const SEEN_EVERY: Millis = 60_000;
 const MAX_SEEN: usize = 10_000;
-/// Most sessions that a list shows.
+/// Most sessions or cuts that a list shows.
 const MAX_LIST: i64 = 200;
+/// Longest wait for the second behind a cut; it is one second but for nodes whose clocks differ.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// Where a session came from (ID-78).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SessionSource {
     Web,
     Oauth,
@@ -75,7 +80,7 @@ pub struct NewSession {
 }
 
 /// A session as lists show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SessionRow {
     pub id: SessionId,
     pub user_id: Option<UserId>,
@@ -89,10 +94,16 @@ pub struct SessionRow {
     pub revoked_reason: Option<String>,
 }
 
-/// The sessions cannot be read or written.
+/// Why sessions or revocations could not be looked at or changed.
 #[derive(Debug, thiserror::Error)]
-#[error("the sessions cannot be read or written")]
-pub struct SessionError(#[from] sqlx::Error);
+pub enum SessionError {
+    #[error("the sessions cannot be read or written")]
+    Storage(#[from] sqlx::Error),
+    #[error(
+        "all tokens of this subject were revoked at a time that this node's clock has not reached; set the clocks"
+    )]
+    ClockBehind,
+}
 
 /// Who a token claims to be, for the check against its session.
 #[derive(Clone, Copy, Debug)]
@@ -100,14 +111,11 @@ pub(crate) struct Claimed<'a> {
     pub jti: &'a Jti,
     pub session: &'a SessionId,
     pub user: &'a UserId,
+    pub client: Option<&'a ClientId>,
+    /// `iat`, in epoch seconds.
+    pub issued_at: i64,
     /// Anonymous tokens may belong to a session without a user.
     pub anonymous: bool,
-}
-
-#[derive(Debug, Default)]
-struct Revoked {
-    sessions: HashMap<SessionId, Millis>,
-    tokens: HashMap<Jti, Millis>,
 }
 
 /// Opens, checks and ends sessions; ends single tokens.
@@ -121,8 +129,8 @@ pub struct Sessions {
     epoch: AtomicU64,
     confirmed_at: AtomicI64,
     overflown: AtomicBool,
-    /// (newest `revoked_at` seen, last full read); held during a poll.
-    progress: tokio::sync::Mutex<(Millis, Millis)>,
+    /// (epoch of the rows that were read, last full read); held during a poll.
+    progress: tokio::sync::Mutex<(i64, Millis)>,
 }
 
 impl Sessions {
@@ -140,31 +148,40 @@ impl Sessions {
             epoch: AtomicU64::new(1),
             confirmed_at: AtomicI64::new(Millis::MIN),
             overflown: AtomicBool::new(false),
-            progress: tokio::sync::Mutex::new((0, Millis::MIN)),
+            progress: tokio::sync::Mutex::new((-1, Millis::MIN)),
         };
         sessions.refresh().await?;
         Ok(sessions)
     }
 
-    /// Takes over what other nodes revoked since the last call and writes `last_seen_at` of the sessions used since. Called
-    /// once a second.
+    /// Takes over what other nodes revoked since the last call and writes `last_seen_at` of the sessions used since. Returns
+    /// whether the epoch moved, which keys share. Called once a second.
     ///
     /// # Errors
     /// When the tables cannot be read; after 30 s without success no token counts.
-    pub async fn refresh(&self) -> Result<(), SessionError> {
+    pub async fn refresh(&self) -> Result<bool, SessionError> {
         let mut progress = self.progress.lock().await;
-        let (newest, full_at) = *progress;
+        let (known, full_at) = *progress;
         let now = self.clock.now();
-        let full = now.saturating_sub(full_at) >= FULL_EVERY;
-        let since = if full { 0 } else { newest - OVERLAP };
-        let limit = MAX_REVOKED as i64 + 1;
-        let sessions = self.repository.revoked_sessions(since, now, limit).await?;
-        let tokens = self.repository.revoked_tokens(since, now, limit).await?;
-        let newest = sessions.iter().chain(&tokens).map(|(.., at)| *at).fold(newest, Millis::max);
-        self.merge(sessions, tokens, full.then_some(now));
-        *progress = (newest, if full { now } else { full_at });
+        // Read first: what is revoked from here on has a later number and is read with the next call.
+        let epoch = self.repository.epoch().await?;
+        // A number below the known one is that of a database that was put back.
+        let full = now.saturating_sub(full_at) >= FULL_EVERY || epoch < known;
+        if full {
+            self.repository.purge(now).await?;
+        }
+        if full || epoch != known {
+            let since = if full { -1 } else { known };
+            let limit = MAX_REVOKED as i64 + 1;
+            let sessions = self.repository.revoked_sessions(since, now, limit).await?;
+            let tokens = self.repository.revoked_tokens(since, now, limit).await?;
+            let cutoffs = self.repository.cutoffs(since, now, limit).await?;
+            self.merge(sessions, tokens, &cutoffs, full.then_some(now));
+            *progress = (epoch, if full { now } else { full_at });
+        }
         self.confirmed_at.store(now, Ordering::Release);
-        self.write_seen().await
+        self.write_seen().await?;
+        Ok(epoch != known)
     }
 
     /// Whether the copy was confirmed within the last 30 s.
@@ -215,34 +232,81 @@ impl Sessions {
     /// When the row cannot be written; the session then goes on.
     pub async fn revoke(&self, id: &SessionId, reason: &str) -> Result<bool, SessionError> {
         let until = self.repository.revoke_session(id, reason, self.clock.now()).await?;
-        if let Some(until) = until {
-            self.apply(|revoked| revoked.sessions.extend([(id.clone(), until)]));
-            self.live.invalidate(id);
-        }
-        Ok(until.is_some())
+        self.live.invalidate(id);
+        let Some(until) = until else { return Ok(false) };
+        self.apply(|revoked| revoked.add_session(id.clone(), until));
+        Ok(true)
     }
 
     /// Ends every session of a user. Returns how many were live.
     ///
     /// # Errors
-    /// When the rows cannot be written; the sessions then go on.
+    /// As [`Self::revoke`].
     pub async fn revoke_user(&self, user: &UserId, reason: &str) -> Result<usize, SessionError> {
         let ended = self.repository.revoke_user(user, reason, self.clock.now()).await?;
-        let count = ended.len();
-        self.apply(|revoked| {
-            revoked.sessions.extend(ended.into_iter().map(|(id, until)| (SessionId::from(id), until)));
-        });
-        Ok(count)
+        Ok(self.apply_ended(ended))
     }
 
-    /// Ends one token; `expires_at` is its `exp` in milliseconds.
+    /// Ends one token; `expires_at` is its own end. Returns whether it was not revoked before.
     ///
     /// # Errors
     /// When the row cannot be written; the token then goes on.
-    pub async fn revoke_token(&self, jti: &Jti, expires_at: Millis) -> Result<(), SessionError> {
-        self.repository.revoke_token(jti, expires_at, self.clock.now()).await?;
-        self.apply(|revoked| revoked.tokens.extend([(jti.clone(), expires_at)]));
-        Ok(())
+    pub async fn revoke_token(&self, jti: &Jti, expires_at: Millis) -> Result<bool, SessionError> {
+        let is_new = self.repository.revoke_token(jti, expires_at, self.clock.now()).await?;
+        self.apply(|revoked| revoked.add_token(jti.clone(), expires_at));
+        Ok(is_new)
+    }
+
+    /// Ends every token of a subject that was issued up to now, and every session if it is a user. `entry` is the record of
+    /// it. Returns how many sessions ended.
+    ///
+    /// # Errors
+    /// When the row cannot be written; the tokens then go on.
+    pub async fn cut_off(&self, cutoff: &Cutoff, entry: &EntryId) -> Result<usize, SessionError> {
+        let ended = self.repository.cut_off(cutoff, self.clock.now(), entry).await?;
+        self.apply(|revoked| revoked.add_cutoff(cutoff));
+        Ok(self.apply_ended(ended))
+    }
+
+    /// When the longest token that can be issued at `now` will have ended.
+    pub fn longest_end(now: Millis) -> Millis {
+        now.saturating_add(MAX_TOKEN_LIFE.as_millis() as Millis)
+    }
+
+    /// Cuts that still matter, by kind and id, at most 200.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn cutoffs(&self) -> Result<Vec<Cutoff>, SessionError> {
+        Ok(self.repository.cutoffs(-1, self.clock.now(), MAX_LIST).await?)
+    }
+
+    /// Whether a token was revoked by its id, asked of the table (introspection shows no copy's state).
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn is_token_revoked(&self, jti: &Jti) -> Result<bool, SessionError> {
+        Ok(self.repository.is_token_revoked(jti).await?)
+    }
+
+    /// Returns when a token of this subject can be issued: in the second of a cut it would be dead at once.
+    ///
+    /// # Errors
+    /// [`SessionError::ClockBehind`] when that second lies further ahead than clocks may differ.
+    pub async fn wait_to_issue(&self, user: &UserId, client: Option<&ClientId>) -> Result<(), SessionError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let dead =
+                self.revoked.read().unwrap_or_else(PoisonError::into_inner).last_dead_second(user, client);
+            let Some(dead) = dead.filter(|second| *second >= self.clock.now_seconds()) else { return Ok(()) };
+            let ahead = (dead + 1).saturating_mul(1000).saturating_sub(self.clock.now()).max(1);
+            let pause = Duration::from_millis(ahead.cast_unsigned());
+            if waited.saturating_add(pause) > MAX_WAIT {
+                return Err(SessionError::ClockBehind);
+            }
+            tokio::time::sleep(pause).await;
+            waited += pause;
+        }
     }
 
     /// The end of the session that `claimed` names, if token and session both count.
@@ -274,14 +338,7 @@ impl Sessions {
 
     /// Asks the copy alone.
     pub(crate) fn check_revoked(&self, claimed: Claimed<'_>) -> Result<(), JwtError> {
-        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
-        if revoked.tokens.contains_key(claimed.jti) {
-            Err(JwtError::Revoked)
-        } else if revoked.sessions.contains_key(claimed.session) {
-            Err(JwtError::SessionEnded)
-        } else {
-            Ok(())
-        }
+        self.revoked.read().unwrap_or_else(PoisonError::into_inner).check(claimed)
     }
 
     /// Notes that a session was used at `now`; `last` is what the caller noted before. Written by the next refresh.
@@ -304,31 +361,47 @@ impl Sessions {
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
+    fn apply_ended(&self, ended: Vec<RevokedRow>) -> usize {
+        let count = ended.len();
+        self.apply(|revoked| {
+            for (id, until) in ended {
+                let id = SessionId::from(id);
+                self.live.invalidate(&id);
+                revoked.add_session(id, until);
+            }
+        });
+        count
+    }
+
     /// Adds rows to the copy; with `ended_by` also drops what has ended by then.
-    fn merge(&self, sessions: Vec<RevokedRow>, tokens: Vec<RevokedRow>, ended_by: Option<Millis>) {
+    fn merge(
+        &self,
+        sessions: Vec<RevokedRow>,
+        tokens: Vec<RevokedRow>,
+        cutoffs: &[Cutoff],
+        ended_by: Option<Millis>,
+    ) {
         let mut revoked = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(now) = ended_by {
-            revoked.sessions.retain(|_, until| *until > now);
-            revoked.tokens.retain(|_, until| *until > now);
+            revoked.drop_ended(now);
         }
-        let before = revoked.sessions.len() + revoked.tokens.len();
-        for (id, until, _) in sessions {
+        let is_new = !sessions.is_empty() || !tokens.is_empty() || !cutoffs.is_empty();
+        for (id, until) in sessions {
             let id = SessionId::from(id);
             self.live.invalidate(&id);
-            revoked.sessions.insert(id, until);
+            revoked.add_session(id, until);
         }
-        revoked.tokens.extend(tokens.into_iter().map(|(jti, until, _)| (Jti::from(jti), until)));
-        let (sessions, tokens) = (revoked.sessions.len(), revoked.tokens.len());
-        if sessions + tokens != before {
+        revoked.add_tokens(tokens);
+        for cutoff in cutoffs {
+            revoked.add_cutoff(cutoff);
+        }
+        if is_new {
             self.epoch.fetch_add(1, Ordering::Release);
         }
-        let overflown = sessions > MAX_REVOKED || tokens > MAX_REVOKED;
+        let held = revoked.largest();
+        let overflown = held > MAX_REVOKED;
         if overflown && !self.overflown.swap(overflown, Ordering::Relaxed) {
-            tracing::error!(
-                sessions,
-                tokens,
-                "more revocations than can be held; no token counts until some end"
-            );
+            tracing::error!(held, "more revocations than can be held; no token counts until some end");
         }
         self.overflown.store(overflown, Ordering::Relaxed);
     }

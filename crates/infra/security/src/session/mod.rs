@@ -4,8 +4,10 @@ pub mod claims;
 pub mod extension;
 pub mod generator;
 pub mod live;
+pub mod revoked;
 
 pub use claims::ValidatedSessionClaims;
 pub use extension::TokensExtension;
 pub use generator::{SessionGenerator, SessionParams, SessionUse};
 pub use live::{NewSession, SessionError, SessionRow, SessionSource, Sessions};
+pub use revoked::{Cutoff, CutoffKind, EVERYBODY};

@@ -88,6 +88,7 @@ async fn build(config: &Value, hook: &Arc<dyn AuthzDecisionHook>, secrets: &Secr
             plane,
             clock: Arc::new(SystemClock),
             tasks: Tasks::default(),
+            hosts: systemprompt_net::HostRules::default(),
         };
         let config = serde_json::from_value(config.clone()).unwrap();
         fixtures.push(Fixture {

@@ -15,7 +15,7 @@ use systemprompt_audit::signing_key::SigningKeyError;
 use systemprompt_models::{Code, Refusal};
 use systemprompt_oauth::NewApiKey;
 use systemprompt_runtime::AppContext;
-use systemprompt_security::keys::SigningAlgorithm;
+use systemprompt_security::keys::{KeyError, KeyInfo, KeyUse, Rotation, SigningAlgorithm};
 
 pub fn routes() -> Vec<Route> {
     vec![
@@ -32,6 +32,13 @@ pub fn routes() -> Vec<Route> {
             .doc("admin", "Makes a signing key that is published and not used yet"),
         Route::post("/api/v1/admin/keys/ledger/rotate", rotate_ledger)
             .doc("admin", "Puts a new key in the place of the one that signs checkpoints"),
+        Route::post("/api/v1/admin/keys/rotate", rotate)
+            .takes::<RotateKeys>()
+            .doc("admin", "Lets the next key sign, ten minutes after it was published at the earliest"),
+        Route::post("/api/v1/admin/keys/{kid}/retire", retire)
+            .doc("admin", "Takes a key out of use; what it signed goes on counting"),
+        Route::post("/api/v1/admin/keys/{kid}/revoke", revoke_key)
+            .doc("admin", "Rejects a key at once, with every token that it signed"),
     ]
 }
 
@@ -53,6 +60,20 @@ struct NewApiKeyDoc {
 struct NewSigningKey {
     /// `RS256`, `ES256` or `EdDSA`.
     algorithm: String,
+    /// `sig` for tokens, the default, or `internal` for assertions between this deployment and its tool servers.
+    #[serde(default, rename = "use")]
+    key_use: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RotateKeys {
+    /// That of `security.signing_algorithm` if absent.
+    #[serde(default)]
+    algorithm: Option<String>,
+    /// `sig`, the default, or `internal`.
+    #[serde(default, rename = "use")]
+    key_use: Option<String>,
 }
 
 async fn list(State(context): State<AppContext>, query: Query) -> crate::Result<Json<Value>> {
@@ -110,10 +131,78 @@ async fn generate(
     Context(caller): Context,
     Body(new): Body<NewSigningKey>,
 ) -> crate::Result<Response> {
-    let algorithm = SigningAlgorithm::parse(&new.algorithm).ok_or_else(|| {
+    let (key_use, algorithm) = (use_of(new.key_use.as_deref())?, algorithm_of(&new.algorithm)?);
+    let key = context.generate_key(key_use, algorithm, &caller).await.map_err(refused)?;
+    Ok((StatusCode::CREATED, Json(key)).into_response())
+}
+
+async fn rotate(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Body(asked): Body<RotateKeys>,
+) -> crate::Result<Json<Rotation>> {
+    let key_use = use_of(asked.key_use.as_deref())?;
+    let algorithm = asked.algorithm.as_deref().map(algorithm_of).transpose()?;
+    let done = context.rotate_key(key_use, algorithm, &caller).await;
+    Ok(Json(done.map_err(refused)?))
+}
+
+async fn retire(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Path(kid): Path<String>,
+) -> crate::Result<Json<KeyInfo>> {
+    Ok(Json(context.retire_key(&kid, &caller).await.map_err(refused)?))
+}
+
+async fn revoke_key(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Path(kid): Path<String>,
+) -> crate::Result<Json<KeyInfo>> {
+    Ok(Json(context.revoke_key(&kid, &caller).await.map_err(refused)?))
+}
+
+fn algorithm_of(name: &str) -> Result<SigningAlgorithm, Refusal> {
+    SigningAlgorithm::parse(name).ok_or_else(|| {
         let refusal = Refusal::new(Code::Unprocessable, "a field is not valid");
         refusal.with_validation("algorithm", "allowed: RS256, ES256, EdDSA")
-    })?;
-    let key = context.generate_key(algorithm, &caller).await.map_err(crate::Error::internal)?;
-    Ok((StatusCode::CREATED, Json(key)).into_response())
+    })
+}
+
+fn use_of(name: Option<&str>) -> Result<KeyUse, Refusal> {
+    KeyUse::parse(name.unwrap_or(KeyUse::Sig.as_str())).ok_or_else(|| {
+        let refusal = Refusal::new(Code::Unprocessable, "a field is not valid");
+        refusal.with_validation("use", "allowed: sig, internal")
+    })
+}
+
+/// What an administrator can mend is told; anything else is an error of ours.
+fn refused(error: KeyError) -> crate::Error {
+    let code = match &error {
+        KeyError::Unknown(_) => Code::NotFound,
+        KeyError::NoNext(_)
+        | KeyError::TooYoung { .. }
+        | KeyError::StillNeeded { .. }
+        | KeyError::Ended { .. }
+        | KeyError::NoSigner(_)
+        | KeyError::Changed => Code::Conflict,
+        KeyError::Unsupported => {
+            let refusal = Refusal::new(Code::Unprocessable, "a field is not valid");
+            return refusal.with_validation("algorithm", "internal keys are EdDSA").into();
+        }
+        _ => {
+            return match error {
+                KeyError::Ledger(error) => error.into(),
+                error => crate::Error::internal(error),
+            };
+        }
+    };
+    let refusal = Refusal::new(code, error.to_string());
+    match error {
+        KeyError::TooYoung { wait_s, .. } => {
+            refusal.with_retry_after(u32::try_from(wait_s).unwrap_or(u32::MAX)).into()
+        }
+        _ => refusal.into(),
+    }
 }

@@ -9,7 +9,7 @@ use systemprompt_models::{Code, Principal, Refusal};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::auth::{AuthMode, CredentialSource, Shown, csrf};
 use systemprompt_security::error::AuthError;
-use systemprompt_security::jwt::Surface;
+use systemprompt_security::jwt::{Surface, Target};
 
 /// Name of the session cookie.
 const COOKIE: &str = "access_token";
@@ -19,11 +19,11 @@ pub async fn authenticate(
     context: &AppContext,
     shown: Shown<'_>,
     (method, headers): (&Method, &HeaderMap),
-    surface: Surface,
+    target: Target<'_>,
     mode: AuthMode,
     address: IpAddr,
 ) -> Result<Arc<Principal>, Refusal> {
-    let found = context.auth.settle(shown, surface, mode).await;
+    let found = context.auth.settle(shown, target, mode).await;
     let found = found.map_err(|error| refusal(&error, address))?;
     if found.source == CredentialSource::Cookie {
         let origin = context.config().profile.api_external_url();
@@ -33,6 +33,15 @@ pub async fn authenticate(
         }
     }
     Ok(found.principal)
+}
+
+/// The URI by which a token may name what a path belongs to (RFC 8707), where that is not a surface's own name.
+pub fn resource_of(surface: Surface, path: &str, external_url: &str) -> Option<String> {
+    match surface {
+        Surface::Mcp => Some(format!("{external_url}{}", path.trim_end_matches('/'))),
+        Surface::Gateway => Some(format!("{external_url}/v1")),
+        _ => None,
+    }
 }
 
 /// Whether a principal may call a route.
@@ -47,7 +56,7 @@ pub fn authorize(principal: &Principal, access: Access) -> Result<(), Refusal> {
 }
 
 /// What the client is told of a credential that does not count: that, and whether it expired. The log has the rest.
-fn refusal(error: &AuthError, address: IpAddr) -> Refusal {
+pub(super) fn refusal(error: &AuthError, address: IpAddr) -> Refusal {
     use systemprompt_security::error::JwtError;
     let kid = match error {
         AuthError::InvalidToken { kid, .. } => kid.as_deref(),

@@ -8,9 +8,11 @@ use systemprompt_models::{Code, Refusal};
 /// Longest request target, in bytes.
 const MAX_TARGET: usize = 8 * 1024;
 
+/// Header of a proxy assertion, which only the internal listener lets through: it proves itself.
+const ASSERTION: &str = "x-mcp-proxy-auth";
 /// Names that only this deployment's own hops may set; they are taken off every request from outside (SEC-12).
 const INTERNAL_HEADERS: [&str; 8] = [
-    "x-mcp-proxy-auth",
+    ASSERTION,
     "x-proxy-verified",
     "x-user-id",
     "x-user-type",
@@ -69,8 +71,9 @@ pub fn is_framed_oddly<B>(request: &Request<B>) -> bool {
         || request.extensions().get::<Framing>().is_some_and(Framing::is_ambiguous)
 }
 
-/// Takes internal names off, also in the spelling with `_`, and what an untrusted peer says of the client.
-pub fn strip_internal(headers: &mut HeaderMap, is_trusted_peer: bool) -> Proxied {
+/// Takes internal names off, also in the spelling with `_`, and what an untrusted peer says of the client. On the internal
+/// listener an assertion stays, under its exact name.
+pub fn strip_internal(headers: &mut HeaderMap, is_trusted_peer: bool, is_internal: bool) -> Proxied {
     let mut proxied = false;
     let mut taken: Vec<HeaderName> = Vec::new();
     for name in headers.keys() {
@@ -79,8 +82,9 @@ pub fn strip_internal(headers: &mut HeaderMap, is_trusted_peer: bool) -> Proxied
         let plain = if hyphened.is_empty() { spelt } else { &hyphened };
         let is_forwarding = plain == "forwarded" || plain.starts_with(FORWARDING_PREFIX);
         proxied |= is_forwarding || PROXY_MARKS.contains(&plain);
-        let is_internal = INTERNAL_HEADERS.contains(&plain) || plain.starts_with(INTERNAL_PREFIX);
-        if is_internal || (is_forwarding && !is_trusted_peer) {
+        let is_ours = INTERNAL_HEADERS.contains(&plain) || plain.starts_with(INTERNAL_PREFIX);
+        let is_let_through = is_internal && spelt == ASSERTION;
+        if (is_ours && !is_let_through) || (is_forwarding && !is_trusted_peer) {
             taken.push(name.clone());
         }
     }
@@ -169,14 +173,28 @@ mod tests {
         headers.insert("x-ssl-client-verify", "SUCCESS".parse().unwrap());
         headers.insert("x_proxy_verified", "1".parse().unwrap());
         headers.insert("x-trace-id", "kept".parse().unwrap());
-        assert_eq!(strip_internal(&mut headers, false), Proxied(false));
+        assert_eq!(strip_internal(&mut headers, false, false), Proxied(false));
         assert_eq!(headers.len(), 1);
         for name in ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x_forwarded_host"] {
             headers.insert(name, "1.2.3.4".parse().unwrap());
         }
-        assert_eq!(strip_internal(&mut headers, true), Proxied(true));
+        assert_eq!(strip_internal(&mut headers, true, false), Proxied(true));
         assert_eq!(headers.len(), 5);
-        assert_eq!(strip_internal(&mut headers, false), Proxied(true));
+        assert_eq!(strip_internal(&mut headers, false, false), Proxied(true));
         assert_eq!(headers.len(), 1);
+    }
+
+    #[test]
+    fn the_internal_listener_lets_an_assertion_through_and_no_other_name() {
+        let mut headers = HeaderMap::new();
+        for name in
+            ["x-mcp-proxy-auth", "x_mcp_proxy_auth", "x-mcp-proxy_auth", "x-user-id", "x-proxy-verified"]
+        {
+            headers.insert(name, "Bearer claimed".parse().unwrap());
+        }
+        strip_internal(&mut headers, false, true);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-mcp-proxy-auth"]);
+        strip_internal(&mut headers, false, false);
+        assert!(headers.is_empty());
     }
 }

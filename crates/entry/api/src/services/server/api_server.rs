@@ -62,9 +62,13 @@ impl ApiServer {
         let config = self.context.config();
         let server_config = &config.profile.server;
         let address = || format!("{}:{}", server_config.host, server_config.port);
+        let data_dir = config.paths.data_dir();
         let bound = match self.listener {
-            Some(listener) => Server::listen(listener, server_config),
-            None => Server::bind(server_config, server_config.port).await,
+            Some(listener) => match Server::listen(listener, server_config) {
+                Ok(server) => server.with_internal(server_config, data_dir).await,
+                Err(error) => Err(error),
+            },
+            None => Server::bind(server_config, server_config.port, data_dir).await,
         };
         let server = bound.map_err(|source| ServerError::Listen { address: address(), source })?;
         server.state().open(self.router);

@@ -1,6 +1,7 @@
 //! The edge stack, in order, with the reason for each position. Everything from outside passes `Edge` before a handler sees
 //! it, and every answer, refusals included, leaves through it.
 
+use super::internal::Internal;
 use super::metrics::Metrics;
 use super::refusal::{self, envelope_of};
 use super::route::{Access, Route, RouteSpec};
@@ -11,7 +12,7 @@ use crate::services::middleware::rate_limit::Quotas;
 use crate::services::middleware::throttle::{self, Level, Throttle};
 use crate::services::middleware::trailing_slash::{self, Slash};
 use crate::services::middleware::{
-    auth, body, cors, host, ip_ban, policy_version, request_shape, scanner, trace,
+    assertion, auth, body, cors, host, ip_ban, policy_version, request_shape, scanner, trace,
 };
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -34,7 +35,9 @@ use systemprompt_models::{Code, Millis, Principal, RateLimitTier, Refusal, Reque
 use systemprompt_runtime::AppContext;
 use systemprompt_security::auth::AuthMode;
 use systemprompt_security::bans::BanSource;
-use systemprompt_security::jwt::Surface;
+use systemprompt_security::error::AuthError;
+use systemprompt_security::extraction::HeaderExtractor;
+use systemprompt_security::jwt::{Surface, Target};
 use systemprompt_security::services::client_ip;
 
 /// Requests that are worked on at once, until the heads of their answers.
@@ -142,6 +145,7 @@ impl Edge {
         let sharing = cors::sharing(request.uri().path());
         let origin = request.headers().get(header::ORIGIN).cloned();
         let accept = request.headers().get(header::ACCEPT).cloned();
+        let asked = request.uri().clone();
         // 2. The panic guard stands around all else: a panic is an answer like any other, in the route's own protocol.
         let passing = self.pass(request, next, &settings, found, (&trace_id, &mut seen));
         let guarded = AssertUnwindSafe(passing).catch_unwind().await;
@@ -157,7 +161,7 @@ impl Edge {
             }
             let cookies = response.headers_mut().remove(header::SET_COOKIE);
             let event = event.as_deref().and_then(OnceLock::get).map(String::as_str);
-            let refusal = refusal.with_trace(trace_id.clone());
+            let refusal = refusal::unrepeated(refusal, &asked).with_trace(trace_id.clone());
             response = refusal::render(envelope, event, refusal, accept.as_ref());
             if let Some(cookies) = cookies {
                 response.headers_mut().insert(header::SET_COOKIE, cookies);
@@ -263,9 +267,10 @@ impl Edge {
         found: Option<&RouteSpec>,
         (trace_id, seen): (&TraceId, &mut Seen),
     ) -> Response {
-        let stop = match self.admit(&mut request, settings, found, seen).await {
-            Ok(principal) => {
-                let mut context = RequestContext::new(principal, trace_id.clone());
+        let admitted = self.admit(&mut request, settings, found, seen).await;
+        let stop = match admitted.and_then(|principal| self.correlate(request.headers(), principal)) {
+            Ok(mut context) => {
+                context.trace_id = trace_id.clone();
                 context.client_ip = Some(seen.client);
                 request.extensions_mut().insert(context);
                 let version = policy_version::of(&self.context.rules, found);
@@ -309,7 +314,8 @@ impl Edge {
         }
         // Names that only our own hops may set go before anybody reads them.
         let is_trusted_peer = client_ip::is_trusted(seen.peer, &profile.server.trusted_proxies);
-        let proxied = request_shape::strip_internal(request.headers_mut(), is_trusted_peer);
+        let is_internal = request.extensions().get::<Internal>().is_some();
+        let proxied = request_shape::strip_internal(request.headers_mut(), is_trusted_peer, is_internal);
         request.extensions_mut().insert(proxied);
         // 5. The form of the request: cheap, and nothing behind has to wonder how to read it.
         request_shape::check(request)?;
@@ -350,8 +356,16 @@ impl Edge {
             }
             // 10. Authentication, behind the limit that protects it.
             Access::Signed { surface, mode, .. } => {
-                let head = (request.method(), request.headers());
-                self.authenticate(head, settings, seen, surface, mode).await?
+                if let Some(server) = assertion::server_of(request, surface) {
+                    // Only this host reaches that listener, and an assertion counts once: nothing to limit by address.
+                    assertion::authenticate(&self.context, request, &server, seen.address).await?
+                } else {
+                    let external = profile.api_external_url();
+                    let resource = auth::resource_of(surface, request.uri().path(), &external);
+                    let target = Target { surface, resource: resource.as_deref() };
+                    let head = (request.method(), request.headers());
+                    self.authenticate(head, settings, seen, target, mode).await?
+                }
             }
         };
         seen.signed_in = !principal.is_anonymous();
@@ -367,6 +381,16 @@ impl Edge {
         Ok(principal)
     }
 
+    /// The context of a request, with what its headers say about where it belongs. A context or a task is taken from there only
+    /// where its owner can be looked up, which no route does yet.
+    fn correlate(&self, headers: &HeaderMap, principal: Arc<Principal>) -> Result<RequestContext, Stop> {
+        let read = HeaderExtractor::extract(headers);
+        self.metrics.ignored_headers(read.ignored);
+        let context = read.context(principal, TraceId::generate());
+        let context = context.map_err(|error| Refusal::from(AuthError::from(error)))?;
+        Ok(RequestContext { context_id: None, task_id: None, ..context })
+    }
+
     /// Credentials that are not known from a moment ago are limited per address, so that nobody can make this node check
     /// signatures without end.
     async fn authenticate(
@@ -374,16 +398,16 @@ impl Edge {
         head: (&Method, &HeaderMap),
         settings: &Settings,
         seen: &mut Seen,
-        surface: Surface,
+        target: Target<'_>,
         mode: AuthMode,
     ) -> Result<Arc<Principal>, Refusal> {
-        let shown = self.context.auth.look(head.1, surface);
+        let shown = self.context.auth.look(head.1, target.surface);
         if !self.context.auth.is_known(&shown) {
             check_throttle(seen, settings)?;
             let (address, cost) = (seen.address, seen.throttled.cost);
             charge(settings, seen, (RateGroup::Unverified, RateLimitTier::User), address, cost)?;
         }
-        auth::authenticate(&self.context, shown, head, surface, mode, seen.address).await
+        auth::authenticate(&self.context, shown, head, target, mode, seen.address).await
     }
 
     /// Agent and speed of what browsers ask for. Whoever shows a valid credential is not judged; an invalid one is as good as
@@ -399,7 +423,8 @@ impl Edge {
             .iter()
             .any(|name| headers.contains_key(name));
         if has_credential {
-            let found = self.authenticate(head, settings, seen, Surface::Api, AuthMode::Optional).await;
+            let found =
+                self.authenticate(head, settings, seen, Surface::Api.into(), AuthMode::Optional).await;
             match found {
                 Ok(principal) if !principal.is_anonymous() => {
                     seen.signed_in = true;

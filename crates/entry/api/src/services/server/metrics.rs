@@ -48,6 +48,8 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     duration: Histogram,
     refusals: Family<RefusalLabels, Counter>,
+    ignored_headers: Counter,
+    revocation_age: Gauge<f64, AtomicU64>,
     reloads: Family<ReloadLabels, Counter>,
     ledger_records: Gauge,
     ledger_refused: Gauge,
@@ -65,6 +67,7 @@ pub struct Gauges {
     pub reloads: ReloadCounts,
     pub bans: usize,
     pub ban_list_age_ms: Millis,
+    pub revocation_age_ms: Millis,
 }
 
 /// Bucket bounds in seconds: tool and model calls live between a millisecond and a minute.
@@ -85,6 +88,18 @@ impl Default for Metrics {
             "edge_refusals",
             "Requests refused, by reason and group of routes",
             refusals.clone(),
+        );
+        let ignored_headers = Counter::default();
+        registry.register(
+            "context_headers_ignored",
+            "Correlation headers that were there and could not be read",
+            ignored_headers.clone(),
+        );
+        let revocation_age = Gauge::<f64, AtomicU64>::default();
+        registry.register(
+            "revocation_age_seconds",
+            "Time since this node's copy of revocations was confirmed",
+            revocation_age.clone(),
         );
         registry.register("config_reload", "Readings of the configuration, by outcome", reloads.clone());
         registry.register("ledger_appends", "Records appended since start", ledger_records.clone());
@@ -109,6 +124,8 @@ impl Default for Metrics {
             requests,
             duration,
             refusals,
+            ignored_headers,
+            revocation_age,
             reloads,
             ledger_records,
             ledger_refused,
@@ -151,12 +168,20 @@ impl Metrics {
         self.refusals.get_or_create(&RefusalLabels { reason: Text(reason), group: Text(group) }).inc();
     }
 
+    /// Counts correlation headers that could not be read.
+    pub fn ignored_headers(&self, count: u32) {
+        if count > 0 {
+            self.ignored_headers.inc_by(count.into());
+        }
+    }
+
     /// The OpenMetrics text.
     ///
     /// # Errors
     /// Never in practice: the encoder writes into a string.
     pub fn encode(&self, gauges: &Gauges) -> Result<String, fmt::Error> {
-        let Gauges { ledger, reloads, bans, ban_list_age_ms } = gauges;
+        let Gauges { ledger, reloads, bans, ban_list_age_ms, revocation_age_ms } = gauges;
+        self.revocation_age.set((*revocation_age_ms).max(0) as f64 / 1000.0);
         self.bans.set(i64::try_from(*bans).unwrap_or(i64::MAX));
         self.ban_list_age.set((*ban_list_age_ms).max(0) as f64 / 1000.0);
         let ended =

@@ -4,7 +4,8 @@ use crate::services::middleware::negotiation::{Form, preferred};
 use crate::services::middleware::scanner;
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, Uri, header};
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_models::{Code, Refusal};
@@ -30,6 +31,27 @@ fn blocked_reason(refusal: &Refusal) -> Option<&'static str> {
 /// What a refusal is counted under: the scanner's rule, else the code.
 pub(super) fn reason_of(refusal: &Refusal) -> &'static str {
     blocked_reason(refusal).unwrap_or_else(|| refusal.code.as_str())
+}
+
+/// What stands in an answer for a part of the address that it would otherwise repeat.
+const NOT_REPEATED: &str = "…";
+/// From so many bytes on a part of an address may be a credential that somebody put there by mistake (SEC-42 asks for 16).
+const MAY_BE_SECRET: usize = 16;
+
+/// The refusal without the longer parts of the address that led to it: answers are logged by clients and proxies on their way.
+pub(super) fn unrepeated(mut refusal: Refusal, asked: &Uri) -> Refusal {
+    let query = asked.query().unwrap_or_default().split('&').filter_map(|pair| Some(pair.split_once('=')?.1));
+    for part in asked.path().split('/').chain(query).filter(|part| part.len() >= MAY_BE_SECRET) {
+        let part = percent_decode_str(part).decode_utf8_lossy();
+        let conceal = |text: &str| text.replace(&*part, NOT_REPEATED);
+        if refusal.reason.contains(&*part) {
+            refusal.reason = conceal(&refusal.reason).into();
+        }
+        for (field, message) in &mut refusal.validation_errors {
+            (*field, *message) = (conceal(field), conceal(message));
+        }
+    }
+    refusal
 }
 
 /// The protocol of a path that has no route.
@@ -133,6 +155,16 @@ fn page(problem: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn longer_parts_of_the_address_are_not_repeated() {
+        let asked: Uri = "/api/v1/admin/users/a-secret%20of-somebody?x=another-secret-there".parse().unwrap();
+        let reason = "there is no user `a-secret of-somebody` in another-secret-there of users";
+        let refusal = Refusal::new(Code::NotFound, reason).with_validation("another-secret-there", "users");
+        let refusal = unrepeated(refusal, &asked);
+        assert_eq!(refusal.reason, "there is no user `…` in … of users");
+        assert_eq!(refusal.validation_errors, [("…".to_owned(), "users".to_owned())]);
+    }
 
     #[test]
     fn a_browser_gets_a_page_and_a_program_json() {

@@ -1,6 +1,7 @@
 //! Connections: bind first, answer probes while booting, serve, drain (PL-6, PL-12).
 
 use super::framing::Framed;
+use super::internal::{Internal, InternalListener};
 use arc_swap::ArcSwapOption;
 use axum::Router;
 use axum::body::Body;
@@ -12,13 +13,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use systemprompt_config::profile::server::ServerConfig;
 use systemprompt_models::Tasks;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -45,9 +48,12 @@ impl BootState {
         self.0.store(Some(Arc::new(router)));
     }
 
-    async fn answer(self, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
+    async fn answer(self, mut request: Request<Incoming>, from: Source) -> Response {
         let Some(router) = self.0.load_full() else { return starting(request.uri().path()) };
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(from.peer);
+        if from.is_internal {
+            request.extensions_mut().insert(Internal);
+        }
         let answered = Router::clone(&router).oneshot(request.map(Body::new)).await;
         answered.unwrap_or_else(|never| match never {})
     }
@@ -73,22 +79,33 @@ fn starting(path: &str) -> Response {
     response
 }
 
-/// A bound listener that answers from the first moment.
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    peer: SocketAddr,
+    is_internal: bool,
+}
+
+/// A bound listener that answers from the first moment, and an internal one beside it if there is to be one.
 #[derive(Debug)]
 pub struct Server {
     state: BootState,
     address: SocketAddr,
     stop_accepting: CancellationToken,
-    connections: tokio::task::JoinHandle<GracefulShutdown>,
+    connections: Vec<tokio::task::JoinHandle<GracefulShutdown>>,
+    /// The socket's file, which goes with the server.
+    socket: Option<PathBuf>,
 }
 
 impl Server {
-    /// Binds, and accepts from now on.
+    /// Binds what the configuration names, and accepts from now on. Relative paths count from `data_dir`.
     ///
     /// # Errors
-    /// When the address cannot be bound.
-    pub async fn bind(config: &ServerConfig, port: u16) -> io::Result<Self> {
-        Self::listen(TcpListener::bind((config.host, port)).await?, config)
+    /// When an address or the socket cannot be bound.
+    pub async fn bind(config: &ServerConfig, port: u16, data_dir: &Path) -> io::Result<Self> {
+        Self::listen(TcpListener::bind((config.host, port)).await?, config)?
+            .with_internal(config, data_dir)
+            .await
     }
 
     /// Accepts on a listener that somebody else bound.
@@ -97,12 +114,34 @@ impl Server {
     /// When the listener has no local address.
     pub fn listen(listener: TcpListener, config: &ServerConfig) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let state = BootState::default();
-        let stop_accepting = CancellationToken::new();
-        let loop_ = accept(listener, builder(config), state.clone(), stop_accepting.clone());
+        let mut server = Self {
+            state: BootState::default(),
+            address,
+            stop_accepting: CancellationToken::new(),
+            connections: Vec::new(),
+            socket: None,
+        };
+        server.accept_on(Listener::Public(listener), config);
+        Ok(server)
+    }
+
+    /// Accepts on the internal listener of the configuration too, if it names one.
+    ///
+    /// # Errors
+    /// When it cannot be bound.
+    pub async fn with_internal(mut self, config: &ServerConfig, data_dir: &Path) -> io::Result<Self> {
+        let Some(address) = &config.internal_listener else { return Ok(self) };
+        self.socket = address.socket(data_dir);
+        let listener = InternalListener::bind(address, data_dir).await?;
+        tracing::info!(address = %address, "listening internally");
+        self.accept_on(Listener::Internal(listener), config);
+        Ok(self)
+    }
+
+    fn accept_on(&mut self, listener: Listener, config: &ServerConfig) {
+        let loop_ = accept(listener, builder(config), self.state.clone(), self.stop_accepting.clone());
         #[expect(clippy::disallowed_methods, reason = "`Server::drain` waits for the accept loop itself")]
-        let connections = tokio::spawn(loop_);
-        Ok(Self { state, address, stop_accepting, connections })
+        self.connections.push(tokio::spawn(loop_));
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -116,8 +155,18 @@ impl Server {
     /// Stops accepting and waits for what is in flight, at most `limit`. Returns whether everything ended by itself.
     pub async fn drain(self, limit: Duration) -> bool {
         self.stop_accepting.cancel();
-        let Ok(connections) = self.connections.await else { return false };
-        tokio::time::timeout(limit, connections.shutdown()).await.is_ok()
+        let mut ended = true;
+        let mut open = Vec::with_capacity(self.connections.len());
+        for connections in self.connections {
+            match connections.await {
+                Ok(connections) => open.push(connections.shutdown()),
+                Err(_) => ended = false,
+            }
+        }
+        if let Some(socket) = self.socket {
+            let _ = std::fs::remove_file(socket);
+        }
+        tokio::time::timeout(limit, futures_util::future::join_all(open)).await.is_ok() && ended
     }
 }
 
@@ -142,8 +191,38 @@ fn builder(config: &ServerConfig) -> Builder {
     builder
 }
 
+/// Which door a listener is.
+enum Listener {
+    Public(TcpListener),
+    Internal(InternalListener),
+}
+
+/// A connection that was taken.
+enum Accepted {
+    Tcp(TcpStream, Source),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Accepted> {
+        let tcp = |(stream, peer): (TcpStream, SocketAddr), is_internal| {
+            let _ = stream.set_nodelay(true);
+            Accepted::Tcp(stream, Source { peer, is_internal })
+        };
+        match self {
+            Self::Public(listener) => listener.accept().await.map(|taken| tcp(taken, false)),
+            Self::Internal(InternalListener::Loopback(listener)) => {
+                listener.accept().await.map(|taken| tcp(taken, true))
+            }
+            Self::Internal(InternalListener::Unix(listener)) => {
+                listener.accept().await.map(|(stream, _)| Accepted::Unix(stream))
+            }
+        }
+    }
+}
+
 async fn accept(
-    listener: TcpListener,
+    listener: Listener,
     builder: Builder,
     state: BootState,
     stop: CancellationToken,
@@ -157,37 +236,48 @@ async fn accept(
             () = stop.cancelled() => return graceful,
             accepted = listener.accept() => accepted,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok(Accepted::Tcp(stream, from)) => {
+                let connection = serve(&builder, &graceful, stream, from, state.clone());
+                tasks.spawn("connection", keeping(slot, connection));
+            }
+            Ok(Accepted::Unix(stream)) => {
+                // Whoever opens the socket is on this host.
+                let from = Source { peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), is_internal: true };
+                let connection = serve(&builder, &graceful, stream, from, state.clone());
+                tasks.spawn("connection", keeping(slot, connection));
+            }
             Err(error) => {
                 // Out of descriptors, or a peer that was gone at once: neither may end the loop.
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
             }
-        };
-        let connection = serve(&builder, &graceful, stream, peer, state.clone());
-        tasks.spawn("connection", async move {
-            connection.await;
-            drop(slot);
-        });
+        }
     }
 }
 
-fn serve(
+/// A connection that gives its slot back at its end.
+async fn keeping(slot: OwnedSemaphorePermit, connection: impl Future<Output = ()>) {
+    connection.await;
+    drop(slot);
+}
+
+fn serve<S>(
     builder: &Builder,
     graceful: &GracefulShutdown,
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: S,
+    from: Source,
     state: BootState,
-) -> impl Future<Output = ()> + Send + 'static {
-    let _ = stream.set_nodelay(true);
+) -> impl Future<Output = ()> + Send + use<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let stream = Framed::new(stream);
     let framing = stream.framing();
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         let state = state.clone();
         request.extensions_mut().insert(framing.clone());
-        async move { Ok::<_, std::convert::Infallible>(state.answer(request, peer).await) }
+        async move { Ok::<_, std::convert::Infallible>(state.answer(request, from).await) }
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     let connection = graceful.watch(connection);

@@ -239,7 +239,7 @@ async fn a_session_must_exist_and_be_the_users() {
 }
 
 #[tokio::test]
-async fn modes_decide_what_a_missing_or_bad_credential_means() {
+async fn case_15_modes_decide_what_a_missing_or_bad_credential_means() {
     use CredentialSource::{Bearer, Cookie, None as Nobody};
     type Row<'a> =
         (&'a str, Vec<(&'a str, &'a str)>, Option<CredentialSource>, Option<(CredentialSource, bool)>);

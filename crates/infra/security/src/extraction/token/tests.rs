@@ -19,7 +19,7 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
 
 /// What standard, browser_only and api_only find in each header set, and what each place misses.
 #[test]
-fn three_chains_over_twelve_header_sets() {
+fn case_15_three_chains_over_twelve_header_sets() {
     type Found = Option<(&'static str, ExtractionMethod)>;
     type Row = (&'static [(&'static str, &'static str)], [Found; 3], &'static [(ExtractionMethod, E)]);
     const NONE: E = E::MissingAuthorizationHeader;
@@ -122,7 +122,7 @@ fn three_chains_over_twelve_header_sets() {
 }
 
 #[test]
-fn both_names_can_be_chosen() {
+fn case_15_both_names_can_be_chosen() {
     let map = headers(&[
         ("x-proxy-token", "Bearer proxy-token-0123456789"),
         ("cookie", "sid=cookie-token-0123456789"),

@@ -1,6 +1,7 @@
 //! Forged and odd tokens, one error each (acceptance case 6), and the matrix of classes and surfaces (SEC-54).
 
 use super::*;
+use crate::jwt::Surface;
 use crate::jwt::sign::{compact, header};
 use crate::keys::set::tests::set_of;
 use crate::keys::{KeyState, PrivateKey, SigningAlgorithm};
@@ -106,7 +107,7 @@ fn a_token_of_each_algorithm_verifies() {
 
 /// Acceptance case 6: nine forgeries, nine different errors.
 #[test]
-fn each_forgery_is_refused_at_a_step_of_its_own() {
+fn case_6_each_forgery_is_refused_at_a_step_of_its_own() {
     let good = claims().to_string();
     let (kid, alg) = (rsa().kid(), "RS256");
     let public = serde_json::to_vec(&rsa().public().to_jwk()).unwrap();
@@ -312,7 +313,7 @@ fn a_class_key_signs_for_its_class_and_secret_alone() {
 
 /// Eight kinds of tokens on nine surfaces (SEC-54); ID tokens and proxy assertions are never bearers here.
 #[test]
-fn tokens_count_on_the_surfaces_of_their_kind_alone() {
+fn case_7_tokens_count_on_the_surfaces_of_their_kind_alone() {
     use Surface as S;
     let to = |audiences: &[&str]| with("aud", json!(audiences));
     let typed = |typ: &str, aud: &[&str]| {

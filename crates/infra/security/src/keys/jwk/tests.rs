@@ -23,7 +23,7 @@ fn spoilt(token: &str) -> String {
 }
 
 #[test]
-fn rfc_7638_thumbprint() {
+fn case_4_rfc_7638_thumbprint() {
     let jwk =
         Jwk::parse(&json!({"kty": "RSA", "n": RFC7638_N, "e": "AQAB", "alg": "RS256", "kid": "2011-04-29"}))
             .unwrap();
@@ -32,7 +32,7 @@ fn rfc_7638_thumbprint() {
 }
 
 #[test]
-fn rfc_7517_a_1_set() {
+fn case_4_rfc_7517_a_1_set() {
     let set = Jwk::parse_set(&json!({"keys": [
         {"kty": "EC", "crv": "P-256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
          "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM", "use": "enc", "kid": "1"},
@@ -45,7 +45,7 @@ fn rfc_7517_a_1_set() {
 }
 
 #[test]
-fn rfc_8037_a_3_thumbprint_and_a_4_signature() {
+fn case_4_rfc_8037_a_3_thumbprint_and_a_4_signature() {
     let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
     let key = Jwk::parse(&json!({"kty": "OKP", "crv": "Ed25519", "x": x})).unwrap().key;
     assert_eq!(key.thumbprint(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
@@ -55,7 +55,7 @@ fn rfc_8037_a_3_thumbprint_and_a_4_signature() {
 }
 
 #[test]
-fn rfc_7515_a_1_hs256() {
+fn case_4_rfc_7515_a_1_hs256() {
     let secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
     let key = DecodingKey::from_secret(&URL_SAFE_NO_PAD.decode(secret).unwrap());
     let input = format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{CLAIMS}");
@@ -70,7 +70,7 @@ fn rfc_7515_a_1_hs256() {
 }
 
 #[test]
-fn rfc_7515_a_2_rs256() {
+fn case_4_rfc_7515_a_2_rs256() {
     let key = Jwk::parse(&json!({"kty": "RSA", "n": RFC7515_A2_N, "e": "AQAB"})).unwrap().key;
     let token = format!(
         "eyJhbGciOiJSUzI1NiJ9.{CLAIMS}.cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw"
@@ -80,7 +80,7 @@ fn rfc_7515_a_2_rs256() {
 }
 
 #[test]
-fn rfc_7515_a_3_es256() {
+fn case_4_rfc_7515_a_3_es256() {
     let key =
         Jwk::parse(&json!({"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
         "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}))

@@ -1,5 +1,6 @@
 use super::*;
 use crate::session::TokensExtension;
+use crate::session::{CutoffKind, EVERYBODY};
 use systemprompt_database::testing::{TestDb, databases};
 use systemprompt_extension::Extension as _;
 use systemprompt_models::ManualClock;
@@ -34,8 +35,27 @@ async fn ask(
     jti: &str,
     now: Millis,
 ) -> Result<Millis, JwtError> {
-    let claimed =
-        Claimed { jti: &Jti::from(jti), session, user: &UserId::from(user), anonymous: user == "anonymous" };
+    ask_of(sessions, session, user, jti, (None, NOW / 1000), now).await
+}
+
+/// The same for a token that was issued to a client, or at another second.
+async fn ask_of(
+    sessions: &Sessions,
+    session: &SessionId,
+    user: &str,
+    jti: &str,
+    (client, issued_at): (Option<&str>, i64),
+    now: Millis,
+) -> Result<Millis, JwtError> {
+    let client = client.map(ClientId::from);
+    let claimed = Claimed {
+        jti: &Jti::from(jti),
+        session,
+        user: &UserId::from(user),
+        client: client.as_ref(),
+        issued_at,
+        anonymous: user == "anonymous",
+    };
     sessions.check(claimed, now).await.map_err(|error| match error {
         AuthError::InvalidToken { error, .. } => error,
         other => panic!("{other}"),
@@ -141,8 +161,9 @@ async fn what_has_ended_is_dropped_from_the_copy() {
     sessions.revoke_token(&"j2".into(), NOW + HOUR).await.unwrap();
     clock.advance(FULL_EVERY);
     sessions.refresh().await.unwrap();
-    let revoked = sessions.revoked.read().unwrap();
-    assert_eq!(revoked.tokens.keys().map(Jti::as_str).collect::<Vec<_>>(), ["j2"]);
+    assert_eq!(sessions.revoked.read().unwrap().token_ids(), ["j2"]);
+    assert!(!sessions.is_token_revoked(&"j1".into()).await.unwrap(), "the row went with it");
+    assert!(sessions.is_token_revoked(&"j2".into()).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,4 +196,91 @@ async fn use_of_a_session_is_noted_once_a_minute() {
             assert_eq!((row.id, row.source, row.revoked_at), (id.clone(), Some(SessionSource::Cli), None));
         }
     }
+}
+
+fn cutoff(kind: CutoffKind, id: &str, not_before: Millis) -> Cutoff {
+    let expires_at = Sessions::longest_end(not_before);
+    Cutoff { kind, id: id.to_owned(), not_before, reason: "test".to_owned(), expires_at }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_ends_what_its_subject_was_issued_up_to_that_second() {
+    for db in engines().await {
+        let clock = ManualClock::at(NOW + 500);
+        let (here, there) = (node(&db, &clock).await, node(&db, &clock).await);
+        let second = NOW / 1000;
+        let (of_ada, of_bob) = (opened(&here, Some("ada")).await, opened(&here, Some("bob")).await);
+        let entry = EntryId::generate();
+
+        let cut = cutoff(CutoffKind::Client, "cli_1", NOW + 500);
+        assert_eq!(here.cut_off(&cut, &entry).await.unwrap(), 0);
+        for (client, issued_at, dead) in [
+            (Some("cli_1"), second - 1, true),
+            (Some("cli_1"), second, true),
+            (Some("cli_1"), second + 1, false),
+            (Some("cli_2"), second, false),
+            (None, second, false),
+        ] {
+            let want = if dead { Err(JwtError::Revoked) } else { Ok(NOW + HOUR) };
+            there.refresh().await.unwrap();
+            for node in [&here, &there] {
+                let got = ask_of(node, &of_ada, "ada", "j", (client, issued_at), NOW).await;
+                assert_eq!(got, want, "{client:?} {issued_at}");
+            }
+        }
+
+        // Of a user the sessions end too.
+        let cut = cutoff(CutoffKind::User, "ada", NOW + 500);
+        assert_eq!(here.cut_off(&cut, &entry).await.unwrap(), 1);
+        let got = ask_of(&here, &of_ada, "ada", "j", (None, second), NOW).await;
+        assert_eq!(got, Err(JwtError::Revoked));
+        let got = ask_of(&here, &of_ada, "ada", "j", (None, second + 1), NOW).await;
+        assert_eq!(got, Err(JwtError::SessionEnded));
+        assert_eq!(ask_of(&here, &of_bob, "bob", "j", (None, second), NOW).await, Ok(NOW + HOUR));
+
+        let cut = cutoff(CutoffKind::All, EVERYBODY, NOW + 500);
+        here.cut_off(&cut, &entry).await.unwrap();
+        assert!(there.refresh().await.unwrap());
+        assert!(!there.refresh().await.unwrap());
+        for node in [&here, &there, &node(&db, &clock).await] {
+            assert_eq!(ask(node, &of_bob, "bob", "j", NOW).await, Err(JwtError::Revoked));
+        }
+        assert_eq!(here.cutoffs().await.unwrap().len(), 3);
+
+        // An older cut does not take the place of a newer one.
+        here.cut_off(&cutoff(CutoffKind::All, EVERYBODY, NOW - HOUR), &entry).await.unwrap();
+        assert_eq!(here.cutoffs().await.unwrap()[0].not_before, NOW + 500);
+        assert_eq!(ask(&here, &of_bob, "bob", "j", NOW).await, Err(JwtError::Revoked));
+
+        clock.set(Sessions::longest_end(NOW + 500));
+        here.refresh().await.unwrap();
+        assert!(here.cutoffs().await.unwrap().is_empty(), "the rows go with the longest token");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_for_a_cut_off_subject_waits_for_the_next_second() {
+    let [db, _] = engines().await;
+    let clock = ManualClock::at(NOW + 900);
+    let sessions = node(&db, &clock).await;
+    let entry = EntryId::generate();
+    sessions.cut_off(&cutoff(CutoffKind::User, "ada", NOW + 900), &entry).await.unwrap();
+    sessions.wait_to_issue(&"bob".into(), None).await.unwrap();
+    let moved = clock.clone();
+    let mover = async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        moved.set(NOW + 1000);
+    };
+    let (waited, ()) = tokio::join!(
+        async {
+            let begun = std::time::Instant::now();
+            sessions.wait_to_issue(&"ada".into(), None).await.unwrap();
+            begun.elapsed()
+        },
+        mover
+    );
+    assert!(waited >= Duration::from_millis(50), "{waited:?}");
+    clock.set(NOW - 60_000);
+    let refused = sessions.wait_to_issue(&"ada".into(), None).await;
+    assert!(matches!(refused, Err(SessionError::ClockBehind)));
 }

@@ -1,0 +1,173 @@
+//! Ending tokens before their time: one token, one session, or everything of a user, a client or anybody. Recorded first, in force
+//! on this node before the call returns, on others with their next look (SEC-56).
+
+use crate::context::AppContext;
+use serde::Serialize;
+use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
+use systemprompt_events::Channel;
+use systemprompt_models::ids::{Jti, SessionId};
+use systemprompt_models::{Millis, RequestContext};
+use systemprompt_security::error::JwtError;
+use systemprompt_security::session::{Cutoff, CutoffKind, EVERYBODY, SessionError, SessionRow, Sessions};
+
+/// Why nothing was ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RevokeError {
+    #[error("this is no token of this deployment: {0}")]
+    NotOurs(JwtError),
+    #[error("the revocation could not be recorded: {0}")]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+/// What was ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Revocation {
+    /// `token`, `user`, `client` or `all`.
+    pub revoked: &'static str,
+    /// Id of the token, user or client; `*` for all.
+    pub id: String,
+    /// False if it was ended before, or had ended by itself.
+    pub was_live: bool,
+    /// Tokens issued in or before this second are dead; absent for a single token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Millis>,
+    /// How long the revocation is kept: until the last token that it can concern has ended by itself.
+    pub expires_at: Millis,
+    pub sessions_ended: usize,
+}
+
+impl AppContext {
+    /// Ends the token `text`. One that has expired is none to end.
+    ///
+    /// # Errors
+    /// What is no token of ours, or a revocation that could not be recorded or written.
+    pub async fn revoke_token(&self, by: &RequestContext, text: &str) -> Result<Revocation, RevokeError> {
+        match self.auth.read_own(text) {
+            Ok(verified) => {
+                let expires_at = verified.expires_at();
+                self.revoke_jti(by, &verified.claims.jti, Some(expires_at)).await
+            }
+            Err(JwtError::Expired) => Ok(Revocation {
+                revoked: "token",
+                id: String::new(),
+                was_live: false,
+                not_before: None,
+                expires_at: self.clock.now(),
+                sessions_ended: 0,
+            }),
+            Err(error) => Err(RevokeError::NotOurs(error)),
+        }
+    }
+
+    /// Ends the token with this id. Without its end the revocation is kept as long as a token can live.
+    ///
+    /// # Errors
+    /// When the revocation cannot be recorded or written.
+    pub async fn revoke_jti(
+        &self,
+        by: &RequestContext,
+        jti: &Jti,
+        expires_at: Option<Millis>,
+    ) -> Result<Revocation, RevokeError> {
+        let expires_at = expires_at.unwrap_or_else(|| Sessions::longest_end(self.clock.now()));
+        let draft = Draft::new(EntryKind::OauthRevoked, by, "ok").with("scope", "token");
+        self.record_one(draft.with("jti", jti.as_str()).with("expires_at", expires_at)).await?;
+        let was_live = self.sessions.revoke_token(jti, expires_at).await?;
+        self.tell_revocation(jti.as_str()).await;
+        Ok(Revocation {
+            revoked: "token",
+            id: jti.to_string(),
+            was_live,
+            not_before: None,
+            expires_at,
+            sessions_ended: 0,
+        })
+    }
+
+    /// Ends a session with every token of it. Returns whether it was live.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_jti`].
+    pub async fn revoke_session(&self, by: &RequestContext, id: &SessionId) -> Result<bool, RevokeError> {
+        let draft = Draft::new(EntryKind::OauthSessionRevoked, by, "ok");
+        self.record_one(draft.with("ended", id.as_str())).await?;
+        let was_live = self.sessions.revoke(id, "revoked").await?;
+        self.tell_revocation(id.as_str()).await;
+        Ok(was_live)
+    }
+
+    /// Ends every token that a subject was issued up to now, and every session if it is a user.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_jti`].
+    pub async fn revoke_all(
+        &self,
+        by: &RequestContext,
+        kind: CutoffKind,
+        id: &str,
+        reason: &str,
+    ) -> Result<Revocation, RevokeError> {
+        let now = self.clock.now();
+        let id = if kind == CutoffKind::All { EVERYBODY } else { id };
+        let cutoff = Cutoff {
+            kind,
+            id: id.to_owned(),
+            not_before: now,
+            reason: reason.to_owned(),
+            expires_at: Sessions::longest_end(now),
+        };
+        let draft = Draft::new(EntryKind::OauthRevoked, by, "ok").with("scope", kind.as_str());
+        let mut unit = Unit::new();
+        let entry = unit.record(draft.with("of", id).with("not_before", now));
+        self.ledger.append(unit).await?;
+        let sessions_ended = self.sessions.cut_off(&cutoff, &entry).await?;
+        self.tell_revocation(id).await;
+        Ok(Revocation {
+            revoked: kind.as_str(),
+            id: cutoff.id,
+            was_live: true,
+            not_before: Some(now),
+            expires_at: cutoff.expires_at,
+            sessions_ended,
+        })
+    }
+
+    /// The newest sessions of a user, at most 200.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn sessions_of(&self, user: &str) -> Result<Vec<SessionRow>, SessionError> {
+        self.sessions.list(&user.into()).await
+    }
+
+    /// Tells other nodes that what `id` names has ended, so that they look at once.
+    pub(crate) async fn tell_revocation(&self, id: &str) {
+        self.bridge.publish(Channel::Revocations, id).await;
+    }
+
+    /// Takes over what other nodes ended, and reads the keys again if something changed: they share the epoch.
+    pub(crate) async fn refresh_revocations(&self) {
+        match self.sessions.refresh().await {
+            Ok(false) => {}
+            Ok(true) => self.refresh_keys().await,
+            Err(error) => {
+                tracing::warn!(%error, age_ms = self.sessions.age(), "revocations could not be confirmed");
+            }
+        }
+    }
+
+    /// Reads the key ring again.
+    pub(crate) async fn refresh_keys(&self) {
+        if let Err(error) = self.keys.refresh().await {
+            tracing::warn!(%error, "the key ring could not be read again");
+        }
+    }
+
+    async fn record_one(&self, draft: Draft) -> Result<(), LedgerError> {
+        let mut unit = Unit::new();
+        unit.record(draft);
+        self.ledger.append(unit).await.map(drop)
+    }
+}
