@@ -213,6 +213,9 @@ async fn render_metrics(
         reloads: context.reload_counts(),
         bans: context.bans.len(),
         ban_list_age_ms: context.bans.age(),
+        authz_epoch: context.rules.rules().epoch(),
+        rules_age_ms: context.rules.age(),
+        hook_faults: context.plane.hook_faults(),
     };
     let text = metrics.encode(&gauges).map_err(Error::internal)?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
