@@ -95,11 +95,6 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The routes, in order.
-    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.routes.iter()
-    }
-
     /// # Errors
     /// What [`RegistryError`] lists, all of it before anything changes.
     pub fn build(

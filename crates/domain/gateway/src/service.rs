@@ -411,7 +411,7 @@ impl ClaudeGatewayService {
     /// Names of the routes that the principal may use.
     async fn usable(&self, context: &RequestContext) -> HashSet<Arc<str>> {
         let names: Vec<Arc<str>> =
-            self.0.registry.load().routes().map(|route| Arc::clone(&route.name)).collect();
+            self.0.registry.load().routes().iter().map(|route| Arc::clone(&route.name)).collect();
         let entities: Vec<EntityRef> =
             names.iter().map(|name| EntityRef::new(EntityKind::GatewayRoute, &**name)).collect();
         let decisions = self.0.plane.decide_many(context, &entities).await;

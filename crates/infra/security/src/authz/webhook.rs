@@ -65,6 +65,8 @@ enum Fault {
     TooLarge,
     #[error("the answer is no decision: {0}")]
     Form(#[from] serde_json::Error),
+    #[error("the answer is no JSON object")]
+    NotAnObject,
     #[error("the answer is to another question")]
     OtherQuestion,
     #[error("too many questions are under way")]
@@ -202,6 +204,10 @@ impl WebhookHook {
                 return Err(Fault::TooLarge);
             }
             text.extend_from_slice(&chunk);
+        }
+        // A list would be read by position.
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Fault::NotAnObject);
         }
         let answer: Answer = serde_json::from_slice(&text)?;
         if answer.request_id.as_deref().is_some_and(|echo| echo != request_id) {

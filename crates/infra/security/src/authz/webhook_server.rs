@@ -15,9 +15,7 @@ use systemprompt_audit::{Ledger, LedgerError, Unit};
 use systemprompt_config::profile::governance::ActorCheck;
 use systemprompt_database::Db;
 use systemprompt_models::ids::{CallId, ClientId, DecisionId, SessionId, TraceId, UserId};
-use systemprompt_models::{
-    Clock, Code, Millis, Permission, Principal, Refusal, RequestContext, Secret, UserType,
-};
+use systemprompt_models::{Clock, Code, Permission, Principal, Refusal, RequestContext, Secret, UserType};
 
 /// Name of this endpoint among those whose ids are remembered.
 const ENDPOINT: &str = "govern_authz";
