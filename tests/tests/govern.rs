@@ -216,7 +216,7 @@ async fn case_19_each_mode_does_what_it_says_and_a_wrong_acknowledgement_does_no
         (vec![(MODE, "webhook")], "url"),
         (
             vec![(MODE, "webhook"), ("SYSTEMPROMPT__GOVERNANCE__AUTHZ__HOOK__URL", "http://pdp.example/x")],
-            "https",
+            "loopback only",
         ),
         (
             vec![(MODE, "webhook"), ("SYSTEMPROMPT__GOVERNANCE__AUTHZ__HOOK__URL", "https://pdp.example/x")],

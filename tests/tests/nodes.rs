@@ -144,7 +144,10 @@ pub async fn pair(more: impl Fn(Options) -> Options) -> (Node, Node, Wire, Db) {
     let first = first.start().unwrap();
     let wire = Wire::to(&first.database_url());
     let folder = tempfile::Builder::new().prefix("systemprompt-").tempdir().unwrap().keep();
-    copy(first.data_dir(), &folder);
+    // Keys and secrets are the deployment's; the key of the ledger is each node's own.
+    for name in ["profiles", "keys", "services"] {
+        copy(&first.data_dir().join(name), &folder.join(name));
+    }
     let secrets = folder.join("profiles/default/secrets.json");
     let text = std::fs::read_to_string(&secrets).unwrap();
     let mut values: Value = serde_json::from_str(&text).unwrap();
@@ -167,7 +170,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy(&entry.path(), &target);
-        } else if entry.file_name() != "server.log" {
+        } else if entry.file_name() != "ledger.ed25519" {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }

@@ -5,6 +5,7 @@
 
 use crate::authz::audit::db_sink::{authz_draft, base_row, with_entities};
 use crate::authz::audit::repository::DecisionRow;
+use crate::authz::hook::DecisionFuture;
 use crate::authz::{
     AuthzAuditSink, AuthzDecision, AuthzDecisionHook, AuthzRequest, CallInfo, DbAuditSink, EntityRef,
     insert_governance_decision,
@@ -15,7 +16,7 @@ use crate::governance::{CallFacts, Chain, Leak, Names, Pipeline};
 pub use crate::governance::{Origin, Segment};
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
-use futures_util::{StreamExt, stream};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -218,17 +219,19 @@ impl DecisionPlane {
 
     /// Decides on many entities; one answer each, in order.
     pub async fn decide_many(&self, context: &RequestContext, entities: &[EntityRef]) -> Vec<AuthzDecision> {
-        match self.0.hook.decide_many(&context.principal, entities) {
-            Some(decisions) => decisions,
-            // Somebody else is asked, several questions at a time.
-            None => {
-                stream::iter(entities)
-                    .map(|entity| self.decide(context, entity))
-                    .buffered(ASKED_AT_ONCE)
-                    .collect()
-                    .await
-            }
+        if let Some(decisions) = self.0.hook.decide_many(&context.principal, entities) {
+            return decisions;
         }
+        // Somebody else is asked, several questions at a time.
+        let mut decisions = Vec::with_capacity(entities.len());
+        for some in entities.chunks(ASKED_AT_ONCE) {
+            let mut asked: Vec<DecisionFuture<'_>> = Vec::with_capacity(some.len());
+            for entity in some {
+                asked.push(Box::pin(self.decide(context, entity)));
+            }
+            decisions.extend(join_all(asked).await);
+        }
+        decisions
     }
 
     /// Decides on one entity and makes the decision durable before it is returned.

@@ -735,6 +735,6 @@ async fn models_are_listed_for_those_who_may_use_them() {
             "Claude Demo Large"
         );
         let bad = PageQuery { limit: Some(0), ..PageQuery::default() };
-        assert_eq!(fixture.service.models(&context, &bad).unwrap_err().code, Code::BadRequest);
+        assert_eq!(fixture.service.models(&context, &bad).await.unwrap_err().code, Code::BadRequest);
     }
 }
