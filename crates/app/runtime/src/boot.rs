@@ -24,9 +24,10 @@ use systemprompt_models::ids::{DecisionId, uuid_v7};
 use systemprompt_models::{Clock, Millis, SystemClock, Tasks};
 use systemprompt_oauth::{ApiKeys, IdentityError, Users};
 use systemprompt_security::auth::AuthValidationService;
-use systemprompt_security::authz::hook::from_config;
+use systemprompt_security::authz::hook::{HookParts, from_config};
+use systemprompt_security::authz::webhook_server::own_rules;
 use systemprompt_security::authz::{
-    AuthzBootstrapError, AuthzError, GovernanceDecisionRepository, RuleLimits, RuleStore,
+    AuthzBootstrapError, AuthzError, DecisionService, GovernanceDecisionRepository, RuleLimits, RuleStore,
 };
 use systemprompt_security::bans::{BanError, BanStore};
 use systemprompt_security::governance::rate_limit::{self, Rate};
@@ -263,7 +264,14 @@ async fn boot_loaded(
     };
     let rules =
         RuleStore::load_with(db.clone(), ledger.clone(), Arc::clone(&clock), bridge.clone(), limits).await?;
-    let hook = from_config(&profile.governance.authz, &rules)?;
+    let hook = from_config(
+        &profile.governance.authz,
+        &HookParts {
+            store: &rules,
+            webhook_secret: loaded.secrets.authz_webhook_secret(),
+            clock: Arc::clone(&clock),
+        },
+    )?;
     let decisions = GovernanceDecisionRepository::new(db.clone());
     let parts = Parts {
         limiter: Arc::new(RateLimiter::of(&db).map_err(|e| BootError::Limit(e.to_string()))?),
@@ -272,6 +280,13 @@ async fn boot_loaded(
     seed_call_limit(&parts, &loaded, &decisions, clock.now()).await?;
     let pipeline = build_pipeline(&loaded, &parts)?;
     let plane = DecisionPlane::new(hook, pipeline, ledger.clone(), Arc::clone(&clock));
+    let decisions_for_others = DecisionService::new(
+        own_rules(&rules, profile.governance.authz.actor_check),
+        plane.clone(),
+        ledger.clone(),
+        &db,
+        Arc::clone(&clock),
+    );
     steps.done("decision_plane");
 
     let issuer = profile.jwt_issuer();
@@ -355,6 +370,7 @@ async fn boot_loaded(
         hook_events,
         nodes,
         replays,
+        decisions_for_others,
         pipeline_parts: parts,
         users,
         api_keys,

@@ -20,7 +20,7 @@ use systemprompt_models::ids::TraceId;
 use systemprompt_models::{Clock, Millis, Principal, RequestContext, Tasks, UserType};
 use systemprompt_oauth::{ApiKeys, Users};
 use systemprompt_security::auth::AuthValidationService;
-use systemprompt_security::authz::{GovernanceDecisionRepository, RuleStore};
+use systemprompt_security::authz::{DecisionService, GovernanceDecisionRepository, RuleStore};
 use systemprompt_security::bans::BanStore;
 use systemprompt_security::governance::{HookEvents, Parts};
 use systemprompt_security::jwt::{AssertionIssuer, JwtService};
@@ -60,6 +60,8 @@ pub struct Inner {
     pub refusals: RefusalCounts,
     pub plane: DecisionPlane,
     pub decisions: GovernanceDecisionRepository,
+    /// Decides for other installations.
+    pub decisions_for_others: DecisionService,
     pub(crate) pipeline_parts: Parts,
     pub users: Users,
     pub api_keys: ApiKeys,

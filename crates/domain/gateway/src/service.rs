@@ -28,6 +28,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use std::collections::HashSet;
 use std::sync::Arc;
 use systemprompt_audit::payload::Tally;
 use systemprompt_audit::{Draft, EntryKind, Ledger, Payload, Permit, Role, Unit};
@@ -393,10 +394,12 @@ impl ClaudeGatewayService {
     ///
     /// # Errors
     /// A query that cannot be answered.
-    pub fn models(&self, context: &RequestContext, query: &PageQuery) -> Result<ModelPage, Refusal> {
-        let registry = self.0.registry.load();
-        registry
-            .models(query, |route| self.may_use(context, route))
+    pub async fn models(&self, context: &RequestContext, query: &PageQuery) -> Result<ModelPage, Refusal> {
+        let usable = self.usable(context).await;
+        self.0
+            .registry
+            .load()
+            .models(query, |route| usable.contains(&*route.name))
             .map_err(|error| Refusal::new(Code::BadRequest, error.to_string()))
     }
 
@@ -404,14 +407,25 @@ impl ClaudeGatewayService {
     ///
     /// # Errors
     /// An unknown model; one that may not be used counts as unknown.
-    pub fn model(&self, context: &RequestContext, id: &str) -> Result<ModelInfo, Refusal> {
+    pub async fn model(&self, context: &RequestContext, id: &str) -> Result<ModelInfo, Refusal> {
+        let usable = self.usable(context).await;
         let registry = self.0.registry.load();
-        registry.model(id, |route| self.may_use(context, route)).cloned().ok_or_else(|| no_such_model(id))
+        registry.model(id, |route| usable.contains(&*route.name)).cloned().ok_or_else(|| no_such_model(id))
     }
 
-    fn may_use(&self, context: &RequestContext, route: &Route) -> bool {
-        let entity = EntityRef::new(EntityKind::GatewayRoute, &*route.name);
-        self.0.plane.decide(&context.principal, &entity).is_allow()
+    /// Names of the routes that the principal may use.
+    async fn usable(&self, context: &RequestContext) -> HashSet<Arc<str>> {
+        let names: Vec<Arc<str>> =
+            self.0.registry.load().routes().iter().map(|route| Arc::clone(&route.name)).collect();
+        let entities: Vec<EntityRef> =
+            names.iter().map(|name| EntityRef::new(EntityKind::GatewayRoute, &**name)).collect();
+        let decisions = self.0.plane.decide_many(context, &entities).await;
+        names
+            .into_iter()
+            .zip(decisions)
+            .filter(|(_, decision)| decision.is_allow())
+            .map(|(name, _)| name)
+            .collect()
     }
 }
 

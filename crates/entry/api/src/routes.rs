@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod gateway;
+pub mod govern;
 pub mod health;
 pub mod hooks;
 pub mod mcp;
@@ -20,6 +21,7 @@ pub fn all(metrics: &Arc<Metrics>) -> Vec<Route> {
     routes.extend(gateway::routes());
     routes.extend(mcp::routes());
     routes.extend(hooks::routes());
+    routes.extend(govern::routes());
     routes.extend(stream::routes());
     routes.extend(admin::routes());
     routes

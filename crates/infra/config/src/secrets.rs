@@ -219,6 +219,11 @@ impl Secrets {
         self.typed.get("inference_hook_secret")
     }
 
+    /// For the signatures of decision webhooks alone, sent and received.
+    pub fn authz_webhook_secret(&self) -> Option<&Secret<String>> {
+        self.typed.get("authz_webhook_secret")
+    }
+
     /// For `database` alone. See [`crate::Loaded::database_url`] for the address in force.
     pub fn database_url(&self) -> Option<&Secret<String>> {
         self.typed.get("database_url")

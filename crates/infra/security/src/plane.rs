@@ -5,8 +5,9 @@
 
 use crate::authz::audit::db_sink::{authz_draft, base_row, with_entities};
 use crate::authz::audit::repository::DecisionRow;
+use crate::authz::hook::DecisionFuture;
 use crate::authz::{
-    AuthzAuditSink, AuthzDecision, AuthzDecisionHook, AuthzRequest, DbAuditSink, EntityRef, Matched,
+    AuthzAuditSink, AuthzDecision, AuthzDecisionHook, AuthzRequest, CallInfo, DbAuditSink, EntityRef,
     insert_governance_decision,
 };
 pub use crate::governance::Denial;
@@ -15,13 +16,14 @@ use crate::governance::{CallFacts, Chain, Leak, Names, Pipeline};
 pub use crate::governance::{Origin, Segment};
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
 use systemprompt_audit::payload::reference;
 use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Payload, Role, Unit};
 use systemprompt_models::ids::{CallId, DecisionId};
-use systemprompt_models::{Clock, Principal, Refusal, RequestContext};
+use systemprompt_models::{Clock, Refusal, RequestContext};
 
 /// A call that is to be decided.
 #[derive(Debug)]
@@ -117,8 +119,15 @@ impl DecisionPlane {
         let names = names(&pipeline, &call);
         let mut entities = Vec::with_capacity(call.entities.len());
         let mut allowed = true;
+        let arguments = call.content.first().filter(|_| call.tool.is_some()).map(|segment| segment.json);
+        let info = CallInfo { kind: call.origin.as_str(), tool: call.tool, arguments };
         for entity in call.entities {
-            let decision = self.evaluate(&call.context.principal, &entity).await;
+            let request = AuthzRequest {
+                context: Some(call.context),
+                call: Some(info),
+                ..AuthzRequest::new(&call.context.principal, &entity)
+            };
+            let decision = self.evaluate(request).await;
             allowed = decision.is_allow();
             entities.push((entity, decision));
             if !allowed {
@@ -183,29 +192,46 @@ impl DecisionPlane {
         Cow::Owned(context)
     }
 
-    async fn evaluate(&self, principal: &Principal, entity: &EntityRef) -> AuthzDecision {
-        let request = AuthzRequest { principal, entity };
+    async fn evaluate(&self, request: AuthzRequest<'_>) -> AuthzDecision {
         match self.0.hook.decide(request) {
             Some(decision) => decision,
             None => self.0.hook.evaluate(request).await,
         }
     }
 
+    /// Whether the hook has anything to say of an entity; a tool of which it has not is decided on by its server alone.
+    pub fn considers(&self, entity: &EntityRef) -> bool {
+        self.0.hook.considers(entity)
+    }
+
+    /// Questions to a decision service that got no decision, since the start.
+    pub fn hook_faults(&self) -> u64 {
+        self.0.hook.faults()
+    }
+
     /// Decides on one entity without recording it: for lists, whose outcome is recorded as one entry.
-    pub fn decide(&self, principal: &Principal, entity: &EntityRef) -> AuthzDecision {
-        let decision = self.0.hook.decide(AuthzRequest { principal, entity });
-        decision.unwrap_or_else(|| AuthzDecision {
-            matched: Matched::DefaultDeny,
-            rule: None,
-            source: crate::authz::AuthzSource::DenyAllDefault,
-            epoch: 0,
-            set_hash: "".into(),
-        })
+    pub async fn decide(&self, context: &RequestContext, entity: &EntityRef) -> AuthzDecision {
+        let call = Some(CallInfo { kind: "list", tool: None, arguments: None });
+        let request =
+            AuthzRequest { context: Some(context), call, ..AuthzRequest::new(&context.principal, entity) };
+        self.evaluate(request).await
     }
 
     /// Decides on many entities; one answer each, in order.
-    pub fn decide_many(&self, principal: &Principal, entities: &[EntityRef]) -> Vec<AuthzDecision> {
-        entities.iter().map(|entity| self.decide(principal, entity)).collect()
+    pub async fn decide_many(&self, context: &RequestContext, entities: &[EntityRef]) -> Vec<AuthzDecision> {
+        if let Some(decisions) = self.0.hook.decide_many(&context.principal, entities) {
+            return decisions;
+        }
+        // Somebody else is asked, several questions at a time.
+        let mut decisions = Vec::with_capacity(entities.len());
+        for some in entities.chunks(ASKED_AT_ONCE) {
+            let mut asked: Vec<DecisionFuture<'_>> = Vec::with_capacity(some.len());
+            for entity in some {
+                asked.push(Box::pin(self.decide(context, entity)));
+            }
+            decisions.extend(join_all(asked).await);
+        }
+        decisions
     }
 
     /// Decides on one entity and makes the decision durable before it is returned.
@@ -217,8 +243,9 @@ impl DecisionPlane {
         context: &RequestContext,
         entity: &EntityRef,
     ) -> Result<(AuthzDecision, DecisionId), LedgerError> {
-        let decision = self.evaluate(&context.principal, entity).await;
-        let request = AuthzRequest { principal: &context.principal, entity };
+        let request =
+            AuthzRequest { context: Some(context), ..AuthzRequest::new(&context.principal, entity) };
+        let decision = self.evaluate(request).await;
         let id = self.0.sink.record(context, request, &decision).await?;
         Ok((decision, id))
     }
@@ -254,6 +281,8 @@ impl DecisionPlane {
     }
 }
 
+/// Questions of one list that a decision service is asked at a time.
+const ASKED_AT_ONCE: usize = 32;
 /// Most denied ids that a list's record names; beyond, it holds their digest.
 const MAX_LISTED: usize = 256;
 const MAX_LISTED_BYTES: usize = 12 * 1024;
@@ -341,7 +370,7 @@ impl Judgement {
     /// The policy that decided, and why.
     fn deciding(&self) -> (String, String) {
         if let Some((_, decision)) = self.entities.iter().find(|(_, d)| !d.is_allow()) {
-            return (decision.policy().to_owned(), decision.matched.reason().to_owned());
+            return (decision.policy().to_owned(), decision.reason().into_owned());
         }
         if let Some(chain) = &self.chain {
             if let Some(denial) = chain.denial() {
@@ -352,7 +381,7 @@ impl Judgement {
             }
         }
         match self.entities.last() {
-            Some((_, decision)) => (decision.policy().to_owned(), decision.matched.reason().to_owned()),
+            Some((_, decision)) => (decision.policy().to_owned(), decision.reason().into_owned()),
             None => ("governance".to_owned(), "all policies passed".to_owned()),
         }
     }
@@ -360,7 +389,7 @@ impl Judgement {
     /// Why the call is refused, if it is. The caller adds the decision's id once it has recorded it.
     pub fn refusal(&self) -> Option<Refusal> {
         if let Some((_, decision)) = self.entities.iter().find(|(_, d)| !d.is_allow()) {
-            let refusal = Refusal::denied(decision.policy(), decision.matched.reason());
+            let refusal = Refusal::denied(decision.policy(), decision.reason());
             return Some(match &decision.rule {
                 Some(rule) => refusal.with_rule(rule.id.as_str()),
                 None => refusal,

@@ -25,6 +25,7 @@ macro_rules! codes {
 
 codes! {
     BadRequest = "bad_request", 400;
+    InvalidRequest = "invalid_request", 400;
     InvalidCursor = "invalid_cursor", 400;
     InvalidFilter = "invalid_filter", 400;
     SessionMismatch = "session_mismatch", 400;

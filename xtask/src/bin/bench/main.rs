@@ -16,6 +16,7 @@ mod principals;
 mod product;
 mod reads;
 mod report;
+mod rules;
 mod start;
 mod upstream;
 
@@ -29,6 +30,8 @@ cargo xtask bench [--dist] NAME [--seconds N] [--runs N] [--connections N,N] [--
   messages   POST /v1/messages beside the bare upstream and a bare pass-through proxy
   authz      the rule resolver in process
   decide     one decision in process, with and without its record
+  authz-reload  a node's rules read again and swapped while it decides
+  authz-list    decisions on a list of a thousand entities
   ledger     Ledger::commit in process
   start      time until ready, idle memory
   edge       the edge's layers beside a bare handler, with and without 100,000 bans
@@ -52,6 +55,8 @@ fn main() -> ExitCode {
             "govern" => govern::bench(&options),
             "messages" => messages::bench(&options),
             "authz" => authz::bench(&options),
+            "authz-reload" => rules::reload(&options),
+            "authz-list" => rules::list(&options),
             "ledger" => ledger::bench(&options),
             "start" => start::bench(&options),
             "edge" => edge::bench(&options),

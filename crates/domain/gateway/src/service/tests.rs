@@ -154,8 +154,8 @@ async fn a_denied_call_goes_nowhere() {
         assert_eq!(record(&fixture, entry.as_str()).await["outcome"], "deny");
         assert_eq!(fixture.service.load().open, 0);
         let context = call("{}").context;
-        assert!(fixture.service.models(&context, &PageQuery::default()).unwrap().data.is_empty());
-        assert_eq!(fixture.service.model(&context, "claude-demo").unwrap_err().code, Code::NotFound);
+        assert!(fixture.service.models(&context, &PageQuery::default()).await.unwrap().data.is_empty());
+        assert_eq!(fixture.service.model(&context, "claude-demo").await.unwrap_err().code, Code::NotFound);
     }
     assert_eq!(upstream.requests().len(), 0);
 }
@@ -724,14 +724,17 @@ async fn what_a_crash_left_open_is_closed_once() {
 async fn models_are_listed_for_those_who_may_use_them() {
     for fixture in gateways(&config(None)).await {
         let context = RequestContext::new(Arc::new(principal()), "trc_1".into());
-        let page =
-            fixture.service.models(&context, &PageQuery { limit: Some(1), ..PageQuery::default() }).unwrap();
+        let page = fixture
+            .service
+            .models(&context, &PageQuery { limit: Some(1), ..PageQuery::default() })
+            .await
+            .unwrap();
         assert_eq!((&*page.data[0].id, page.has_more), ("claude-demo", true));
         assert_eq!(
-            &*fixture.service.model(&context, "claude-demo-large").unwrap().display_name,
+            &*fixture.service.model(&context, "claude-demo-large").await.unwrap().display_name,
             "Claude Demo Large"
         );
         let bad = PageQuery { limit: Some(0), ..PageQuery::default() };
-        assert_eq!(fixture.service.models(&context, &bad).unwrap_err().code, Code::BadRequest);
+        assert_eq!(fixture.service.models(&context, &bad).await.unwrap_err().code, Code::BadRequest);
     }
 }

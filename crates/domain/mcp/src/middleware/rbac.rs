@@ -67,14 +67,14 @@ pub async fn enforce_rbac_from_registry(
         return Err(AccessError::InsufficientScope { scopes });
     }
     let entity = server_entity(name);
-    if plane.decide(principal, &entity).is_allow() {
+    if plane.decide(context, &entity).await.is_allow() {
         return Ok(server);
     }
     let (decision, id) = plane.decide_recorded(context, &entity).await?;
     if decision.is_allow() {
         return Ok(server);
     }
-    let mut refusal = Refusal::denied(decision.policy(), decision.matched.reason()).with_decision(id);
+    let mut refusal = Refusal::denied(decision.policy(), decision.reason()).with_decision(id);
     if let Some(rule) = &decision.rule {
         refusal = refusal.with_rule(rule.id.as_str());
     }

@@ -26,13 +26,13 @@ pub fn has_server_permission(principal: &Principal, server: &Server) -> bool {
 
 /// Whether `principal` may use a tool of a server that it may use: the server's file admits it, and so do the rules that
 /// name it, if any does (MCP-56, SEC-63).
-pub fn tool_decision(
+pub async fn tool_decision(
     plane: &DecisionPlane,
-    principal: &Principal,
+    context: &RequestContext,
     server: &str,
     tool: &str,
 ) -> Option<AuthzDecision> {
-    let decision = plane.decide(principal, &tool_entity(server, tool));
+    let decision = plane.decide(context, &tool_entity(server, tool)).await;
     (decision.matched != Matched::UnknownEntity).then_some(decision)
 }
 
@@ -69,9 +69,9 @@ impl McpToolLoader {
     /// The server does not run and cannot be started, or the list could not be recorded.
     pub async fn list(&self, context: &RequestContext, server: &Arc<Server>) -> Result<ToolList, LoadError> {
         let definitions = self.definitions(context, server).await?;
-        let (list, mut decided) = self.filter(&context.principal, server, &definitions);
+        let (list, mut decided) = self.filter(context, server, &definitions).await;
         let entity = server_entity(&server.name);
-        let decision = self.plane.decide(&context.principal, &entity);
+        let decision = self.plane.decide(context, &entity).await;
         decided.insert(0, (entity, decision));
         let draft = self.plane.list_draft(context, ("mcp_server", &server.name), &decided);
         let mut unit = Unit::new();
@@ -96,7 +96,7 @@ impl McpToolLoader {
                 continue;
             }
             let entity = server_entity(&server.name);
-            let decision = self.plane.decide(principal, &entity);
+            let decision = self.plane.decide(context, &entity).await;
             let allowed = decision.is_allow();
             decided.push((entity, decision));
             if !allowed {
@@ -104,7 +104,7 @@ impl McpToolLoader {
             }
             match self.definitions(context, &server).await {
                 Ok(definitions) => {
-                    let (list, tools) = self.filter(principal, &server, &definitions);
+                    let (list, tools) = self.filter(context, &server, &definitions).await;
                     lists.push(list);
                     decided.extend(tools);
                 }
@@ -134,27 +134,28 @@ impl McpToolLoader {
         Ok(instance.definitions(true, &self.scanner).await)
     }
 
-    fn filter(
+    async fn filter(
         &self,
-        principal: &Principal,
+        context: &RequestContext,
         server: &Server,
         definitions: &Definitions,
     ) -> (ToolList, Vec<(EntityRef, AuthzDecision)>) {
-        let mut decided = Vec::new();
-        let mut is_shown = |tool: &&Definition| {
-            if !server.config.tools.permits(&tool.name) {
-                return false;
+        let offered: Vec<&Definition> =
+            definitions.tools.iter().filter(|tool| server.config.tools.permits(&tool.name)).collect();
+        let entities: Vec<EntityRef> =
+            offered.iter().map(|tool| tool_entity(&server.name, &tool.name)).collect();
+        let decisions = self.plane.decide_many(context, &entities).await;
+        let (mut tools, mut decided) = (Vec::new(), Vec::new());
+        for ((tool, entity), decision) in offered.into_iter().zip(entities).zip(decisions) {
+            // A tool that no rule names follows its server.
+            let is_ruled = decision.matched != Matched::UnknownEntity;
+            if !is_ruled || decision.is_allow() {
+                tools.push(tool.raw.clone());
             }
-            match tool_decision(&self.plane, principal, &server.name, &tool.name) {
-                Some(decision) => {
-                    let allowed = decision.is_allow();
-                    decided.push((tool_entity(&server.name, &tool.name), decision));
-                    allowed
-                }
-                None => true,
+            if is_ruled {
+                decided.push((entity, decision));
             }
-        };
-        let tools = definitions.tools.iter().filter(|t| is_shown(t)).map(|t| t.raw.clone()).collect();
+        }
         (ToolList { server: server.name.clone(), tools }, decided)
     }
 }

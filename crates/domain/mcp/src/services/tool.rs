@@ -139,7 +139,7 @@ impl McpToolExecutor {
         let instance = self.instance(context, server).await?;
         let definitions = instance.definitions(false, &self.scanner).await;
         let definition = definitions.find(call.tool).ok_or(CallError::UnknownTool)?;
-        let tool_rule = tool_decision(&self.plane, principal, &server.name, call.tool);
+        let tool_rule = tool_decision(&self.plane, context, &server.name, call.tool).await;
         // A caller whom a rule keeps from the tool learns nothing of its schema.
         if tool_rule.as_ref().is_none_or(AuthzDecision::is_allow) {
             let violations = violations(definition, arguments);
@@ -185,7 +185,7 @@ impl McpToolExecutor {
         }
         let (decision, id) = self.plane.decide_recorded(context, &server_entity(&server.name)).await?;
         if !decision.is_allow() {
-            let refusal = Refusal::denied(decision.policy(), decision.matched.reason());
+            let refusal = Refusal::denied(decision.policy(), decision.reason());
             return Err(CallError::refused(refusal.with_decision(id)));
         }
         Ok(self.supervisor.ready(server, Some(context)).await?)

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use systemprompt_config::profile::governance::AuthzHookMode;
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::{Code, Permission, Refusal};
 use systemprompt_runtime::{AppContext, Phase};
@@ -135,10 +136,14 @@ async fn health(State(context): State<AppContext>) -> Response {
 fn degraded(context: &AppContext) -> Vec<&'static str> {
     let config = context.config();
     let governance = config.services.governance.enabled && config.profile.governance.pipeline.enabled;
+    let mode = config.profile.governance.authz.hook.as_ref().map(|hook| hook.mode);
     let found = [
         (context.reload_error().is_some(), "config_refused"),
         (config.profile.rate_limits.disabled, "rate_limits_disabled"),
         (!governance, "governance_disabled"),
+        (mode == Some(AuthzHookMode::Unrestricted), "authz_unrestricted"),
+        (mode == Some(AuthzHookMode::Disabled), "authz_disabled"),
+        (mode.is_none(), "authz_default_deny"),
         (!config.profile.security.scanner.enabled, "scanner_disabled"),
     ];
     found.into_iter().filter(|(is, _)| *is).map(|(_, code)| code).collect()
@@ -214,6 +219,9 @@ async fn render_metrics(
         bans: context.bans.len(),
         ban_list_age_ms: context.bans.age(),
         revocation_age_ms: context.sessions.age(),
+        authz_epoch: context.rules.rules().epoch(),
+        rules_age_ms: context.rules.age(),
+        hook_faults: context.plane.hook_faults(),
     };
     let text = metrics.encode(&gauges).map_err(Error::internal)?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";

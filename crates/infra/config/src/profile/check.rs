@@ -4,7 +4,7 @@ use super::Profile;
 use super::audit::WitnessKind;
 use super::audit::kept::{RECORD_FAMILIES, SIX_MONTHS_DAYS};
 use super::gateway::{ProviderAuth, ProviderConfig, ProviderKind, RouteConfig};
-use super::governance::{AuthzHookMode, UNRESTRICTED_ACKNOWLEDGEMENT};
+use super::governance::{AuthzHookConfig, AuthzHookMode, UNRESTRICTED_ACKNOWLEDGEMENT};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Step, steps};
 use crate::schema::HttpUrl;
@@ -229,6 +229,7 @@ impl Check<'_> {
             self.add(&steps!["governance", "authz"], finding);
             return;
         };
+        self.webhook(hook);
         let path = steps!["governance", "authz", "hook", "acknowledgement"];
         match (hook.mode, hook.acknowledgement.as_deref()) {
             (AuthzHookMode::Unrestricted, Some(UNRESTRICTED_ACKNOWLEDGEMENT)) => {
@@ -257,6 +258,36 @@ impl Check<'_> {
             let finding =
                 Diagnostic::warning("governance_disabled", "the governance pipeline is switched off");
             self.add(&steps!["governance", "pipeline", "enabled"], finding);
+        }
+    }
+
+    fn webhook(&mut self, hook: &AuthzHookConfig) {
+        let place = |key: &'static str| steps!["governance", "authz", "hook", key].to_vec();
+        let is_webhook = hook.mode == AuthzHookMode::Webhook;
+        match hook.url.as_deref() {
+            None if is_webhook => {
+                let finding =
+                    Diagnostic::error("missing_key", "the mode `webhook` needs the `url` of the service");
+                self.add(&place("mode"), finding);
+            }
+            Some(_) if !is_webhook => {
+                self.add(
+                    &place("url"),
+                    Diagnostic::warning("unused_key", "a url means nothing in this mode"),
+                );
+            }
+            Some(url) => match HttpUrl::parse(url) {
+                Some(parsed) if parsed.secure || parsed.is_loopback() => {}
+                Some(_) => {
+                    let finding = Diagnostic::error("insecure_url", "http is allowed to loopback only");
+                    self.add(&place("url"), finding.with_remedy("use https"));
+                }
+                None => {
+                    let finding = Diagnostic::error("invalid_value", "not an http or https address");
+                    self.add(&place("url"), finding);
+                }
+            },
+            None => {}
         }
     }
 

@@ -33,9 +33,27 @@ impl Default for AuthzConfig {
 #[serde(deny_unknown_fields)]
 pub struct AuthzHookConfig {
     pub mode: AuthzHookMode,
+    /// Mode `webhook`: the service that is asked. https, or http to this host.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 2048))]
+    pub url: Option<String>,
+    /// Mode `webhook`: how long its answer may take.
+    #[serde(default = "default_timeout_ms")]
+    #[schemars(range(min = 50, max = 5000))]
+    pub timeout_ms: u32,
+    /// Mode `webhook`: our own rules must allow first.
+    #[serde(default)]
+    pub require_rules: bool,
+    /// Mode `webhook`: the arguments of tool calls leave with the question.
+    #[serde(default)]
+    pub include_arguments: bool,
     /// The sentence that the mode `unrestricted` demands.
     #[serde(default)]
     pub acknowledgement: Option<String>,
+}
+
+fn default_timeout_ms() -> u32 {
+    500
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +61,8 @@ pub struct AuthzHookConfig {
 pub enum AuthzHookMode {
     /// Our own rules decide.
     Rules,
+    /// A service decides; it is asked by a signed request, and whatever is no answer denies (policy `authz_hook_fault`).
+    Webhook,
     /// Everything is denied, with the policy `authz_disabled`.
     Disabled,
     /// Everything is allowed, with the policy `authz_unrestricted`; needs the acknowledgement.

@@ -1,5 +1,6 @@
 //! Errors of rule administration and of the hook's installation.
 
+use crate::standard_webhooks::InvalidSecret;
 use systemprompt_audit::LedgerError;
 use systemprompt_models::{Code, Refusal};
 
@@ -70,4 +71,14 @@ pub enum AuthzBootstrapError {
         systemprompt_config::profile::governance::UNRESTRICTED_ACKNOWLEDGEMENT
     )]
     NotAcknowledged,
+    #[error("governance.authz.hook.mode `webhook` needs `url`")]
+    NoUrl,
+    #[error(
+        "governance.authz.hook.mode `webhook` needs the secret `authz_webhook_secret`: `whsec_` and base64 of 24 to 64 bytes"
+    )]
+    NoWebhookSecret,
+    #[error("the secret `authz_webhook_secret` cannot be used: {0}")]
+    WebhookSecret(InvalidSecret),
+    #[error("governance.authz.hook.url cannot be used: {0}")]
+    Webhook(String),
 }

@@ -5,13 +5,14 @@ use super::error::AuthzBootstrapError;
 use super::resolver::{RuleSet, resolve};
 use super::store::RuleStore;
 use super::types::{AuthzDecision, AuthzRequest, EntityRef, Matched};
+use super::webhook::WebhookHook;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use systemprompt_config::profile::governance::{
-    ActorCheck, AuthzConfig, AuthzHookMode, UNRESTRICTED_ACKNOWLEDGEMENT,
-};
-use systemprompt_models::Principal;
+use systemprompt_config::profile::governance::{AuthzConfig, AuthzHookMode, UNRESTRICTED_ACKNOWLEDGEMENT};
+use systemprompt_models::{Clock, Principal, Secret};
+
+pub use systemprompt_config::profile::governance::ActorCheck;
 
 /// A decision that may have to be waited for.
 pub type DecisionFuture<'a> = Pin<Box<dyn Future<Output = AuthzDecision> + Send + 'a>>;
@@ -23,7 +24,17 @@ pub trait AuthzDecisionHook: Send + Sync {
 
     /// Decides on many entities without waiting, one answer each, in order. `None` as [`Self::decide`].
     fn decide_many(&self, principal: &Principal, entities: &[EntityRef]) -> Option<Vec<AuthzDecision>> {
-        entities.iter().map(|entity| self.decide(AuthzRequest { principal, entity })).collect()
+        entities.iter().map(|entity| self.decide(AuthzRequest::new(principal, entity))).collect()
+    }
+
+    /// Whether the hook has anything to say of an entity. A tool of which it has not is decided on by its server alone (SEC-63).
+    fn considers(&self, _: &EntityRef) -> bool {
+        true
+    }
+
+    /// Questions since the start that got no decision.
+    fn faults(&self) -> u64 {
+        0
     }
 
     /// Decides, waiting if need be. A hook that never answers counts as a deny of the caller's deadline.
@@ -35,7 +46,7 @@ pub trait AuthzDecisionHook: Send + Sync {
 }
 
 fn fixed(matched: Matched, source: AuthzSource) -> AuthzDecision {
-    AuthzDecision { matched, rule: None, source, epoch: 0, set_hash: "".into() }
+    AuthzDecision { matched, rule: None, source, epoch: 0, set_hash: "".into(), told: None }
 }
 
 /// Allows everything (mode `unrestricted`).
@@ -124,23 +135,40 @@ impl AuthzDecisionHook for RuleHook {
             if stale {
                 return AuthzDecision { matched: Matched::Stale, rule: None, ..decision };
             }
-            check_actors(&rules, self.actors, AuthzRequest { principal, entity }, decision)
+            check_actors(&rules, self.actors, AuthzRequest::new(principal, entity), decision)
         };
         Some(entities.iter().map(decide).collect())
     }
+
+    fn considers(&self, entity: &EntityRef) -> bool {
+        self.store.rules().knows(entity)
+    }
+}
+
+/// What hooks are made of.
+#[derive(Clone)]
+pub struct HookParts<'a> {
+    pub store: &'a RuleStore,
+    pub webhook_secret: Option<&'a Secret<String>>,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// The hook that a profile asks for (SEC-70).
 ///
 /// # Errors
-/// The mode `unrestricted` without its acknowledgement, to the letter.
+/// The mode `unrestricted` without its acknowledgement, to the letter; the mode `webhook` without an address or a secret.
 pub fn from_config(
     config: &AuthzConfig,
-    store: &RuleStore,
+    parts: &HookParts<'_>,
 ) -> Result<Arc<dyn AuthzDecisionHook>, AuthzBootstrapError> {
     let Some(hook) = &config.hook else { return Ok(Arc::new(DenyAllHook::DEFAULT)) };
+    let rules = || RuleHook::new(parts.store.clone(), config.actor_check);
     match hook.mode {
-        AuthzHookMode::Rules => Ok(Arc::new(RuleHook::new(store.clone(), config.actor_check))),
+        AuthzHookMode::Rules => Ok(Arc::new(rules())),
+        AuthzHookMode::Webhook => {
+            let rules = hook.require_rules.then(rules);
+            Ok(Arc::new(WebhookHook::new(hook, rules, parts.webhook_secret, Arc::clone(&parts.clock))?))
+        }
         AuthzHookMode::Disabled => Ok(Arc::new(DenyAllHook::DISABLED)),
         AuthzHookMode::Unrestricted => {
             if hook.acknowledgement.as_deref() != Some(UNRESTRICTED_ACKNOWLEDGEMENT) {

@@ -276,7 +276,7 @@ fn decide(text: &str, rules: &RuleSet, actors: ActorCheck, principal: &mut Princ
     let mut last = None;
     for entity in entities {
         let decision = resolve(rules, &compiled, &entity);
-        let request = AuthzRequest { principal, entity: &entity };
+        let request = AuthzRequest::new(principal, &entity);
         let decision = check_actors(rules, actors, request, decision);
         let is_allow = decision.is_allow();
         last = Some((entity, decision));

@@ -264,6 +264,7 @@ impl RuleSet {
             source: AuthzSource::Rules,
             epoch: self.epoch,
             set_hash: Arc::clone(&self.set_hash),
+            told: None,
         }
     }
 }

@@ -2,8 +2,7 @@
 //! application context, and this is the same one, for code that embeds the crate.
 
 use super::error::AuthzBootstrapError;
-use super::hook::{AuthzDecisionHook, DenyAllHook, from_config};
-use super::store::RuleStore;
+use super::hook::{AuthzDecisionHook, DenyAllHook, HookParts, from_config};
 use std::sync::{Arc, PoisonError, RwLock};
 use systemprompt_config::profile::governance::AuthzConfig;
 
@@ -31,12 +30,12 @@ pub fn install_global_hook(hook: Arc<dyn AuthzDecisionHook>) -> Result<(), Authz
 /// Installs the hook that a profile asks for, and returns it.
 ///
 /// # Errors
-/// A mode that is not acknowledged, or a hook that is installed already.
+/// A mode that is not acknowledged, a decision service without address or secret, or a hook that is installed already.
 pub fn install_from_governance_config(
     config: &AuthzConfig,
-    store: &RuleStore,
+    parts: &HookParts<'_>,
 ) -> Result<Arc<dyn AuthzDecisionHook>, AuthzBootstrapError> {
-    let hook = from_config(config, store)?;
+    let hook = from_config(config, parts)?;
     install_global_hook(Arc::clone(&hook))?;
     Ok(hook)
 }
@@ -56,9 +55,7 @@ mod tests {
     fn without_a_hook_everything_is_denied_and_a_second_install_fails() {
         let entity = EntityRef::new(EntityKind::Agent, "a");
         let principal = Principal::anonymous();
-        let ask = || {
-            global_hook().decide(AuthzRequest { principal: &principal, entity: &entity }).unwrap().policy()
-        };
+        let ask = || global_hook().decide(AuthzRequest::new(&principal, &entity)).unwrap().policy();
         assert_eq!(ask(), "authz_default_deny");
         install_global_hook(Arc::new(crate::authz::AllowAllHook)).unwrap();
         assert_eq!(ask(), "authz_unrestricted");

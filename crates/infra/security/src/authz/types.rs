@@ -2,11 +2,12 @@
 
 use super::audit::AuthzSource;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use systemprompt_models::ids::RuleId;
-use systemprompt_models::{Millis, Principal};
+use systemprompt_models::{Millis, Principal, RequestContext};
 
 /// Kinds of things that rules speak of; the string form is the one of configuration, rows and records.
 pub use systemprompt_config::services::access_control::EntityType as EntityKind;
@@ -198,6 +199,12 @@ pub enum Matched {
     Disabled,
     /// The hook's mode is `unrestricted`.
     Unrestricted,
+    /// The decision service allows it.
+    WebhookAllow,
+    /// The decision service denies it.
+    WebhookDeny,
+    /// The decision service gave no decision.
+    HookFault,
 }
 
 impl Matched {
@@ -218,6 +225,9 @@ impl Matched {
             Self::DefaultDeny => "authz_default_deny",
             Self::Disabled => "authz_disabled",
             Self::Unrestricted => "authz_unrestricted",
+            Self::WebhookAllow => "authz_webhook_allow",
+            Self::WebhookDeny => "authz_webhook_deny",
+            Self::HookFault => "authz_hook_fault",
         }
     }
 
@@ -227,7 +237,8 @@ impl Matched {
             | Self::RoleAllow
             | Self::DepartmentAllow
             | Self::DefaultIncluded
-            | Self::Unrestricted => Decision::Allow,
+            | Self::Unrestricted
+            | Self::WebhookAllow => Decision::Allow,
             _ => Decision::Deny,
         }
     }
@@ -249,6 +260,9 @@ impl Matched {
             Self::DefaultDeny => "no decision hook is configured",
             Self::Disabled => "the decision hook is disabled, which denies everything",
             Self::Unrestricted => "authorization is switched off",
+            Self::WebhookAllow => "the decision service allows it",
+            Self::WebhookDeny => "the decision service denies it",
+            Self::HookFault => "hook_unavailable",
         }
     }
 }
@@ -269,9 +283,42 @@ pub struct AuthzDecision {
     pub source: AuthzSource,
     pub epoch: i64,
     pub set_hash: Arc<str>,
+    /// What a decision service said of its decision.
+    pub told: Option<Arc<Told>>,
+}
+
+/// Words of a decision service, shortened and without control characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub reason: Option<Box<str>>,
+    pub policy: Option<Box<str>>,
+}
+
+impl Told {
+    /// Each at most `most` characters long; `None` where nothing was said.
+    pub fn of(reason: Option<&str>, policy: Option<&str>, most: usize) -> Option<Arc<Self>> {
+        let clean = |text: Option<&str>| -> Option<Box<str>> {
+            let text: String = text?.chars().filter(|c| !c.is_control()).take(most).collect();
+            let text = text.trim();
+            if text.is_empty() { None } else { Some(text.into()) }
+        };
+        let told = Self { reason: clean(reason), policy: clean(policy) };
+        (told.reason.is_some() || told.policy.is_some()).then(|| Arc::new(told))
+    }
 }
 
 impl AuthzDecision {
+    /// What a person is told: the reason of what decided, and what a decision service said.
+    pub fn reason(&self) -> Cow<'static, str> {
+        let own = self.matched.reason();
+        let Some(told) = &self.told else { return Cow::Borrowed(own) };
+        match (&told.reason, &told.policy) {
+            (Some(reason), Some(policy)) => Cow::Owned(format!("{own}: {reason} ({policy})")),
+            (Some(word), None) | (None, Some(word)) => Cow::Owned(format!("{own}: {word}")),
+            (None, None) => Cow::Borrowed(own),
+        }
+    }
+
     pub fn decision(&self) -> Decision {
         self.matched.decision()
     }
@@ -291,4 +338,25 @@ impl AuthzDecision {
 pub struct AuthzRequest<'a> {
     pub principal: &'a Principal,
     pub entity: &'a EntityRef,
+    /// The request that it is about, for its correlation ids.
+    pub context: Option<&'a RequestContext>,
+    /// The call that it is about, if it is one.
+    pub call: Option<CallInfo<'a>>,
+}
+
+/// What a hook may want to know of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct CallInfo<'a> {
+    /// Through which door it came: `hook`, `mcp`, `gateway`, …
+    pub kind: &'static str,
+    pub tool: Option<&'a str>,
+    /// The arguments of a tool call, as JSON.
+    pub arguments: Option<&'a [u8]>,
+}
+
+impl<'a> AuthzRequest<'a> {
+    /// Whether a principal may use an entity, and nothing more.
+    pub fn new(principal: &'a Principal, entity: &'a EntityRef) -> Self {
+        Self { principal, entity, context: None, call: None }
+    }
 }

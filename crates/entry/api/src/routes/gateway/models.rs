@@ -22,7 +22,7 @@ pub async fn list(
         after_id: query.get("after_id").map(str::to_owned),
         before_id: query.get("before_id").map(str::to_owned),
     };
-    Ok(Json(context.gateway.models(&caller, &page)?))
+    Ok(Json(context.gateway.models(&caller, &page).await?))
 }
 
 pub async fn get(
@@ -30,5 +30,5 @@ pub async fn get(
     Context(caller): Context,
     Path(id): Path<String>,
 ) -> crate::Result<Json<ModelInfo>> {
-    Ok(Json(context.gateway.model(&caller, &id)?))
+    Ok(Json(context.gateway.model(&caller, &id).await?))
 }

@@ -204,7 +204,7 @@ fn mcp_server(context: &AppContext, tool: &str, entities: &mut Vec<EntityRef>) -
     }
     entities.push(server_entity);
     let tool_entity = EntityRef::new(EntityKind::McpTool, format!("{server}/{name}"));
-    if rules.knows(&tool_entity) {
+    if context.plane.considers(&tool_entity) {
         entities.push(tool_entity);
     }
     Some(server.to_owned())

@@ -58,6 +58,9 @@ pub struct Metrics {
     ledger_unwitnessed: Gauge,
     bans: Gauge,
     ban_list_age: Gauge<f64, AtomicU64>,
+    authz_epoch: Gauge,
+    rules_age: Gauge<f64, AtomicU64>,
+    hook_faults: Counter,
 }
 
 /// What the rooms count themselves; read when the metrics are asked for.
@@ -68,6 +71,9 @@ pub struct Gauges {
     pub bans: usize,
     pub ban_list_age_ms: Millis,
     pub revocation_age_ms: Millis,
+    pub authz_epoch: i64,
+    pub rules_age_ms: Millis,
+    pub hook_faults: u64,
 }
 
 /// Bucket bounds in seconds: tool and model calls live between a millisecond and a minute.
@@ -114,6 +120,19 @@ impl Default for Metrics {
             "Time since the list of bans was confirmed",
             ban_list_age.clone(),
         );
+        let (authz_epoch, hook_faults) = (Gauge::default(), Counter::default());
+        let rules_age = Gauge::<f64, AtomicU64>::default();
+        registry.register("authz_epoch", "Version of the rules in force", authz_epoch.clone());
+        registry.register(
+            "authz_rules_age_seconds",
+            "Time since the rules were confirmed",
+            rules_age.clone(),
+        );
+        registry.register(
+            "authz_hook_faults",
+            "Questions to the decision service that got no decision",
+            hook_faults.clone(),
+        );
         registry.register(
             "ledger_unwitnessed_seconds",
             "Age of the oldest checkpoint that some witness does not have; 0 without a witness",
@@ -134,6 +153,9 @@ impl Default for Metrics {
             ledger_unwitnessed,
             bans,
             ban_list_age,
+            authz_epoch,
+            rules_age,
+            hook_faults,
         }
     }
 }
@@ -180,8 +202,20 @@ impl Metrics {
     /// # Errors
     /// Never in practice: the encoder writes into a string.
     pub fn encode(&self, gauges: &Gauges) -> Result<String, fmt::Error> {
-        let Gauges { ledger, reloads, bans, ban_list_age_ms, revocation_age_ms } = gauges;
+        let Gauges {
+            ledger,
+            reloads,
+            bans,
+            ban_list_age_ms,
+            revocation_age_ms,
+            authz_epoch,
+            rules_age_ms,
+            hook_faults,
+        } = gauges;
         self.revocation_age.set((*revocation_age_ms).max(0) as f64 / 1000.0);
+        self.authz_epoch.set(*authz_epoch);
+        self.rules_age.set((*rules_age_ms).max(0) as f64 / 1000.0);
+        self.hook_faults.inner().store(*hook_faults, Ordering::Relaxed);
         self.bans.set(i64::try_from(*bans).unwrap_or(i64::MAX));
         self.ban_list_age.set((*ban_list_age_ms).max(0) as f64 / 1000.0);
         let ended =

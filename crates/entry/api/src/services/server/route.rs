@@ -125,6 +125,14 @@ impl Route {
         self
     }
 
+    /// For whoever shows a credential of `surface`, and for whom the handler knows by something else, as by a signature. Only
+    /// the limit for credentials that must be checked anew holds.
+    pub fn signed_or_public(mut self, surface: Surface) -> Self {
+        self.spec.access = Access::Signed { surface, mode: AuthMode::Optional, any_of: &[] };
+        self.spec.group = None;
+        self
+    }
+
     pub fn envelope(mut self, envelope: Envelope) -> Self {
         self.spec.envelope = envelope;
         self

@@ -45,7 +45,7 @@ impl AuthzAuditSink for DbAuditSink {
                 entity: Some((request.entity.kind.as_str(), request.entity.id.to_string())),
                 decision: decision.decision().as_str(),
                 policy: decision.policy().to_owned(),
-                reason: decision.matched.reason().to_owned(),
+                reason: decision.reason().into_owned(),
                 source: decision.source.as_str(),
                 rule_epoch: decision.epoch,
                 created_at: self.clock.now(),
@@ -72,7 +72,7 @@ pub(crate) fn authz_draft(
     if let Some((_, decision)) = decided.last() {
         draft = draft
             .with_policy(decision.policy())
-            .with_reason(decision.matched.reason())
+            .with_reason(decision.reason().into_owned())
             .with("source", decision.source.as_str());
     }
     with_entities(draft, context, decided)

@@ -245,3 +245,107 @@ fn rules_that_name_or_cover_a_tool_count_without_its_registration() {
         assert_eq!((resolve(&set, &dev, &entity).matched, set.knows(&entity)), (matched, known), "{id}");
     }
 }
+
+/// The bands again, over rules found by their entity: the oracle for sets that are too large for the twenty lines above.
+fn indexed_model(
+    index: &HashMap<&str, Vec<&AccessRule>>,
+    included: &HashMap<&str, bool>,
+    who: &Principal,
+    id: &str,
+) -> Matched {
+    let Some(included) = included.get(id) else { return Matched::UnknownEntity };
+    let rows = index.get(id).map(Vec::as_slice).unwrap_or_default();
+    let is_of = |row: &AccessRule| match row.rule_type {
+        RuleType::User => row.rule_value == who.user_id.as_str(),
+        RuleType::Role => who.roles.contains(&row.rule_value),
+        RuleType::Department => who.department.as_ref() == Some(&row.rule_value),
+    };
+    let bands = [
+        (RuleType::User, Access::Deny, Matched::UserDeny),
+        (RuleType::User, Access::Allow, Matched::UserAllow),
+        (RuleType::Role, Access::Deny, Matched::RoleDeny),
+        (RuleType::Role, Access::Allow, Matched::RoleAllow),
+        (RuleType::Department, Access::Deny, Matched::DepartmentDeny),
+        (RuleType::Department, Access::Allow, Matched::DepartmentAllow),
+    ];
+    let hit = bands.iter().find(|(rule_type, access, _)| {
+        rows.iter().any(|row| row.rule_type == *rule_type && row.access == *access && is_of(row))
+    });
+    hit.map_or(if *included { Matched::DefaultIncluded } else { Matched::NotAssigned }, |(_, _, band)| *band)
+}
+
+#[test]
+fn case_16_4096_questions_of_large_sets_agree_with_the_bands() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut below = move |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % bound as u64) as usize
+    };
+    for size in [1_000, 10_000, 100_000] {
+        let ids: Vec<String> = (0..size / 8).map(|n| format!("server-{n:05}")).collect();
+        let entities: Vec<Entity> = ids.iter().enumerate().map(|(n, id)| entity(id, n % 9 == 0)).collect();
+        let rules: Vec<AccessRule> = (0..size)
+            .map(|n| {
+                // Every 50th speaks of an entity that nobody registered.
+                let id = if n % 50 == 0 { "ghost" } else { &*ids[below(ids.len())] };
+                let (rule_type, value) = match below(3) {
+                    0 => (RuleType::User, format!("user-{}", below(40))),
+                    1 => (RuleType::Role, format!("role-{}", below(12))),
+                    _ => (RuleType::Department, format!("department-{}", below(6))),
+                };
+                let access = if below(3) == 0 { Access::Deny } else { Access::Allow };
+                rule(&format!("r{n:06}"), id, rule_type, &value, access)
+            })
+            .collect();
+        let set = RuleSet::build(1, &entities, &rules);
+        let included: HashMap<&str, bool> = entities.iter().map(|e| (&*e.id, e.default_included)).collect();
+        let mut index: HashMap<&str, Vec<&AccessRule>> = HashMap::new();
+        for row in &rules {
+            index.entry(&row.entity_id).or_default().push(row);
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..4096 {
+            let roles: Vec<String> = (0..below(4)).map(|_| format!("role-{}", below(14))).collect();
+            let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
+            let department = format!("department-{}", below(8));
+            let who = principal(&format!("user-{}", below(50)), &roles, Some(&department));
+            let id = if below(100) == 0 { "ghost" } else { &*ids[below(ids.len())] };
+            let want = indexed_model(&index, &included, &who, id);
+            let got = resolve(&set, &set.compile(&who), &EntityRef::new(EntityKind::McpServer, id));
+            assert_eq!(got.matched, want, "{size} rules, {id}");
+            seen.insert(want.as_str());
+        }
+        assert_eq!(seen.len(), 9, "each band decides some of them: {seen:?}");
+    }
+}
+
+/// Tools that only patterns speak of are decided without expanding them; the outcome is that of the bands.
+#[test]
+fn patterns_over_tools_follow_the_bands_and_the_smaller_id_is_named() {
+    use Access::{Allow, Deny};
+    let tool = |id: &str, pattern: &str, rule_type: RuleType, value: &str, access: Access| AccessRule {
+        entity_type: EntityKind::McpTool,
+        ..rule(id, pattern, rule_type, value, access)
+    };
+    let mut rules = vec![
+        tool("r4", "demo/*", RuleType::Role, "dev", Allow),
+        tool("r3", "demo/de*", RuleType::Role, "ops", Deny),
+        tool("r2", "*/delete*", RuleType::Role, "ops", Deny),
+        tool("r5", "demo/delete*", RuleType::User, "ann", Allow),
+    ];
+    for _ in 0..2 {
+        let set = RuleSet::build(1, &[], &rules);
+        let ask = |user: &str, id: &str| {
+            let who = set.compile(&principal(user, &["dev", "ops"], None));
+            let decision = resolve(&set, &who, &EntityRef::new(EntityKind::McpTool, id));
+            (decision.matched, decision.rule.as_ref().map(|rule| rule.id.to_string()).unwrap_or_default())
+        };
+        assert_eq!(ask("ann", "demo/delete_all"), (Matched::UserAllow, "r5".to_owned()));
+        assert_eq!(ask("bob", "demo/delete_all"), (Matched::RoleDeny, "r2".to_owned()));
+        assert_eq!(ask("bob", "demo/read"), (Matched::RoleAllow, "r4".to_owned()));
+        assert_eq!(ask("bob", "crm/read"), (Matched::UnknownEntity, String::new()));
+        rules.reverse();
+    }
+}
