@@ -181,6 +181,39 @@ fn notes(node: &Node) -> Vec<Note> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_heads_of_many_streams_are_a_payload_and_still_anchor_them() {
+    for db in stores().await {
+        let node = Node::new();
+        node.filled(&db, 7).await;
+        let ledger = node.start(&db).await;
+        for number in 0..70 {
+            let name = format!("copy-{number:02}");
+            let copied = format!(
+                "INSERT INTO ledger_streams (stream, origin, node_id, epoch, head_seq, head_hash, created_at, frontier)
+                 SELECT '{name}', 'localhost/ledger/{name}', 'copy', 1, head_seq, head_hash, created_at, frontier
+                 FROM ledger_streams WHERE stream NOT LIKE 'copy-%'"
+            );
+            execute(&db, copied).await;
+        }
+        append(&ledger, 8).await;
+        assert!(ledger.make_checkpoint().await.unwrap());
+        let filter = Filter { kind: Some("system.checkpoint".into()), ..Filter::default() };
+        let records = ledger.reader().filtered(&filter, None, 1).await.unwrap();
+        let record: Value = serde_json::from_str(records[0].record.as_deref().unwrap()).unwrap();
+        assert_eq!(
+            (&record["detail"]["heads_count"], &record["detail"]["heads"]),
+            (&71.into(), &Value::Null)
+        );
+        let body = ledger.reader().payload(&records[0], "heads").await.unwrap();
+        let heads: Value = serde_json::from_slice(&body.bytes).unwrap();
+        assert_eq!(heads.as_object().unwrap().len(), 71);
+        execute(&db, "DELETE FROM ledger_streams WHERE stream = 'copy-07'".to_owned()).await;
+        let found = verified(&db, &Scope::default()).await.findings;
+        assert!(found.iter().any(|f| (f.check, &*f.stream) == ("stream_missing", "copy-07")), "{found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_at_start_and_stop_are_signed_recorded_and_verify() {
     for db in stores().await {
         let node = Node::new();
