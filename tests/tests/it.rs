@@ -20,6 +20,7 @@ mod lost_commits;
 mod reload;
 mod rules;
 mod schemas;
+mod sinks;
 mod sources;
 mod statements;
 mod stores;

@@ -2,6 +2,7 @@
 //! and long campaigns. A client that cannot be installed
 //! fails the run, as a failed step does.
 
+mod audit;
 mod clients;
 mod crash;
 mod edge;
@@ -18,10 +19,11 @@ use xtask::process::root;
 pub(crate) fn accept(args: &[String]) -> Result<ExitCode> {
     let tally = match args {
         [name] if name == "main-job" => main_job::main_job()?,
+        [name] if name == "audit" => audit::audit()?,
         [name, rest @ ..] if name == "crash" => crash::crash(rest)?,
         [name] if name == "edge" => edge::edge()?,
         [name, rest @ ..] if name == "fuzz" => fuzz::fuzz(rest)?,
-        _ => bail!("cargo xtask accept main-job|crash|edge|fuzz"),
+        _ => bail!("cargo xtask accept main-job|audit|crash|edge|fuzz"),
     };
     println!("\n{} passed, {} failed", tally.passed, tally.failed);
     Ok(if tally.failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

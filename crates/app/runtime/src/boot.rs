@@ -102,6 +102,8 @@ pub enum BootError {
     LedgerKey(#[from] systemprompt_audit::signing_key::SigningKeyError),
     #[error("ledger: the witness {0}: {1}")]
     Witness(String, #[source] systemprompt_net::EgressError),
+    #[error("ledger: the sink {0}: {1}")]
+    Sink(String, #[source] crate::sinks::SinkFault),
     #[error("ledger: the start could not be recorded: {0}")]
     Record(#[from] LedgerError),
     #[error("extensions: {0}")]
@@ -330,12 +332,15 @@ async fn boot_loaded(
     if let Err(error) = nodes.beat().await {
         tracing::warn!(%error, "the other nodes could not be told of this one");
     }
+    let sinks = crate::sinks::sinks(&loaded)?;
+    sinks.run(&ledger.reader(), &instance_id(&loaded), &hub, &clock, &tasks);
     let context = AppContext::of(Inner {
         config: ArcSwap::from_pointee(loaded),
         started_at: clock.now(),
         streams: crate::streams::StreamSlots::default(),
         tails: crate::streams::StreamSlots::default(),
         exports: crate::streams::StreamSlots::default(),
+        sinks,
         audit_reads: crate::explain::AuditReads::default(),
         clock: Arc::clone(&clock),
         tasks,

@@ -13,6 +13,7 @@ pub mod reload;
 pub mod replay;
 pub mod retention;
 pub mod rooms;
+pub mod sinks;
 pub mod streams;
 pub mod telemetry;
 

@@ -72,9 +72,9 @@ pub struct Egress {
 }
 
 #[derive(Debug)]
-struct Rules {
-    class: Class,
-    policy: Policy,
+pub(crate) struct Rules {
+    pub(crate) class: Class,
+    pub(crate) policy: Policy,
 }
 
 /// Longest time to make a connection, for the operator's and our own servers.
@@ -222,7 +222,7 @@ impl Rules {
         }
     }
 
-    fn admits(&self, address: IpAddr) -> bool {
+    pub(crate) fn admits(&self, address: IpAddr) -> bool {
         let listed = |a: IpAddr| {
             let mut nets = self.policy.allow_private.iter();
             // A wide entry does not open the metadata services: those must be named as link-local.

@@ -14,6 +14,7 @@ mod options;
 mod principals;
 mod product;
 mod reads;
+mod replay;
 mod report;
 mod start;
 mod upstream;
@@ -29,6 +30,8 @@ cargo xtask bench [--dist] NAME [--seconds N] [--runs N] [--connections N,N] [--
   authz      the rule resolver in process
   ledger     Ledger::commit in process
   start      time until ready, idle memory
+  replay     a million recorded decisions against a draft of rules
+  ledger-verify  an export of a million records, offline
   edge       the edge's layers beside a bare handler, with and without 100,000 bans
   reads      queries and proofs over a ledger of a million records
   growth     decisions a second after a million rows and with 100,000 rules
@@ -52,6 +55,8 @@ fn main() -> ExitCode {
             "authz" => authz::bench(&options),
             "ledger" => ledger::bench(&options),
             "start" => start::bench(&options),
+            "replay" => replay::bench_replay(&options),
+            "ledger-verify" => replay::bench_verify(&options),
             "edge" => edge::bench(&options),
             "growth" => growth::bench(&options),
             "reads" => reads::bench(&options),

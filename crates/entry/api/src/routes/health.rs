@@ -213,6 +213,7 @@ async fn render_metrics(
         reloads: context.reload_counts(),
         bans: context.bans.len(),
         ban_list_age_ms: context.bans.age(),
+        sinks: context.sinks.lags(context.clock.now()),
     };
     let text = metrics.encode(&gauges).map_err(Error::internal)?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
