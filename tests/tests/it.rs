@@ -23,6 +23,7 @@ mod policies;
 mod reload;
 mod rules;
 mod schemas;
+mod sinks;
 mod sources;
 mod statements;
 mod stores;

@@ -105,6 +105,8 @@ pub enum BootError {
     Witness(String, #[source] systemprompt_net::EgressError),
     #[error("config: security.egress: {0}")]
     Egress(String),
+    #[error("ledger: the sink {0}: {1}")]
+    Sink(String, #[source] crate::sinks::SinkFault),
     #[error("ledger: the start could not be recorded: {0}")]
     Record(#[from] LedgerError),
     #[error("extensions: {0}")]
@@ -269,6 +271,7 @@ async fn boot_loaded(
         &HookParts {
             store: &rules,
             webhook_secret: loaded.secrets.authz_webhook_secret(),
+            hosts: crate::egress::hosts(&loaded).map_err(|e| BootError::Egress(e.to_string()))?,
             clock: Arc::clone(&clock),
         },
     )?;
@@ -348,12 +351,15 @@ async fn boot_loaded(
     if let Err(error) = nodes.beat().await {
         tracing::warn!(%error, "the other nodes could not be told of this one");
     }
+    let sinks = crate::sinks::sinks(&loaded)?;
+    sinks.run(&ledger.reader(), &instance_id(&loaded), &hub, &clock, &tasks);
     let context = AppContext::of(Inner {
         config: ArcSwap::from_pointee(loaded),
         started_at: clock.now(),
         streams: crate::streams::StreamSlots::default(),
         tails: crate::streams::StreamSlots::default(),
         exports: crate::streams::StreamSlots::default(),
+        sinks,
         audit_reads: crate::explain::AuditReads::default(),
         clock: Arc::clone(&clock),
         tasks,

@@ -91,7 +91,7 @@ fn build(loaded: &Loaded, witness: &WitnessConfig) -> Result<Witness, BootError>
 }
 
 /// The IP address that a URL names instead of a host.
-fn literal(url: &str) -> Option<String> {
+pub(crate) fn literal(url: &str) -> Option<String> {
     let rest = url.split_once("://")?.1;
     let host = rest.split('/').next()?;
     let host = match host.strip_prefix('[') {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use systemprompt_audit::Ledger;
+use systemprompt_audit::sink::Sinks;
 use systemprompt_config::watch::Trigger;
 use systemprompt_config::{Loaded, ProcessEnvironment, ProfileLocation};
 use systemprompt_database::{Claim, Db};
@@ -86,6 +87,7 @@ pub struct Inner {
     /// Places among those who follow the ledger, and among exports.
     pub tails: StreamSlots,
     pub exports: StreamSlots,
+    pub sinks: Sinks,
     pub(crate) audit_reads: AuditReads,
     pub(crate) holds: ArcSwap<Vec<Hold>>,
     pub(crate) phase: AtomicU8,

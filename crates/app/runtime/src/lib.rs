@@ -15,6 +15,7 @@ pub mod replay;
 pub mod retention;
 pub mod revocation;
 pub mod rooms;
+pub mod sinks;
 pub mod streams;
 pub mod telemetry;
 

@@ -22,6 +22,7 @@ pub mod repair;
 pub mod repository;
 pub mod retention;
 pub mod signing_key;
+pub mod sink;
 #[cfg(feature = "test-support")]
 pub mod testing;
 pub mod tree;
@@ -73,5 +74,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "ledger_retention",
         sqlite: include_str!("../migrations/sqlite/1004_ledger_retention.sql"),
         postgres: include_str!("../migrations/postgres/1004_ledger_retention.sql"),
+    },
+    Migration {
+        version: 1005,
+        name: "ledger_export_cursors",
+        sqlite: include_str!("../migrations/sqlite/1005_ledger_export_cursors.sql"),
+        postgres: include_str!("../migrations/postgres/1005_ledger_export_cursors.sql"),
     },
 ];

@@ -3,6 +3,7 @@
 
 pub(crate) mod checkpoints;
 pub(crate) mod companions;
+pub mod cursors;
 pub mod decisions;
 pub mod entries;
 pub(crate) mod lookup;

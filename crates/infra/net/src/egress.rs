@@ -85,9 +85,9 @@ pub struct Egress {
 }
 
 #[derive(Debug)]
-struct Rules {
-    class: Class,
-    policy: Policy,
+pub(crate) struct Rules {
+    pub(crate) class: Class,
+    pub(crate) policy: Policy,
     hosts: HostRules,
 }
 
@@ -307,7 +307,7 @@ impl Rules {
         }
     }
 
-    fn admits(&self, host: &str, address: IpAddr) -> bool {
+    pub(crate) fn admits(&self, host: &str, address: IpAddr) -> bool {
         let listed = |a: IpAddr| {
             let mut nets = self.policy.allow_private.iter();
             // A wide entry does not open the metadata services: those must be named as link-local.

@@ -15,6 +15,7 @@ mod options;
 mod principals;
 mod product;
 mod reads;
+mod replay;
 mod report;
 mod rules;
 mod start;
@@ -34,6 +35,8 @@ cargo xtask bench [--dist] NAME [--seconds N] [--runs N] [--connections N,N] [--
   authz-list    decisions on a list of a thousand entities
   ledger     Ledger::commit in process
   start      time until ready, idle memory
+  replay     a million recorded decisions against a draft of rules
+  ledger-verify  an export of a million records, offline
   edge       the edge's layers beside a bare handler, with and without 100,000 bans
   reads      queries and proofs over a ledger of a million records
   growth     decisions a second after a million rows and with 100,000 rules
@@ -59,6 +62,8 @@ fn main() -> ExitCode {
             "authz-list" => rules::list(&options),
             "ledger" => ledger::bench(&options),
             "start" => start::bench(&options),
+            "replay" => replay::bench_replay(&options),
+            "ledger-verify" => replay::bench_verify(&options),
             "edge" => edge::bench(&options),
             "decide" => decide::bench(&options),
             "growth" => growth::bench(&options),

@@ -222,6 +222,7 @@ async fn render_metrics(
         authz_epoch: context.rules.rules().epoch(),
         rules_age_ms: context.rules.age(),
         hook_faults: context.plane.hook_faults(),
+        sinks: context.sinks.lags(context.clock.now()),
     };
     let text = metrics.encode(&gauges).map_err(Error::internal)?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -91,6 +91,7 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
             "schema",
             "ledger",
             "witnesses",
+            "sinks",
             "clock",
             "server",
             "disk",

@@ -327,7 +327,7 @@ impl Part {
 }
 
 /// The record's text goes out as it is: it is the very thing that was hashed.
-fn record(out: &mut String, row: &LedgerRow, proof: Option<&[String]>) {
+pub(crate) fn record(out: &mut String, row: &LedgerRow, proof: Option<&[String]>) {
     let Some(text) = &row.record else {
         let stub =
             StubLine { seq: row.seq as u64, kind: row.kind.clone(), at: row.at, hash: row.hash.clone() };

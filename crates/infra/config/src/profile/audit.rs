@@ -24,6 +24,9 @@ pub struct AuditConfig {
     /// Who keeps checkpoints outside this node.
     #[schemars(length(max = 16))]
     pub witness: Vec<WitnessConfig>,
+    /// Who gets the records as they come.
+    #[schemars(length(max = 16))]
+    pub sinks: Vec<SinkConfig>,
     pub payloads: PayloadModes,
     pub retention: RetentionConfig,
 }
@@ -72,6 +75,66 @@ pub struct WitnessConfig {
     pub url: Option<String>,
 }
 
+/// A sink: `{name, type: file, path}`, `{name, type: http, url}` or `{name, type: syslog, url}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SinkConfig {
+    /// What its cursor is kept under; a new name begins with the first record.
+    #[schemars(length(min = 1, max = 64), extend("pattern" = "^[a-z0-9][a-z0-9_-]*$"))]
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: SinkKind,
+    #[serde(default)]
+    pub format: SinkFormat,
+    /// Which records; all if absent.
+    #[serde(default)]
+    pub filter: SinkFilter,
+    /// Of `file`: where lines are appended; relative to the data folder.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// Of `http`: where records are sent as `POST`, `application/x-ndjson`; plain http reaches this host only. Of `syslog`:
+    /// `tls://host:port`.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Of `syslog`.
+    #[serde(default)]
+    pub tls: Option<SinkTls>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SinkKind {
+    File,
+    Http,
+    Syslog,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SinkFormat {
+    /// The record byte for byte, with its hash.
+    #[default]
+    Jsonl,
+    /// Open Cybersecurity Schema Framework 1.6.0.
+    Ocsf,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SinkFilter {
+    /// Kinds, or families as `tool.*`.
+    #[schemars(length(max = 64))]
+    pub kinds: Vec<String>,
+    pub outcome: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SinkTls {
+    /// Certificates in PEM that are trusted instead of those of the system; relative to the data folder.
+    pub ca: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum WitnessKind {
@@ -118,6 +181,7 @@ impl Default for AuditConfig {
             signing_key_path: None,
             checkpoint: CheckpointSchedule::default(),
             witness: Vec::new(),
+            sinks: Vec::new(),
             payloads: PayloadModes::default(),
             retention: RetentionConfig::default(),
         }

@@ -1,8 +1,8 @@
 //! What the schema cannot say about a profile: values that contradict each other or name what does not exist.
 
 use super::Profile;
-use super::audit::WitnessKind;
 use super::audit::kept::{RECORD_FAMILIES, SIX_MONTHS_DAYS};
+use super::audit::{SinkConfig, SinkKind, WitnessKind};
 use super::gateway::{ProviderAuth, ProviderConfig, ProviderKind, RouteConfig};
 use super::governance::{AuthzHookConfig, AuthzHookMode, UNRESTRICTED_ACKNOWLEDGEMENT};
 use crate::diagnostic::Diagnostic;
@@ -63,6 +63,7 @@ impl Check<'_> {
                 .with_remedy("write exec:COMMAND, or name a file; it is made when it is missing");
             self.add(&steps!["audit", "signing_key_path"], finding);
         }
+        self.sinks(&audit.sinks);
         for (index, witness) in audit.witness.iter().enumerate() {
             let (needs, kind) = match witness.kind {
                 WitnessKind::File => ("path", "file"),
@@ -121,6 +122,60 @@ impl Check<'_> {
             let finding = Diagnostic::error("acknowledgement_required", what)
                 .with_remedy("raise it, or set `audit.retention.below_six_months: acknowledged`");
             self.add(&path, finding);
+        }
+    }
+
+    fn sinks(&mut self, sinks: &[SinkConfig]) {
+        for (index, sink) in sinks.iter().enumerate() {
+            if sinks.iter().take(index).any(|other| other.name == sink.name) {
+                let finding =
+                    Diagnostic::error("duplicate_name", format!("two sinks are called `{}`", sink.name));
+                self.add(&steps!["audit", "sinks", index, "name"], finding);
+            }
+            let (needs, kind) = match sink.kind {
+                SinkKind::File => ("path", "file"),
+                SinkKind::Http => ("url", "http"),
+                SinkKind::Syslog => ("url", "syslog"),
+            };
+            for (key, is_set) in
+                [("path", sink.path.is_some()), ("url", sink.url.is_some()), ("tls", sink.tls.is_some())]
+            {
+                let may = key == needs || key == "tls" && sink.kind == SinkKind::Syslog;
+                let finding = if key == needs && !is_set {
+                    Diagnostic::error("missing_key", format!("a sink of type {kind} needs `{key}`"))
+                } else if !may && is_set {
+                    Diagnostic::error("not_for_type", format!("a sink of type {kind} has no `{key}`"))
+                } else {
+                    continue;
+                };
+                let place = if is_set { key } else { "type" };
+                self.add(&steps!["audit", "sinks", index, place], finding);
+            }
+            let Some(url) = sink.url.as_deref() else { continue };
+            let wrong = match sink.kind {
+                SinkKind::File => None,
+                SinkKind::Syslog => {
+                    let has_port = url.strip_prefix("tls://").and_then(|rest| rest.rsplit_once(':'));
+                    let is_target = has_port.is_some_and(|(host, port)| {
+                        !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0)
+                    });
+                    (!is_target).then(|| {
+                        Diagnostic::error("invalid_value", "a syslog server is written tls://host:port")
+                            .with_remedy("the usual port is 6514")
+                    })
+                }
+                SinkKind::Http => match HttpUrl::parse(url) {
+                    None => Some(Diagnostic::error("invalid_value", "this is no http or https URL")),
+                    Some(url) if !url.secure && !url.is_loopback() => Some(
+                        Diagnostic::error("insecure_url", "http is allowed to loopback only")
+                            .with_remedy("use https"),
+                    ),
+                    Some(_) => None,
+                },
+            };
+            if let Some(finding) = wrong {
+                self.add(&steps!["audit", "sinks", index, "url"], finding);
+            }
         }
     }
 

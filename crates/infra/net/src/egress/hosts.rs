@@ -121,7 +121,7 @@ impl HostRules {
         self.0.loopback
     }
 
-    pub(super) fn denies(&self, host: &str) -> bool {
+    pub(crate) fn denies(&self, host: &str) -> bool {
         self.0.deny.iter().any(|pattern| pattern.matches(host))
     }
 

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use systemprompt_config::profile::governance::{AuthzConfig, AuthzHookMode, UNRESTRICTED_ACKNOWLEDGEMENT};
 use systemprompt_models::{Clock, Principal, Secret};
+use systemprompt_net::HostRules;
 
 pub use systemprompt_config::profile::governance::ActorCheck;
 
@@ -150,6 +151,8 @@ impl AuthzDecisionHook for RuleHook {
 pub struct HookParts<'a> {
     pub store: &'a RuleStore,
     pub webhook_secret: Option<&'a Secret<String>>,
+    /// Which hosts the operator lets be reached.
+    pub hosts: HostRules,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -167,7 +170,8 @@ pub fn from_config(
         AuthzHookMode::Rules => Ok(Arc::new(rules())),
         AuthzHookMode::Webhook => {
             let rules = hook.require_rules.then(rules);
-            Ok(Arc::new(WebhookHook::new(hook, rules, parts.webhook_secret, Arc::clone(&parts.clock))?))
+            let (hosts, clock) = (parts.hosts.clone(), Arc::clone(&parts.clock));
+            Ok(Arc::new(WebhookHook::new(hook, rules, parts.webhook_secret, hosts, clock)?))
         }
         AuthzHookMode::Disabled => Ok(Arc::new(DenyAllHook::DISABLED)),
         AuthzHookMode::Unrestricted => {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use systemprompt_config::profile::governance::AuthzHookConfig;
 use systemprompt_models::ids::uuid_v7;
 use systemprompt_models::{Clock, Millis, Secret};
-use systemprompt_net::egress::{Class, Egress, EgressError, Policy, client_with};
+use systemprompt_net::egress::{Class, Egress, EgressError, HostRules, Policy, client_under};
 use tokio::sync::Semaphore;
 
 /// Version of the question.
@@ -108,6 +108,7 @@ impl WebhookHook {
         config: &AuthzHookConfig,
         rules: Option<RuleHook>,
         secret: Option<&Secret<String>>,
+        hosts: HostRules,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AuthzBootstrapError> {
         let url = config.url.clone().ok_or(AuthzBootstrapError::NoUrl)?;
@@ -115,7 +116,7 @@ impl WebhookHook {
         let secrets = WebhookSecrets::parse(secret).map_err(AuthzBootstrapError::WebhookSecret)?;
         // An address that the operator wrote out may be in a private network.
         let allow_private = literal(&url).into_iter().collect();
-        let egress = client_with(Class::Operator, Policy { allow_insecure: false, allow_private });
+        let egress = client_under(Class::Operator, Policy { allow_insecure: false, allow_private }, hosts);
         let egress = egress.map_err(|error| AuthzBootstrapError::Webhook(error.to_string()))?;
         egress.check(&url).map_err(|error| AuthzBootstrapError::Webhook(error.to_string()))?;
         Ok(Self {

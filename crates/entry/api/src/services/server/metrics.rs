@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use systemprompt_audit::LedgerMetrics;
+use systemprompt_audit::sink::SinkLag;
 use systemprompt_models::Millis;
 use systemprompt_runtime::ReloadCounts;
 
@@ -41,6 +42,12 @@ impl EncodeLabelValue for Text {
     }
 }
 
+/// Names of sinks come from the profile, sixteen at most.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SinkLabels {
+    sink: String,
+}
+
 /// Counters and histograms of the surface.
 #[derive(Debug)]
 pub struct Metrics {
@@ -56,6 +63,8 @@ pub struct Metrics {
     ledger_batches: Gauge,
     ledger_queue_depth: Gauge,
     ledger_unwitnessed: Gauge,
+    sink_lag: Family<SinkLabels, Gauge>,
+    sink_lag_records: Family<SinkLabels, Gauge>,
     bans: Gauge,
     ban_list_age: Gauge<f64, AtomicU64>,
     authz_epoch: Gauge,
@@ -74,6 +83,7 @@ pub struct Gauges {
     pub authz_epoch: i64,
     pub rules_age_ms: Millis,
     pub hook_faults: u64,
+    pub sinks: Vec<SinkLag>,
 }
 
 /// Bucket bounds in seconds: tool and model calls live between a millisecond and a minute.
@@ -112,6 +122,18 @@ impl Default for Metrics {
         registry.register("ledger_refused", "Units refused since start", ledger_refused.clone());
         registry.register("ledger_batches", "Batches committed since start", ledger_batches.clone());
         registry.register("ledger_queue_depth", "Records that wait", ledger_queue_depth.clone());
+        let sink_lag = Family::<SinkLabels, Gauge>::default();
+        let sink_lag_records = Family::<SinkLabels, Gauge>::default();
+        registry.register(
+            "ledger_sink_lag_seconds",
+            "Age of the oldest record that a sink has not taken",
+            sink_lag.clone(),
+        );
+        registry.register(
+            "ledger_sink_lag_records",
+            "Records that a sink has not taken",
+            sink_lag_records.clone(),
+        );
         let bans = Gauge::default();
         let ban_list_age = Gauge::<f64, AtomicU64>::default();
         registry.register("bans", "Networks that are banned", bans.clone());
@@ -151,6 +173,8 @@ impl Default for Metrics {
             ledger_batches,
             ledger_queue_depth,
             ledger_unwitnessed,
+            sink_lag,
+            sink_lag_records,
             bans,
             ban_list_age,
             authz_epoch,
@@ -211,11 +235,17 @@ impl Metrics {
             authz_epoch,
             rules_age_ms,
             hook_faults,
+            sinks,
         } = gauges;
         self.revocation_age.set((*revocation_age_ms).max(0) as f64 / 1000.0);
         self.authz_epoch.set(*authz_epoch);
         self.rules_age.set((*rules_age_ms).max(0) as f64 / 1000.0);
         self.hook_faults.inner().store(*hook_faults, Ordering::Relaxed);
+        for lag in sinks {
+            let labels = SinkLabels { sink: lag.name.clone() };
+            self.sink_lag.get_or_create(&labels).set(lag.seconds as i64);
+            self.sink_lag_records.get_or_create(&labels).set(lag.records as i64);
+        }
         self.bans.set(i64::try_from(*bans).unwrap_or(i64::MAX));
         self.ban_list_age.set((*ban_list_age_ms).max(0) as f64 / 1000.0);
         let ended =

@@ -17,6 +17,8 @@ const TAIL: i64 = 1024;
 const POSTGRES: i64 = 150_000;
 /// How long a witness may lack a checkpoint.
 const WITNESS_LAG_MS: i64 = 3_600_000;
+/// Age of a record that a sink has not taken from which on it is told.
+const SINK_LAG_S: u64 = 300;
 /// Difference of clocks that says nothing.
 const CLOCK_SLACK_MS: i64 = 2_000;
 
@@ -27,7 +29,7 @@ pub(super) async fn check(loaded: &Loaded, checks: &mut Vec<Check>) {
             let why = error.why.map_or_else(String::new, |why| format!(": {why}"));
             let fix = error.fix.unwrap_or_else(|| "systemprompt up".to_owned());
             checks.push(Check::fail("database", format!("{}{why}", error.what), fix));
-            let rest = ["durability", "schema", "ledger", "witnesses", "clock"];
+            let rest = ["durability", "schema", "ledger", "witnesses", "sinks", "clock"];
             checks.extend(rest.map(|name| Check::skip(name, "the database cannot be opened")));
             return;
         }
@@ -41,10 +43,12 @@ pub(super) async fn check(loaded: &Loaded, checks: &mut Vec<Check>) {
     if current {
         ledger(loaded, &db, checks).await;
         witnesses(loaded, &db, checks).await;
+        sinks(loaded, &db, checks).await;
         clock(&db, checks).await;
     } else {
         checks.extend(
-            ["ledger", "witnesses", "clock"].map(|name| Check::skip(name, "the schema is not current")),
+            ["ledger", "witnesses", "sinks", "clock"]
+                .map(|name| Check::skip(name, "the schema is not current")),
         );
     }
     db.close().await;
@@ -176,6 +180,26 @@ async fn witnesses(loaded: &Loaded, db: &Db, checks: &mut Vec<Check>) {
         }
         Ok(Some(age)) => Check::pass(CHECK, format!("the oldest that one lacks is {} s old", age / 1000)),
     });
+}
+
+/// Whether the sinks have what they should (AUD-63).
+async fn sinks(loaded: &Loaded, db: &Db, checks: &mut Vec<Check>) {
+    const CHECK: &str = "sinks";
+    let lags = match systemprompt_runtime::sinks::lags(loaded, &LedgerReader::new(db.clone())).await {
+        Ok(lags) => lags,
+        Err(error) => return checks.push(Check::fail(CHECK, error, "check whether the database runs")),
+    };
+    if lags.is_empty() {
+        return checks.push(Check::pass(CHECK, "none: records stay in the database (audit.sinks)"));
+    }
+    for lag in lags {
+        let why = lag.last_error.map_or_else(String::new, |error| format!(": {error}"));
+        let detail =
+            format!("{} lacks {} records, the oldest is {} s old{why}", lag.name, lag.records, lag.seconds);
+        let fix = "see to the other side; the records are kept and come as soon as it takes them".to_owned();
+        let wrong = (lag.seconds > SINK_LAG_S).then_some((State::Warn, fix));
+        checks.push(Check::of(CHECK, detail, wrong));
+    }
 }
 
 /// A clock behind the last record was set back: times of records would stand still until it catches up.

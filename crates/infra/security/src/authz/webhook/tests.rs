@@ -108,7 +108,8 @@ fn config(url: &str) -> AuthzHookConfig {
 }
 
 fn hook(config: &AuthzHookConfig, rules: Option<RuleHook>, clock: Arc<dyn Clock>) -> WebhookHook {
-    WebhookHook::new(config, rules, Some(&Secret::new(SECRET.to_owned())), clock).unwrap()
+    WebhookHook::new(config, rules, Some(&Secret::new(SECRET.to_owned())), HostRules::default(), clock)
+        .unwrap()
 }
 
 fn entity() -> EntityRef {
@@ -334,13 +335,25 @@ fn a_service_without_address_or_secret_stops_the_start() {
     let clock = || Arc::new(SystemClock) as Arc<dyn Clock>;
     let secret = |text: &str| Secret::new(text.to_owned());
     let good = config("https://pdp.example/decide");
-    let none = WebhookHook::new(&AuthzHookConfig { url: None, ..good.clone() }, None, None, clock());
+    let none = WebhookHook::new(
+        &AuthzHookConfig { url: None, ..good.clone() },
+        None,
+        None,
+        HostRules::default(),
+        clock(),
+    );
     assert!(matches!(none, Err(AuthzBootstrapError::NoUrl)));
-    let none = WebhookHook::new(&good, None, None, clock());
+    let none = WebhookHook::new(&good, None, None, HostRules::default(), clock());
     assert!(matches!(none, Err(AuthzBootstrapError::NoWebhookSecret)));
-    let short = WebhookHook::new(&good, None, Some(&secret("whsec_c2hvcnQ=")), clock());
+    let short = WebhookHook::new(&good, None, Some(&secret("whsec_c2hvcnQ=")), HostRules::default(), clock());
     assert!(matches!(short, Err(AuthzBootstrapError::WebhookSecret(_))));
-    let plain = WebhookHook::new(&config("http://pdp.example/decide"), None, Some(&secret(SECRET)), clock());
+    let plain = WebhookHook::new(
+        &config("http://pdp.example/decide"),
+        None,
+        Some(&secret(SECRET)),
+        HostRules::default(),
+        clock(),
+    );
     assert!(matches!(plain, Err(AuthzBootstrapError::Webhook(_))));
-    assert!(WebhookHook::new(&good, None, Some(&secret(SECRET)), clock()).is_ok());
+    assert!(WebhookHook::new(&good, None, Some(&secret(SECRET)), HostRules::default(), clock()).is_ok());
 }
