@@ -35,4 +35,4 @@ pub use params::ParamError;
 pub use pipeline::{ExtensionPolicy, Limits, Parts, Pipeline, PipelineError, Policy};
 pub use policy::{GovernancePolicy, Outcome};
 pub use rate_limit::{PastCall, RateLimiter};
-pub use scan::{Confidence, Finding, FindingClass, SecretScanner, TooComplex};
+pub use scan::{Confidence, Finding, FindingClass, SecretScanner, StreamScanner, TooComplex};

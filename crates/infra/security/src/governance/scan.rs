@@ -15,12 +15,14 @@ mod mapped;
 mod prefilter;
 mod redact;
 mod rules;
+mod stream;
 mod walk;
 
 #[cfg(test)]
 mod tests;
 
 pub use rules::RuleError;
+pub use stream::{OVERLAP, StreamScanner};
 pub use walk::{MAX_DEPTH, MAX_NODES, TooComplex};
 
 use crate::governance::facts::Segment;
@@ -29,6 +31,7 @@ use engine::{Engine, Hit};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::ops::Range;
 use std::sync::Arc;
 use systemprompt_audit::payload::Redact;
 use walk::{Frame, Stop, Token};
@@ -115,7 +118,7 @@ impl SecretScanner {
     /// The scanner of the built-in rules, with a key for digests of findings that outlives the process: markers of
     /// redacted secrets then stay the same after a restart and on every node.
     pub fn builtin_with_key(key: &[u8]) -> Result<Self, RuleError> {
-        let rules = rules::RuleSet::parse(rules::BUILTIN)?;
+        let rules = rules::RuleSet::parse(&rules::BUILTIN)?;
         let cache = cache::VerdictCache::new(&rules.version)?;
         Ok(Self {
             rules: Arc::new(rules),
@@ -171,11 +174,14 @@ impl SecretScanner {
     /// The secrets of plain text; pointers are empty.
     pub fn scan_text(&self, text: &str) -> Vec<Finding> {
         let root: Arc<str> = "".into();
-        let places = prefilter::places(&self.rules, &self.folding, text.as_bytes());
-        if places.is_empty() {
+        self.hits_in_text(text.as_bytes()).into_iter().map(|hit| finding(hit, &root)).collect()
+    }
+
+    fn hits_in_text(&self, text: &[u8]) -> Vec<Hit> {
+        if prefilter::places(&self.rules, &self.folding, text).is_empty() {
             return Vec::new();
         }
-        self.engine().scan(text.as_bytes()).into_iter().map(|hit| finding(hit, &root)).collect()
+        self.engine().scan(text)
     }
 
     /// Whether text holds anything that a specific rule knows.
@@ -203,10 +209,40 @@ impl SecretScanner {
     /// JSON with every secret that a specific rule knows replaced by its marker, in strings and in keys; all other
     /// bytes stay. What is not JSON is treated as text.
     pub fn redact_json<'j>(&self, json: &'j [u8]) -> Result<Cow<'j, [u8]>, TooComplex> {
-        Self::edit_json(json, &mut |text, _| match self.redact_text(text) {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(changed) => Some(changed),
+        self.redact_json_where(json, &|finding| finding.class == FindingClass::Specific)
+    }
+
+    /// JSON with every secret replaced by its marker whose finding `replaced` names; pointers begin at `json`.
+    pub fn redact_json_where<'j>(
+        &self,
+        json: &'j [u8],
+        replaced: &dyn Fn(&Finding) -> bool,
+    ) -> Result<Cow<'j, [u8]>, TooComplex> {
+        let root: Arc<str> = "".into();
+        Self::edit_json(json, &mut |text, keys| {
+            let mut hits = self.member(keys.own().as_deref().map(str::as_bytes), text.as_bytes());
+            hits.retain(|hit| replaced(&finding(hit.clone(), &root)));
+            match redact::spans(text, &hits, |hit| marker(&hit.rule, &hit.hmac)) {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(changed) => Some(changed),
+            }
         })
+    }
+
+    /// The secrets of a string, with those that only its name in an object tells.
+    fn member(&self, key: Option<&[u8]>, value: &[u8]) -> Vec<Hit> {
+        let mut hits = self.engine().scan(value);
+        let Some(key) = key.filter(|key| self.rules.keywords.any(key)) else { return hits };
+        let mut text = Vec::with_capacity(key.len() + value.len() + 3);
+        text.extend_from_slice(key);
+        text.extend_from_slice(b"=\"");
+        let start = text.len();
+        text.extend_from_slice(value);
+        text.push(b'"');
+        let within = self.engine().scan(&text).into_iter();
+        let within = within.filter(|hit| hit.span.start >= start && hit.span.end <= start + value.len());
+        hits.extend(within.map(|hit| Hit { span: hit.span.start - start..hit.span.end - start, ..hit }));
+        engine::once(hits)
     }
 
     /// JSON with the strings and keys replaced for which `edit`, given the text and the keys above it, returns a new
@@ -233,10 +269,19 @@ impl SecretScanner {
     fn full(&self, json: &[u8], wanted: &dyn Fn(&Token<'_>) -> bool) -> Result<Vec<Finding>, TooComplex> {
         let mut findings = Vec::new();
         let walked = walk::walk(json, &mut |token| {
-            if findings.len() >= MAX_FINDINGS || !wanted(token) {
+            if findings.len() >= MAX_FINDINGS {
                 return;
             }
-            let hits = self.engine().scan(&string(json, token));
+            let key = match token.path.last() {
+                Some(Frame::Object(key)) if !token.is_key => Some(key.clone()),
+                _ => None,
+            };
+            let key = key.filter(|key| wanted(&Token { span: key.clone(), is_key: true, path: token.path }));
+            if key.is_none() && !wanted(token) {
+                return;
+            }
+            let key = key.map(|span| string(json, &span));
+            let hits = self.member(key.as_deref(), &string(json, &token.span));
             if !hits.is_empty() {
                 let pointer = self.pointer(json, token.path);
                 findings.extend(hits.into_iter().map(|hit| finding(hit, &pointer)));
@@ -285,8 +330,8 @@ impl Redact for SecretScanner {
 }
 
 /// The text of a string, its escapes resolved.
-fn string<'j>(json: &'j [u8], token: &Token<'_>) -> Cow<'j, [u8]> {
-    let raw = json.get(token.span.clone()).unwrap_or_default();
+fn string<'j>(json: &'j [u8], span: &Range<usize>) -> Cow<'j, [u8]> {
+    let raw = json.get(span.clone()).unwrap_or_default();
     if memchr::memchr(b'\\', raw).is_none() {
         return Cow::Borrowed(raw);
     }
