@@ -42,7 +42,9 @@ pub fn scan(scanner: &SecretScanner, most: u64, folders: &[&Path]) -> Result<Val
         }
         bytes += own;
     }
-    Ok(json!({"bytes": bytes, "files": files, "generic": generic, "seconds": took.as_secs_f64(), "specific": findings}))
+    Ok(
+        json!({"bytes": bytes, "files": files, "generic": generic, "seconds": took.as_secs_f64(), "specific": findings}),
+    )
 }
 
 fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {

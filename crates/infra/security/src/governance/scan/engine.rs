@@ -169,7 +169,8 @@ fn unwrapped(text: &[u8], at: usize, rule: &Rule) -> Option<Mapped> {
         let rest = window.get(from..)?;
         let word = rest.iter().take_while(|b| is_token(**b)).count();
         let gap = rest.iter().skip(word).take_while(|b| matches!(b, b'\n' | b'\r' | b' ' | b'\t')).count();
-        let parted = matches!(rest.get(word), Some(b'\n' | b'\r')) && rest.get(word + gap).is_some_and(|b| is_token(*b));
+        let parted = matches!(rest.get(word), Some(b'\n' | b'\r'))
+            && rest.get(word + gap).is_some_and(|b| is_token(*b));
         if !parted {
             break;
         }

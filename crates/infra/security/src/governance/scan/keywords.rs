@@ -83,7 +83,11 @@ fn break_len(text: &[u8]) -> usize {
 fn stands_near(rest: &[u8], reach: usize, wanted: usize) -> bool {
     let (mut run, mut digit) = (0, false);
     for (at, byte) in rest.iter().enumerate() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || *byte >= 0x80 || byte.is_ascii_control() {
+        if byte.is_ascii_alphanumeric()
+            || matches!(byte, b'_' | b'-')
+            || *byte >= 0x80
+            || byte.is_ascii_control()
+        {
             run += 1;
             digit |= byte.is_ascii_digit() || *byte >= 0x80;
             if run >= wanted && digit {
@@ -151,7 +155,8 @@ impl Keywords {
     /// None if the keywords are more than an automaton can hold.
     pub(super) fn new(all: &[Keyword<'_>]) -> Option<Self> {
         let of = |any_case: bool| {
-            let mut texts: Vec<&[u8]> = all.iter().filter(|k| k.any_case == any_case).map(|k| k.text).collect();
+            let mut texts: Vec<&[u8]> =
+                all.iter().filter(|k| k.any_case == any_case).map(|k| k.text).collect();
             texts.sort_unstable();
             texts.dedup();
             texts.into_iter().map(move |text| {
@@ -165,7 +170,8 @@ impl Keywords {
         if !any_case.is_empty() {
             groups.push(Group::any_case(&any_case)?);
         }
-        let short = short.into_iter().map(|(text, uses)| Short { finder: Finder::new(text).into_owned(), uses });
+        let short =
+            short.into_iter().map(|(text, uses)| Short { finder: Finder::new(text).into_owned(), uses });
         Some(Self { groups, short: short.collect() })
     }
 

@@ -77,11 +77,11 @@ impl StreamScanner {
     }
 
     fn read(&mut self, is_end: bool, findings: &mut Vec<Finding>) {
-        let hits =
-            if self.count < MAX_FINDINGS { self.scanner.hits_in_text(&self.text) } else { Vec::new() };
+        let hits = if self.count < MAX_FINDINGS { self.scanner.hits_in_text(&self.text) } else { Vec::new() };
         let end = self.text.len();
         // With the character ahead, since rules look at it.
-        let mut keep = end.saturating_sub(OVERLAP).min(self.open_token().min(self.open_pem()).saturating_sub(1));
+        let mut keep =
+            end.saturating_sub(OVERLAP).min(self.open_token().min(self.open_pem()).saturating_sub(1));
         for hit in hits {
             // One that reaches the end may go on, and what stood there then may be another secret or none.
             if hit.span.end == end && !is_end {

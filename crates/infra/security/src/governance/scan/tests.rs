@@ -380,7 +380,12 @@ fn a_private_key_and_a_long_token_are_found_across_the_overlap() {
     let body = "MIIEpAIBAAKCAQEA7bq9Zw0xHk3yVn5c2sJm8tR4uLpQeGdFhK1oT6iYzWvXbNaC\n".repeat(24);
     let pem = format!("-----BEGIN RSA PRIVATE KEY-----\n{body}-----END RSA PRIVATE KEY-----\n");
     let jwt = format!("eyJhbGciOiJSUzI1NiJ9.eyJ{}.{}", "c3ViIjoiMTIz".repeat(200), "a1B2c3D4".repeat(40));
-    let text = format!("{}{pem}{}{jwt} and the rest. {}", "words ".repeat(99), "more ".repeat(300), "x ".repeat(400));
+    let text = format!(
+        "{}{pem}{}{jwt} and the rest. {}",
+        "words ".repeat(99),
+        "more ".repeat(300),
+        "x ".repeat(400)
+    );
     let whole = SCANNER.scan_text(&text);
     let place = |f: &Finding| (f.rule_id.clone(), f.offset, f.length);
     let specific = |f: &&Finding| f.class == FindingClass::Specific;
@@ -421,7 +426,10 @@ fn keys_glued_to_words_or_cut_by_line_breaks_or_encoded_twice_are_found() {
         percent(&STANDARD.encode(format!("the token is {TOKEN}"))),
     ] {
         assert!(SCANNER.has_secret(&text), "{text}");
-        assert!(scan(&json!({"a": text}).to_string()).iter().any(|f| f.class == FindingClass::Specific), "{text}");
+        assert!(
+            scan(&json!({"a": text}).to_string()).iter().any(|f| f.class == FindingClass::Specific),
+            "{text}"
+        );
     }
     for text in [
         // What is no key stays none when its lines are joined.
@@ -450,7 +458,10 @@ fn the_name_of_a_member_gives_its_value_away() {
         let found = found.iter().find(|f| &*f.rule_id == rule).unwrap_or_else(|| panic!("{text}: {found:?}"));
         assert_eq!((&*found.pointer, found.offset), (pointer, 0));
         let clean = String::from_utf8(SCANNER.redact_json(text.as_bytes()).unwrap().into_owned()).unwrap();
-        assert!(!clean.contains(&text[text.len() - 20..text.len() - 4]) && clean.contains(&found.marker()), "{clean}");
+        assert!(
+            !clean.contains(&text[text.len() - 20..text.len() - 4]) && clean.contains(&found.marker()),
+            "{clean}"
+        );
     }
     assert!(scan(&json!({"md5": hex, "twilio": "a client"}).to_string()).is_empty());
 }
@@ -470,9 +481,8 @@ fn segments_cut_at_every_byte_give_the_findings_of_their_parts() {
 }
 
 /// All examples of all rules.
-static EXAMPLES: LazyLock<Vec<String>> = LazyLock::new(|| {
-    examples().into_iter().flat_map(|r| r.positive.into_iter().chain(r.negative)).collect()
-});
+static EXAMPLES: LazyLock<Vec<String>> =
+    LazyLock::new(|| examples().into_iter().flat_map(|r| r.positive.into_iter().chain(r.negative)).collect());
 
 const NOISE: [&str; 24] = [
     "plain words ",
