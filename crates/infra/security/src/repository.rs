@@ -1,8 +1,10 @@
 //! The SQL of the security plane, and nothing else.
 
+pub(crate) mod allow;
 pub mod bans;
 pub mod hook_events;
 pub mod nodes;
 pub mod rates;
+pub(crate) mod seen;
 pub mod tokens;
 pub mod webhooks;

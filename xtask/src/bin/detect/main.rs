@@ -42,7 +42,7 @@ fn run(args: &[&str]) -> Result<Value> {
         ["tree", bytes, folders @ ..] if !folders.is_empty() => {
             let most = bytes.parse().context("a number of bytes")?;
             let folders: Vec<&Path> = folders.iter().map(Path::new).collect();
-            tree::scan(&scanner, most, &folders)
+            Ok(tree::scan(&scanner, most, &folders))
         }
         ["count"] => Ok(json!(scanner.rules().count())),
         _ => bail!("detect examples FILE | rules FOLDER | tree BYTES FOLDER… | count"),

@@ -75,6 +75,15 @@ pub struct Finding {
     pub confidence: Confidence,
     /// Hex of a keyed digest of the secret: equal secrets are told by it, and nothing else.
     pub hmac: Box<str>,
+    /// The entry of the allow list that lets it pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_by: Option<Arc<str>>,
+    /// Which segment of the call holds it.
+    #[serde(skip)]
+    pub segment: Option<usize>,
+    /// Whether it is why the call is refused.
+    #[serde(skip)]
+    pub blocks: bool,
 }
 
 impl Finding {
@@ -251,6 +260,52 @@ impl SecretScanner {
         redact::json(json, edit)
     }
 
+    /// Calls `visit` with every string and key of a segment, decoded, and what gives its pointer within it. What is not JSON is one
+    /// text.
+    pub(crate) fn strings(
+        &self,
+        json: &[u8],
+        visit: &mut dyn FnMut(&str, &dyn Fn() -> Arc<str>),
+    ) -> Result<(), TooComplex> {
+        let walked = walk::walk(json, &mut |token| {
+            let text = string(json, &token.span);
+            visit(&String::from_utf8_lossy(&text), &|| self.pointer(json, token.path));
+        });
+        match walked {
+            Ok(()) => {}
+            Err(Stop::TooComplex(why)) => return Err(why),
+            Err(Stop::NotJson) => visit(&String::from_utf8_lossy(json), &|| "".into()),
+        }
+        Ok(())
+    }
+
+    /// A finding of another policy, with the digest that the same text has everywhere.
+    pub(crate) fn finding_of(
+        &self,
+        rule: &str,
+        (text, span): (&str, Range<usize>),
+        pointer: Arc<str>,
+        confidence: Confidence,
+    ) -> Finding {
+        Finding {
+            rule_id: rule.into(),
+            class: FindingClass::Generic,
+            pointer,
+            offset: span.start,
+            length: span.len(),
+            confidence,
+            hmac: self.key.digest(text.get(span).unwrap_or_default().as_bytes()),
+            allowed_by: None,
+            segment: None,
+            blocks: false,
+        }
+    }
+
+    /// A digest of a block of a conversation, the same on every node of the deployment.
+    pub fn block_digest(&self, json: &[u8]) -> String {
+        self.key.digest(json).into()
+    }
+
     fn engine(&self) -> Engine<'_> {
         Engine { rules: &self.rules, folding: &self.folding, key: &self.key, generic: &self.generic }
     }
@@ -354,11 +409,14 @@ fn finding(hit: Hit, pointer: &Arc<str>) -> Finding {
         length: hit.span.len(),
         confidence: hit.confidence,
         hmac: hit.hmac,
+        allowed_by: None,
+        segment: None,
+        blocks: false,
     }
 }
 
 /// A finding of a segment as one of the body that the segment stands in.
-fn below(segment: &str, finding: &Finding) -> Finding {
+pub(super) fn below(segment: &str, finding: &Finding) -> Finding {
     let pointer = if segment.is_empty() {
         finding.pointer.clone()
     } else {
