@@ -16,8 +16,11 @@ pub struct Edit {
 }
 
 /// The upstream knows the model under another name (GW-42).
-pub const MODEL_ALIAS: Edit =
-    Edit { kind: "model_alias", path: Cow::Borrowed("/model"), reason: "the route's target names another model" };
+pub const MODEL_ALIAS: Edit = Edit {
+    kind: "model_alias",
+    path: Cow::Borrowed("/model"),
+    reason: "the route's target names another model",
+};
 
 /// The bytes to forward: the client's own, unless `upstream_model` is another model than it asked for.
 pub fn forwarded(body: &Bytes, index: &Index, upstream_model: Option<&str>) -> (Bytes, Option<Edit>) {
@@ -42,7 +45,8 @@ pub fn model_splice(index: &Index, model: &str) -> Splice {
 /// The body with parts replaced. Parts that overlap another one that begins earlier are left to that one.
 pub fn splice(body: &Bytes, mut splices: Vec<Splice>) -> Bytes {
     splices.sort_by_key(|(part, _)| part.start);
-    let mut out = BytesMut::with_capacity(body.len() + splices.iter().map(|(_, new)| new.len()).sum::<usize>());
+    let mut out =
+        BytesMut::with_capacity(body.len() + splices.iter().map(|(_, new)| new.len()).sum::<usize>());
     let mut kept = 0;
     for (part, new) in splices.into_iter() {
         if part.start < kept {

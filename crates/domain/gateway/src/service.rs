@@ -115,7 +115,9 @@ impl Planned {
     /// Puts redacted parts in place of the client's own; nothing else of the body changes.
     fn redact(&mut self, redactions: Vec<(String, Splice)>) {
         let mut splices = Vec::with_capacity(redactions.len() + 1);
-        if let Some(model) = self.route.target.upstream_model.as_deref().filter(|model| **model != *self.index.model) {
+        if let Some(model) =
+            self.route.target.upstream_model.as_deref().filter(|model| **model != *self.index.model)
+        {
             splices.push(edit::model_splice(&self.index, model));
         }
         for (pointer, splice) in redactions {

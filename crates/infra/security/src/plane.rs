@@ -12,8 +12,8 @@ use crate::authz::{
 pub use crate::governance::Denial;
 use crate::governance::chain::DISABLED_POLICY;
 use crate::governance::{CallFacts, Chain, Leak, Names, Pipeline, Redaction, Verdict};
-use crate::repository::seen::SeenRepository;
 pub use crate::governance::{Origin, Segment};
+use crate::repository::seen::SeenRepository;
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
@@ -94,7 +94,13 @@ impl DecisionPlane {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let sink = DbAuditSink::new(ledger, Arc::clone(&clock));
-        Self(Arc::new(Inner { hook, pipeline: ArcSwap::from_pointee(pipeline), sink, clock, seen: OnceLock::new() }))
+        Self(Arc::new(Inner {
+            hook,
+            pipeline: ArcSwap::from_pointee(pipeline),
+            sink,
+            clock,
+            seen: OnceLock::new(),
+        }))
     }
 
     /// Puts another pipeline in force; calls under way finish on the one that they began with.
@@ -159,7 +165,8 @@ impl DecisionPlane {
                 let mut chain = pipeline.evaluate(&facts).await;
                 let context = facts.context_id.filter(|_| call.origin == Origin::Gateway);
                 if let (Some(context), Some(seen)) = (context, self.0.seen.get()) {
-                    let digest = |at: &usize| Some(pipeline.scanner().block_digest(call.content.get(*at)?.json));
+                    let digest =
+                        |at: &usize| Some(pipeline.scanner().block_digest(call.content.get(*at)?.json));
                     let blocks = chain.blocking_segments();
                     let digests: Vec<String> = blocks.iter().filter_map(digest).collect();
                     let known = self.refused_before(seen, context.as_str(), &digests).await;
@@ -218,7 +225,9 @@ impl DecisionPlane {
     /// Notes the blocks for which a call of a conversation was refused, once the refusal is recorded. Without the note such a block
     /// is a new one when it comes again, and is refused again.
     pub async fn remember(&self, judgement: &Judgement) {
-        let (Some(seen), Some(context)) = (self.0.seen.get(), judgement.context.context_id.as_ref()) else { return };
+        let (Some(seen), Some(context)) = (self.0.seen.get(), judgement.context.context_id.as_ref()) else {
+            return;
+        };
         if judgement.refused_blocks.is_empty() {
             return;
         }
@@ -548,7 +557,8 @@ impl Judgement {
 /// The chain as the record keeps it; the row has the details.
 fn links(chain: &Chain) -> Vec<Value> {
     let one = |link: &crate::governance::Link| {
-        let mut told = json!({"policy_id": &*link.policy_id, "result": link.result, "elapsed_us": link.elapsed_us});
+        let mut told =
+            json!({"policy_id": &*link.policy_id, "result": link.result, "elapsed_us": link.elapsed_us});
         if let Some(told) = told.as_object_mut().filter(|_| !link.allowed_by.is_empty()) {
             told.insert("allowed_by".to_owned(), json!(link.allowed_by));
         }

@@ -243,7 +243,10 @@ async fn case_30_with_redact_a_known_block_goes_on_redacted_and_an_invented_hist
         assert_ne!(row.forwarded_body_sha256, row.client_body_sha256);
         assert!(row.edits.contains("secret_redaction") && row.edits.contains("/messages/2"), "{}", row.edits);
         let sent = text(&upstream.requests()[before].body);
-        assert!(!sent.contains(&aws_key()) && sent.contains("the key is [secret:aws-access-key-id:"), "{sent}");
+        assert!(
+            !sent.contains(&aws_key()) && sent.contains("the key is [secret:aws-access-key-id:"),
+            "{sent}"
+        );
         // Everything around the secret is the client's own.
         let (head, tail) = body.split_once(&aws_key()).unwrap();
         assert!(sent.contains(tail) && sent.contains(head), "{sent}");

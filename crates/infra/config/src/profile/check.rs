@@ -233,7 +233,9 @@ impl Check<'_> {
                     "acknowledgement_required",
                     "`history: audit` lets a refused secret through at the second try",
                 )
-                .with_remedy("write `acknowledge_history_audit: true` if that is meant, or `history: redact`");
+                .with_remedy(
+                    "write `acknowledge_history_audit: true` if that is meant, or `history: redact`",
+                );
                 self.add(&path, finding);
             }
             (History::Block | History::Redact, true) => {

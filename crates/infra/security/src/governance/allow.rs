@@ -93,10 +93,7 @@ impl NewAllowance {
         if self.expires_in_s.is_some_and(|seconds| !(1..=MAX_LIFE_S).contains(&seconds)) {
             return invalid("expires_in_s", format!("1 to {MAX_LIFE_S}; leave it out for no end"));
         }
-        if self.hmac.is_none()
-            && self.tool.is_none()
-            && self.pointer.is_none()
-            && self.expires_in_s.is_none()
+        if self.hmac.is_none() && self.tool.is_none() && self.pointer.is_none() && self.expires_in_s.is_none()
         {
             let message = "an entry narrows its rule: give `hmac`, `tool`, `pointer` or `expires_in_s`; a rule is switched \
                            off in the policy's `rules`";

@@ -94,7 +94,12 @@ impl ArgumentRules {
         if findings.len() < MAX_FINDINGS && fits(&rule.pointer, pointer) && rule.test.holds(value) {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let length = text.len();
-            findings.push(self.scanner.finding_of(&rule.id, (&text, 0..length), pointer.into(), Confidence::High));
+            findings.push(self.scanner.finding_of(
+                &rule.id,
+                (&text, 0..length),
+                pointer.into(),
+                Confidence::High,
+            ));
         }
         match value {
             Value::Array(items) => {
@@ -159,7 +164,9 @@ impl GovernancePolicy for ArgumentRules {
         };
         let rules: Vec<&Rule> = self.rules.iter().filter(applies).collect();
         // The arguments come first.
-        let (false, Some(arguments)) = (rules.is_empty(), facts.segments.first()) else { return Outcome::PASS };
+        let (false, Some(arguments)) = (rules.is_empty(), facts.segments.first()) else {
+            return Outcome::PASS;
+        };
         let Ok(value) = serde_json::from_slice::<Value>(arguments.json) else {
             return Outcome::fail("argument_rule", "the arguments are no JSON, which the rules on them need");
         };

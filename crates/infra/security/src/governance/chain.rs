@@ -105,7 +105,8 @@ impl Chain {
 
     /// Segments that are why the call is refused, each once.
     pub fn blocking_segments(&self) -> Vec<usize> {
-        let mut segments: Vec<usize> = self.findings.iter().filter(|f| f.blocks).filter_map(|f| f.segment).collect();
+        let mut segments: Vec<usize> =
+            self.findings.iter().filter(|f| f.blocks).filter_map(|f| f.segment).collect();
         segments.sort_unstable();
         segments.dedup();
         segments

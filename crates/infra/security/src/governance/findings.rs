@@ -59,11 +59,11 @@ pub(super) fn outcome(
                 finding.blocks = finding.allowed_by.is_none() && action_of(finding) == Action::Block;
             }
             Outcome::Fail {
-            reason: Cow::Borrowed(reason),
-            message: format!("the content holds {what} ({rules}); {advice}").into(),
-            findings,
-            retry_after: None,
-        }
+                reason: Cow::Borrowed(reason),
+                message: format!("the content holds {what} ({rules}); {advice}").into(),
+                findings,
+                retry_after: None,
+            }
         }
     }
 }

@@ -171,7 +171,9 @@ impl PromptInjection {
 
 /// NFKC without what is not shown, runs of white space as one space.
 fn plain(text: &str) -> String {
-    let shown = text.nfkc().filter(|c| !is_hidden(*c) && !matches!(*c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' | '\u{ad}'));
+    let shown = text.nfkc().filter(|c| {
+        !is_hidden(*c) && !matches!(*c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' | '\u{ad}')
+    });
     let mut out = String::with_capacity(text.len());
     for c in shown {
         if !c.is_whitespace() {
@@ -190,7 +192,8 @@ fn hidden(text: &str) -> Option<Range<usize>> {
     }
     let mut selectors = 0;
     for (at, c) in text.char_indices() {
-        selectors = if matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}') { selectors + 1 } else { 0 };
+        selectors =
+            if matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}') { selectors + 1 } else { 0 };
         if is_hidden(c) || selectors >= 4 {
             return Some(at..at + c.len_utf8());
         }

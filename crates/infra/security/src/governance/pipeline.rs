@@ -78,13 +78,25 @@ impl Parts {
     pub fn new(scanner: Arc<SecretScanner>, limiter: Arc<RateLimiter>, clock: Arc<dyn Clock>) -> Self {
         let in_use = Scanner::new();
         let allowed = AllowList::empty(Arc::clone(&clock));
-        Self { scanner, limiter, clock, extensions: Vec::new(), limits: Limits::default(), in_use, allowed, history: History::Block }
+        Self {
+            scanner,
+            limiter,
+            clock,
+            extensions: Vec::new(),
+            limits: Limits::default(),
+            in_use,
+            allowed,
+            history: History::Block,
+        }
     }
 
     /// Whether a policy makes findings of this name: a rule of the secret scan, a kind of another policy, or an operator's rule on
     /// arguments, whose names are the operator's own.
     pub fn knows_rule(&self, id: &str) -> bool {
-        self.scanner.knows(id) || pii::knows(id) || prompt_injection::knows(id) || id.starts_with(argument_rules::PREFIX)
+        self.scanner.knows(id)
+            || pii::knows(id)
+            || prompt_injection::knows(id)
+            || id.starts_with(argument_rules::PREFIX)
     }
 
     /// Ids of all policies, built-in ones first.
@@ -99,7 +111,9 @@ impl Parts {
         }
         Some(match id {
             scope_check::ID => ScopeCheck::new(params).map(boxed),
-            secret_scan::ID => SecretScan::new(params, self.scanner.clone(), self.allowed.clone(), self.history).map(boxed),
+            secret_scan::ID => {
+                SecretScan::new(params, self.scanner.clone(), self.allowed.clone(), self.history).map(boxed)
+            }
             tool_blocklist::ID => ToolBlocklist::new(params).map(boxed),
             pii::ID => Pii::new(params, self.scanner.clone(), self.allowed.clone()).map(boxed),
             prompt_injection::ID => {

@@ -7,11 +7,11 @@ use super::params::{self, ParamError, closest, hint};
 use super::policy::{GovernancePolicy, Outcome, Redaction};
 use super::scan::{Finding, FindingClass, SecretScanner};
 use serde::Deserialize;
-use std::borrow::Cow;
 use serde_json::Value;
-use systemprompt_config::profile::governance::History;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use systemprompt_config::profile::governance::History;
 
 pub const ID: &str = "secret_scan";
 
@@ -149,5 +149,6 @@ fn told_before(facts: &CallFacts<'_>, findings: &[Finding], message: Cow<'static
     let places = known.iter().filter_map(|at| facts.segments.get(*at)).take(MAX_PLACES);
     let places: Vec<String> = places.map(|segment| format!("`{}`", segment.pointer)).collect();
     let verb = if known.len() == 1 { "was" } else { "were" };
-    format!("{message}; {} {verb} refused before in this conversation and came again", places.join(", ")).into()
+    format!("{message}; {} {verb} refused before in this conversation and came again", places.join(", "))
+        .into()
 }

@@ -524,7 +524,9 @@ fn extensions_stand_where_they_say_and_never_before_scope_check() {
         ],
         vec![],
     );
-    assert_eq!(order.unwrap(), [
+    assert_eq!(
+        order.unwrap(),
+        [
             "scope_check",
             "b",
             "c",
@@ -534,10 +536,14 @@ fn extensions_stand_where_they_say_and_never_before_scope_check() {
             "pii",
             "prompt_injection",
             "a"
-        ]);
+        ]
+    );
     let moved = PolicyConfig { after: Some("secret_scan".into()), enabled: false, ..policy("a", json!({})) };
     let order = places(vec![extension("a", None, pass)], vec![moved]);
-    assert_eq!(order.unwrap(), ["scope_check", "secret_scan", "a", "tool_blocklist", "rate_limit", "pii", "prompt_injection"]);
+    assert_eq!(
+        order.unwrap(),
+        ["scope_check", "secret_scan", "a", "tool_blocklist", "rate_limit", "pii", "prompt_injection"]
+    );
     for (extensions, want) in [
         (vec![extension("a", Some("b"), pass), extension("b", Some("a"), pass)], "follows `b`"),
         (vec![extension("a", Some("secret_scn"), pass)], "did you mean `secret_scan`?"),

@@ -1,6 +1,6 @@
 use super::*;
-use crate::governance::{GovernanceExtension, Parts, Pipeline, RateLimiter, SecretScanner};
 use crate::governance::{CallFacts, Chain, LinkResult, Origin, Segment};
+use crate::governance::{GovernanceExtension, Parts, Pipeline, RateLimiter, SecretScanner};
 use systemprompt_audit::testing::ledger;
 use systemprompt_config::services::governance::GovernanceConfig;
 use systemprompt_database::testing::{TestDb, databases};
@@ -19,11 +19,16 @@ async fn engines() -> [TestDb; 2] {
 }
 
 /// A node: its rows and the pipeline that asks them.
-async fn node(db: &TestDb, ledger: &systemprompt_audit::Ledger, clock: &ManualClock) -> (AllowStore, Pipeline) {
+async fn node(
+    db: &TestDb,
+    ledger: &systemprompt_audit::Ledger,
+    clock: &ManualClock,
+) -> (AllowStore, Pipeline) {
     let scanner = SecretScanner::builtin_with_key(&[7; 32]).unwrap();
     let parts = Parts::new(Arc::new(scanner), Arc::new(RateLimiter::new()), Arc::new(clock.clone()));
     let list = parts.allowed.clone();
-    let store = AllowStore::open((**db).clone(), ledger.clone(), Arc::new(clock.clone()), list).await.unwrap();
+    let store =
+        AllowStore::open((**db).clone(), ledger.clone(), Arc::new(clock.clone()), list).await.unwrap();
     (store, Pipeline::from_config(&GovernanceConfig::default(), &parts).unwrap())
 }
 

@@ -59,7 +59,11 @@ fn a_rule_applies_to_its_tools_and_places_alone() {
     ] {
         let outcome = evaluate(&policy, tool, &arguments.to_string());
         let (got, ids): (&str, Vec<String>) = rules(&outcome);
-        assert_eq!((got, ids), (result, want.iter().map(ToString::to_string).collect()), "{tool:?} {arguments}");
+        assert_eq!(
+            (got, ids),
+            (result, want.iter().map(ToString::to_string).collect()),
+            "{tool:?} {arguments}"
+        );
     }
     assert!(matches!(evaluate(&policy, Some("Bash"), "no json"), Outcome::Fail { .. }));
 }

@@ -34,7 +34,10 @@ macro_rules! pattern {
     };
 }
 
-pattern!(EMAIL, r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}");
+pattern!(
+    EMAIL,
+    r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}"
+);
 pattern!(CARD, r"[1-6](?:[ -]?[0-9]){11,18}");
 pattern!(IBAN, r"[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}");
 pattern!(IPV4, r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:/[0-9]{1,2})?");
@@ -91,7 +94,8 @@ impl Recogniser {
                 _ => Confidence::Low,
             };
             // Numbers in groups are everywhere.
-            let is_bare = self.id == PHONE_ID && !text.get(span.clone()).is_some_and(|t| t.starts_with(['+', '(']));
+            let is_bare =
+                self.id == PHONE_ID && !text.get(span.clone()).is_some_and(|t| t.starts_with(['+', '(']));
             if !(is_bare && confidence == Confidence::Low) {
                 found(span, confidence);
             }
@@ -133,7 +137,11 @@ fn digits(text: &str) -> impl DoubleEndedIterator<Item = u32> + '_ {
 
 fn email(text: &str) -> Check {
     let (local, domain) = text.rsplit_once('@').unwrap_or_default();
-    if local.contains("..") || local.ends_with('.') || domain.contains("..") { Check::No } else { Check::Valid }
+    if local.contains("..") || local.ends_with('.') || domain.contains("..") {
+        Check::No
+    } else {
+        Check::Valid
+    }
 }
 
 /// 12 to 19 digits with a valid Luhn sum, not all the same.
@@ -168,7 +176,8 @@ fn iban(text: &str) -> Check {
     }
     let (head, tail) = plain.split_at(4);
     let rest = tail.chars().chain(head.chars()).filter_map(|c| c.to_digit(36));
-    let sum = rest.fold(0u32, |sum, value| if value > 9 { (sum * 100 + value) % 97 } else { (sum * 10 + value) % 97 });
+    let sum = rest
+        .fold(0u32, |sum, value| if value > 9 { (sum * 100 + value) % 97 } else { (sum * 10 + value) % 97 });
     if sum == 1 { Check::Valid } else { Check::No }
 }
 
@@ -213,7 +222,8 @@ fn ssn(text: &str) -> Check {
 fn phone(text: &str) -> Check {
     let count = digits(text).count();
     let groups = text.split([' ', '-', '.', '(', ')']).filter(|g| !g.is_empty()).count();
-    let looks = text.starts_with('+') || text.contains('(') || (groups >= 2 && text.contains(['-', ' ', '.']));
+    let looks =
+        text.starts_with('+') || text.contains('(') || (groups >= 2 && text.contains(['-', ' ', '.']));
     let is_date = groups == 3 && text.split(['-', '.']).next().is_some_and(|y| y.len() == 4);
     if !(7..=15).contains(&count) || !looks || is_date || Ipv4Addr::parses(text) {
         return Check::No;

@@ -2,8 +2,8 @@ use super::*;
 use crate::governance::{Chain, Parts, Pipeline, RateLimiter};
 use serde_json::json;
 use std::sync::LazyLock;
-use systemprompt_models::ids::{CallId, TraceId};
 use systemprompt_config::services::governance::{GovernanceConfig, PolicyConfig};
+use systemprompt_models::ids::{CallId, TraceId};
 use systemprompt_models::{ManualClock, Principal};
 
 static SCANNER: LazyLock<Arc<SecretScanner>> = LazyLock::new(|| Arc::new(SecretScanner::builtin().unwrap()));
@@ -80,7 +80,8 @@ fn it_flags_until_it_is_told_to_block_and_says_where() {
     assert!(chain.is_allowed());
     let link = chain.links.iter().find(|l| &*l.policy_id == ID).unwrap();
     assert_eq!(link.result, crate::governance::LinkResult::Flag);
-    let places: Vec<_> = chain.findings.iter().map(|f| (&*f.rule_id, &*f.pointer, f.offset, f.length)).collect();
+    let places: Vec<_> =
+        chain.findings.iter().map(|f| (&*f.rule_id, &*f.pointer, f.offset, f.length)).collect();
     assert_eq!(places, [("pii-email", "/text", 35, 15), ("pii-payment-card", "/text", 9, 19)]);
     assert!(!serde_json::to_string(&chain).unwrap().contains("1111"));
 
