@@ -19,6 +19,7 @@ mod ledger;
 mod lost_commits;
 mod reload;
 mod rules;
+mod scan;
 mod schemas;
 mod sources;
 mod statements;

@@ -48,7 +48,7 @@ pub fn splice(body: &Bytes, mut splices: Vec<Splice>) -> Bytes {
     let mut out =
         BytesMut::with_capacity(body.len() + splices.iter().map(|(_, new)| new.len()).sum::<usize>());
     let mut kept = 0;
-    for (part, new) in splices.into_iter() {
+    for (part, new) in splices {
         if part.start < kept {
             continue;
         }
@@ -62,7 +62,7 @@ pub fn splice(body: &Bytes, mut splices: Vec<Splice>) -> Bytes {
 
 /// Where `part`, which is a piece of `body`, stands in it; none if it is no piece of it.
 pub fn place_in(body: &[u8], part: &[u8]) -> Option<Range<usize>> {
-    let start = (part.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
+    let start = part.as_ptr().addr().checked_sub(body.as_ptr().addr())?;
     let end = start.checked_add(part.len()).filter(|end| *end <= body.len())?;
     Some(start..end)
 }

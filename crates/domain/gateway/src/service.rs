@@ -372,13 +372,16 @@ impl ClaudeGatewayService {
         let provider_request_id = from.get("request-id").or_else(|| from.get("x-request-id"));
         open.answered(status.as_u16(), provider_request_id.and_then(|value| value.to_str().ok()));
         let encoding = Encoding::of(&from);
-        let in_use = self.0.plane.pipeline().in_use().clone();
+        let pipeline = self.0.plane.pipeline();
+        let (in_use, secrets) = (pipeline.in_use().clone(), Arc::clone(pipeline.scanner()));
         let mut headers = forwarded_response_headers(&from);
         headers.insert(REQUEST_ID_HEADER, header_value(id.as_str()));
         if status.is_success() && is_event_stream(&from) {
             let limits =
                 StreamLimits { idle: timeouts.stream_idle, total: timeouts.total, ping: PING_INTERVAL };
-            let stream = ReplyStream::new(body, encoding, limits, in_use, &self.0.closer.tasks).closing(open);
+            let stream = ReplyStream::new(body, encoding, limits, in_use, &self.0.closer.tasks)
+                .noting(secrets)
+                .closing(open);
             return GatewayReply {
                 status,
                 headers,
@@ -391,7 +394,7 @@ impl ClaudeGatewayService {
         match read.unwrap_or(Err((ProviderError::Silent, 0))) {
             Err((error, bytes)) => failed(open, &error, bytes, &target.provider.name, &plan.context, id),
             Ok(body) => {
-                let (observed, leaks) = observe_whole(&body, encoding, MAX_ANSWER_BYTES, &in_use);
+                let (observed, leaks) = observe_whole(&body, encoding, MAX_ANSWER_BYTES, &in_use, &secrets);
                 if !leaks.is_empty() {
                     return withheld(open, &body, (observed, leaks), &plan.context, id);
                 }

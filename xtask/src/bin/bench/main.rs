@@ -15,6 +15,7 @@ mod principals;
 mod product;
 mod reads;
 mod report;
+mod scan;
 mod start;
 mod upstream;
 
@@ -28,6 +29,8 @@ cargo xtask bench [--dist] NAME [--seconds N] [--runs N] [--connections N,N] [--
   messages   POST /v1/messages beside the bare upstream and a bare pass-through proxy
   authz      the rule resolver in process
   ledger     Ledger::commit in process
+  scan       the secret scan in process
+  scan-history  a conversation that is sent again
   start      time until ready, idle memory
   edge       the edge's layers beside a bare handler, with and without 100,000 bans
   reads      queries and proofs over a ledger of a million records
@@ -55,6 +58,8 @@ fn main() -> ExitCode {
             "edge" => edge::bench(&options),
             "growth" => growth::bench(&options),
             "reads" => reads::bench(&options),
+            "scan" => scan::scan(&options),
+            "scan-history" => scan::history(&options),
             _ => {
                 println!("{USAGE}");
                 Ok(())

@@ -39,13 +39,14 @@ fn run(args: &[&str]) -> Result<Value> {
             Ok(texts.iter().map(|text| hits(&scanner, text)).collect())
         }
         ["rules", folder] => rule_files::examples(Path::new(folder)),
+        ["own", folder] => rule_files::own(Path::new(folder)),
         ["tree", bytes, folders @ ..] if !folders.is_empty() => {
             let most = bytes.parse().context("a number of bytes")?;
             let folders: Vec<&Path> = folders.iter().map(Path::new).collect();
             Ok(tree::scan(&scanner, most, &folders))
         }
         ["count"] => Ok(json!(scanner.rules().count())),
-        _ => bail!("detect examples FILE | rules FOLDER | tree BYTES FOLDER… | count"),
+        _ => bail!("detect examples FILE | rules FOLDER | own FOLDER | tree BYTES FOLDER… | count"),
     }
 }
 

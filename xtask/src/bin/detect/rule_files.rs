@@ -15,13 +15,43 @@ struct File {
 struct Rule {
     #[serde(default)]
     id: String,
+    /// Whether what it finds is a secret by itself.
+    #[serde(default = "yes")]
+    visible: bool,
     #[serde(default)]
     examples: Vec<String>,
     #[serde(default)]
     negative_examples: Vec<String>,
 }
 
-/// Every example: `{file, rule, positive, text}`.
+fn yes() -> bool {
+    true
+}
+
+/// Our own rule files.
+#[derive(Deserialize)]
+struct Own {
+    rules: Vec<Examples>,
+}
+
+#[derive(Deserialize)]
+struct Examples {
+    #[serde(default)]
+    positive: Vec<String>,
+}
+
+/// The positive examples of our own rules.
+pub fn own(folder: &Path) -> Result<Value> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    };
+    let own: Own = serde_saphyr::from_str(&read("secrets.yaml")?)?;
+    let published: Vec<Examples> = serde_saphyr::from_str(&read("examples.yaml")?)?;
+    Ok(own.rules.into_iter().chain(published).flat_map(|rule| rule.positive).map(Value::from).collect())
+}
+
+/// Every example: `{file, rule, positive, visible, text}`.
 pub fn examples(folder: &Path) -> Result<Value> {
     let mut files = Vec::new();
     collect(folder, &mut files)?;
@@ -33,7 +63,7 @@ pub fn examples(folder: &Path) -> Result<Value> {
         let Ok(file) = serde_saphyr::from_str::<File>(&text) else { continue };
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         for rule in file.rules {
-            let one = |positive: bool, text: &String| json!({"file": name, "rule": rule.id, "positive": positive, "text": text});
+            let one = |positive: bool, text: &String| json!({"file": name, "rule": rule.id, "positive": positive, "visible": rule.visible, "text": text});
             all.extend(rule.examples.iter().map(|text| one(true, text)));
             all.extend(rule.negative_examples.iter().map(|text| one(false, text)));
         }

@@ -51,6 +51,10 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
     for entry in entries.flatten() {
         let path = entry.path();
         let Ok(kind) = entry.file_type() else { continue };
+        // Packages that somebody installed are no part of the library.
+        if kind.is_dir() && path.file_name().is_some_and(|name| name == "site-packages") {
+            continue;
+        }
         if kind.is_dir() {
             collect(&path, paths);
         } else if kind.is_file()
