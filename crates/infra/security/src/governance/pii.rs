@@ -12,7 +12,7 @@ use super::params::{self, ParamError, closest, hint};
 use super::policy::{GovernancePolicy, Outcome};
 use super::scan::{Confidence, Finding, MAX_FINDINGS, SecretScanner, TooComplex};
 use super::seen_text::SeenText;
-use recognise::RECOGNISERS;
+use recognise::{RECOGNISERS, Recogniser};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -58,7 +58,7 @@ impl Pii {
     pub fn new(params: &Value, scanner: Arc<SecretScanner>, allowed: AllowList) -> Result<Self, ParamError> {
         let params: Params = params::read(params, &ALLOWED)?;
         if let Some(kind) = params.kinds.keys().find(|kind| !RECOGNISERS.iter().any(|r| r.id() == **kind)) {
-            let suggestion = closest(kind, RECOGNISERS.iter().map(|r| r.id()));
+            let suggestion = closest(kind, RECOGNISERS.iter().map(Recogniser::id));
             let message = format!("there is no such kind of personal data{}", hint(suggestion.as_deref()));
             return Err(ParamError::value(["kinds", kind], message));
         }

@@ -97,6 +97,9 @@ fn marker(rule: &str, hmac: &str) -> String {
     format!("[secret:{rule}:{}]", hmac.get(..8).unwrap_or_default())
 }
 
+/// Is given a string and what makes its pointer.
+pub(crate) type Visit<'v> = &'v mut dyn FnMut(&str, &dyn Fn() -> Arc<str>);
+
 /// The key of the digests of found secrets.
 struct FindingKey(hmac::Key);
 
@@ -262,11 +265,7 @@ impl SecretScanner {
 
     /// Calls `visit` with every string and key of a segment, decoded, and what gives its pointer within it. What is not JSON is one
     /// text.
-    pub(crate) fn strings(
-        &self,
-        json: &[u8],
-        visit: &mut dyn FnMut(&str, &dyn Fn() -> Arc<str>),
-    ) -> Result<(), TooComplex> {
+    pub(crate) fn strings(&self, json: &[u8], visit: Visit<'_>) -> Result<(), TooComplex> {
         let walked = walk::walk(json, &mut |token| {
             let text = string(json, &token.span);
             visit(&String::from_utf8_lossy(&text), &|| self.pointer(json, token.path));
