@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 pub(super) const BUILTIN: [&str; 2] =
     [include_str!("../../../rules/secrets.yaml"), include_str!("../../../rules/providers.yaml")];
 /// What stands between a name and its value, as `<assign>` in a regex.
-const ASSIGN: &str = r#"[ \t\w.-]{0,20}[\s'"]{0,3}(?:=|>|:{1,3}=|\|\||:|=>|\?=|,)[\x60'"\s=]{0,5}"#;
+const ASSIGN: &str = r#"[ \t\w.-]{0,20}[\s'"]{0,3}(?:=|>|:{1,3}=|\|\||:|=>|\?=|,)[\x60'"\s=]{0,16}"#;
 /// What stands behind a value, as `<end>` in a regex.
 const END: &str = "(?:[^A-Za-z0-9_-]|$)";
 /// How far from its name the value of a rule with `<assign>` may begin in raw JSON, where each quote may be escaped twice.
