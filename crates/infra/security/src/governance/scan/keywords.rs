@@ -1,10 +1,9 @@
 //! The first pass: which keywords of which rules occur, and where. It is run over raw bytes of whole requests: keywords that
-//! are prefixes of tokens are searched in vectors (Teddy, of `aho-corasick`), names of providers, which are written in any
-//! case, by one automaton.
+//! are prefixes of tokens are searched in vectors (Teddy, of `aho-corasick`); names of providers, which are written in any
+//! case, by one automaton, and those of two and three bytes, which would blunt Teddy, by another.
 
 use aho_corasick::packed::{self, MatchKind};
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
-use memchr::memmem::Finder;
 
 /// Longest keyword that a rule may have.
 pub(super) const MAX_KEYWORD: usize = 32;
@@ -131,11 +130,6 @@ struct Group {
     uses: Vec<Vec<Use>>,
 }
 
-struct Short {
-    finder: Finder<'static>,
-    uses: Vec<Use>,
-}
-
 /// A keyword with the rules that it belongs to.
 pub(super) struct Keyword<'k> {
     pub(super) text: &'k [u8],
@@ -147,8 +141,6 @@ pub(super) struct Keyword<'k> {
 /// All keywords of a rule set.
 pub(super) struct Keywords {
     groups: Vec<Group>,
-    /// Keywords of two and three bytes are searched on their own: in Teddy they would blunt the others.
-    short: Vec<Short>,
 }
 
 impl Keywords {
@@ -168,11 +160,12 @@ impl Keywords {
         let mut groups: Vec<Group> = long.chunks(GROUP).map(Group::new).collect::<Option<_>>()?;
         let any_case: Vec<_> = of(true).collect();
         if !any_case.is_empty() {
-            groups.push(Group::any_case(&any_case)?);
+            groups.push(Group::automaton(&any_case, true)?);
         }
-        let short =
-            short.into_iter().map(|(text, uses)| Short { finder: Finder::new(text).into_owned(), uses });
-        Some(Self { groups, short: short.collect() })
+        if !short.is_empty() {
+            groups.push(Group::automaton(&short, false)?);
+        }
+        Some(Self { groups })
     }
 
     /// Calls `found` with each place where a keyword's rule may match; ends early when it returns false.
@@ -182,19 +175,11 @@ impl Keywords {
                 return;
             }
         }
-        for short in &self.short {
-            for at in short.finder.find_iter(text) {
-                if !plausible(&short.uses, text, at, found) {
-                    return;
-                }
-            }
-        }
     }
 
     /// Whether any keyword occurs, whatever follows it.
     pub(super) fn any(&self, text: &[u8]) -> bool {
         self.groups.iter().any(|g| g.next(text, 0).is_some())
-            || self.short.iter().any(|s| s.finder.find(text).is_some())
     }
 }
 
@@ -215,8 +200,8 @@ impl Group {
         Some(Self { search, uses: members.iter().map(|(_, uses)| uses.clone()).collect() })
     }
 
-    fn any_case(members: &[(&[u8], Vec<Use>)]) -> Option<Self> {
-        let search = Search::Automaton(automaton(members.iter().map(|(text, _)| *text), true)?);
+    fn automaton(members: &[(&[u8], Vec<Use>)], any_case: bool) -> Option<Self> {
+        let search = Search::Automaton(automaton(members.iter().map(|(text, _)| *text), any_case)?);
         Some(Self { search, uses: members.iter().map(|(_, uses)| uses.clone()).collect() })
     }
 
