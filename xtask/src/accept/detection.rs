@@ -141,8 +141,11 @@ fn read(folder: &Path) -> Result<Vec<Example>> {
     Ok(examples)
 }
 
-/// The rules that hit each text: (specific, generic).
-fn ours(texts: &[&str]) -> Result<Vec<(Vec<String>, usize)>> {
+/// Specific rules that hit a text, and how many generic ones.
+type Hit = (Vec<String>, usize);
+
+/// The rules that hit each text.
+fn ours(texts: &[&str]) -> Result<Vec<Hit>> {
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), json!(texts).to_string())?;
     let hits = detect(&["examples", &file.path().to_string_lossy()])?;
@@ -178,7 +181,7 @@ fn own_examples(tally: &mut Tally) -> Result<()> {
 fn figures(name: &str, examples: &[Example]) -> Result<(usize, usize)> {
     let texts: Vec<&str> = examples.iter().map(|e| e.text.as_str()).collect();
     let hits = ours(&texts)?;
-    let count = |is_secret: bool, hit: &dyn Fn(&(Vec<String>, usize)) -> bool| {
+    let count = |is_secret: bool, hit: &dyn Fn(&Hit) -> bool| {
         examples.iter().zip(&hits).filter(|(e, h)| e.is_secret == is_secret && hit(h)).count()
     };
     let all = |is_secret| count(is_secret, &|_| true);

@@ -65,7 +65,7 @@ impl Encoding {
 
 /// The tap, behind whatever decodes its copy.
 enum Tap {
-    Plain(SseTap),
+    Plain(Box<SseTap>),
     Gzip(Box<GzDecoder<Unpacked>>),
     /// The copy could not be decoded from some point on, or not at all.
     Blind(Observed),
@@ -89,7 +89,7 @@ impl Tap {
     fn new(encoding: Encoding, in_use: Scanner) -> Self {
         let tap = SseTap::watching(in_use);
         match encoding {
-            Encoding::Identity => Self::Plain(tap),
+            Encoding::Identity => Self::Plain(Box::new(tap)),
             Encoding::Gzip => Self::Gzip(Box::new(GzDecoder::new(Unpacked(tap)))),
             Encoding::Other => Self::Blind(Observed::default()),
         }

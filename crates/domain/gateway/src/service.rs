@@ -271,7 +271,7 @@ impl ClaudeGatewayService {
         let opened_at = self.0.closer.clock.now();
         let salt = uuid_v4().simple().to_string();
         let client_hash = sha256(&plan.client_body);
-        let forwarded_hash = if !plan.edits.is_empty() { sha256(&plan.body) } else { client_hash };
+        let forwarded_hash = if plan.edits.is_empty() { client_hash } else { sha256(&plan.body) };
         let target = &plan.route.target;
         let model_upstream: Arc<str> = match &target.upstream_model {
             Some(model) => Arc::clone(model),
