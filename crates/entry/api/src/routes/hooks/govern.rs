@@ -122,13 +122,18 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 const JUDGED: [&str; 7] =
     ["tool_input", "tool_response", "prompt", "tool_name", "tool_use_id", "agent_id", "agent_scope"];
 
-/// The other members of a body, known or not: what the client put there may be a secret as well. Names stand together.
-fn others(body: &[u8]) -> (String, Vec<&RawValue>) {
+/// The other members of a body, known or not, names and raw values as one text: what the client put there may be a secret as well.
+fn others(body: &[u8]) -> String {
     let members =
         serde_json::from_slice::<Members<'_>>(body).map_or_else(|_| Vec::new(), |members| members.0);
-    let others = members.into_iter().filter(|(name, _)| !JUDGED.contains(&name.as_str()));
-    let (names, values): (Vec<String>, Vec<&RawValue>) = others.unzip();
-    (names.join("\n"), values)
+    let mut text = String::new();
+    for (name, value) in members.iter().filter(|(name, _)| !JUDGED.contains(&name.as_str())) {
+        for part in [name, value.get()] {
+            text.push_str(part);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 async fn govern(
@@ -195,7 +200,7 @@ async fn judge(
     let mut entities: Vec<EntityRef> =
         plugin.map(|id| EntityRef::new(EntityKind::Plugin, bounded(id))).into_iter().collect();
     let server = tool.and_then(|tool| mcp_server(context, tool, &mut entities));
-    let (names, values) = others(body);
+    let others = others(body);
     let mut content: Vec<Segment<'_>> = [
         ("/tool_input", event.tool_input),
         ("/tool_response", event.tool_response),
@@ -207,8 +212,7 @@ async fn judge(
     })
     .collect();
     // The pointer does not repeat names of the client's making.
-    let besides = std::iter::once(names.as_bytes()).chain(values.iter().map(|value| value.get().as_bytes()));
-    content.extend(besides.map(|json| Segment { pointer: "/*".into(), json }));
+    content.push(Segment { pointer: "/*".into(), json: others.as_bytes() });
     let call_id = event.tool_use_id.as_deref().filter(|id| !id.is_empty() && id.len() <= MAX_CALL_ID);
     let judgement = context
         .plane
