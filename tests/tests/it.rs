@@ -22,6 +22,7 @@ mod nodes;
 mod policies;
 mod reload;
 mod rules;
+mod scan;
 mod schemas;
 mod sinks;
 mod sources;

@@ -4,6 +4,7 @@
 mod audit;
 mod clients;
 mod crash;
+mod detection;
 mod edge;
 mod fuzz;
 mod main_job;
@@ -22,7 +23,8 @@ pub(crate) fn accept(args: &[String]) -> Result<ExitCode> {
         [name, rest @ ..] if name == "crash" => crash::crash(rest)?,
         [name] if name == "edge" => edge::edge()?,
         [name, rest @ ..] if name == "fuzz" => fuzz::fuzz(rest)?,
-        _ => bail!("cargo xtask accept main-job|audit|crash|edge|fuzz"),
+        [name, rest @ ..] if name == "detection" => detection::detection(rest)?,
+        _ => bail!("cargo xtask accept main-job|audit|crash|edge|fuzz|detection"),
     };
     println!("\n{} passed, {} failed", tally.passed, tally.failed);
     Ok(if tally.failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -17,7 +17,7 @@ cargo xtask COMMAND
   ci             formatting, dependencies, lints, documentation, then `test`
   pg             keeps a PostgreSQL running for `cargo nextest run`; prints its variable
   bench NAME     measures the release build (`bench --help` names them)
-  accept NAME    real clients and long campaigns: main-job, audit, crash, edge, fuzz";
+  accept NAME    real clients and long campaigns: main-job, audit, crash, edge, fuzz, detection";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);

@@ -32,8 +32,8 @@ use systemprompt_security::authz::{
 use systemprompt_security::bans::{BanError, BanStore};
 use systemprompt_security::governance::rate_limit::{self, Rate};
 use systemprompt_security::governance::{
-    GovernanceChecks, HookEvents, Origin, Parts, PastCall, Pipeline, PipelineError, RateLimiter,
-    SecretScanner,
+    AllowError, AllowStore, GovernanceChecks, HookEvents, Origin, Parts, PastCall, Pipeline, PipelineError,
+    RateLimiter, SecretScanner,
 };
 use systemprompt_security::jwt::{AssertionIssuer, JwtService, Verifier};
 use systemprompt_security::keys::{ClassKeys, KeyError, KeyRing, SigningAlgorithm};
@@ -123,6 +123,8 @@ pub enum BootError {
     Sessions(#[from] SessionError),
     #[error("caches: {0}")]
     Bans(#[from] BanError),
+    #[error("caches: {0}")]
+    AllowList(#[from] AllowError),
     #[error("services: {0}")]
     Identity(#[from] IdentityError),
     #[error("services: {0}")]
@@ -283,6 +285,7 @@ async fn boot_loaded(
     seed_call_limit(&parts, &loaded, &decisions, clock.now()).await?;
     let pipeline = build_pipeline(&loaded, &parts)?;
     let plane = DecisionPlane::new(hook, pipeline, ledger.clone(), Arc::clone(&clock));
+    plane.remember_refusals_in(db.clone());
     let decisions_for_others = DecisionService::new(
         own_rules(&rules, profile.governance.authz.actor_check),
         plane.clone(),
@@ -294,6 +297,8 @@ async fn boot_loaded(
 
     let issuer = profile.jwt_issuer();
     let sessions = Arc::new(Sessions::open(db.clone(), Arc::clone(&clock)).await?);
+    let allowed =
+        AllowStore::open(db.clone(), ledger.clone(), Arc::clone(&clock), parts.allowed.clone()).await?;
     let bans = BanStore::open(db.clone(), ledger.clone(), Arc::clone(&clock), bridge.clone()).await?;
     let verifier = Verifier::new(issuer.clone(), Arc::clone(&class_keys), keys.keys(), Arc::clone(&clock));
     let users = Users::new(db.clone(), ledger.clone(), Arc::clone(&clock));
@@ -370,6 +375,7 @@ async fn boot_loaded(
         leak,
         rules,
         bans,
+        allowed,
         refusals: RefusalCounts::default(),
         plane,
         decisions,
@@ -411,7 +417,8 @@ pub(crate) fn build_pipeline(loaded: &Loaded, parts: &Parts) -> Result<Pipeline,
     if !config.enabled {
         tracing::warn!("the governance pipeline is switched off: calls are recorded and not examined");
     }
-    Pipeline::from_config(&config, parts)
+    let parts = Parts { history: loaded.profile.governance.pipeline.history, ..parts.clone() };
+    Pipeline::from_config(&config, &parts)
 }
 
 /// The leak scanner guards every provider and custom secret of the file. One that is too short to be told from ordinary text

@@ -23,7 +23,7 @@ use systemprompt_oauth::{ApiKeys, Users};
 use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::authz::{DecisionService, GovernanceDecisionRepository, RuleStore};
 use systemprompt_security::bans::BanStore;
-use systemprompt_security::governance::{HookEvents, Parts};
+use systemprompt_security::governance::{AllowStore, HookEvents, Parts, SecretScanner};
 use systemprompt_security::jwt::{AssertionIssuer, JwtService};
 use systemprompt_security::keys::KeyRing;
 use systemprompt_security::nodes::Nodes;
@@ -57,6 +57,8 @@ pub struct Inner {
     pub leak: Scanner,
     pub rules: RuleStore,
     pub bans: BanStore,
+    /// Findings of the governance scan that are let pass.
+    pub allowed: AllowStore,
     /// Refusals of callers who are nobody yet, until the minute's record.
     pub refusals: RefusalCounts,
     pub plane: DecisionPlane,
@@ -134,6 +136,16 @@ impl AppContext {
 
     pub(crate) fn of(inner: Inner) -> Self {
         Self(Arc::new(inner))
+    }
+
+    /// The scanner for secrets of this node.
+    pub fn secret_scanner(&self) -> &Arc<SecretScanner> {
+        &self.0.pipeline_parts.scanner
+    }
+
+    /// Whether a policy of this node makes findings of this name.
+    pub fn knows_rule(&self, id: &str) -> bool {
+        self.0.pipeline_parts.knows_rule(id)
     }
 
     /// The configuration in force; a request keeps the one that it began with.

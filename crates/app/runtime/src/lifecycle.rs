@@ -12,6 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 const REVOCATIONS_EVERY: Duration = Duration::from_secs(1);
 const RULES_EVERY: Duration = Duration::from_secs(5);
 const BANS_EVERY: Duration = Duration::from_secs(1);
+/// How often rows of ended allowances and forgotten blocks are deleted.
+const GOVERNANCE_SWEEP_EVERY: Duration = Duration::from_mins(10);
 const BAN_HITS_EVERY: Duration = Duration::from_secs(10);
 const COUNTERS_EVERY: Duration = Duration::from_mins(1);
 const REFUSALS_EVERY: Duration = Duration::from_mins(1);
@@ -45,6 +47,26 @@ pub(crate) fn start_loops(context: &AppContext) {
         async move {
             if let Err(error) = node.bans.refresh().await {
                 tracing::warn!(%error, age_ms = node.bans.age(), "the bans could not be confirmed");
+            }
+        }
+    });
+    let node = context.clone();
+    tasks.spawn_loop("allow-list", BANS_EVERY, move || {
+        let node = node.clone();
+        async move {
+            if let Err(error) = node.allowed.refresh().await {
+                tracing::warn!(%error, "the allow list could not be confirmed");
+            }
+        }
+    });
+    let node = context.clone();
+    tasks.spawn_loop("governance-sweep", GOVERNANCE_SWEEP_EVERY, move || {
+        let node = node.clone();
+        async move {
+            let swept = node.allowed.sweep().await.map_err(|e| e.to_string());
+            let swept = swept.and(node.plane.sweep().await.map_err(|e| e.to_string()));
+            if let Err(error) = swept {
+                tracing::warn!(%error, "ended entries of the governance tables could not be deleted");
             }
         }
     });

@@ -401,6 +401,7 @@ impl Closing {
             .with("elapsed_ms", (self.closed_at - facts.opened_at).max(0))
             .with("stop_reason", observed.stop_reason.as_deref().map_or(Value::Null, Value::from))
             .with("error_type", self.error_type().map_or(Value::Null, Value::from))
+            .with("secrets", if observed.secrets.is_empty() { Value::Null } else { json!(observed.secrets) })
             .with("leaks", if ending.leaks.is_empty() { Value::Null } else { ending.leaks.len().into() })
             .with(
                 "response",

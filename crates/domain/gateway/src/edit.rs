@@ -3,19 +3,24 @@
 use crate::parse::Index;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
+use std::borrow::Cow;
+use std::ops::Range;
 
 /// An edit that was made, as it stands in `ai_requests.edits`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Edit {
     pub kind: &'static str,
     /// JSON pointer of the value that was replaced.
-    pub path: &'static str,
+    pub path: Cow<'static, str>,
     pub reason: &'static str,
 }
 
 /// The upstream knows the model under another name (GW-42).
-pub const MODEL_ALIAS: Edit =
-    Edit { kind: "model_alias", path: "/model", reason: "the route's target names another model" };
+pub const MODEL_ALIAS: Edit = Edit {
+    kind: "model_alias",
+    path: Cow::Borrowed("/model"),
+    reason: "the route's target names another model",
+};
 
 /// The bytes to forward: the client's own, unless `upstream_model` is another model than it asked for.
 pub fn forwarded(body: &Bytes, index: &Index, upstream_model: Option<&str>) -> (Bytes, Option<Edit>) {
@@ -26,13 +31,49 @@ pub fn forwarded(body: &Bytes, index: &Index, upstream_model: Option<&str>) -> (
 }
 
 fn with_model(body: &Bytes, index: &Index, model: &str) -> Bytes {
-    let span = index.model_span.range();
-    let value = serde_json::Value::from(model).to_string();
-    let mut out = BytesMut::with_capacity(body.len() + value.len());
-    out.put_slice(body.get(..span.start).unwrap_or_default());
-    out.put_slice(value.as_bytes());
-    out.put_slice(body.get(span.end..).unwrap_or_default());
+    splice(body, vec![model_splice(index, model)])
+}
+
+/// New bytes for a part of the body.
+pub type Splice = (Range<usize>, Vec<u8>);
+
+/// The splice that gives the request another model.
+pub fn model_splice(index: &Index, model: &str) -> Splice {
+    (index.model_span.range(), serde_json::Value::from(model).to_string().into_bytes())
+}
+
+/// The body with parts replaced. Parts that overlap another one that begins earlier are left to that one.
+pub fn splice(body: &Bytes, mut splices: Vec<Splice>) -> Bytes {
+    splices.sort_by_key(|(part, _)| part.start);
+    let mut out =
+        BytesMut::with_capacity(body.len() + splices.iter().map(|(_, new)| new.len()).sum::<usize>());
+    let mut kept = 0;
+    for (part, new) in splices {
+        if part.start < kept {
+            continue;
+        }
+        out.put_slice(body.get(kept..part.start).unwrap_or_default());
+        out.put_slice(&new);
+        kept = part.end;
+    }
+    out.put_slice(body.get(kept..).unwrap_or_default());
     out.freeze()
+}
+
+/// Where `part`, which is a piece of `body`, stands in it; none if it is no piece of it.
+pub fn place_in(body: &[u8], part: &[u8]) -> Option<Range<usize>> {
+    let start = part.as_ptr().addr().checked_sub(body.as_ptr().addr())?;
+    let end = start.checked_add(part.len()).filter(|end| *end <= body.len())?;
+    Some(start..end)
+}
+
+/// Secrets in a part of the body were replaced by their marks.
+pub fn redaction(pointer: &str) -> Edit {
+    Edit {
+        kind: "secret_redaction",
+        path: Cow::Owned(pointer.to_owned()),
+        reason: "a policy replaces secrets by marks",
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod tests;
 use crate::closing::{Ending, OpenCall};
 use crate::providers::{ProviderError, UpstreamBody};
 use crate::settle::Outcome;
-use crate::stream_tap::{Observed, SseTap};
+use crate::stream_tap::{Observed, SseTap, note};
 use aws_lc_rs::digest::{self, SHA256};
 use bytes::Bytes;
 use flate2::write::GzDecoder;
@@ -16,12 +16,14 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io::Write;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use systemprompt_audit::Role;
 use systemprompt_audit::payload::Tally;
 use systemprompt_leak::{Hit, Scanner};
 use systemprompt_models::Tasks;
+use systemprompt_security::governance::{SecretScanner, Segment};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +65,7 @@ impl Encoding {
 
 /// The tap, behind whatever decodes its copy.
 enum Tap {
-    Plain(SseTap),
+    Plain(Box<SseTap>),
     Gzip(Box<GzDecoder<Unpacked>>),
     /// The copy could not be decoded from some point on, or not at all.
     Blind(Observed),
@@ -87,7 +89,7 @@ impl Tap {
     fn new(encoding: Encoding, in_use: Scanner) -> Self {
         let tap = SseTap::watching(in_use);
         match encoding {
-            Encoding::Identity => Self::Plain(tap),
+            Encoding::Identity => Self::Plain(Box::new(tap)),
             Encoding::Gzip => Self::Gzip(Box::new(GzDecoder::new(Unpacked(tap)))),
             Encoding::Other => Self::Blind(Observed::default()),
         }
@@ -200,6 +202,16 @@ impl ReplyStream {
         }
     }
 
+    /// Also notes what has the form of a secret.
+    pub(crate) fn noting(mut self, secrets: Arc<SecretScanner>) -> Self {
+        match &mut self.tap {
+            Tap::Plain(tap) => tap.noting(secrets),
+            Tap::Gzip(decoder) => decoder.get_mut().0.noting(secrets),
+            Tap::Blind(_) => {}
+        }
+        self
+    }
+
     /// Closes `call` when this stream ends, in whatever way.
     pub(crate) fn closing(mut self, call: OpenCall) -> Self {
         self.call = Some(call);
@@ -301,7 +313,8 @@ impl ReplyStream {
         let tap = std::mem::replace(&mut self.tap, Tap::Blind(Observed::default()));
         let observed = match tap {
             Tap::Plain(tap) => tap.into_observed(),
-            other => other.observed().clone(),
+            Tap::Gzip(mut decoder) => decoder.get_mut().0.take_observed(),
+            Tap::Blind(seen) => seen,
         };
         call.end(Ending {
             outcome,
@@ -430,9 +443,16 @@ pub(crate) fn observe_whole(
     encoding: Encoding,
     limit: usize,
     in_use: &Scanner,
+    secrets: &SecretScanner,
 ) -> (Observed, Vec<Hit>) {
     use std::io::Read as _;
-    let look = |plain: &[u8]| (Observed::of_body(plain), in_use.scan_request(plain));
+    let look = |plain: &[u8]| {
+        let mut observed = Observed::of_body(plain);
+        // An answer that is too deep to be looked through is passed on all the same: what is found is only noted.
+        let found = secrets.scan_segment(&Segment { pointer: "".into(), json: plain }).unwrap_or_default();
+        note(&mut observed.secrets, &found);
+        (observed, in_use.scan_request(plain))
+    };
     match encoding {
         Encoding::Identity => look(body),
         Encoding::Gzip => {

@@ -7,7 +7,7 @@ mod tests;
 
 use crate::closing::{CallFacts, Closer, Ending, OpenCall, Slot, Slots, commitment};
 use crate::conversation;
-use crate::edit::{self, Edit};
+use crate::edit::{self, Edit, Splice};
 use crate::parse::{self, Index};
 use crate::pricing::{Catalog, CatalogError};
 use crate::protocol::{
@@ -42,7 +42,7 @@ use systemprompt_models::principal::CredentialKind;
 use systemprompt_models::{Clock, Code, Refusal, RequestContext, Tasks};
 use systemprompt_net::HostRules;
 use systemprompt_security::authz::{EntityKind, EntityRef};
-use systemprompt_security::plane::{Call, DecisionPlane, Origin};
+use systemprompt_security::plane::{Call, DecisionPlane, Judgement, Origin};
 
 /// Largest answer that is not streamed (GW-57).
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -113,7 +113,24 @@ struct Planned {
     forwarded: HeaderMap,
     client_body: Bytes,
     body: Bytes,
-    edit: Option<Edit>,
+    edits: Vec<Edit>,
+}
+
+impl Planned {
+    /// Puts redacted parts in place of the client's own; nothing else of the body changes.
+    fn redact(&mut self, redactions: Vec<(String, Splice)>) {
+        let mut splices = Vec::with_capacity(redactions.len() + 1);
+        if let Some(model) =
+            self.route.target.upstream_model.as_deref().filter(|model| **model != *self.index.model)
+        {
+            splices.push(edit::model_splice(&self.index, model));
+        }
+        for (pointer, splice) in redactions {
+            self.edits.push(edit::redaction(&pointer));
+            splices.push(splice);
+        }
+        self.body = edit::splice(&self.client_body, splices);
+    }
 }
 
 impl ClaudeGatewayService {
@@ -173,12 +190,17 @@ impl ClaudeGatewayService {
         let slot = self.0.slots.take(registry.max_streams).ok_or_else(|| {
             Refusal::new(Code::Overloaded, "as many model calls as this node takes are under way")
         })?;
-        let plan = plan(call, &registry)?;
-        let judgement = self.judge(&plan).await;
+        let mut plan = plan(call, &registry)?;
+        let (mut judgement, redactions) = self.judge(&plan).await;
+        if !redactions.is_empty() {
+            judgement.accept_redactions();
+            plan.redact(redactions);
+        }
         let mut unit = Unit::new();
         let decision = judgement.record(&mut unit);
         if let Some(refusal) = judgement.refusal() {
             self.0.closer.ledger.append(unit).await?;
+            self.0.plane.remember(&judgement).await;
             return Err(refusal.with_decision(decision));
         }
         if let Some(secret) = plan.route.target.provider.missing_secret() {
@@ -207,7 +229,8 @@ impl ClaudeGatewayService {
         Ok(reply)
     }
 
-    async fn judge(&self, plan: &Planned) -> systemprompt_security::plane::Judgement {
+    /// The judgement, and the changes to the body with which the call may go on where it may not as it is.
+    async fn judge(&self, plan: &Planned) -> (Judgement, Vec<(String, Splice)>) {
         let pointers = Pointers::of(&plan.index);
         // Where the route names its model, that name is the configuration's and not the client's.
         let mut content = segments(&plan.index, &plan.client_body, &pointers, !plan.route.is_exact());
@@ -215,7 +238,8 @@ impl ClaudeGatewayService {
         let named = named.filter(|(name, _)| !plan.forwarded.contains_key(*name));
         let besides = Besides::of(plan.query.as_deref(), plan.forwarded.iter().chain(named));
         content.extend(besides.segments());
-        self.0
+        let judgement = self
+            .0
             .plane
             .judge(Call {
                 call_id: CallId::generate(),
@@ -230,7 +254,15 @@ impl ClaudeGatewayService {
                 agent_scope: None,
                 content: &content,
             })
-            .await
+            .await;
+        let splices = judgement.redactions().iter().map(|redaction| {
+            let part = content.get(redaction.segment)?;
+            let place = edit::place_in(&plan.client_body, part.json)?;
+            Some((part.pointer.to_string(), (place, redaction.json.clone())))
+        });
+        // The query and headers are no part of the body: what stands there cannot be replaced, and the call stays refused.
+        let splices = splices.collect::<Option<Vec<_>>>().unwrap_or_default();
+        (judgement, splices)
     }
 
     /// Adds the opening record and the row to `unit`.
@@ -245,13 +277,13 @@ impl ClaudeGatewayService {
         let opened_at = self.0.closer.clock.now();
         let salt = uuid_v4().simple().to_string();
         let client_hash = sha256(&plan.client_body);
-        let forwarded_hash = if plan.edit.is_some() { sha256(&plan.body) } else { client_hash };
+        let forwarded_hash = if plan.edits.is_empty() { client_hash } else { sha256(&plan.body) };
         let target = &plan.route.target;
         let model_upstream: Arc<str> = match &target.upstream_model {
             Some(model) => Arc::clone(model),
             None => (&*plan.index.model).into(),
         };
-        let edits = plan.edit.map_or_else(Vec::new, |edit| vec![edit]);
+        let edits = &plan.edits;
         let mut draft = Draft::new(EntryKind::InferenceOpened, &plan.context, "opened")
             .with_subject("gateway_route", &*plan.route.name)
             .with("request_id", id.as_str())
@@ -301,7 +333,7 @@ impl ClaudeGatewayService {
             forwarded_body_sha256: hex::encode(forwarded_hash),
             body_salt: salt.clone(),
             body_bytes: plan.client_body.len(),
-            edits: serde_json::to_string(&edits).unwrap_or_else(|_| "[]".to_owned()),
+            edits: serde_json::to_string(edits).unwrap_or_else(|_| "[]".to_owned()),
             client_info: noted(&plan.headers),
             opened_at,
         });
@@ -346,13 +378,16 @@ impl ClaudeGatewayService {
         let provider_request_id = from.get("request-id").or_else(|| from.get("x-request-id"));
         open.answered(status.as_u16(), provider_request_id.and_then(|value| value.to_str().ok()));
         let encoding = Encoding::of(&from);
-        let in_use = self.0.plane.pipeline().in_use().clone();
+        let pipeline = self.0.plane.pipeline();
+        let (in_use, secrets) = (pipeline.in_use().clone(), Arc::clone(pipeline.scanner()));
         let mut headers = forwarded_response_headers(&from);
         headers.insert(REQUEST_ID_HEADER, header_value(id.as_str()));
         if status.is_success() && is_event_stream(&from) {
             let limits =
                 StreamLimits { idle: timeouts.stream_idle, total: timeouts.total, ping: PING_INTERVAL };
-            let stream = ReplyStream::new(body, encoding, limits, in_use, &self.0.closer.tasks).closing(open);
+            let stream = ReplyStream::new(body, encoding, limits, in_use, &self.0.closer.tasks)
+                .noting(secrets)
+                .closing(open);
             return GatewayReply {
                 status,
                 headers,
@@ -365,7 +400,7 @@ impl ClaudeGatewayService {
         match read.unwrap_or(Err((ProviderError::Silent, 0))) {
             Err((error, bytes)) => failed(open, &error, bytes, &target.provider.name, &plan.context, id),
             Ok(body) => {
-                let (observed, leaks) = observe_whole(&body, encoding, MAX_ANSWER_BYTES, &in_use);
+                let (observed, leaks) = observe_whole(&body, encoding, MAX_ANSWER_BYTES, &in_use, &secrets);
                 if !leaks.is_empty() {
                     return withheld(open, &body, (observed, leaks), &plan.context, id);
                 }
@@ -448,7 +483,7 @@ fn plan(call: GatewayCall, registry: &Registry) -> Result<Planned, Refusal> {
         headers,
         client_body: body,
         body: forwarded_body,
-        edit,
+        edits: edit.into_iter().collect(),
     })
 }
 

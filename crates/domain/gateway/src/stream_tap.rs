@@ -10,7 +10,9 @@ use crate::pricing::Usage;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 pub use sse::{MAX_EVENT_BYTES, SseTap};
+use std::collections::BTreeMap;
 pub use watch::Watch;
+pub(crate) use watch::note;
 
 /// Most tool calls that are kept of one answer; the rest is counted.
 pub const MAX_TOOL_CALLS: usize = 128;
@@ -44,6 +46,8 @@ pub struct Observed {
     pub events: u64,
     /// Whether the answer came to its end: `message_stop`, or a whole JSON body.
     pub complete: bool,
+    /// How often which rule found what has the form of a secret.
+    pub secrets: BTreeMap<String, u32>,
 }
 
 impl Observed {

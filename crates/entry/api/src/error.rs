@@ -11,6 +11,7 @@ use systemprompt_oauth::IdentityError;
 use systemprompt_runtime::replay::ReplayError;
 use systemprompt_security::authz::AuthzError;
 use systemprompt_security::bans::BanError;
+use systemprompt_security::governance::AllowError;
 
 /// What a handler answers when it does not answer.
 #[derive(Debug)]
@@ -43,6 +44,12 @@ impl From<LedgerError> for Error {
 
 impl From<AuthzError> for Error {
     fn from(error: AuthzError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<AllowError> for Error {
+    fn from(error: AllowError) -> Self {
         Self(error.into())
     }
 }

@@ -92,6 +92,8 @@ kinds! {
     AdminBanAdded = "admin.ban.added";
     AdminBanRemoved = "admin.ban.removed";
     AdminBanExpired = "admin.ban.expired";
+    AdminAllowlistAdded = "admin.allowlist.added";
+    AdminAllowlistRemoved = "admin.allowlist.removed";
     AdminAuditRead = "admin.audit.read";
     AdminAuditErase = "admin.audit.erase";
     AdminAuditExport = "admin.audit.export";

@@ -12,16 +12,18 @@ use crate::authz::{
 };
 pub use crate::governance::Denial;
 use crate::governance::chain::DISABLED_POLICY;
-use crate::governance::{CallFacts, Chain, Leak, Names, Pipeline};
+use crate::governance::{CallFacts, Chain, Leak, Names, Pipeline, Redaction, Verdict};
 pub use crate::governance::{Origin, Segment};
+use crate::repository::seen::SeenRepository;
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use systemprompt_audit::payload::reference;
 use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Payload, Role, Unit};
+use systemprompt_database::Db;
 use systemprompt_models::ids::{CallId, DecisionId};
 use systemprompt_models::{Clock, Refusal, RequestContext};
 
@@ -56,6 +58,8 @@ struct Inner {
     pipeline: ArcSwap<Pipeline>,
     sink: DbAuditSink,
     clock: Arc<dyn Clock>,
+    /// Blocks of conversations that were refused; absent where there are no conversations.
+    seen: OnceLock<SeenRepository>,
 }
 
 impl std::fmt::Debug for DecisionPlane {
@@ -79,6 +83,8 @@ pub struct Judgement {
     agent_scope: Option<String>,
     args_sha256: Option<String>,
     arguments: Option<Payload>,
+    /// Digests of the blocks for which it is refused.
+    refused_blocks: Vec<String>,
     at: i64,
 }
 
@@ -90,7 +96,13 @@ impl DecisionPlane {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let sink = DbAuditSink::new(ledger, Arc::clone(&clock));
-        Self(Arc::new(Inner { hook, pipeline: ArcSwap::from_pointee(pipeline), sink, clock }))
+        Self(Arc::new(Inner {
+            hook,
+            pipeline: ArcSwap::from_pointee(pipeline),
+            sink,
+            clock,
+            seen: OnceLock::new(),
+        }))
     }
 
     /// Puts another pipeline in force; calls under way finish on the one that they began with.
@@ -134,12 +146,13 @@ impl DecisionPlane {
                 break;
             }
         }
+        let mut refused_blocks = Vec::new();
         let chain = match fault {
             _ if !allowed => None,
             Some(denial) => Some(Chain::refused(denial)),
             None => {
                 let principal = &call.context.principal;
-                let facts = CallFacts {
+                let mut facts = CallFacts {
                     call_id: &call.call_id,
                     origin: call.origin,
                     counted: call.counted,
@@ -155,9 +168,26 @@ impl DecisionPlane {
                     trace_id: &call.context.trace_id,
                     act_chain: &principal.act_chain,
                     segments: call.content,
+                    refused_before: &[],
                     names: &names,
                 };
-                Some(pipeline.evaluate(&facts).await)
+                let mut chain = pipeline.evaluate(&facts).await;
+                let context = facts.context_id.filter(|_| call.origin == Origin::Gateway);
+                if let (Some(context), Some(seen)) = (context, self.0.seen.get()) {
+                    let digest =
+                        |at: &usize| Some(pipeline.scanner().block_digest(call.content.get(*at)?.json));
+                    let blocks = chain.blocking_segments();
+                    let digests: Vec<String> = blocks.iter().filter_map(digest).collect();
+                    let known = self.refused_before(seen, context.as_str(), &digests).await;
+                    let known: Vec<usize> =
+                        blocks.iter().zip(known).filter(|(_, known)| *known).map(|(at, _)| *at).collect();
+                    if !known.is_empty() {
+                        facts.refused_before = &known;
+                        chain = pipeline.evaluate(&facts).await;
+                    }
+                    refused_blocks = chain.blocking_segments().iter().filter_map(digest).collect();
+                }
+                Some(chain)
             }
         };
         let arguments = call.tool.and_then(|_| call.content.first()).map(|arguments| {
@@ -176,9 +206,55 @@ impl DecisionPlane {
             agent_scope: call.agent_scope.map(str::to_owned),
             args_sha256: call.tool.and_then(|_| args_sha256(call.content)),
             arguments,
+            refused_blocks,
             at: self.0.clock.now(),
         };
         if names.are_clean() { judgement.bounded() } else { judgement.concealed(&pipeline).bounded() }
+    }
+
+    /// Keeps in `db` which blocks of conversations were refused, so that they are known when a conversation is sent again.
+    pub fn remember_refusals_in(&self, db: Db) {
+        let _ = self.0.seen.set(SeenRepository::new(db));
+    }
+
+    /// Which of the blocks were refused in this context before. What cannot be read counts as new, which refuses the call.
+    async fn refused_before(&self, seen: &SeenRepository, context: &str, digests: &[String]) -> Vec<bool> {
+        let since = self.0.clock.now() - REMEMBERED;
+        let mut known = Vec::with_capacity(digests.len());
+        for digest in digests.iter().take(MAX_REMEMBERED) {
+            let was_refused = seen.was_refused(context, digest, since).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "blocks that were refused before could not be read");
+                false
+            });
+            known.push(was_refused);
+        }
+        known
+    }
+
+    /// Notes the blocks for which a call of a conversation was refused, once the refusal is recorded. Without the note such a block
+    /// is a new one when it comes again, and is refused again.
+    pub async fn remember(&self, judgement: &Judgement) {
+        let (Some(seen), Some(context)) = (self.0.seen.get(), judgement.context.context_id.as_ref()) else {
+            return;
+        };
+        if judgement.refused_blocks.is_empty() {
+            return;
+        }
+        let blocks = judgement.refused_blocks.get(..MAX_REMEMBERED).unwrap_or(&judgement.refused_blocks);
+        if let Err(error) = seen.note(context.as_str(), blocks, judgement.at).await {
+            tracing::warn!(%error, "the blocks of a refused call could not be noted");
+        }
+    }
+
+    /// Forgets blocks of conversations that ended long ago.
+    ///
+    /// # Errors
+    /// When the rows cannot be written.
+    pub async fn sweep(&self) -> sqlx::Result<()> {
+        match self.0.seen.get() {
+            Some(seen) => seen.purge(self.0.clock.now() - REMEMBERED).await,
+            None => Ok(()),
+        }
     }
 
     /// The context of a call with what callers put into its correlation ids as it may be stored: secrets replaced by marks.
@@ -286,6 +362,10 @@ const ASKED_AT_ONCE: usize = 32;
 /// Most denied ids that a list's record names; beyond, it holds their digest.
 const MAX_LISTED: usize = 256;
 const MAX_LISTED_BYTES: usize = 12 * 1024;
+/// How long a refused block of a conversation is known, in milliseconds.
+const REMEMBERED: i64 = 30 * 86_400_000;
+/// Most blocks of one call that are looked up and noted; further ones count as new.
+const MAX_REMEMBERED: usize = 64;
 /// Longest name of a tool, plugin or agent that a record repeats, in characters.
 const MAX_NAME: usize = 200;
 
@@ -365,6 +445,24 @@ impl Judgement {
     pub fn is_allow(&self) -> bool {
         self.entities.iter().all(|(_, decision)| decision.is_allow())
             && self.chain.as_ref().is_none_or(Chain::is_allowed)
+    }
+
+    /// What the content must be changed to for the call to go on; empty where it goes on as it is, or not at all.
+    pub fn redactions(&self) -> &[Redaction] {
+        match &self.chain {
+            Some(chain) if matches!(chain.verdict, Verdict::Redact(_)) => &chain.redactions,
+            _ => &[],
+        }
+    }
+
+    /// Says that the content was changed so: the call goes on, and its record says that it was changed.
+    pub fn accept_redactions(&mut self) {
+        if let Some(chain) = &mut self.chain
+            && matches!(chain.verdict, Verdict::Redact(_))
+            && !chain.redactions.is_empty()
+        {
+            chain.verdict = Verdict::Allow;
+        }
     }
 
     /// The policy that decided, and why.
@@ -478,13 +576,23 @@ impl Judgement {
         if !chain.leaks.is_empty() {
             draft = draft.with("leaks", chain.leaks.count);
         }
+        if chain.is_allowed() && !chain.redactions.is_empty() {
+            draft = draft.with("redacted_segments", chain.redactions.len());
+        }
         draft
     }
 }
 
 /// The chain as the record keeps it; the row has the details.
 fn links(chain: &Chain) -> Vec<Value> {
-    let one = |link: &crate::governance::Link| json!({"policy_id": &*link.policy_id, "result": link.result, "elapsed_us": link.elapsed_us});
+    let one = |link: &crate::governance::Link| {
+        let mut told =
+            json!({"policy_id": &*link.policy_id, "result": link.result, "elapsed_us": link.elapsed_us});
+        if let Some(told) = told.as_object_mut().filter(|_| !link.allowed_by.is_empty()) {
+            told.insert("allowed_by".to_owned(), json!(link.allowed_by));
+        }
+        told
+    };
     chain.links.iter().map(one).collect()
 }
 

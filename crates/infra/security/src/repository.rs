@@ -1,9 +1,11 @@
 //! The SQL of the security plane, and nothing else.
 
+pub(crate) mod allow;
 pub mod bans;
 pub mod hook_events;
 pub mod keys;
 pub mod nodes;
 pub mod rates;
+pub(crate) mod seen;
 pub mod tokens;
 pub mod webhooks;

@@ -103,6 +103,7 @@ ids! {
     /// An API key (not its secret).
     ApiKeyId = "key_";
     /// A ban of an address or a network.
+    AllowanceId = "alw_";
     BanId = "ban_";
     /// One request through the edge; correlates, identifies nothing.
     TraceId = "trc_";

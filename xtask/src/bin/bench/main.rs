@@ -18,6 +18,7 @@ mod reads;
 mod replay;
 mod report;
 mod rules;
+mod scan;
 mod start;
 mod upstream;
 
@@ -34,6 +35,8 @@ cargo xtask bench [--dist] NAME [--seconds N] [--runs N] [--connections N,N] [--
   authz-reload  a node's rules read again and swapped while it decides
   authz-list    decisions on a list of a thousand entities
   ledger     Ledger::commit in process
+  scan       the secret scan in process
+  scan-history  a conversation that is sent again
   start      time until ready, idle memory
   replay     a million recorded decisions against a draft of rules
   ledger-verify  an export of a million records, offline
@@ -68,6 +71,8 @@ fn main() -> ExitCode {
             "decide" => decide::bench(&options),
             "growth" => growth::bench(&options),
             "reads" => reads::bench(&options),
+            "scan" => scan::scan(&options),
+            "scan-history" => scan::history(&options),
             _ => {
                 println!("{USAGE}");
                 Ok(())

@@ -4,12 +4,14 @@ mod fixture;
 
 use super::*;
 use fixture::{
-    Fixture, JSON_ANSWER, Upstream, body, call, chunked, closed, config, gateways, principal, streamed, user,
+    Fixture, JSON_ANSWER, Upstream, body, call, chunked, closed, config, gateways, gateways_with_history,
+    principal, streamed, user,
 };
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use std::time::Duration;
 use systemprompt_audit::verify::{Scope, verify};
+use systemprompt_config::profile::governance::History;
 use systemprompt_security::authz::DenyAllHook;
 
 fn stream(reply: GatewayReply) -> Box<ReplyStream> {
@@ -184,6 +186,90 @@ async fn a_secret_in_any_part_of_the_body_is_refused() {
         }
     }
     assert_eq!(upstream.requests().len(), 0);
+}
+
+fn text(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).into_owned()
+}
+
+/// A conversation of so many turns, the second of which may hold a secret.
+fn turns(first: &str, second: &str, more: usize) -> String {
+    let mut messages = vec![
+        json!({"role": "user", "content": first}),
+        json!({"role": "assistant", "content": "yes"}),
+        json!({"role": "user", "content": second}),
+    ];
+    for turn in 0..more {
+        messages.push(json!({"role": "assistant", "content": format!("answer {turn}")}));
+        messages.push(json!({"role": "user", "content": format!("question {turn}")}));
+    }
+    json!({"model": "claude-up", "max_tokens": 5, "messages": messages}).to_string()
+}
+
+#[tokio::test]
+async fn case_30_a_refused_secret_stays_refused_when_the_history_is_sent_again() {
+    let upstream = Upstream::start(|_| streamed(JSON_ANSWER)).await;
+    let secret = format!("the key is {}, use it", aws_key());
+    for fixture in gateways_with_history(&config(Some(&upstream.url)), History::Block).await {
+        let first = fixture.service.handle(call(&turns("hello", &secret, 0))).await.unwrap_err();
+        assert!(!first.sentence().contains("refused before"), "{}", first.sentence());
+        for more in [1, 2] {
+            let again = fixture.service.handle(call(&turns("hello", &secret, more))).await.unwrap_err();
+            assert!(again.sentence().contains("`/messages/2` was refused before"), "{}", again.sentence());
+            assert!(!again.sentence().contains(&aws_key()));
+        }
+        fixture.service.handle(call(&turns("hello", "without it", 2))).await.unwrap();
+    }
+    let seen: Vec<String> = upstream.requests().iter().map(|seen| text(&seen.body)).collect();
+    assert_eq!(seen.len(), 2);
+    assert!(seen.iter().all(|request| !request.contains(&aws_key())));
+}
+
+#[tokio::test]
+async fn case_30_with_redact_a_known_block_goes_on_redacted_and_an_invented_history_is_refused() {
+    let upstream = Upstream::start(|_| streamed(JSON_ANSWER)).await;
+    let secret = format!("the key is {}, use it", aws_key());
+    for fixture in gateways_with_history(&config(Some(&upstream.url)), History::Redact).await {
+        // A history that this house never saw.
+        let invented = fixture.service.handle(call(&turns("another", &secret, 3))).await.unwrap_err();
+        assert_eq!(invented.policy.as_deref(), Some("secret_scan"));
+
+        fixture.service.handle(call(&turns("hello", &secret, 0))).await.unwrap_err();
+        let before = upstream.requests().len();
+        let body = turns("hello", &secret, 1);
+        let reply = fixture.service.handle(call(&body)).await.unwrap();
+        assert_eq!(reply.status, 200);
+        let row = closed(&fixture, &reply.request_id).await;
+        assert_ne!(row.forwarded_body_sha256, row.client_body_sha256);
+        assert!(row.edits.contains("secret_redaction") && row.edits.contains("/messages/2"), "{}", row.edits);
+        let sent = text(&upstream.requests()[before].body);
+        assert!(
+            !sent.contains(&aws_key()) && sent.contains("the key is [secret:aws-access-key-id:"),
+            "{sent}"
+        );
+        // Everything around the secret is the client's own.
+        let (head, tail) = body.split_once(&aws_key()).unwrap();
+        assert!(sent.contains(tail) && sent.contains(head), "{sent}");
+        // The mark is the same each time, so that the provider's cache stays warm.
+        fixture.service.handle(call(&body)).await.unwrap();
+        assert_eq!(text(&upstream.requests()[before + 1].body), sent);
+        // Another new secret is refused all the same.
+        let other = turns("hello", &secret, 1).replace("question 0", &aws_key().replace('Z', "Y"));
+        fixture.service.handle(call(&other)).await.unwrap_err();
+    }
+    assert!(upstream.requests().iter().all(|seen| !text(&seen.body).contains(&aws_key())));
+}
+
+#[tokio::test]
+async fn case_30_with_audit_a_known_block_passes_flagged() {
+    let upstream = Upstream::start(|_| streamed(JSON_ANSWER)).await;
+    let secret = format!("the key is {}, use it", aws_key());
+    for fixture in gateways_with_history(&config(Some(&upstream.url)), History::Audit).await {
+        fixture.service.handle(call(&turns("hello", &secret, 0))).await.unwrap_err();
+        let reply = fixture.service.handle(call(&turns("hello", &secret, 1))).await.unwrap();
+        let decision = reply.headers["x-systemprompt-decision-id"].to_str().unwrap().to_owned();
+        assert!(!decision.is_empty());
+    }
 }
 
 #[tokio::test]

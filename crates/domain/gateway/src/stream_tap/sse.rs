@@ -1,7 +1,9 @@
 //! Server-sent events (WHATWG HTML section 9.2), read at whatever places the chunks are cut.
 
 use super::{Observed, Watch};
+use std::sync::Arc;
 use systemprompt_leak::{Hit, Scanner};
+use systemprompt_security::governance::SecretScanner;
 
 /// Longest event that is read; a longer one passes unread.
 pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
@@ -71,8 +73,20 @@ impl SseTap {
         &self.seen
     }
 
-    pub fn into_observed(self) -> Observed {
-        self.seen
+    /// Also notes what has the form of a secret.
+    pub fn noting(&mut self, secrets: Arc<SecretScanner>) {
+        self.watch.noting(secrets);
+    }
+
+    /// What was seen, of an answer whose end has come.
+    pub fn take_observed(&mut self) -> Observed {
+        let mut seen = std::mem::take(&mut self.seen);
+        seen.secrets = self.watch.take_noted();
+        seen
+    }
+
+    pub fn into_observed(mut self) -> Observed {
+        self.take_observed()
     }
 
     fn keep(&mut self, part: &[u8]) {

@@ -46,6 +46,7 @@ fn expected() -> Observed {
         characters: 17,
         events: 9,
         complete: true,
+        secrets: std::collections::BTreeMap::new(),
     }
 }
 

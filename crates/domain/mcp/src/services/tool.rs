@@ -32,6 +32,7 @@ use systemprompt_leak::{Hit, Scanner};
 use systemprompt_models::ids::{CallId, DecisionId, McpExecutionId};
 use systemprompt_models::{Clock, Refusal, RequestContext, Tasks};
 use systemprompt_security::authz::AuthzDecision;
+use systemprompt_security::governance::FindingClass;
 use systemprompt_security::plane::{Call, DecisionPlane, Denial, Origin, Segment};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -284,6 +285,7 @@ impl McpToolExecutor {
             completed_at: self.clock.now(),
             elapsed_ms: i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX),
             leaks: 0,
+            secrets: std::collections::BTreeMap::new(),
         };
         let outcome = match answer {
             Ok(answer) => {
@@ -319,6 +321,13 @@ impl McpToolExecutor {
             (true, true) => (Status::Failed, Some("tool")),
             (false, _) => (Status::Failed, Some("protocol")),
         };
+        // An answer that is too deep to be looked through is passed on all the same: what is found is only noted.
+        let segment = Segment { pointer: "".into(), json: text.get().as_bytes() };
+        for finding in self.plane.pipeline().scanner().scan_segment(&segment).unwrap_or_default() {
+            if finding.class == FindingClass::Specific {
+                *end.secrets.entry(finding.rule_id.to_string()).or_default() += 1;
+            }
+        }
         if self.scanner.is_empty() {
             return answer;
         }
@@ -376,7 +385,10 @@ impl McpToolExecutor {
         hits: &[Hit],
     ) -> Unit {
         let mut unit = Unit::new();
-        let base = Draft::new(EntryKind::ToolClosed, context, end.status.as_str());
+        let mut base = Draft::new(EntryKind::ToolClosed, context, end.status.as_str());
+        if !end.secrets.is_empty() {
+            base = base.with("secrets", serde_json::json!(end.secrets));
+        }
         self.usage.finish_execution(&mut unit, base, open, end);
         for hit in hits.iter().take(MAX_LEAK_RECORDS) {
             unit.record(

@@ -1,6 +1,8 @@
-//! Administration: rules, entities, departments, users, keys, tokens, bans, decisions, the ledger, reload. Permission `admin` unless a route says
+//! Administration: rules, entities, departments, users, keys, tokens, bans, the allow list, decisions, the ledger, reload. Permission
+//! `admin` unless a route says
 //! otherwise.
 
+pub mod allowlist;
 pub mod audit;
 pub mod bans;
 pub mod config;
@@ -29,6 +31,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(keys::routes());
     routes.extend(tokens::routes());
     routes.extend(bans::routes());
+    routes.extend(allowlist::routes());
     routes.extend(decisions::routes());
     routes.extend(audit::routes());
     routes.extend(explain::routes());

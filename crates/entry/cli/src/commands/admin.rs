@@ -1,5 +1,6 @@
 //! `admin`: users, rules, entities, departments, keys, tokens, API keys, bans and secrets.
 
+mod allowlist;
 mod api_keys;
 mod bans;
 mod departments;
@@ -51,6 +52,9 @@ enum Subject {
     /// Addresses and networks that are refused
     #[command(subcommand)]
     Bans(bans::Command),
+    /// Findings of the governance scan that are let pass
+    #[command(subcommand)]
+    Allowlist(allowlist::Command),
     /// The secrets file: names, never values
     #[command(subcommand)]
     Secrets(secrets::Command),
@@ -71,6 +75,7 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
         Subject::Token(command) => token::run(client, out, command).await,
         Subject::ApiKeys(command) => api_keys::run(client, out, command).await,
         Subject::Bans(command) => bans::run(client, out, command).await,
+        Subject::Allowlist(command) => allowlist::run(client, out, command).await,
         Subject::Secrets(_) => Ok(()),
     })
     .await?;

@@ -4,7 +4,7 @@ use super::Profile;
 use super::audit::kept::{RECORD_FAMILIES, SIX_MONTHS_DAYS};
 use super::audit::{SinkConfig, SinkKind, WitnessKind};
 use super::gateway::{ProviderAuth, ProviderConfig, ProviderKind, RouteConfig};
-use super::governance::{AuthzHookConfig, AuthzHookMode, UNRESTRICTED_ACKNOWLEDGEMENT};
+use super::governance::{AuthzHookConfig, AuthzHookMode, History, UNRESTRICTED_ACKNOWLEDGEMENT};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Step, steps};
 use crate::schema::HttpUrl;
@@ -274,7 +274,38 @@ impl Check<'_> {
         }
     }
 
+    fn pipeline(&mut self, profile: &Profile) {
+        let pipeline = &profile.governance.pipeline;
+        if !pipeline.enabled {
+            let finding =
+                Diagnostic::warning("governance_disabled", "the governance pipeline is switched off");
+            self.add(&steps!["governance", "pipeline", "enabled"], finding);
+        }
+        let path = steps!["governance", "pipeline", "acknowledge_history_audit"];
+        match (pipeline.history, pipeline.acknowledge_history_audit) {
+            (History::Audit, false) => {
+                let finding = Diagnostic::error(
+                    "acknowledgement_required",
+                    "`history: audit` lets a refused secret through at the second try",
+                )
+                .with_remedy(
+                    "write `acknowledge_history_audit: true` if that is meant, or `history: redact`",
+                );
+                self.add(&path, finding);
+            }
+            (History::Block | History::Redact, true) => {
+                let finding = Diagnostic::warning(
+                    "unused_key",
+                    "the acknowledgement means nothing without `history: audit`",
+                );
+                self.add(&path, finding);
+            }
+            _ => {}
+        }
+    }
+
     fn governance(&mut self, profile: &Profile) {
+        self.pipeline(profile);
         let Some(hook) = &profile.governance.authz.hook else {
             let finding = Diagnostic::warning(
                 "authz_default_deny",
@@ -308,11 +339,6 @@ impl Check<'_> {
                 self.add(&path, finding);
             }
             (_, None) => {}
-        }
-        if !profile.governance.pipeline.enabled {
-            let finding =
-                Diagnostic::warning("governance_disabled", "the governance pipeline is switched off");
-            self.add(&steps!["governance", "pipeline", "enabled"], finding);
         }
     }
 

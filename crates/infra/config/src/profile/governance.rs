@@ -106,10 +106,27 @@ pub enum HookOnAllow {
 pub struct PipelineConfig {
     /// When false, calls are recorded with the policy `governance_disabled` and not examined.
     pub enabled: bool,
+    /// What becomes of a part of a conversation that was refused for a secret and is sent again with the rest.
+    pub history: History,
+    /// `history: audit` lets a refused secret through at the second try; this says that you want it so.
+    pub acknowledge_history_audit: bool,
+}
+
+/// What becomes of a block that was refused in the same conversation before (SEC-89).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum History {
+    /// It stays refused, and the message says which one it is.
+    #[default]
+    Block,
+    /// Its secrets are replaced by marks, and the conversation goes on.
+    Redact,
+    /// It is flagged and passes.
+    Audit,
 }
 
 impl Default for PipelineConfig {
     fn default() -> Self {
-        Self { enabled: true }
+        Self { enabled: true, history: History::Block, acknowledge_history_audit: false }
     }
 }

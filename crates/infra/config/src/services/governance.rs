@@ -41,7 +41,17 @@ pub struct PolicyConfig {
 }
 
 /// Ids of the policies that always exist, in their order.
-pub const BUILT_IN_POLICIES: [&str; 4] = ["scope_check", "secret_scan", "tool_blocklist", "rate_limit"];
+pub const BUILT_IN_POLICIES: [&str; 7] = [
+    "scope_check",
+    "secret_scan",
+    "tool_blocklist",
+    "rate_limit",
+    "pii",
+    "prompt_injection",
+    "argument_rules",
+];
+/// Those of them that do nothing until the file lists them.
+pub const OFF_UNTIL_LISTED: [&str; 1] = ["argument_rules"];
 
 fn yes() -> bool {
     true

@@ -2,6 +2,7 @@
 //! `governance_decisions` keeps of a call.
 
 use super::leaks::Leaks;
+use super::policy::Redaction;
 use super::scan::Finding;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -33,6 +34,9 @@ pub enum LinkResult {
 /// One policy of a chain. The members stand in the order of canonical JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
+    /// Entries of the allow list that let findings pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_by: Vec<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Cow<'static, str>>,
     /// Time that the policy took, in microseconds.
@@ -74,12 +78,16 @@ pub struct Chain {
     /// Values in use that the call brought along.
     #[serde(default, skip_serializing_if = "Leaks::is_empty")]
     pub leaks: Leaks,
+    /// What a call that may go on redacted is changed to.
+    #[serde(skip)]
+    pub redactions: Vec<Redaction>,
 }
 
 impl Chain {
     /// The chain of a call that is refused before the policies are asked, for a fault of the call itself.
     pub fn refused(denial: Denial) -> Self {
         let link = Link {
+            allowed_by: Vec::new(),
             detail: Some(denial.reason.clone()),
             elapsed_us: 0,
             policy_id: denial.policy.clone(),
@@ -91,7 +99,17 @@ impl Chain {
             findings: Vec::new(),
             retry_after: None,
             leaks: Leaks::default(),
+            redactions: Vec::new(),
         }
+    }
+
+    /// Segments that are why the call is refused, each once.
+    pub fn blocking_segments(&self) -> Vec<usize> {
+        let mut segments: Vec<usize> =
+            self.findings.iter().filter(|f| f.blocks).filter_map(|f| f.segment).collect();
+        segments.sort_unstable();
+        segments.dedup();
+        segments
     }
 
     /// Whether the call goes on as it is.

@@ -1,9 +1,10 @@
-//! The extension that brings the tables of the call limit, of signed messages, of hook events and of nodes.
+//! The extension that brings the tables of the allow list, of refused blocks, of the call limit, of signed messages, of hook events
+//! and of nodes.
 
 use systemprompt_database::Migration;
 use systemprompt_extension::Extension;
 
-/// `governance_rate`, `governance_charges`, `webhook_replays`, `hook_events`, `nodes`.
+/// `governance_allowlist`, `governance_seen`, `governance_rate`, `governance_charges`, `webhook_replays`, `hook_events`, `nodes`.
 #[derive(Clone, Copy, Debug)]
 pub struct GovernanceExtension;
 
@@ -30,6 +31,8 @@ impl Extension for GovernanceExtension {
 
     fn migrations(&self) -> Vec<Migration> {
         vec![
+            migration!(2040, "governance_allowlist"),
+            migration!(2041, "governance_seen"),
             migration!(2050, "call_limit"),
             migration!(2051, "webhook_replays"),
             migration!(2052, "hook_events"),

@@ -78,6 +78,8 @@ pub struct CallFacts<'a> {
     /// Subjects of the delegation chain, outermost first.
     pub act_chain: &'a [String],
     pub segments: &'a [Segment<'a>],
+    /// Segments that were refused earlier in this context, by their place among `segments`.
+    pub refused_before: &'a [usize],
     /// What was found in the ids and names above.
     pub names: &'a Names,
 }

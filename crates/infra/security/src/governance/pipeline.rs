@@ -1,11 +1,15 @@
 //! The pipeline: the configured policies in their order, run for one call. The first that refuses decides; one that
 //! panics or takes too long refuses.
 
+use super::allow::AllowList;
+use super::argument_rules::{self, ArgumentRules};
 use super::chain::{Chain, Denial, Link, LinkResult, Verdict};
 use super::facts::CallFacts;
+use super::injection::{self as prompt_injection, PromptInjection};
 use super::leaks::{self, Leaks};
 use super::names::{self, Names};
 use super::params::{ParamError, closest, hint};
+use super::pii::{self, Pii};
 use super::policy::{GovernancePolicy, Outcome};
 use super::rate_limit::{self, RateLimit, RateLimiter};
 use super::scan::SecretScanner;
@@ -18,7 +22,10 @@ use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use systemprompt_config::services::governance::{BUILT_IN_POLICIES, GovernanceConfig, PolicyConfig};
+use systemprompt_config::profile::governance::History;
+use systemprompt_config::services::governance::{
+    BUILT_IN_POLICIES, GovernanceConfig, OFF_UNTIL_LISTED, PolicyConfig,
+};
 use systemprompt_leak::Scanner;
 use systemprompt_models::Clock;
 
@@ -60,13 +67,36 @@ pub struct Parts {
     pub limits: Limits,
     /// The values in use, none of which a call may bring along.
     pub in_use: Scanner,
+    /// Findings that are let pass.
+    pub allowed: AllowList,
+    /// What becomes of a block that was refused in the same conversation before.
+    pub history: History,
 }
 
 impl Parts {
     /// Parts without extensions, and without values in use.
     pub fn new(scanner: Arc<SecretScanner>, limiter: Arc<RateLimiter>, clock: Arc<dyn Clock>) -> Self {
         let in_use = Scanner::new();
-        Self { scanner, limiter, clock, extensions: Vec::new(), limits: Limits::default(), in_use }
+        let allowed = AllowList::empty(Arc::clone(&clock));
+        Self {
+            scanner,
+            limiter,
+            clock,
+            extensions: Vec::new(),
+            limits: Limits::default(),
+            in_use,
+            allowed,
+            history: History::Block,
+        }
+    }
+
+    /// Whether a policy makes findings of this name: a rule of the secret scan, a kind of another policy, or an operator's rule on
+    /// arguments, whose names are the operator's own.
+    pub fn knows_rule(&self, id: &str) -> bool {
+        self.scanner.knows(id)
+            || pii::knows(id)
+            || prompt_injection::knows(id)
+            || id.starts_with(argument_rules::PREFIX)
     }
 
     /// Ids of all policies, built-in ones first.
@@ -81,8 +111,17 @@ impl Parts {
         }
         Some(match id {
             scope_check::ID => ScopeCheck::new(params).map(boxed),
-            secret_scan::ID => SecretScan::new(params, self.scanner.clone()).map(boxed),
+            secret_scan::ID => {
+                SecretScan::new(params, self.scanner.clone(), self.allowed.clone(), self.history).map(boxed)
+            }
             tool_blocklist::ID => ToolBlocklist::new(params).map(boxed),
+            pii::ID => Pii::new(params, self.scanner.clone(), self.allowed.clone()).map(boxed),
+            prompt_injection::ID => {
+                PromptInjection::new(params, self.scanner.clone(), self.allowed.clone()).map(boxed)
+            }
+            argument_rules::ID => {
+                ArgumentRules::new(params, self.scanner.clone(), self.allowed.clone()).map(boxed)
+            }
             rate_limit::ID => {
                 RateLimit::new(params, self.limiter.clone(), self.clock.clone()).map(Policy::Rate)
             }
@@ -167,6 +206,11 @@ impl Pipeline {
         self.stages.iter().map(|s| (&*s.id, self.enabled && s.policy.is_some()))
     }
 
+    /// The scanner for secrets.
+    pub fn scanner(&self) -> &Arc<SecretScanner> {
+        &self.scanner
+    }
+
     /// The values in use.
     pub fn in_use(&self) -> &Scanner {
         &self.in_use
@@ -195,11 +239,13 @@ impl Pipeline {
             findings: Vec::new(),
             retry_after: None,
             leaks: Leaks::of(facts, &self.in_use),
+            redactions: Vec::new(),
         };
         let start = Instant::now();
         if !chain.leaks.is_empty() {
             chain.verdict = Verdict::Deny(chain.leaks.denial());
             chain.links.push(Link {
+                allowed_by: Vec::new(),
                 detail: Some(leaks::REASON.into()),
                 elapsed_us: micros(start - began),
                 policy_id: leaks::ID.into(),
@@ -207,7 +253,13 @@ impl Pipeline {
             });
         }
         for stage in &self.stages {
-            let idle = |result| Link { policy_id: stage.id.clone(), result, detail: None, elapsed_us: 0 };
+            let idle = |result| Link {
+                allowed_by: Vec::new(),
+                policy_id: stage.id.clone(),
+                result,
+                detail: None,
+                elapsed_us: 0,
+            };
             let link = match &stage.policy {
                 Some(policy) if self.enabled => {
                     if matches!(chain.verdict, Verdict::Deny(_)) {
@@ -269,6 +321,7 @@ fn late(what: &str, limit: Duration) -> Outcome {
 /// All policies in their order: the built-in ones, and each extension's behind the one that it follows.
 fn order<'p>(config: &GovernanceConfig, parts: &'p Parts) -> Result<Vec<&'p str>, PipelineError> {
     let mut ids: Vec<&str> = BUILT_IN_POLICIES.to_vec();
+    ids.retain(|id| !OFF_UNTIL_LISTED.contains(id) || entry(config, id).is_some());
     let mut open: Vec<(&str, Option<&str>)> = Vec::new();
     for extension in &parts.extensions {
         let id = &*extension.id;
@@ -333,18 +386,24 @@ fn run(policy: &dyn GovernancePolicy, facts: &CallFacts<'_>) -> Outcome {
 /// Takes an outcome over into the chain and gives its link.
 fn conclude(chain: &mut Chain, policy_id: Arc<str>, outcome: Outcome, took: Duration) -> Link {
     let denial = |reason: Cow<'static, str>, message| Denial { policy: policy_id.clone(), reason, message };
+    let before = chain.findings.len();
     let (result, detail) = match outcome {
         Outcome::Pass { detail } => (LinkResult::Pass, detail),
         Outcome::Skip { detail } => (LinkResult::Skip, Some(detail)),
         Outcome::Flag { detail, findings } => {
+            let all_allowed = !findings.is_empty() && findings.iter().all(|f| f.allowed_by.is_some());
             chain.findings.extend(findings);
-            (LinkResult::Flag, Some(detail))
+            (if all_allowed { LinkResult::Pass } else { LinkResult::Flag }, Some(detail))
         }
-        Outcome::Redact { reason, message, findings } => {
+        Outcome::Redact { reason, message, findings, redactions } => {
             chain.findings.extend(findings);
             let detail = message.clone();
             if chain.verdict == Verdict::Allow {
                 chain.verdict = Verdict::Redact(denial(reason, message));
+                chain.redactions = redactions;
+            } else {
+                // Two policies want the content changed, and neither knows of the other's change.
+                chain.redactions.clear();
             }
             (LinkResult::Flag, Some(detail))
         }
@@ -361,7 +420,11 @@ fn conclude(chain: &mut Chain, policy_id: Arc<str>, outcome: Outcome, took: Dura
             (LinkResult::Fault, Some(detail))
         }
     };
-    Link { policy_id, result, detail, elapsed_us: micros(took) }
+    let found = chain.findings.get(before..).unwrap_or_default();
+    let mut allowed_by: Vec<Arc<str>> = found.iter().filter_map(|f| f.allowed_by.clone()).collect();
+    allowed_by.sort_unstable();
+    allowed_by.dedup();
+    Link { allowed_by, policy_id, result, detail, elapsed_us: micros(took) }
 }
 
 fn micros(took: Duration) -> u64 {

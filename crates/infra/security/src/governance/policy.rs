@@ -4,6 +4,14 @@ use super::facts::CallFacts;
 use super::scan::Finding;
 use std::borrow::Cow;
 
+/// A segment as it may go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redaction {
+    /// Its place among the call's segments.
+    pub segment: usize,
+    pub json: Vec<u8>,
+}
+
 /// What a policy says of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -20,6 +28,8 @@ pub enum Outcome {
         reason: Cow<'static, str>,
         message: Cow<'static, str>,
         findings: Vec<Finding>,
+        /// What to put in place of segments; who cannot do that refuses the call, and so it is where this is empty.
+        redactions: Vec<Redaction>,
     },
     /// The call is refused: machine-readable reason, sentence for people.
     Fail {

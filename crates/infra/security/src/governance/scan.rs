@@ -15,12 +15,14 @@ mod mapped;
 mod prefilter;
 mod redact;
 mod rules;
+mod stream;
 mod walk;
 
 #[cfg(test)]
 mod tests;
 
 pub use rules::RuleError;
+pub use stream::{OVERLAP, StreamScanner};
 pub use walk::{MAX_DEPTH, MAX_NODES, TooComplex};
 
 use crate::governance::facts::Segment;
@@ -29,6 +31,7 @@ use engine::{Engine, Hit};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::ops::Range;
 use std::sync::Arc;
 use systemprompt_audit::payload::Redact;
 use walk::{Frame, Stop, Token};
@@ -72,6 +75,15 @@ pub struct Finding {
     pub confidence: Confidence,
     /// Hex of a keyed digest of the secret: equal secrets are told by it, and nothing else.
     pub hmac: Box<str>,
+    /// The entry of the allow list that lets it pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_by: Option<Arc<str>>,
+    /// Which segment of the call holds it.
+    #[serde(skip)]
+    pub segment: Option<usize>,
+    /// Whether it is why the call is refused.
+    #[serde(skip)]
+    pub blocks: bool,
 }
 
 impl Finding {
@@ -84,6 +96,9 @@ impl Finding {
 fn marker(rule: &str, hmac: &str) -> String {
     format!("[secret:{rule}:{}]", hmac.get(..8).unwrap_or_default())
 }
+
+/// Is given a string and what makes its pointer.
+pub(crate) type Visit<'v> = &'v mut dyn FnMut(&str, &dyn Fn() -> Arc<str>);
 
 /// The key of the digests of found secrets.
 struct FindingKey(hmac::Key);
@@ -115,7 +130,7 @@ impl SecretScanner {
     /// The scanner of the built-in rules, with a key for digests of findings that outlives the process: markers of
     /// redacted secrets then stay the same after a restart and on every node.
     pub fn builtin_with_key(key: &[u8]) -> Result<Self, RuleError> {
-        let rules = rules::RuleSet::parse(rules::BUILTIN)?;
+        let rules = rules::RuleSet::parse(&rules::BUILTIN)?;
         let cache = cache::VerdictCache::new(&rules.version)?;
         Ok(Self {
             rules: Arc::new(rules),
@@ -171,11 +186,14 @@ impl SecretScanner {
     /// The secrets of plain text; pointers are empty.
     pub fn scan_text(&self, text: &str) -> Vec<Finding> {
         let root: Arc<str> = "".into();
-        let places = prefilter::places(&self.rules, &self.folding, text.as_bytes());
-        if places.is_empty() {
+        self.hits_in_text(text.as_bytes()).into_iter().map(|hit| finding(hit, &root)).collect()
+    }
+
+    fn hits_in_text(&self, text: &[u8]) -> Vec<Hit> {
+        if prefilter::places(&self.rules, &self.folding, text).is_empty() {
             return Vec::new();
         }
-        self.engine().scan(text.as_bytes()).into_iter().map(|hit| finding(hit, &root)).collect()
+        self.engine().scan(text)
     }
 
     /// Whether text holds anything that a specific rule knows.
@@ -203,16 +221,88 @@ impl SecretScanner {
     /// JSON with every secret that a specific rule knows replaced by its marker, in strings and in keys; all other
     /// bytes stay. What is not JSON is treated as text.
     pub fn redact_json<'j>(&self, json: &'j [u8]) -> Result<Cow<'j, [u8]>, TooComplex> {
-        Self::edit_json(json, &mut |text, _| match self.redact_text(text) {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(changed) => Some(changed),
+        self.redact_json_where(json, &|finding| finding.class == FindingClass::Specific)
+    }
+
+    /// JSON with every secret replaced by its marker whose finding `replaced` names; pointers begin at `json`.
+    pub fn redact_json_where<'j>(
+        &self,
+        json: &'j [u8],
+        replaced: &dyn Fn(&Finding) -> bool,
+    ) -> Result<Cow<'j, [u8]>, TooComplex> {
+        let root: Arc<str> = "".into();
+        Self::edit_json(json, &mut |text, keys| {
+            let mut hits = self.member(keys.own().as_deref().map(str::as_bytes), text.as_bytes());
+            hits.retain(|hit| replaced(&finding(hit.clone(), &root)));
+            match redact::spans(text, &hits, |hit| marker(&hit.rule, &hit.hmac)) {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(changed) => Some(changed),
+            }
         })
+    }
+
+    /// The secrets of a string, with those that only its name in an object tells.
+    fn member(&self, key: Option<&[u8]>, value: &[u8]) -> Vec<Hit> {
+        let mut hits = self.engine().scan(value);
+        let Some(key) = key.filter(|key| self.rules.keywords.any(key)) else { return hits };
+        let mut text = Vec::with_capacity(key.len() + value.len() + 3);
+        text.extend_from_slice(key);
+        text.extend_from_slice(b"=\"");
+        let start = text.len();
+        text.extend_from_slice(value);
+        text.push(b'"');
+        let within = self.engine().scan(&text).into_iter();
+        let within = within.filter(|hit| hit.span.start >= start && hit.span.end <= start + value.len());
+        hits.extend(within.map(|hit| Hit { span: hit.span.start - start..hit.span.end - start, ..hit }));
+        engine::once(hits)
     }
 
     /// JSON with the strings and keys replaced for which `edit`, given the text and the keys above it, returns a new
     /// text.
     pub(crate) fn edit_json<'j>(json: &'j [u8], edit: redact::Edit<'_>) -> Result<Cow<'j, [u8]>, TooComplex> {
         redact::json(json, edit)
+    }
+
+    /// Calls `visit` with every string and key of a segment, decoded, and what gives its pointer within it. What is not JSON is one
+    /// text.
+    pub(crate) fn strings(&self, json: &[u8], visit: Visit<'_>) -> Result<(), TooComplex> {
+        let walked = walk::walk(json, &mut |token| {
+            let text = string(json, &token.span);
+            visit(&String::from_utf8_lossy(&text), &|| self.pointer(json, token.path));
+        });
+        match walked {
+            Ok(()) => {}
+            Err(Stop::TooComplex(why)) => return Err(why),
+            Err(Stop::NotJson) => visit(&String::from_utf8_lossy(json), &|| "".into()),
+        }
+        Ok(())
+    }
+
+    /// A finding of another policy, with the digest that the same text has everywhere.
+    pub(crate) fn finding_of(
+        &self,
+        rule: &str,
+        (text, span): (&str, Range<usize>),
+        pointer: Arc<str>,
+        confidence: Confidence,
+    ) -> Finding {
+        Finding {
+            rule_id: rule.into(),
+            class: FindingClass::Generic,
+            pointer,
+            offset: span.start,
+            length: span.len(),
+            confidence,
+            hmac: self.key.digest(text.get(span).unwrap_or_default().as_bytes()),
+            allowed_by: None,
+            segment: None,
+            blocks: false,
+        }
+    }
+
+    /// A digest of a block of a conversation, the same on every node of the deployment.
+    pub fn block_digest(&self, json: &[u8]) -> String {
+        self.key.digest(json).into()
     }
 
     fn engine(&self) -> Engine<'_> {
@@ -233,10 +323,19 @@ impl SecretScanner {
     fn full(&self, json: &[u8], wanted: &dyn Fn(&Token<'_>) -> bool) -> Result<Vec<Finding>, TooComplex> {
         let mut findings = Vec::new();
         let walked = walk::walk(json, &mut |token| {
-            if findings.len() >= MAX_FINDINGS || !wanted(token) {
+            if findings.len() >= MAX_FINDINGS {
                 return;
             }
-            let hits = self.engine().scan(&string(json, token));
+            let key = match token.path.last() {
+                Some(Frame::Object(key)) if !token.is_key => Some(key.clone()),
+                _ => None,
+            };
+            let key = key.filter(|key| wanted(&Token { span: key.clone(), is_key: true, path: token.path }));
+            if key.is_none() && !wanted(token) {
+                return;
+            }
+            let key = key.map(|span| string(json, &span));
+            let hits = self.member(key.as_deref(), &string(json, &token.span));
             if !hits.is_empty() {
                 let pointer = self.pointer(json, token.path);
                 findings.extend(hits.into_iter().map(|hit| finding(hit, &pointer)));
@@ -285,8 +384,8 @@ impl Redact for SecretScanner {
 }
 
 /// The text of a string, its escapes resolved.
-fn string<'j>(json: &'j [u8], token: &Token<'_>) -> Cow<'j, [u8]> {
-    let raw = json.get(token.span.clone()).unwrap_or_default();
+fn string<'j>(json: &'j [u8], span: &Range<usize>) -> Cow<'j, [u8]> {
+    let raw = json.get(span.clone()).unwrap_or_default();
     if memchr::memchr(b'\\', raw).is_none() {
         return Cow::Borrowed(raw);
     }
@@ -309,11 +408,14 @@ fn finding(hit: Hit, pointer: &Arc<str>) -> Finding {
         length: hit.span.len(),
         confidence: hit.confidence,
         hmac: hit.hmac,
+        allowed_by: None,
+        segment: None,
+        blocks: false,
     }
 }
 
 /// A finding of a segment as one of the body that the segment stands in.
-fn below(segment: &str, finding: &Finding) -> Finding {
+pub(super) fn below(segment: &str, finding: &Finding) -> Finding {
     let pointer = if segment.is_empty() {
         finding.pointer.clone()
     } else {

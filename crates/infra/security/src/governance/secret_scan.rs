@@ -1,26 +1,27 @@
 //! `secret_scan` (SEC-85 to SEC-87): no credential leaves in a tool call or a model request.
 
+use super::allow::AllowList;
 use super::facts::CallFacts;
+use super::findings::{self, Action, Words};
 use super::params::{self, ParamError, closest, hint};
-use super::policy::{GovernancePolicy, Outcome};
+use super::policy::{GovernancePolicy, Outcome, Redaction};
 use super::scan::{Finding, FindingClass, SecretScanner};
 use serde::Deserialize;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use systemprompt_config::profile::governance::History;
 
 pub const ID: &str = "secret_scan";
 
 const ALLOWED: [&str; 2] = ["actions", "rules"];
+/// Most places that a message names.
+const MAX_PLACES: usize = 5;
 
-/// What a finding leads to, mildest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Action {
-    Flag,
-    Redact,
-    Block,
-}
+/// What is said of secrets.
+const WORDS: Words =
+    Words { reason: "secret_detected", what: "a secret", advice: "remove it and use a stored secret" };
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -47,19 +48,26 @@ impl Default for Actions {
 /// The compiled policy.
 pub struct SecretScan {
     scanner: Arc<SecretScanner>,
+    allowed: AllowList,
+    history: History,
     actions: Actions,
     rules: BTreeMap<String, Action>,
 }
 
 impl SecretScan {
-    pub fn new(params: &Value, scanner: Arc<SecretScanner>) -> Result<Self, ParamError> {
+    pub fn new(
+        params: &Value,
+        scanner: Arc<SecretScanner>,
+        allowed: AllowList,
+        history: History,
+    ) -> Result<Self, ParamError> {
         let params: Params = params::read(params, &ALLOWED)?;
         if let Some(id) = params.rules.keys().find(|id| !scanner.knows(id)) {
             let suggestion = closest(id, scanner.rules().map(|(id, _)| id));
             let message = format!("there is no such rule{}", hint(suggestion.as_deref()));
             return Err(ParamError::value(["rules", id], message));
         }
-        Ok(Self { scanner, actions: params.actions, rules: params.rules })
+        Ok(Self { scanner, allowed, history, actions: params.actions, rules: params.rules })
     }
 
     fn action(&self, finding: &Finding) -> Action {
@@ -68,37 +76,79 @@ impl SecretScan {
             FindingClass::Generic => self.actions.generic,
         })
     }
+
+    /// What a finding of this call leads to: in a block that was refused in this conversation before, what the history is set to.
+    fn action_here(&self, facts: &CallFacts<'_>, finding: &Finding) -> Action {
+        let action = self.action(finding);
+        let is_known = finding.segment.is_some_and(|segment| facts.refused_before.contains(&segment));
+        match self.history {
+            History::Redact if is_known => action.min(Action::Redact),
+            History::Audit if is_known => Action::Flag,
+            _ => action,
+        }
+    }
+
+    /// The segments in which findings are to be redacted, redacted.
+    fn redactions(&self, facts: &CallFacts<'_>, findings: &[Finding]) -> Vec<Redaction> {
+        let mut redactions: Vec<Redaction> = Vec::new();
+        for (segment, part) in facts.segments.iter().enumerate() {
+            let own = || findings.iter().filter(|f| f.segment == Some(segment));
+            let wanted: Vec<&Finding> = own()
+                .filter(|f| f.allowed_by.is_none() && self.action_here(facts, f) == Action::Redact)
+                .collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let is_wanted = |f: &Finding| wanted.iter().any(|w| w.rule_id == f.rule_id && w.hmac == f.hmac);
+            if let Ok(json) = self.scanner.redact_json_where(part.json, &is_wanted) {
+                redactions.push(Redaction { segment, json: json.into_owned() });
+            }
+        }
+        redactions
+    }
 }
 
 impl GovernancePolicy for SecretScan {
     fn evaluate(&self, facts: &CallFacts<'_>) -> Outcome {
         let mut findings = facts.names.findings().to_vec();
-        for segment in facts.segments {
+        for (index, segment) in facts.segments.iter().enumerate() {
             match self.scanner.scan_segment(segment) {
-                Ok(found) => findings.extend(found),
+                Ok(mut found) => {
+                    for finding in &mut found {
+                        finding.segment = Some(index);
+                    }
+                    findings.extend(found);
+                }
                 Err(why) => return Outcome::fail("arguments_too_complex", why.to_string()),
             }
         }
-        let Some(action) = findings.iter().map(|f| self.action(f)).max() else {
-            return Outcome::PASS;
-        };
-        let rules: BTreeSet<&str> =
-            findings.iter().filter(|f| self.action(f) == action).map(|f| &*f.rule_id).collect();
-        let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
-        match action {
-            Action::Flag => Outcome::Flag { detail: format!("may hold a secret ({rules})").into(), findings },
-            Action::Redact => Outcome::Redact {
-                reason: "secret_detected".into(),
-                message: format!("the content holds a secret ({rules}), which must be redacted").into(),
-                findings,
-            },
-            Action::Block => Outcome::Fail {
-                reason: "secret_detected".into(),
-                message: format!("the content holds a secret ({rules}); remove it and use a stored secret")
-                    .into(),
-                findings,
-                retry_after: None,
-            },
+        let action = |finding: &Finding| self.action_here(facts, finding);
+        match findings::outcome(findings, facts, &self.allowed, &WORDS, &action) {
+            Outcome::Redact { reason, message, findings, .. } => {
+                // What stands in a name cannot be taken out of it.
+                let in_names = findings.iter().any(|f| f.segment.is_none() && action(f) == Action::Redact);
+                let redactions = if in_names { Vec::new() } else { self.redactions(facts, &findings) };
+                Outcome::Redact { reason, message, findings, redactions }
+            }
+            Outcome::Fail { reason, message, findings, retry_after } => {
+                let message = told_before(facts, &findings, message);
+                Outcome::Fail { reason, message, findings, retry_after }
+            }
+            other => other,
         }
     }
+}
+
+/// The message, with the places that were refused before: a client that sends its history again needs to know what to take out.
+fn told_before(facts: &CallFacts<'_>, findings: &[Finding], message: Cow<'static, str>) -> Cow<'static, str> {
+    let known = findings.iter().filter(|f| f.blocks).filter_map(|f| f.segment);
+    let known: BTreeSet<usize> = known.filter(|segment| facts.refused_before.contains(segment)).collect();
+    if known.is_empty() {
+        return message;
+    }
+    let places = known.iter().filter_map(|at| facts.segments.get(*at)).take(MAX_PLACES);
+    let places: Vec<String> = places.map(|segment| format!("`{}`", segment.pointer)).collect();
+    let verb = if known.len() == 1 { "was" } else { "were" };
+    format!("{message}; {} {verb} refused before in this conversation and came again", places.join(", "))
+        .into()
 }

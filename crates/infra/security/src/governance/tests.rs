@@ -89,6 +89,7 @@ impl<'a> Call<'a> {
             trace_id: &trace_id,
             act_chain: &[],
             segments: &segments,
+            refused_before: &[],
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(pipeline.evaluate(&facts))
@@ -105,7 +106,7 @@ fn results(chain: &Chain) -> Vec<(&str, LinkResult)> {
 }
 
 #[test]
-fn the_recorded_set_of_six_calls_is_decided_as_stated() {
+fn case_24_the_recorded_set_of_six_calls_is_decided_as_stated() {
     use Permission::{Admin, User};
     let pipeline = pipeline(vec![]);
     let calls = [
@@ -137,7 +138,14 @@ fn the_first_denial_decides_and_later_policies_are_skipped() {
     let principal = user("ada", "ses_1", &[Permission::User]);
     let call = Call { body: r#"{"key":"AKIAC6O6OYA7VNGCNGSU"}"#, ..Call::tool(&principal, "drop_table") };
     let chain = call.judge(&pipeline(vec![]));
-    let want = [("scope_check", Pass), ("secret_scan", Fail), ("tool_blocklist", Skip), ("rate_limit", Skip)];
+    let want = [
+        ("scope_check", Pass),
+        ("secret_scan", Fail),
+        ("tool_blocklist", Skip),
+        ("rate_limit", Skip),
+        ("pii", Skip),
+        ("prompt_injection", Skip),
+    ];
     assert_eq!(results(&chain), want);
     let denial = chain.denial().unwrap();
     assert_eq!((&*denial.policy, &*denial.reason), ("secret_scan", "secret_detected"));
@@ -156,7 +164,14 @@ fn model_requests_skip_the_tool_layers() {
     let principal = user("ada", "ses_1", &[Permission::User]);
     let call = Call { tool: None, origin: Origin::Gateway, ..Call::tool(&principal, "") };
     let chain = call.judge(&pipeline(vec![]));
-    let want = [("scope_check", Skip), ("secret_scan", Pass), ("tool_blocklist", Skip), ("rate_limit", Pass)];
+    let want = [
+        ("scope_check", Skip),
+        ("secret_scan", Pass),
+        ("tool_blocklist", Skip),
+        ("rate_limit", Pass),
+        ("pii", Pass),
+        ("prompt_injection", Pass),
+    ];
     assert_eq!(results(&chain), want);
 }
 
@@ -173,7 +188,7 @@ fn policies_are_off_only_when_the_configuration_says_so() {
     let none = GovernanceConfig { enabled: false, policies: vec![] };
     let chain = call.judge(&Pipeline::from_config(&none, &parts(&ManualClock::at(NOW))).unwrap());
     assert!(chain.is_allowed() && chain.policy() == "governance_disabled");
-    assert!(results(&chain).iter().all(|(_, r)| *r == LinkResult::Disabled) && chain.links.len() == 4);
+    assert!(results(&chain).iter().all(|(_, r)| *r == LinkResult::Disabled) && chain.links.len() == 6);
 }
 
 #[test]
@@ -213,7 +228,7 @@ fn wrong_configuration_is_refused_with_a_suggestion() {
 fn the_services_check_reports_the_same_faults() {
     use systemprompt_config::services::Checks;
     let checks = GovernanceChecks(parts(&ManualClock::at(NOW)));
-    assert_eq!(checks.policy_ids(), ["scope_check", "secret_scan", "tool_blocklist", "rate_limit"]);
+    assert_eq!(checks.policy_ids(), systemprompt_config::services::governance::BUILT_IN_POLICIES);
     let problems = checks.policy_params(&policy("rate_limit", json!({"limits": 3})));
     assert_eq!((problems[0].keys.join("."), problems[0].unknown_key), ("limits".to_owned(), true));
     let problems = checks.policy_params(&policy("scope_check", json!({"tools": {"Bash": "owner"}})));
@@ -509,10 +524,26 @@ fn extensions_stand_where_they_say_and_never_before_scope_check() {
         ],
         vec![],
     );
-    assert_eq!(order.unwrap(), ["scope_check", "b", "c", "secret_scan", "tool_blocklist", "rate_limit", "a"]);
+    assert_eq!(
+        order.unwrap(),
+        [
+            "scope_check",
+            "b",
+            "c",
+            "secret_scan",
+            "tool_blocklist",
+            "rate_limit",
+            "pii",
+            "prompt_injection",
+            "a"
+        ]
+    );
     let moved = PolicyConfig { after: Some("secret_scan".into()), enabled: false, ..policy("a", json!({})) };
     let order = places(vec![extension("a", None, pass)], vec![moved]);
-    assert_eq!(order.unwrap(), ["scope_check", "secret_scan", "a", "tool_blocklist", "rate_limit"]);
+    assert_eq!(
+        order.unwrap(),
+        ["scope_check", "secret_scan", "a", "tool_blocklist", "rate_limit", "pii", "prompt_injection"]
+    );
     for (extensions, want) in [
         (vec![extension("a", Some("b"), pass), extension("b", Some("a"), pass)], "follows `b`"),
         (vec![extension("a", Some("secret_scn"), pass)], "did you mean `secret_scan`?"),
@@ -558,7 +589,7 @@ fn a_value_in_use_refuses_a_call_before_any_policy_and_even_without_policies() {
         }
         let body = json!({"note": IN_USE.replace("in-use", "is-not")}).to_string();
         let chain = Call { body: &body, ..Call::tool(&principal, "Bash") }.judge(&pipeline);
-        assert!(chain.is_allowed() && chain.links.len() == 4);
+        assert!(chain.is_allowed() && chain.links.len() == 6);
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use systemprompt_audit::{Draft, EntryKind, Ledger, Unit};
+use systemprompt_config::profile::governance::History;
 use systemprompt_config::secrets::Secrets;
 use systemprompt_config::services::governance::GovernanceConfig;
 use systemprompt_database::testing::{TestDb, databases};
@@ -21,7 +22,7 @@ use systemprompt_models::principal::CredentialKind;
 use systemprompt_models::{Principal, RequestContext, SystemClock, Tasks, UserType};
 use systemprompt_security::authz::audit::repository::GOVERNANCE_DECISIONS;
 use systemprompt_security::authz::{AllowAllHook, AuthzDecisionHook, AuthzExtension};
-use systemprompt_security::governance::{Parts, Pipeline, RateLimiter, SecretScanner};
+use systemprompt_security::governance::{GovernanceExtension, Parts, Pipeline, RateLimiter, SecretScanner};
 use systemprompt_security::plane::DecisionPlane;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -62,16 +63,29 @@ pub(super) async fn gateways(config: &Value) -> Vec<Fixture> {
 
 pub(super) async fn gateways_with(config: &Value, hook: Arc<dyn AuthzDecisionHook>) -> Vec<Fixture> {
     let secrets = Secrets::parse(r#"{"anthropic": "upstream-key"}"#).unwrap();
-    build(config, &hook, &secrets).await
+    build(config, &hook, &secrets, History::Block).await
 }
 
 pub(super) async fn gateways_without_secrets(config: &Value) -> Vec<Fixture> {
     let hook: Arc<dyn AuthzDecisionHook> = Arc::new(AllowAllHook);
-    build(config, &hook, &Secrets::default()).await
+    build(config, &hook, &Secrets::default(), History::Block).await
 }
 
-async fn build(config: &Value, hook: &Arc<dyn AuthzDecisionHook>, secrets: &Secrets) -> Vec<Fixture> {
+/// Gateways that treat what was refused before so.
+pub(super) async fn gateways_with_history(config: &Value, history: History) -> Vec<Fixture> {
+    let hook: Arc<dyn AuthzDecisionHook> = Arc::new(AllowAllHook);
+    let secrets = Secrets::parse(r#"{"anthropic": "upstream-key"}"#).unwrap();
+    build(config, &hook, &secrets, history).await
+}
+
+async fn build(
+    config: &Value,
+    hook: &Arc<dyn AuthzDecisionHook>,
+    secrets: &Secrets,
+    history: History,
+) -> Vec<Fixture> {
     let mut migrations = systemprompt_audit::testing::migrations();
+    migrations.extend(GovernanceExtension.migrations());
     migrations.extend(AuthzExtension.migrations());
     migrations.extend(GatewayExtension.migrations());
     let mut fixtures = Vec::new();
@@ -79,9 +93,11 @@ async fn build(config: &Value, hook: &Arc<dyn AuthzDecisionHook>, secrets: &Secr
         let ledger = systemprompt_audit::testing::ledger(&db, &[&AI_REQUESTS, &GOVERNANCE_DECISIONS]).await;
         let scanner = Arc::new(SecretScanner::builtin().unwrap());
         let parts = Parts::new(scanner, Arc::new(RateLimiter::new()), Arc::new(SystemClock));
+        let parts = Parts { history, ..parts };
         let in_use = parts.in_use.clone();
         let pipeline = Pipeline::from_config(&GovernanceConfig::default(), &parts).unwrap();
         let plane = DecisionPlane::new(Arc::clone(hook), pipeline, ledger.clone(), Arc::new(SystemClock));
+        plane.remember_refusals_in((*db).clone());
         let parts = GatewayParts {
             db: (*db).clone(),
             ledger: ledger.clone(),

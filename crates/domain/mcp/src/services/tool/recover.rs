@@ -38,6 +38,7 @@ impl McpToolExecutor {
                     completed_at: now,
                     elapsed_ms: (now - execution.started_at).max(0),
                     leaks: 0,
+                    secrets: std::collections::BTreeMap::new(),
                 };
                 let mut unit = Unit::new();
                 let base = Draft::system(EntryKind::ToolClosed, "interrupted").with_reason(GATEWAY_RESTART);

@@ -93,6 +93,49 @@ struct HookEvent<'a> {
     prompt: Option<&'a RawValue>,
 }
 
+/// Every member of an event, those that occur twice too.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: serde::de::MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry::<String, &'de RawValue>()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// Members that are judged on their own: as content, or as names of the call.
+const JUDGED: [&str; 7] =
+    ["tool_input", "tool_response", "prompt", "tool_name", "tool_use_id", "agent_id", "agent_scope"];
+
+/// The other members of a body, known or not, names and raw values as one text: what the client put there may be a secret as well.
+fn others(body: &[u8]) -> String {
+    let members =
+        serde_json::from_slice::<Members<'_>>(body).map_or_else(|_| Vec::new(), |members| members.0);
+    let mut text = String::new();
+    for (name, value) in members.iter().filter(|(name, _)| !JUDGED.contains(&name.as_str())) {
+        for part in [name, value.get()] {
+            text.push_str(part);
+            text.push('\n');
+        }
+    }
+    text
+}
+
 async fn govern(
     State(context): State<AppContext>,
     Context(caller): Context,
@@ -115,7 +158,7 @@ async fn decide(
     body: &Bytes,
 ) -> crate::Result<Response> {
     let event = read(body)?;
-    let (judgement, decision) = judge(context, caller, query, &event).await?;
+    let (judgement, decision) = judge(context, caller, query, &event, body).await?;
     let refusal = judgement.refusal().map(|refusal| refusal.with_decision(decision.clone()));
     let on_allow = context.config().profile.governance.hooks.on_allow;
     Ok(render(&event, refusal.as_ref(), &decision, on_allow))
@@ -147,6 +190,7 @@ async fn judge(
     mut caller: RequestContext,
     query: &Query,
     event: &HookEvent<'_>,
+    body: &[u8],
 ) -> crate::Result<(Judgement, DecisionId)> {
     let plugin = plugin(query);
     let before_tool = event.hook_event_name == PRE_TOOL_USE;
@@ -156,7 +200,8 @@ async fn judge(
     let mut entities: Vec<EntityRef> =
         plugin.map(|id| EntityRef::new(EntityKind::Plugin, bounded(id))).into_iter().collect();
     let server = tool.and_then(|tool| mcp_server(context, tool, &mut entities));
-    let content: Vec<Segment<'_>> = [
+    let others = others(body);
+    let mut content: Vec<Segment<'_>> = [
         ("/tool_input", event.tool_input),
         ("/tool_response", event.tool_response),
         ("/prompt", event.prompt),
@@ -166,6 +211,8 @@ async fn judge(
         value.map(|value| Segment { pointer: pointer.into(), json: value.get().as_bytes() })
     })
     .collect();
+    // The pointer does not repeat names of the client's making.
+    content.push(Segment { pointer: "/*".into(), json: others.as_bytes() });
     let call_id = event.tool_use_id.as_deref().filter(|id| !id.is_empty() && id.len() <= MAX_CALL_ID);
     let judgement = context
         .plane

@@ -1,4 +1,4 @@
-//! The encodings that text is read through, one level deep: JSON escapes, percent signs, base64. Each decoder works on
+//! The encodings that text is read through: JSON escapes, percent signs, base64. Each decoder works on
 //! bytes, bounded, and finds its candidates by itself, so that nothing is decoded that cannot be encoded text.
 
 use super::mapped::Mapped;
@@ -92,6 +92,30 @@ fn unicode(text: &[u8], at: usize) -> Option<(char, usize)> {
 
 fn hex4(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |n, d| Some(n << 4 | char::from(*d).to_digit(16)?))
+}
+
+/// Gives each part of a text that reads differently decoded, until `found` returns false: the whole text without its escapes,
+/// percent-encoded words, base64.
+pub(super) fn each(text: &[u8], found: &mut dyn FnMut(&Mapped) -> bool) {
+    if memchr::memchr(b'\\', text).is_some() && !found(&unescape(text)) {
+        return;
+    }
+    let mut from = 0;
+    while let Some(word) = next_percent_word(text, from) {
+        from = word.end;
+        if !found(&percent_decode(text, word)) {
+            return;
+        }
+    }
+    from = 0;
+    while let Some(run) = next_run(text, from) {
+        from = run.end;
+        if let Some(decoded) = decode_run(text, run)
+            && !found(&decoded)
+        {
+            return;
+        }
+    }
 }
 
 /// The next word at or after `from` in which a percent-encoded character may hide something.

@@ -1,18 +1,22 @@
-//! Finding secrets in one decoded string: as it stands, folded, unescaped, and in what its encoded parts hold.
+//! Finding secrets in one decoded string: as it stands, folded, unescaped, and in what its encoded parts hold, two layers deep.
 
 use super::FindingClass;
 use super::decode;
 use super::entropy::{GENERIC, looks_random};
 use super::fold::Folding;
+use super::keywords::{MAX_BREAKS, is_token};
 use super::mapped::Mapped;
 use super::rules::{Rule, RuleSet};
 use super::{Confidence, FindingKey};
+use regex_automata::meta::Regex;
 use regex_automata::{Anchored, Input};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Most findings of one string, of each class.
 const MAX_HITS: usize = 64;
+/// How many encodings may be wrapped around each other.
+pub(super) const LAYERS: u8 = 2;
 
 /// A secret in a string: the rule, and where it stands there (in its encoded form, if it is encoded).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,31 +41,23 @@ impl Engine<'_> {
     /// All secrets of a string, each once, in order.
     pub(super) fn scan(&self, text: &[u8]) -> Vec<Hit> {
         let mut hits = Vec::new();
-        self.plain(text, &mut hits);
         self.random(text, &mut hits);
-        if memchr::memchr(b'\\', text).is_some() {
-            self.decoded(&decode::unescape(text), &mut hits);
-        }
-        let mut from = 0;
-        while let Some(word) = decode::next_percent_word(text, from) {
-            from = word.end;
-            self.decoded(&decode::percent_decode(text, word), &mut hits);
-        }
-        let mut from = 0;
-        while let Some(run) = decode::next_run(text, from) {
-            from = run.end;
-            if let Some(decoded) = decode::decode_run(text, run) {
-                self.decoded(&decoded, &mut hits);
-            }
-        }
+        self.layer(text, LAYERS, &mut hits);
         once(hits)
     }
 
-    /// Text that was decoded from another one.
-    fn decoded(&self, decoded: &Mapped, hits: &mut Vec<Hit>) {
-        let mut inner = Vec::new();
-        self.plain(&decoded.text, &mut inner);
-        lead_back(decoded, inner, hits);
+    /// Text, and what its encoded parts hold, so many layers deep.
+    fn layer(&self, text: &[u8], layers: u8, hits: &mut Vec<Hit>) {
+        self.plain(text, hits);
+        if layers == 0 {
+            return;
+        }
+        decode::each(text, &mut |decoded| {
+            let mut inner = Vec::new();
+            self.layer(&decoded.text, layers - 1, &mut inner);
+            lead_back(decoded, inner, hits);
+            true
+        });
     }
 
     /// Text as it stands, and folded if it holds disguised characters.
@@ -87,11 +83,21 @@ impl Engine<'_> {
             let Some(rule) = self.rules.rules.get(index).filter(|_| last.0 != index || at >= last.1) else {
                 continue;
             };
-            let Some(found) = find(rule, text, at) else { continue };
-            last = (index, found.end);
-            let secret = text.get(found.clone()).unwrap_or_default();
-            if let Some(confidence) = rule.judge(secret) {
-                self.push(hits, &rule.id, rule.class, confidence, secret, found);
+            if let Some(found) = find(rule, text, at) {
+                last = (index, found.end);
+                let secret = text.get(found.clone()).unwrap_or_default();
+                if let Some(confidence) = rule.judge(secret) {
+                    self.push(hits, &rule.id, rule.class, confidence, secret, found);
+                }
+            } else if let Some(joined) = rule.wraps.then(|| unwrapped(text, at, rule)).flatten()
+                && let Some(found) = find(rule, &joined.text, at.min(rule.before))
+            {
+                let secret = joined.text.get(found.clone()).unwrap_or_default();
+                if let Some(confidence) = rule.judge(secret) {
+                    let place = joined.origin(found.clone());
+                    last = (index, place.end);
+                    self.push(hits, &rule.id, rule.class, confidence, secret, place);
+                }
             }
         }
     }
@@ -126,28 +132,56 @@ impl Engine<'_> {
 /// The secret of the rule's match at the keyword that stands at `at`.
 fn find(rule: &Rule, text: &[u8], at: usize) -> Option<Range<usize>> {
     let end = text.len().min(at + rule.after);
+    let Some(regex) = rule.regex() else { return Some(at..end) };
     if rule.before == 0 {
         let input = Input::new(text).span(at..end).anchored(Anchored::Yes);
-        return rule.regex.is_match(input.clone()).then(|| secret(rule, input)).flatten();
+        return regex.is_match(input.clone()).then(|| secret(rule, regex, &input)).flatten();
     }
     let mut start = at.saturating_sub(rule.before);
     while start <= at {
-        let found = rule.regex.find(Input::new(text).span(start..end))?;
+        let found = regex.find(Input::new(text).span(start..end))?;
         if found.start() > at {
             return None;
         }
         if found.end() > at {
-            return secret(rule, Input::new(text).span(found.start()..end).anchored(Anchored::Yes));
+            return secret(rule, regex, &Input::new(text).span(found.start()..end).anchored(Anchored::Yes));
         }
         start = found.end().max(start + 1);
     }
     None
 }
 
-fn secret(rule: &Rule, input: Input<'_>) -> Option<Range<usize>> {
-    let mut captures = rule.regex.create_captures();
-    rule.regex.search_captures(&input, &mut captures);
+fn secret(rule: &Rule, regex: &Regex, input: &Input<'_>) -> Option<Range<usize>> {
+    let mut captures = regex.create_captures();
+    regex.search_captures(input, &mut captures);
     captures.get_group(rule.group).or_else(|| captures.get_group(0)).map(|s| s.range())
+}
+
+/// The text around a keyword at `at` without the line breaks that part the keyword's word, with the blanks behind them; none if that word is
+/// whole.
+fn unwrapped(text: &[u8], at: usize, rule: &Rule) -> Option<Mapped> {
+    let window = text.get(at..text.len().min(at + rule.after))?;
+    let before = at - at.min(rule.before);
+    let mut joined = Mapped::default();
+    joined.copy(text.get(before..at)?, before);
+    let mut from = 0;
+    for _ in 0..MAX_BREAKS {
+        let rest = window.get(from..)?;
+        let word = rest.iter().take_while(|b| is_token(**b)).count();
+        let gap = rest.iter().skip(word).take_while(|b| matches!(b, b'\n' | b'\r' | b' ' | b'\t')).count();
+        let parted = matches!(rest.get(word), Some(b'\n' | b'\r'))
+            && rest.get(word + gap).is_some_and(|b| is_token(*b));
+        if !parted {
+            break;
+        }
+        joined.copy(rest.get(..word)?, at + from);
+        from += word + gap;
+    }
+    if from == 0 {
+        return None;
+    }
+    joined.copy(window.get(from..)?, at + from);
+    Some(joined)
 }
 
 fn lead_back(mapped: &Mapped, inner: Vec<Hit>, hits: &mut Vec<Hit>) {
@@ -155,7 +189,7 @@ fn lead_back(mapped: &Mapped, inner: Vec<Hit>, hits: &mut Vec<Hit>) {
 }
 
 /// Each secret once: of overlapping hits of one rule the longest, and no generic hit where a specific rule knows better.
-fn once(mut hits: Vec<Hit>) -> Vec<Hit> {
+pub(super) fn once(mut hits: Vec<Hit>) -> Vec<Hit> {
     hits.sort_by(|a, b| {
         (a.class, b.span.len(), a.span.start, &a.rule).cmp(&(b.class, a.span.len(), b.span.start, &b.rule))
     });

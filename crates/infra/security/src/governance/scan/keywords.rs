@@ -1,19 +1,23 @@
-//! The first pass: which keywords of which rules occur, and where. It is run over raw bytes of whole requests, so it is
-//! vectorised (Teddy, of `aho-corasick`) and looks at nothing else.
+//! The first pass: which keywords of which rules occur, and where. It is run over raw bytes of whole requests: keywords that
+//! are prefixes of tokens are searched in vectors (Teddy, of `aho-corasick`); names of providers, which are written in any
+//! case, by one automaton, and those of two and three bytes, which would blunt Teddy, by another.
 
-use aho_corasick::AhoCorasick;
 use aho_corasick::packed::{self, MatchKind};
-use memchr::memmem::Finder;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 /// Longest keyword that a rule may have.
 pub(super) const MAX_KEYWORD: usize = 32;
 /// Most token characters that a rule may ask for behind its keyword. Together with [`MAX_KEYWORD`] it bounds how far
 /// around a disguised character the first pass has to look.
 pub(super) const MAX_TAIL: u8 = 24;
+/// A run that is looked at for a digit is not followed further.
+const MAX_RUN: usize = 128;
 /// How far a `probe` character may stand from its keyword.
 const PROBE_REACH: usize = 512;
 /// Teddy's limit on patterns.
 const GROUP: usize = 64;
+/// Line breaks within a token that are read over: it was wrapped by a terminal, a mail or an editor.
+pub(super) const MAX_BREAKS: usize = 3;
 
 /// That a keyword belongs to a rule, and what must follow it there.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +25,8 @@ pub(super) struct Use {
     pub(super) rule: usize,
     pub(super) len: usize,
     pub(super) tail: u8,
+    /// The token may stand so many bytes behind the keyword, and then holds a digit; right behind it if this is zero.
+    pub(super) near: usize,
     pub(super) probe: Option<u8>,
 }
 
@@ -30,15 +36,73 @@ impl Use {
     pub(super) fn plausible(&self, text: &[u8], at: usize) -> bool {
         let rest = text.get(at + self.len..).unwrap_or_default();
         let tail = usize::from(self.tail);
-        if rest.len() < tail || !rest.iter().take(tail).all(|b| is_token(*b)) {
-            return false;
-        }
-        self.probe.is_none_or(|probe| reaches(rest, probe))
+        let follows = if self.near > 0 { stands_near(rest, self.near, tail) } else { follows(rest, tail) };
+        follows && self.probe.is_none_or(|probe| reaches(rest, probe))
     }
 }
 
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+' | b'/' | b'=' | b'.' | b'~' | b'%')
+}
+
+/// Whether `wanted` token characters come next, line breaks between them apart.
+fn follows(rest: &[u8], wanted: usize) -> bool {
+    let (mut seen, mut at, mut breaks) = (0, 0, 0);
+    while seen < wanted {
+        match rest.get(at) {
+            Some(byte) if is_token(*byte) => {
+                seen += 1;
+                at += 1;
+            }
+            Some(b'\n' | b'\r' | b'\\') if breaks < MAX_BREAKS => {
+                breaks += 1;
+                at += break_len(rest.get(at..).unwrap_or_default());
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Length of the line break that text begins with, and of the blanks behind it; escapes of JSON count as what they stand for.
+fn break_len(text: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        at += match text.get(at..) {
+            Some([b'\n' | b'\r' | b' ' | b'\t', ..]) => 1,
+            Some([b'\\', b'u', ..]) => 6,
+            Some([b'\\', ..]) => 2,
+            _ => return at,
+        };
+    }
+}
+
+/// Whether a run of `wanted` characters with a digit among them begins within `reach` bytes. What may be folded into such a
+/// character, or be an escape of one, counts as one.
+fn stands_near(rest: &[u8], reach: usize, wanted: usize) -> bool {
+    let (mut run, mut digit) = (0, false);
+    for (at, byte) in rest.iter().enumerate() {
+        if byte.is_ascii_alphanumeric()
+            || matches!(byte, b'_' | b'-')
+            || *byte >= 0x80
+            || byte.is_ascii_control()
+        {
+            run += 1;
+            digit |= byte.is_ascii_digit() || *byte >= 0x80;
+            if run >= wanted && digit {
+                return true;
+            }
+        } else if *byte != b'\\' {
+            if at >= reach {
+                return false;
+            }
+            (run, digit) = (0, false);
+        }
+        if at >= reach + 2 * MAX_RUN {
+            return false;
+        }
+    }
+    false
 }
 
 /// Whether `probe` (or a character that may be folded into it) comes before the word ends.
@@ -54,12 +118,6 @@ fn reaches(rest: &[u8], probe: u8) -> bool {
     false
 }
 
-struct Pattern {
-    text: Box<[u8]>,
-    /// Its own rules, and those of keywords that it begins with.
-    uses: Vec<Use>,
-}
-
 enum Search {
     Packed(packed::Searcher),
     /// Where the processor has no vector instructions that Teddy knows.
@@ -68,38 +126,46 @@ enum Search {
 
 struct Group {
     search: Search,
-    patterns: Vec<Pattern>,
+    /// By pattern: its own rules, and those of keywords that it begins with.
+    uses: Vec<Vec<Use>>,
 }
 
-struct Short {
-    finder: Finder<'static>,
-    uses: Vec<Use>,
+/// A keyword with the rules that it belongs to.
+pub(super) struct Keyword<'k> {
+    pub(super) text: &'k [u8],
+    /// Whether it is found in any case; its text is then in lower case.
+    pub(super) any_case: bool,
+    pub(super) found: Use,
 }
 
 /// All keywords of a rule set.
 pub(super) struct Keywords {
     groups: Vec<Group>,
-    /// Keywords of two and three bytes are searched on their own: in Teddy they would blunt the others.
-    short: Vec<Short>,
 }
 
 impl Keywords {
     /// None if the keywords are more than an automaton can hold.
-    pub(super) fn new(all: &[(&[u8], Use)]) -> Option<Self> {
-        let mut texts: Vec<&[u8]> = all.iter().map(|(text, _)| *text).collect();
-        texts.sort_unstable();
-        texts.dedup();
-        let uses =
-            |of: &[u8]| all.iter().filter(|(t, _)| of.starts_with(t)).map(|(_, u)| *u).collect::<Vec<_>>();
-        let (short, long): (Vec<&[u8]>, Vec<&[u8]>) = texts.into_iter().partition(|t| t.len() < 4);
-        let long: Vec<(&[u8], Vec<Use>)> = long.into_iter().map(|t| (t, uses(t))).collect();
-        Some(Self {
-            groups: long.chunks(GROUP).map(Group::new).collect::<Option<_>>()?,
-            short: short
-                .into_iter()
-                .map(|t| Short { finder: Finder::new(t).into_owned(), uses: uses(t) })
-                .collect(),
-        })
+    pub(super) fn new(all: &[Keyword<'_>]) -> Option<Self> {
+        let of = |any_case: bool| {
+            let mut texts: Vec<&[u8]> =
+                all.iter().filter(|k| k.any_case == any_case).map(|k| k.text).collect();
+            texts.sort_unstable();
+            texts.dedup();
+            texts.into_iter().map(move |text| {
+                let begun = all.iter().filter(|k| k.any_case == any_case && text.starts_with(k.text));
+                (text, begun.map(|k| k.found).collect::<Vec<Use>>())
+            })
+        };
+        let (short, long): (Vec<_>, Vec<_>) = of(false).partition(|(text, _)| text.len() < 4);
+        let mut groups: Vec<Group> = long.chunks(GROUP).map(Group::new).collect::<Option<_>>()?;
+        let any_case: Vec<_> = of(true).collect();
+        if !any_case.is_empty() {
+            groups.push(Group::automaton(&any_case, true)?);
+        }
+        if !short.is_empty() {
+            groups.push(Group::automaton(&short, false)?);
+        }
+        Some(Self { groups })
     }
 
     /// Calls `found` with each place where a keyword's rule may match; ends early when it returns false.
@@ -109,19 +175,11 @@ impl Keywords {
                 return;
             }
         }
-        for short in &self.short {
-            for at in short.finder.find_iter(text) {
-                if !plausible(&short.uses, text, at, found) {
-                    return;
-                }
-            }
-        }
     }
 
     /// Whether any keyword occurs, whatever follows it.
     pub(super) fn any(&self, text: &[u8]) -> bool {
         self.groups.iter().any(|g| g.next(text, 0).is_some())
-            || self.short.iter().any(|s| s.finder.find(text).is_some())
     }
 }
 
@@ -132,18 +190,19 @@ fn plausible(uses: &[Use], text: &[u8], at: usize, found: &mut dyn FnMut(usize, 
 
 impl Group {
     fn new(members: &[(&[u8], Vec<Use>)]) -> Option<Self> {
-        let patterns: Vec<Pattern> =
-            members.iter().map(|(text, uses)| Pattern { text: (*text).into(), uses: uses.clone() }).collect();
-        let texts = || patterns.iter().map(|p| &*p.text);
+        let texts = || members.iter().map(|(text, _)| *text);
         let packed =
             packed::Config::new().match_kind(MatchKind::LeftmostLongest).builder().extend(texts()).build();
-        let search = if let Some(searcher) = packed {
-            Search::Packed(searcher)
-        } else {
-            let longest = aho_corasick::MatchKind::LeftmostLongest;
-            Search::Automaton(AhoCorasick::builder().match_kind(longest).build(texts()).ok()?)
+        let search = match packed {
+            Some(searcher) => Search::Packed(searcher),
+            None => Search::Automaton(automaton(texts(), false)?),
         };
-        Some(Self { search, patterns })
+        Some(Self { search, uses: members.iter().map(|(_, uses)| uses.clone()).collect() })
+    }
+
+    fn automaton(members: &[(&[u8], Vec<Use>)], any_case: bool) -> Option<Self> {
+        let search = Search::Automaton(automaton(members.iter().map(|(text, _)| *text), any_case)?);
+        Some(Self { search, uses: members.iter().map(|(_, uses)| uses.clone()).collect() })
     }
 
     fn next(&self, text: &[u8], from: usize) -> Option<(usize, usize)> {
@@ -157,8 +216,8 @@ impl Group {
     fn each(&self, text: &[u8], found: &mut dyn FnMut(usize, &Use) -> bool) -> bool {
         let mut from = 0;
         while let Some((at, pattern)) = self.next(text, from) {
-            if let Some(pattern) = self.patterns.get(pattern)
-                && !plausible(&pattern.uses, text, at, found)
+            if let Some(uses) = self.uses.get(pattern)
+                && !plausible(uses, text, at, found)
             {
                 return false;
             }
@@ -166,4 +225,13 @@ impl Group {
         }
         true
     }
+}
+
+fn automaton<'t>(texts: impl Iterator<Item = &'t [u8]>, any_case: bool) -> Option<AhoCorasick> {
+    AhoCorasick::builder()
+        .match_kind(aho_corasick::MatchKind::LeftmostLongest)
+        .ascii_case_insensitive(any_case)
+        .kind(Some(AhoCorasickKind::DFA))
+        .build(texts)
+        .ok()
 }

@@ -7,6 +7,7 @@
 //! run that looks random.
 
 use super::decode;
+use super::engine::LAYERS;
 use super::entropy::looks_random;
 use super::fold::{Fold, Folding};
 use super::rules::RuleSet;
@@ -154,8 +155,23 @@ impl Look<'_> {
         decode::decode_run(self.raw, run).is_some_and(|d| self.has_keyword(&d.text))
     }
 
+    /// Whether decoded text, or what is encoded in it once more, holds a keyword.
     fn has_keyword(&self, text: &[u8]) -> bool {
-        self.rules.keywords.any(text)
-            || self.folding.fold(text).is_some_and(|f| self.rules.keywords.any(&f.text))
+        self.within(text, LAYERS - 1)
+    }
+
+    fn within(&self, text: &[u8], layers: u8) -> bool {
+        let keywords = &self.rules.keywords;
+        if keywords.any(text) || self.folding.fold(text).is_some_and(|f| keywords.any(&f.text)) {
+            return true;
+        }
+        let mut found = false;
+        if layers > 0 {
+            decode::each(text, &mut |decoded| {
+                found = self.within(&decoded.text, layers - 1);
+                !found
+            });
+        }
+        found
     }
 }

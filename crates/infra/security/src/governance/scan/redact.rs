@@ -7,11 +7,17 @@ use super::walk::{self, Frame, Stop, TooComplex};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// `text` with each specific hit replaced. A hit that ends within a character takes all of it.
+/// `text` with each specific hit replaced.
 pub(super) fn text<'t>(text: &'t str, hits: &[Hit], marker: impl Fn(&Hit) -> String) -> Cow<'t, str> {
+    let hits: Vec<Hit> = hits.iter().filter(|h| h.class == FindingClass::Specific).cloned().collect();
+    spans(text, &hits, marker)
+}
+
+/// `text` with each hit replaced. A hit that ends within a character takes all of it.
+pub(super) fn spans<'t>(text: &'t str, hits: &[Hit], marker: impl Fn(&Hit) -> String) -> Cow<'t, str> {
     let mut out = String::new();
     let mut kept = 0;
-    for hit in hits.iter().filter(|h| h.class == FindingClass::Specific) {
+    for hit in hits {
         let span = text.floor_char_boundary(hit.span.start)..text.ceil_char_boundary(hit.span.end);
         if span.start >= kept && !span.is_empty() {
             out.push_str(text.get(kept..span.start).unwrap_or_default());
@@ -30,9 +36,18 @@ pub(super) fn text<'t>(text: &'t str, hits: &[Hit], marker: impl Fn(&Hit) -> Str
 pub(crate) struct Keys<'k> {
     json: &'k [u8],
     path: &'k [Frame],
+    is_value: bool,
 }
 
 impl Keys<'_> {
+    /// The key whose value the string is.
+    pub(crate) fn own(&self) -> Option<Cow<'_, str>> {
+        match (self.is_value, self.path.last()) {
+            (true, Some(Frame::Object(key))) => Some(unescaped(self.json, key)),
+            _ => None,
+        }
+    }
+
     /// Whether one of them is `wanted`.
     pub(crate) fn any(&self, wanted: impl Fn(&str) -> bool) -> bool {
         self.path.iter().any(|frame| match frame {
@@ -51,7 +66,8 @@ pub(super) fn json<'j>(json: &'j [u8], edit: Edit<'_>) -> Result<Cow<'j, [u8]>, 
     let mut edits: Vec<(Range<usize>, String)> = Vec::new();
     let walked = walk::walk(json, &mut |token| {
         let above = token.path.len() - usize::from(token.is_key);
-        let keys = Keys { json, path: token.path.get(..above).unwrap_or_default() };
+        let path = token.path.get(..above).unwrap_or_default();
+        let keys = Keys { json, path, is_value: !token.is_key };
         if let Some(text) = edit(&unescaped(json, &token.span), &keys) {
             edits.push((token.span.clone(), text));
         }
@@ -60,7 +76,7 @@ pub(super) fn json<'j>(json: &'j [u8], edit: Edit<'_>) -> Result<Cow<'j, [u8]>, 
         Ok(()) => {}
         Err(Stop::TooComplex(why)) => return Err(why),
         Err(Stop::NotJson) => {
-            let changed = edit(&String::from_utf8_lossy(json), &Keys { json, path: &[] });
+            let changed = edit(&String::from_utf8_lossy(json), &Keys { json, path: &[], is_value: false });
             return Ok(changed.map_or(Cow::Borrowed(json), |t| Cow::Owned(t.into_bytes())));
         }
     }

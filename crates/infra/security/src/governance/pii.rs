@@ -1,0 +1,119 @@
+//! `pii` (SEC-91): personal data in what leaves. It flags unless told otherwise, and blocks only what it can vouch for: a number
+//! whose check digits are right, an address that parses, or a pattern that a word beside it explains.
+
+mod recognise;
+#[cfg(test)]
+mod tests;
+
+use super::allow::AllowList;
+use super::facts::{CallFacts, Segment};
+use super::findings::{self, Action, Words};
+use super::params::{self, ParamError, closest, hint};
+use super::policy::{GovernancePolicy, Outcome};
+use super::scan::{Confidence, Finding, MAX_FINDINGS, SecretScanner, TooComplex};
+use super::seen_text::SeenText;
+use recognise::{RECOGNISERS, Recogniser};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+pub const ID: &str = "pii";
+
+const ALLOWED: [&str; 2] = ["action", "kinds"];
+const WORDS: Words =
+    Words { reason: "personal_data", what: "personal data", advice: "leave it out or mask it" };
+
+/// Whether this policy makes findings of this name.
+pub(super) fn knows(id: &str) -> bool {
+    RECOGNISERS.iter().any(|r| r.id() == id)
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct Params {
+    /// For all kinds.
+    action: Action,
+    /// By kind; wins over `action`.
+    kinds: BTreeMap<String, Action>,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self { action: Action::Flag, kinds: BTreeMap::new() }
+    }
+}
+
+/// The compiled policy.
+pub struct Pii {
+    scanner: Arc<SecretScanner>,
+    allowed: AllowList,
+    seen: SeenText,
+    action: Action,
+    kinds: BTreeMap<String, Action>,
+}
+
+impl Pii {
+    pub fn new(params: &Value, scanner: Arc<SecretScanner>, allowed: AllowList) -> Result<Self, ParamError> {
+        let params: Params = params::read(params, &ALLOWED)?;
+        if let Some(kind) = params.kinds.keys().find(|kind| !RECOGNISERS.iter().any(|r| r.id() == **kind)) {
+            let suggestion = closest(kind, RECOGNISERS.iter().map(Recogniser::id));
+            let message = format!("there is no such kind of personal data{}", hint(suggestion.as_deref()));
+            return Err(ParamError::value(["kinds", kind], message));
+        }
+        let seen = SeenText::new();
+        Ok(Self { scanner, allowed, seen, action: params.action, kinds: params.kinds })
+    }
+
+    /// What a finding leads to. One without a valid check and without a word that explains it is flagged at most.
+    fn action(&self, finding: &Finding) -> Action {
+        let wanted = self.kinds.get(&*finding.rule_id).copied().unwrap_or(self.action);
+        if finding.confidence == Confidence::Low { wanted.min(Action::Flag) } else { wanted }
+    }
+
+    fn look(&self, segment: &Segment<'_>) -> Result<Vec<Finding>, TooComplex> {
+        let mut findings = Vec::new();
+        if !recognise::may_hold(segment.json) {
+            return Ok(findings);
+        }
+        self.scanner.strings(segment.json, &mut |text, pointer| {
+            if findings.len() >= MAX_FINDINGS || !recognise::may_hold(text.as_bytes()) {
+                return;
+            }
+            let mut hits: Vec<(&str, Range<usize>, Confidence)> = Vec::new();
+            for recogniser in &RECOGNISERS {
+                recogniser.find(text, &mut |span, confidence| {
+                    if hits.len() < MAX_FINDINGS {
+                        hits.push((recogniser.id(), span, confidence));
+                    }
+                });
+            }
+            // A part of a card's number looks like a telephone's.
+            let surer = |(_, span, confidence): &(&str, Range<usize>, Confidence)| {
+                hits.iter().any(|(_, other, sure)| {
+                    sure > confidence && other.start < span.end && span.start < other.end
+                })
+            };
+            for (kind, span, confidence) in hits.iter().filter(|hit| !surer(hit)).cloned() {
+                if findings.len() < MAX_FINDINGS {
+                    findings.push(self.scanner.finding_of(kind, (text, span), pointer(), confidence));
+                }
+            }
+        })?;
+        Ok(findings)
+    }
+}
+
+impl GovernancePolicy for Pii {
+    fn evaluate(&self, facts: &CallFacts<'_>) -> Outcome {
+        let mut findings = Vec::new();
+        for segment in facts.segments {
+            match self.seen.or_look(segment, || self.look(segment)) {
+                Ok(found) => findings.extend(found),
+                Err(why) => return Outcome::fail("arguments_too_complex", why.to_string()),
+            }
+        }
+        findings::outcome(findings, facts, &self.allowed, &WORDS, &|finding| self.action(finding))
+    }
+}

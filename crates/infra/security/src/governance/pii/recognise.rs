@@ -1,0 +1,242 @@
+//! The recognisers of personal data: a pattern, a check that tells whether what fits it is real, and words that stand near it.
+
+use crate::governance::scan::Confidence;
+use regex::Regex;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+use std::sync::LazyLock;
+
+const PHONE_ID: &str = "pii-phone";
+/// How far a word may stand from what it explains, in bytes.
+const CONTEXT: usize = 48;
+
+/// What the check of a recogniser says of a match.
+enum Check {
+    /// Its check digits, or the form itself, vouch for it.
+    Valid,
+    /// It has the form; a word near it must explain it.
+    Plausible,
+    /// It is none.
+    No,
+}
+
+pub(super) struct Recogniser {
+    id: &'static str,
+    pattern: &'static LazyLock<Option<Regex>>,
+    check: fn(&str) -> Check,
+    words: &'static [&'static str],
+}
+
+macro_rules! pattern {
+    ($name:ident, $text:literal) => {
+        // A test compiles all of them.
+        static $name: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new($text).ok());
+    };
+}
+
+pattern!(
+    EMAIL,
+    r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}"
+);
+pattern!(CARD, r"[1-6](?:[ -]?[0-9]){11,18}");
+pattern!(IBAN, r"[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}");
+pattern!(IPV4, r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:/[0-9]{1,2})?");
+pattern!(IPV6, r"[0-9A-Fa-f:]{0,39}:[0-9A-Fa-f:.]{0,40}");
+pattern!(SSN, r"[0-9]{3}[- .][0-9]{2}[- .][0-9]{4}|[0-9]{9}|[0-9]{5}-[0-9]{4}|[0-9]{3}-[0-9]{6}");
+pattern!(PHONE, r"(?:\+[0-9]{1,3}[ .-]?)?(?:\([0-9]{1,5}\)[ .-]?)?[0-9]{1,12}(?:[ .-][0-9]{1,8}){0,6}");
+
+pub(super) static RECOGNISERS: [Recogniser; 7] = [
+    Recogniser { id: "pii-email", pattern: &EMAIL, check: email, words: &[] },
+    Recogniser { id: "pii-payment-card", pattern: &CARD, check: card, words: &[] },
+    Recogniser { id: "pii-iban", pattern: &IBAN, check: iban, words: &[] },
+    Recogniser { id: "pii-ipv4", pattern: &IPV4, check: ipv4, words: &["ip", "address", "ipv4"] },
+    Recogniser { id: "pii-ipv6", pattern: &IPV6, check: ipv6, words: &["ip", "address", "ipv6"] },
+    Recogniser {
+        id: "pii-us-ssn",
+        pattern: &SSN,
+        check: ssn,
+        words: &["ssn", "ssns", "social", "security", "ssid"],
+    },
+    Recogniser {
+        id: PHONE_ID,
+        pattern: &PHONE,
+        check: phone,
+        words: &["phone", "telephone", "number", "mobile", "cell", "cellphone", "call", "tel", "fax"],
+    },
+];
+
+/// Whether bytes can hold any: an at sign, a colon between hexadecimal digits, or seven digits.
+pub(super) fn may_hold(text: &[u8]) -> bool {
+    memchr::memchr2(b'@', b':', text).is_some() || text.iter().filter(|b| b.is_ascii_digit()).nth(3).is_some()
+}
+
+impl Recogniser {
+    pub(super) fn id(&self) -> &'static str {
+        self.id
+    }
+
+    pub(super) fn find(&self, text: &str, found: &mut dyn FnMut(Range<usize>, Confidence)) {
+        let Some(pattern) = self.pattern.as_ref() else { return };
+        let mut from = 0;
+        while let Some(hit) = pattern.find_at(text, from) {
+            from = hit.end();
+            let mut before = text.get(..hit.start()).unwrap_or_default().chars().rev();
+            let mut after = text.get(hit.end()..).unwrap_or_default().chars();
+            if joins(&mut before) || joins(&mut after) {
+                continue;
+            }
+            // A pattern takes as much as it can; what is too long by a group may still begin with one that is right.
+            let Some((span, check)) = self.longest(text, hit.range()) else { continue };
+            from = span.end.max(hit.start() + 1);
+            let confidence = match check {
+                Check::Valid => Confidence::High,
+                _ if self.explained(text, &span) => Confidence::Medium,
+                _ => Confidence::Low,
+            };
+            // Numbers in groups are everywhere.
+            let is_bare =
+                self.id == PHONE_ID && !text.get(span.clone()).is_some_and(|t| t.starts_with(['+', '(']));
+            if !(is_bare && confidence == Confidence::Low) {
+                found(span, confidence);
+            }
+        }
+    }
+
+    /// The longest part from the match's start that the check lets stand and that ends where a group ends.
+    fn longest(&self, text: &str, mut span: Range<usize>) -> Option<(Range<usize>, Check)> {
+        loop {
+            let part = text.get(span.clone())?;
+            match (self.check)(part) {
+                Check::No => {}
+                check => return Some((span, check)),
+            }
+            let cut = part.rfind([' ', '-']).filter(|cut| *cut > 0)?;
+            span.end = span.start + cut;
+        }
+    }
+
+    fn explained(&self, text: &str, span: &Range<usize>) -> bool {
+        let start = text.floor_char_boundary(span.start.saturating_sub(CONTEXT));
+        let end = text.ceil_char_boundary((span.end + CONTEXT).min(text.len()));
+        let near = text.get(start..end).unwrap_or_default().to_lowercase();
+        near.split(|c: char| !c.is_alphanumeric()).any(|word| self.words.contains(&word))
+    }
+}
+
+/// Whether the characters beside a match, the nearest first, make it part of something longer.
+fn joins(beside: &mut dyn Iterator<Item = char>) -> bool {
+    match beside.next() {
+        Some('.') => beside.next().is_some_and(|c| c.is_ascii_digit()),
+        beside => beside.is_some_and(char::is_alphanumeric),
+    }
+}
+
+fn digits(text: &str) -> impl DoubleEndedIterator<Item = u32> + '_ {
+    text.chars().filter_map(|c| c.to_digit(10))
+}
+
+fn email(text: &str) -> Check {
+    let (local, domain) = text.rsplit_once('@').unwrap_or_default();
+    if local.contains("..") || local.ends_with('.') || domain.contains("..") {
+        Check::No
+    } else {
+        Check::Valid
+    }
+}
+
+/// 12 to 19 digits with a valid Luhn sum, not all the same.
+fn card(text: &str) -> Check {
+    let count = digits(text).count();
+    let first = digits(text).next();
+    if !(12..=19).contains(&count) || digits(text).all(|d| Some(d) == first) || !groups_are_even(text) {
+        return Check::No;
+    }
+    let sum: u32 = digits(text)
+        .rev()
+        .zip([false, true].into_iter().cycle())
+        .map(|(digit, double)| match (double, digit * 2) {
+            (false, _) => digit,
+            (true, twice) if twice > 9 => twice - 9,
+            (true, twice) => twice,
+        })
+        .sum();
+    if sum.is_multiple_of(10) { Check::Valid } else { Check::No }
+}
+
+/// Cards are written in groups of three digits and more.
+fn groups_are_even(text: &str) -> bool {
+    text.split([' ', '-']).all(|group| group.len() >= 3)
+}
+
+/// ISO 13616: the country's letters and check digits moved behind, letters as numbers, modulo 97 is one.
+fn iban(text: &str) -> Check {
+    let plain: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
+    if !(15..=34).contains(&plain.len()) {
+        return Check::No;
+    }
+    let (head, tail) = plain.split_at(4);
+    let rest = tail.chars().chain(head.chars()).filter_map(|c| c.to_digit(36));
+    let sum = rest
+        .fold(0u32, |sum, value| if value > 9 { (sum * 100 + value) % 97 } else { (sum * 10 + value) % 97 });
+    if sum == 1 { Check::Valid } else { Check::No }
+}
+
+fn ipv4(text: &str) -> Check {
+    let (address, prefix) = text.split_once('/').unwrap_or((text, "32"));
+    let told: Result<Ipv4Addr, _> = address.parse();
+    match (told, prefix.parse::<u8>()) {
+        (Ok(_), Ok(..=32)) => Check::Valid,
+        _ => Check::No,
+    }
+}
+
+fn ipv6(text: &str) -> Check {
+    // Times and names of modules (`12:30:00`, `a::b`) look like it; five colons or a long part do not.
+    let told: Result<Ipv6Addr, _> = text.parse();
+    let groups = text.split(':').filter(|g| !g.is_empty()).count();
+    match told {
+        Ok(_) if groups >= 3 || text == "::1" => Check::Valid,
+        Ok(_) if text == "::" => Check::Plausible,
+        _ => Check::No,
+    }
+}
+
+/// Numbers that are given out: no area 000, 666 or 9xx, no zero group.
+fn ssn(text: &str) -> Check {
+    let all: String = digits(text).filter_map(|d| char::from_digit(d, 10)).collect();
+    let part = |range: Range<usize>| all.get(range).unwrap_or_default();
+    let mut separators = text.chars().filter(|c| !c.is_ascii_digit());
+    let first = separators.next();
+    let (area, group, serial) = (part(0..3), part(3..5), part(5..9));
+    let wrong = all.len() != 9
+        || matches!(area, "000" | "666")
+        || area.starts_with('9')
+        || group == "00"
+        || serial == "0000"
+        || matches!(&*all, "123456789" | "078051120" | "987654320")
+        || separators.any(|c| Some(c) != first);
+    if wrong { Check::No } else { Check::Plausible }
+}
+
+/// Seven to fifteen digits that are written as a number is: a country's code, brackets, or two separators.
+fn phone(text: &str) -> Check {
+    let count = digits(text).count();
+    let groups = text.split([' ', '-', '.', '(', ')']).filter(|g| !g.is_empty()).count();
+    let looks =
+        text.starts_with('+') || text.contains('(') || (groups >= 2 && text.contains(['-', ' ', '.']));
+    let is_date = groups == 3 && text.split(['-', '.']).next().is_some_and(|y| y.len() == 4);
+    if !(7..=15).contains(&count) || !looks || is_date || Ipv4Addr::parses(text) {
+        return Check::No;
+    }
+    Check::Plausible
+}
+
+trait Parses {
+    fn parses(text: &str) -> bool;
+}
+
+impl Parses for Ipv4Addr {
+    fn parses(text: &str) -> bool {
+        text.parse::<Self>().is_ok()
+    }
+}
