@@ -4,8 +4,7 @@ use crate::http::{Answer, Client};
 use crate::stores;
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
-use systemprompt_models::Secret;
+use systemprompt_models::{Clock as _, Secret, SystemClock};
 use systemprompt_security::standard_webhooks::WebhookSecrets;
 use systemprompt_tests::{Options, Server};
 
@@ -56,7 +55,7 @@ impl Node {
     /// Asks for a decision with a signature of `secret` over `body`, made `age` seconds ago.
     async fn signed(&self, secret: &str, id: &str, age: i64, body: &Value) -> Answer {
         let secrets = WebhookSecrets::parse(&Secret::new(secret.to_owned())).unwrap();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
+        let now = SystemClock.now() / 1000;
         let time = (now - age).to_string();
         let signature = secrets.sign(id, now - age, body.to_string().as_bytes());
         let headers = [("webhook-id", id), ("webhook-timestamp", &time), ("webhook-signature", &signature)];
@@ -182,14 +181,15 @@ async fn one_installation_decides_for_another() {
 #[tokio::test]
 async fn case_19_each_mode_does_what_it_says_and_a_wrong_acknowledgement_does_not_start() {
     let right = "I understand this disables all authorization";
-    let modes: [(&[(&str, &str)], &str, bool); 3] = [
-        (&[(MODE, "rules")], "role_allow", true),
-        (&[(MODE, "disabled")], "authz_disabled", false),
-        (&[(MODE, "unrestricted"), (ACKNOWLEDGEMENT, right)], "authz_unrestricted", true),
+    let modes = [
+        ("rules", "", "role_allow", true),
+        ("disabled", "", "authz_disabled", false),
+        ("unrestricted", right, "authz_unrestricted", true),
     ];
-    for (settings, policy, allowed) in modes {
+    for (mode, acknowledgement, policy, allowed) in modes {
+        let options = stores::sqlite().env(MODE, mode);
         let options =
-            settings.iter().fold(stores::sqlite(), |options, (name, value)| options.env(name, value));
+            if acknowledgement.is_empty() { options } else { options.env(ACKNOWLEDGEMENT, acknowledgement) };
         let node = Node::start(options);
         node.allow("shared", "user").await;
         let (told, reason) = node.hook("shared").await;
@@ -199,7 +199,7 @@ async fn case_19_each_mode_does_what_it_says_and_a_wrong_acknowledgement_does_no
             assert!(node.server.log().contains("authz_unrestricted"), "an error line at the start");
             let health = node.ask(Method::GET, "/api/v1/health/detail", None).await;
             assert!(health.body.contains("authz_unrestricted"), "{}", health.body);
-            assert_eq!(node.hook("never-registered").await.0, true);
+            assert!(node.hook("never-registered").await.0);
         }
     }
     let absent = stores::sqlite()

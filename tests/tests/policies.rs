@@ -3,8 +3,7 @@
 use crate::http::Client;
 use crate::stores;
 use serde_json::Value;
-use std::time::{SystemTime, UNIX_EPOCH};
-use systemprompt_models::Secret;
+use systemprompt_models::{Clock as _, Secret, SystemClock};
 use systemprompt_security::standard_webhooks::WebhookSecrets;
 
 const PAGE: &str = include_str!("../../docs/policies.md");
@@ -45,7 +44,7 @@ async fn the_examples_of_the_page_on_policies_come_out_as_written() {
     let json = blocks("json");
     let (question, answer): (&str, Value) = (json[0], serde_json::from_str(json[2]).unwrap());
     let secrets = WebhookSecrets::parse(&Secret::new(SECRET.to_owned())).unwrap();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
+    let now = SystemClock.now() / 1000;
     let body: Value = serde_json::from_str(question).unwrap();
     let signature = secrets.sign("msg_page", now, body.to_string().as_bytes());
     let headers = [

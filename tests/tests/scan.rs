@@ -41,13 +41,13 @@ async fn a_secret_in_any_member_of_a_hooks_body_is_refused() {
             json!({ key(): 1 }),
             json!({"permission_mode": key()}),
         ] {
-            let (decision, answer) = govern(&client, &token, &event(&members)).await;
+            let (decision, answer) = govern(&client, token, &event(&members)).await;
             assert_eq!(decision, "deny", "{members}");
             assert!(answer.body.contains("secret") && !answer.body.contains(&key()), "{}", answer.body);
         }
         let clean =
             json!({"cwd": "/srv/app", "unheard_of": {"deep": [1]}, "transcript_path": "/tmp/t.jsonl"});
-        assert_eq!(govern(&client, &token, &event(&clean)).await.0, "allow");
+        assert_eq!(govern(&client, token, &event(&clean)).await.0, "allow");
     }
 }
 
@@ -59,7 +59,7 @@ async fn an_entry_of_the_allow_list_lets_one_value_pass_until_it_is_removed() {
         let (user, admin) = (server.user_token(), format!("Bearer {}", server.admin_token()));
         let admin = [("authorization", admin.as_str())];
         let with_key = event(&json!({"tool_input": {"text": key()}}));
-        assert_eq!(govern(&client, &user, &with_key).await.0, "deny");
+        assert_eq!(govern(&client, user, &with_key).await.0, "deny");
 
         let entry =
             json!({"rule_id": "aws-access-key-id", "tool": "Read", "reason": "an example", "owner": "team"});
@@ -74,14 +74,14 @@ async fn an_entry_of_the_allow_list_lets_one_value_pass_until_it_is_removed() {
         let made = client.post(ALLOW_LIST, &admin, &entry).await;
         assert_eq!(made.status, 201, "{}", made.body);
         let id = made.json()["id"].as_str().unwrap().to_owned();
-        assert_eq!(govern(&client, &user, &with_key).await.0, "allow");
+        assert_eq!(govern(&client, user, &with_key).await.0, "allow");
         let listed = client.get(ALLOW_LIST, &admin).await;
         assert_eq!(listed.json()["items"][0]["id"], id.as_str(), "{}", listed.body);
 
         let path = format!("{ALLOW_LIST}/{id}");
         let removed = client.send(reqwest::Method::DELETE, &path, &admin, None).await.unwrap();
         assert_eq!(removed.status, 204, "{}", removed.body);
-        assert_eq!(govern(&client, &user, &with_key).await.0, "deny");
+        assert_eq!(govern(&client, user, &with_key).await.0, "deny");
         let again = client.send(reqwest::Method::DELETE, &path, &admin, None).await.unwrap();
         assert_eq!(again.status, 404, "{}", again.body);
     }

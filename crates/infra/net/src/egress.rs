@@ -88,7 +88,7 @@ pub struct Egress {
 pub(crate) struct Rules {
     pub(crate) class: Class,
     pub(crate) policy: Policy,
-    hosts: HostRules,
+    pub(crate) hosts: HostRules,
 }
 
 /// What a use asks of an answer. The rules of addresses hold for all.

@@ -28,7 +28,7 @@ fn end_of_last_line(file: &mut File) -> Result<u64> {
         let start = end.saturating_sub(BLOCK);
         file.seek(SeekFrom::Start(start))?;
         block.clear();
-        file.by_ref().take(end - start).read_to_end(&mut block)?;
+        std::io::Read::take(&mut *file, end - start).read_to_end(&mut block)?;
         if let Some(at) = block.iter().rposition(|byte| *byte == b'\n') {
             return Ok(start + at as u64 + 1);
         }
