@@ -56,13 +56,19 @@ fn calls(options: Options, limit: u32) -> Options {
         .file("services/governance/config.yaml", &policies)
 }
 
-/// The decisions of `count` events that are sent together to the nodes in turn.
+/// Events that are under way at once: enough that calls wait for each other, and few enough that a busy machine decides in time.
+const TOGETHER: usize = 32;
+
+/// How many of `count` events that are sent together to the nodes in turn are allowed.
 async fn burst(nodes: &[(&Client, &str)], count: usize) -> usize {
     let mut asked = tokio::task::JoinSet::new();
+    let places = Arc::new(tokio::sync::Semaphore::new(TOGETHER));
     for n in 0..count {
         let (client, token) = nodes[n % nodes.len()];
         let (client, token) = (client.clone(), token.to_owned());
+        let places = Arc::clone(&places);
         asked.spawn(async move {
+            let _place = places.acquire().await.unwrap();
             let answer = govern(&client, &token, &event(&format!("toolu_{n}"))).await;
             let is_allowed = decision(&answer) == "allow";
             assert!(is_allowed || answer.body.contains("try again in"), "{}", answer.body);
