@@ -8,6 +8,7 @@ mod detection;
 mod edge;
 mod fuzz;
 mod main_job;
+mod security;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -24,7 +25,8 @@ pub(crate) fn accept(args: &[String]) -> Result<ExitCode> {
         [name] if name == "edge" => edge::edge()?,
         [name, rest @ ..] if name == "fuzz" => fuzz::fuzz(rest)?,
         [name, rest @ ..] if name == "detection" => detection::detection(rest)?,
-        _ => bail!("cargo xtask accept main-job|audit|crash|edge|fuzz|detection"),
+        [name] if name == "security" => security::security()?,
+        _ => bail!("cargo xtask accept main-job|security|audit|edge|detection|crash|fuzz"),
     };
     println!("\n{} passed, {} failed", tally.passed, tally.failed);
     Ok(if tally.failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -45,6 +47,12 @@ impl Tally {
         } else {
             self.failed += 1;
         }
+    }
+
+    /// One step by its name.
+    fn step(&mut self, name: &str, is_as_it_must_be: bool) {
+        println!("{} {name}", if is_as_it_must_be { "ok   " } else { "FAIL " });
+        self.count(is_as_it_must_be);
     }
 
     /// Runs a script of `xtask/accept` with what it is given, and adds up its steps.

@@ -17,7 +17,7 @@ cargo xtask COMMAND
   ci             formatting, dependencies, lints, documentation, then `test`
   pg             keeps a PostgreSQL running for `cargo nextest run`; prints its variable
   bench NAME     measures the release build (`bench --help` names them)
-  accept NAME    real clients and long campaigns: main-job, audit, crash, edge, fuzz, detection";
+  accept NAME    real clients and long campaigns: main-job, security, audit, edge, detection, crash, fuzz";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);

@@ -49,6 +49,13 @@ pub fn bench(options: &Options) -> Result<()> {
     report.publish(options)
 }
 
+/// A compiled set of `size` rules.
+pub fn rule_set(size: usize) -> RuleSet {
+    let entities: Vec<Entity> = (0..size / RULES_PER_ENTITY).map(entity).collect();
+    let rules: Vec<AccessRule> = (0..size).map(|number| rule(number, size)).collect();
+    RuleSet::build(1, &entities, &rules)
+}
+
 fn measure(size: usize, options: &Options) -> Result<Vec<String>> {
     let entities: Vec<Entity> = (0..size / RULES_PER_ENTITY).map(entity).collect();
     let rules: Vec<AccessRule> = (0..size).map(|number| rule(number, size)).collect();

@@ -7,11 +7,13 @@ mod decide;
 mod edge;
 mod govern;
 mod growth;
+mod jwt;
 mod ledger;
 mod load;
 mod machine;
 mod messages;
 mod options;
+mod plane_memory;
 mod principals;
 mod product;
 mod reads;
@@ -20,6 +22,7 @@ mod report;
 mod rules;
 mod scan;
 mod start;
+mod tokens;
 mod upstream;
 
 use options::Options;
@@ -37,6 +40,8 @@ cargo xtask bench [--dist] NAME [--seconds N] [--runs N] [--connections N,N] [--
   ledger     Ledger::commit in process
   scan       the secret scan in process
   scan-history  a conversation that is sent again
+  jwt        verifying tokens in process, anew and known
+  security-memory  the security plane's memory, idle, filled and after its entries have ended
   start      time until ready, idle memory
   replay     a million recorded decisions against a draft of rules
   ledger-verify  an export of a million records, offline
@@ -64,6 +69,8 @@ fn main() -> ExitCode {
             "authz-reload" => rules::reload(&options),
             "authz-list" => rules::list(&options),
             "ledger" => ledger::bench(&options),
+            "jwt" => jwt::bench(&options),
+            "security-memory" => plane_memory::bench(&options),
             "start" => start::bench(&options),
             "replay" => replay::bench_replay(&options),
             "ledger-verify" => replay::bench_verify(&options),

@@ -9,11 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use systemprompt_audit::{GroupOptions, Ledger, LedgerOptions, MIGRATIONS};
+use systemprompt_audit::{Ledger, MIGRATIONS};
 use systemprompt_database::{Db, migrate, on_tx};
-use systemprompt_events::{Bridge, Hub};
+use systemprompt_events::Bridge;
 use systemprompt_extension::Extension;
-use systemprompt_leak::Scanner;
 use systemprompt_models::ids::UserId;
 use systemprompt_models::{Principal, SystemClock, Tasks};
 use systemprompt_security::authz::hook::ActorCheck;
@@ -118,16 +117,7 @@ async fn store(folder: &Path) -> Result<(Db, RuleStore)> {
     migrations.extend(AuthzExtension.migrations());
     migrate(&db, &migrations).await?;
     fill(&db).await?;
-    let settings = LedgerOptions {
-        node_id: "bench".to_owned(),
-        origin_host: "localhost".to_owned(),
-        data_dir: folder.to_path_buf(),
-        min_free_bytes: 0,
-        group: GroupOptions::for_engine(db.engine()),
-        hub: Hub::default(),
-        leak: Scanner::default(),
-        checkpoints: None,
-    };
+    let settings = crate::ledger::options(folder, &db);
     let clock = Arc::new(SystemClock);
     let ledger = Ledger::start(&db, &[], settings, clock.clone(), &Tasks::default()).await?;
     let store = RuleStore::load(db.clone(), ledger, clock, Bridge::default()).await;

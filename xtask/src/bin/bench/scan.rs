@@ -129,7 +129,9 @@ fn text(size: usize, is_dirty: bool, seed: u64) -> Vec<u8> {
             ),
         };
         if is_dirty && length >= dirt {
-            piece.push_str(&format!("export TOKEN={}\n", KEY.concat()));
+            piece.push_str("export TOKEN=");
+            piece.push_str(&KEY.concat());
+            piece.push('\n');
             dirt += DIRTY_EVERY;
         }
         length += piece.len() + 40;
