@@ -144,7 +144,7 @@ pub async fn pair(more: impl Fn(Options) -> Options) -> (Node, Node, Wire, Db) {
     let first = first.start().unwrap();
     let wire = Wire::to(&first.database_url());
     let folder = tempfile::Builder::new().prefix("systemprompt-").tempdir().unwrap().keep();
-    // Keys and secrets are the deployment's; the key of the ledger is each node's own.
+    // Keys and secrets are the deployment's; the key of the ledger and the credentials of the operator are each node's own.
     for name in ["profiles", "keys", "services"] {
         copy(&first.data_dir().join(name), &folder.join(name));
     }
@@ -170,7 +170,9 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy(&entry.path(), &target);
-        } else if entry.file_name() != "ledger.ed25519" {
+        } else if !["ledger.ed25519", "credentials.json"]
+            .contains(&entry.file_name().to_string_lossy().as_ref())
+        {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
