@@ -12,6 +12,7 @@ mod findings;
 pub mod hook_events;
 pub mod inference;
 pub mod injection;
+mod kinds;
 pub mod leaks;
 mod names;
 mod params;

@@ -11,16 +11,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use systemprompt_audit::export::{ExportRequest, Exporter, Format};
-use systemprompt_audit::payload::PayloadPolicy;
+
 use systemprompt_audit::signing_key::{Signers, make};
 use systemprompt_audit::verify::offline::{OfflineScope, verify_export};
 use systemprompt_audit::{
-    CheckpointOptions, Draft, EntryKind, GroupOptions, Ledger, LedgerOptions, MIGRATIONS, Unit, Witnesses,
+    CheckpointOptions, Draft, EntryKind, Ledger, LedgerOptions, MIGRATIONS, Unit, Witnesses,
 };
 use systemprompt_config::profile::governance::ActorCheck;
 use systemprompt_database::{Db, migrate};
-use systemprompt_events::Hub;
-use systemprompt_leak::Scanner;
 use systemprompt_models::ids::RuleId;
 use systemprompt_models::{Millis, SystemClock, Tasks};
 use systemprompt_security::authz::draft::Tried;
@@ -159,14 +157,6 @@ impl Filled {
         migrate(&db, MIGRATIONS).await?;
         let tasks = Tasks::default();
         let settings = LedgerOptions {
-            node_id: "bench".to_owned(),
-            origin_host: "localhost".to_owned(),
-            data_dir: folder.to_path_buf(),
-            min_free_bytes: 0,
-            group: GroupOptions::for_engine(db.engine()),
-            hub: Hub::default(),
-            leak: Scanner::default(),
-            payloads: PayloadPolicy::default(),
             checkpoints: Some(CheckpointOptions {
                 signers: Signers::of(make(&folder.join("keys/ledger.ed25519"))?),
                 records: 1000,
@@ -174,6 +164,7 @@ impl Filled {
                 heartbeat: Duration::from_hours(1),
                 witnesses: Witnesses::default(),
             }),
+            ..crate::ledger::options(folder, &db)
         };
         let ledger = Ledger::start(&db, &[], settings, Arc::new(SystemClock), &tasks).await?;
         let mut set = JoinSet::new();

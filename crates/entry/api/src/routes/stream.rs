@@ -41,21 +41,8 @@ pub fn routes() -> Vec<Route> {
             ),
         Route::get("/api/v1/admin/audit/tail", tail)
             .signed(Surface::Api, READERS, RateGroup::Stream)
-            .query(&[
-                "kind",
-                "actor",
-                "subject",
-                "outcome",
-                "policy",
-                "trace_id",
-                "session_id",
-                "context_id",
-                "client_id",
-                "stream",
-                "since",
-                "until",
-                LAST_EVENT_ID,
-            ])
+            .query(&RESTRICTIONS)
+            .query(&[LAST_EVENT_ID])
             .doc("audit", "Ledger entries as server-sent events, from Last-Event-ID on"),
     ]
 }

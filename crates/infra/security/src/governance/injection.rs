@@ -8,21 +8,19 @@ mod tests;
 use super::allow::AllowList;
 use super::facts::{CallFacts, Segment};
 use super::findings::{self, Action, Words};
-use super::params::{self, ParamError, closest, hint};
+use super::kinds::Kinds;
+use super::params::ParamError;
 use super::policy::{GovernancePolicy, Outcome};
 use super::scan::{Confidence, Finding, MAX_FINDINGS, SecretScanner, TooComplex};
 use super::seen_text::SeenText;
 use aho_corasick::AhoCorasick;
-use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use unicode_normalization::UnicodeNormalization;
 
 pub const ID: &str = "prompt_injection";
 
-const ALLOWED: [&str; 2] = ["action", "kinds"];
 const WORDS: Words = Words {
     reason: "prompt_injection",
     what: "instructions to the model",
@@ -85,47 +83,28 @@ pub(super) fn knows(id: &str) -> bool {
     KINDS.contains(&id)
 }
 
-#[derive(Deserialize)]
-#[serde(default)]
-struct Params {
-    action: Action,
-    kinds: BTreeMap<String, Action>,
-}
-
-impl Default for Params {
-    fn default() -> Self {
-        Self { action: Action::Flag, kinds: BTreeMap::new() }
-    }
-}
-
 /// The compiled policy.
 pub struct PromptInjection {
     scanner: Arc<SecretScanner>,
     allowed: AllowList,
     seen: SeenText,
     phrases: AhoCorasick,
-    action: Action,
-    kinds: BTreeMap<String, Action>,
+    kinds: Kinds,
 }
 
 impl PromptInjection {
     pub fn new(params: &Value, scanner: Arc<SecretScanner>, allowed: AllowList) -> Result<Self, ParamError> {
-        let params: Params = params::read(params, &ALLOWED)?;
-        if let Some(kind) = params.kinds.keys().find(|kind| !KINDS.contains(&kind.as_str())) {
-            let suggestion = closest(kind, KINDS.into_iter());
-            let message = format!("there is no such kind of finding{}", hint(suggestion.as_deref()));
-            return Err(ParamError::value(["kinds", kind], message));
-        }
+        let kinds = Kinds::read(params, KINDS.into_iter(), "finding")?;
         let phrases = AhoCorasick::builder()
             .ascii_case_insensitive(true)
             .build(OVERRIDES.iter().chain(&IMPERATIVES))
             .map_err(|e| ParamError::value([], e))?;
         let seen = SeenText::new();
-        Ok(Self { scanner, allowed, seen, phrases, action: params.action, kinds: params.kinds })
+        Ok(Self { scanner, allowed, seen, phrases, kinds })
     }
 
     fn action(&self, finding: &Finding) -> Action {
-        self.kinds.get(&*finding.rule_id).copied().unwrap_or(self.action)
+        self.kinds.action(&finding.rule_id)
     }
 
     fn look(&self, segment: &Segment<'_>) -> Result<Vec<Finding>, TooComplex> {

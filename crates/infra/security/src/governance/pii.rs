@@ -8,20 +8,18 @@ mod tests;
 use super::allow::AllowList;
 use super::facts::{CallFacts, Segment};
 use super::findings::{self, Action, Words};
-use super::params::{self, ParamError, closest, hint};
+use super::kinds::Kinds;
+use super::params::ParamError;
 use super::policy::{GovernancePolicy, Outcome};
 use super::scan::{Confidence, Finding, MAX_FINDINGS, SecretScanner, TooComplex};
 use super::seen_text::SeenText;
 use recognise::{RECOGNISERS, Recogniser};
-use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 pub const ID: &str = "pii";
 
-const ALLOWED: [&str; 2] = ["action", "kinds"];
 const WORDS: Words =
     Words { reason: "personal_data", what: "personal data", advice: "leave it out or mask it" };
 
@@ -30,45 +28,24 @@ pub(super) fn knows(id: &str) -> bool {
     RECOGNISERS.iter().any(|r| r.id() == id)
 }
 
-#[derive(Deserialize)]
-#[serde(default)]
-struct Params {
-    /// For all kinds.
-    action: Action,
-    /// By kind; wins over `action`.
-    kinds: BTreeMap<String, Action>,
-}
-
-impl Default for Params {
-    fn default() -> Self {
-        Self { action: Action::Flag, kinds: BTreeMap::new() }
-    }
-}
-
 /// The compiled policy.
 pub struct Pii {
     scanner: Arc<SecretScanner>,
     allowed: AllowList,
     seen: SeenText,
-    action: Action,
-    kinds: BTreeMap<String, Action>,
+    kinds: Kinds,
 }
 
 impl Pii {
     pub fn new(params: &Value, scanner: Arc<SecretScanner>, allowed: AllowList) -> Result<Self, ParamError> {
-        let params: Params = params::read(params, &ALLOWED)?;
-        if let Some(kind) = params.kinds.keys().find(|kind| !RECOGNISERS.iter().any(|r| r.id() == **kind)) {
-            let suggestion = closest(kind, RECOGNISERS.iter().map(Recogniser::id));
-            let message = format!("there is no such kind of personal data{}", hint(suggestion.as_deref()));
-            return Err(ParamError::value(["kinds", kind], message));
-        }
+        let kinds = Kinds::read(params, RECOGNISERS.iter().map(Recogniser::id), "personal data")?;
         let seen = SeenText::new();
-        Ok(Self { scanner, allowed, seen, action: params.action, kinds: params.kinds })
+        Ok(Self { scanner, allowed, seen, kinds })
     }
 
     /// What a finding leads to. One without a valid check and without a word that explains it is flagged at most.
     fn action(&self, finding: &Finding) -> Action {
-        let wanted = self.kinds.get(&*finding.rule_id).copied().unwrap_or(self.action);
+        let wanted = self.kinds.action(&finding.rule_id);
         if finding.confidence == Confidence::Low { wanted.min(Action::Flag) } else { wanted }
     }
 

@@ -10,7 +10,7 @@ use crate::services::server::route::Route;
 use access::{READERS, may_read};
 use axum::Json;
 use axum::extract::{Path, State};
-use filter::{after, filter};
+use filter::{RESTRICTIONS, after, filter};
 use http::HeaderName;
 use http::header::CONTENT_TYPE;
 use schemars::JsonSchema;
@@ -26,27 +26,12 @@ use systemprompt_models::{Code, Refusal};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::jwt::Surface;
 
-const FILTERS: &[&str] = &[
-    "kind",
-    "actor",
-    "subject",
-    "outcome",
-    "policy",
-    "trace_id",
-    "session_id",
-    "context_id",
-    "client_id",
-    "stream",
-    "since",
-    "until",
-    "limit",
-    "cursor",
-    "order",
-];
+/// Parameters of a page, beside those that restrict.
+const PAGING: [&str; 3] = ["limit", "cursor", "order"];
 
 pub fn routes() -> Vec<Route> {
     let reads = vec![
-        Route::get("/api/v1/admin/audit", list).query(FILTERS).doc("audit", "Ledger entries, newest first"),
+        Route::get("/api/v1/admin/audit", list).query(&RESTRICTIONS).query(&PAGING).doc("audit", "Ledger entries, newest first"),
         Route::get("/api/v1/admin/audit/streams", streams).doc("audit", "Streams and their heads"),
         Route::get("/api/v1/admin/audit/checkpoints", checkpoints)
             .query(&["stream", "limit", "cursor"])
@@ -105,7 +90,7 @@ async fn list(
     query: Query,
 ) -> crate::Result<Json<Value>> {
     may_read(&caller)?;
-    query.only(FILTERS)?;
+    query.only(&[&RESTRICTIONS[..], &PAGING].concat())?;
     let filter = filter(&query)?;
     let limit = query.limit(50, 500)?;
     let after = after(&query.cursor()?)?;

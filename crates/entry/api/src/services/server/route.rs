@@ -39,7 +39,7 @@ pub struct RouteSpec {
     pub request: Option<fn() -> Value>,
     pub response: Option<fn() -> Value>,
     /// Names of the query parameters.
-    pub query: &'static [&'static str],
+    pub query: Vec<&'static str>,
 }
 
 /// A route: its spec and its handler.
@@ -77,7 +77,7 @@ impl Route {
                 tag: "admin",
                 request: None,
                 response: None,
-                query: &[],
+                query: Vec::new(),
             },
             handler: on(filter, handler),
         }
@@ -150,7 +150,7 @@ impl Route {
     }
 
     pub fn query(mut self, names: &'static [&'static str]) -> Self {
-        self.spec.query = names;
+        self.spec.query.extend(names);
         self
     }
 
