@@ -11,9 +11,9 @@ use std::time::Duration;
 
 /// How long a statement waits for another writer of the same file before it fails.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pages of write-ahead log after which a commit itself moves the log into the database file (64 MiB). The ledger moves it
+/// Pages of write-ahead log after which a commit itself moves the log into the database file (256 MiB). The ledger moves it
 /// earlier, beside the writers; this is reached only where it cannot.
-pub const WAL_BOUND_PAGES: u32 = 16_384;
+pub const WAL_BOUND_PAGES: u32 = 65_536;
 
 /// The two engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -135,6 +135,17 @@ impl SqliteStore {
     }
 }
 
+/// Bytes that a row brings into the log, about.
+fn bytes_of(row: &RowWrite) -> usize {
+    let (RowWrite::Open { cells, .. } | RowWrite::Close { cells, .. }) = row;
+    let texts = cells.iter().map(|cell| match cell {
+        Cell::Text(text) | Cell::Json(text) => text.len(),
+        Cell::Blob(bytes) => bytes.len(),
+        Cell::Null | Cell::Int(_) => 0,
+    });
+    texts.sum()
+}
+
 fn connect(path: &PathBuf) -> rusqlite::Result<Connection> {
     let conn = Connection::open(path)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
@@ -219,6 +230,7 @@ impl Store for SqliteStore {
             self.insert_payloads(stream, entry).map_err(store_error)?;
             self.written += entry.text.len();
         }
+        self.written += rows.iter().map(|row| bytes_of(row)).sum::<usize>();
         rows.iter().try_for_each(|row| self.write_row(row))
     }
 

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use systemprompt_database::WriteGate;
 
-/// Bytes of records after which the log is moved; its pages take about twice as much.
+/// Bytes of records, rows and payloads after which the log is moved; its pages take about three times as much.
 const MOVE_AFTER: usize = 8 * 1024 * 1024;
 
 #[derive(Default)]
