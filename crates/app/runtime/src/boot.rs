@@ -485,9 +485,11 @@ pub(crate) fn issuer_host(issuer: &str) -> String {
 }
 
 async fn record_start(ledger: &Ledger) -> Result<(), BootError> {
-    if !ledger.condition().is_ready() {
+    let condition = ledger.condition();
+    if !condition.is_ready() {
         tracing::error!(
-            condition = ledger.condition().code(),
+            condition = condition.code(),
+            why = condition.why().unwrap_or_default(),
             "the ledger refuses records; guarded calls are refused"
         );
         return Ok(());

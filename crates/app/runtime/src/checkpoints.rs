@@ -5,8 +5,9 @@ use crate::boot::{BootError, instance_id, issuer_host};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use systemprompt_audit::note::{Note, VerifierKey};
-use systemprompt_audit::repair::{RepairError, Repaired};
+use systemprompt_audit::checkpoint::Outside;
+use systemprompt_audit::note::VerifierKey;
+use systemprompt_audit::repair::{NodeOfRepair, RepairError, Repaired};
 use systemprompt_audit::signing_key::{self, CommandSigner, Signer, SigningKeyError};
 use systemprompt_audit::{CheckpointOptions, LedgerReader, ReadError, Witness, Witnesses, checkpoint};
 use systemprompt_config::profile::audit::{WitnessConfig, WitnessKind};
@@ -107,39 +108,50 @@ pub(crate) fn literal(url: &str) -> Option<String> {
 ///
 /// # Errors
 /// When the streams cannot be read. A key that cannot be read is left out.
-pub async fn trust(
-    loaded: &Loaded,
-    reader: &LedgerReader,
-) -> Result<(Vec<VerifierKey>, Vec<Note>), ReadError> {
+pub async fn trust(loaded: &Loaded, reader: &LedgerReader) -> Result<(Vec<VerifierKey>, Outside), ReadError> {
     let node = instance_id(loaded);
     let mut keys = Vec::new();
-    let signer = match &loaded.paths.ledger_key_command {
+    if let Some(signer) = signer(loaded).await {
+        let streams = reader.streams().await?;
+        keys.extend(streams.iter().filter(|s| s.node_id == node).map(|s| signer.vkey(&s.origin)));
+    }
+    Ok((keys, outside(loaded)))
+}
+
+/// The key that signs checkpoints, if it can be had.
+async fn signer(loaded: &Loaded) -> Option<Signer> {
+    match &loaded.paths.ledger_key_command {
         Some(words) => {
             let path = ProcessEnvironment.get("PATH").unwrap_or_default();
             CommandSigner::open(words, &path).await.ok().map(Signer::Command)
         }
         None => signing_key::load(&loaded.paths.ledger_key_path).ok().flatten().map(Signer::File),
-    };
-    if let Some(signer) = signer {
-        let streams = reader.streams().await?;
-        keys.extend(streams.iter().filter(|s| s.node_id == node).map(|s| signer.vkey(&s.origin)));
     }
+}
+
+fn outside(loaded: &Loaded) -> Outside {
     let files: Vec<PathBuf> = match witnesses(loaded) {
         Ok(witnesses) => witnesses.files().iter().map(|path| path.to_path_buf()).collect(),
         Err(_) => Vec::new(),
     };
-    Ok((keys, checkpoint::outside_notes(loaded.paths.data_dir(), &files)))
+    checkpoint::outside_notes(loaded.paths.data_dir(), &files)
 }
 
-/// Closes this node's stream and opens its successor (`audit repair`).
+/// Closes this node's stream, if it does not verify, and opens its successor (`audit repair`).
 ///
 /// # Errors
 /// As [`systemprompt_audit::repair::repair`].
 pub async fn repair(loaded: &Loaded, db: &Db, reason: &str) -> Result<Repaired, RepairError> {
     let host = issuer_host(&loaded.profile.jwt_issuer());
-    let now = SystemClock.now();
-    systemprompt_audit::repair::repair(db, &instance_id(loaded), &host, loaded.paths.data_dir(), reason, now)
-        .await
+    let (node_id, signer) = (instance_id(loaded), signer(loaded).await);
+    let node = NodeOfRepair {
+        node_id: &node_id,
+        origin_host: &host,
+        data_dir: loaded.paths.data_dir(),
+        signer: signer.as_ref(),
+        notes: outside(loaded).notes,
+    };
+    systemprompt_audit::repair::repair(db, &node, reason, SystemClock.now()).await
 }
 
 /// Age of the oldest checkpoint of this node that one of its witnesses does not have, in milliseconds; `None` without a

@@ -190,10 +190,20 @@ impl AppContext {
         if !self.audit_reads.is_new(key, self.clock.now()) {
             return Ok(());
         }
-        let draft = Draft::new(EntryKind::AdminAuditRead, by, "ok")
-            .with("what", what)
-            .with("id", id.chars().take(128).collect::<String>());
+        let draft = Draft::new(EntryKind::AdminAuditRead, by, "ok").with("what", what);
+        let draft = if is_id(id) || self.is_stream(id).await {
+            draft.with("id", id)
+        } else {
+            draft.with("id_sha256", hex::encode(read_key(id)))
+        };
         self.append_read(draft).await
+    }
+
+    /// Whether this names a stream, or all of them. What a reader wrote goes into no record by itself: it may be a name or an
+    /// address, and a record cannot be erased.
+    async fn is_stream(&self, name: &str) -> bool {
+        let streams = self.ledger.reader().streams().await;
+        name == "all" || streams.is_ok_and(|streams| streams.iter().any(|stream| stream.stream == name))
     }
 
     /// Records an export before it begins.
@@ -206,7 +216,10 @@ impl AppContext {
         request: &ExportRequest,
     ) -> Result<(), LedgerError> {
         let filter = hex::encode(read_key(&format!("{:?}", request.filter)));
-        let stream = request.filter.stream.as_ref().map(|name| name.chars().take(128).collect::<String>());
+        let stream = match request.filter.stream.clone() {
+            Some(name) => self.is_stream(&name).await.then_some(name),
+            None => None,
+        };
         let draft = Draft::new(EntryKind::AdminAuditExport, by, "ok")
             .with("format", request.format.as_str())
             .with("stream", stream)
@@ -242,13 +255,46 @@ impl AppContext {
         let digest = hex::encode(key);
         let draft = Draft::new(EntryKind::AdminAuditRead, by, "ok")
             .with("filter_sha256", digest)
-            .with("kind", filter.kind.clone().map(|kind| kind.chars().take(64).collect::<String>()));
+            .with("kind", filter.kind.clone().filter(|kind| is_kinds(kind)));
         self.append_read(draft).await
     }
+}
+
+/// Whether this has the form of an id that the ledger's pages go by.
+fn is_id(text: &str) -> bool {
+    let prefixes = [EntryId::PREFIX, DecisionId::PREFIX, AiRequestId::PREFIX];
+    let is_hex =
+        |rest: &str| rest.len() == 32 && rest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    prefixes.iter().any(|prefix| text.strip_prefix(prefix).is_some_and(is_hex))
+}
+
+/// Whether this names kinds and families of entries alone.
+fn is_kinds(text: &str) -> bool {
+    let is_kind = |word: &str| match word.strip_suffix('*') {
+        Some(family) => EntryKind::ALL.iter().any(|kind| kind.as_str().starts_with(family)),
+        None => EntryKind::ALL.iter().any(|kind| kind.as_str() == word),
+    };
+    text.len() <= 256 && text.split(',').all(is_kind)
 }
 
 fn read_key(text: &str) -> [u8; 32] {
     let mut key = [0_u8; 32];
     key.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ids_and_kinds_that_the_ledger_has_are_repeated_in_a_record() {
+        assert!(is_id(EntryId::generate().as_str()) && is_id(DecisionId::generate().as_str()));
+        for text in ["someone@example.com", "led_", "led_bob", "led_0000000000000000000000000000000g", "all"]
+        {
+            assert!(!is_id(text), "{text}");
+        }
+        assert!(is_kinds("admin.audit.read") && is_kinds("tool.*,secret.leak") && is_kinds("*"));
+        assert!(!is_kinds("someone@example.com") && !is_kinds("tool.*,someone"));
+    }
 }

@@ -173,7 +173,9 @@ impl ApiKeys {
         if let Some(at) = key.revoked_at {
             return Err(revoked(at));
         }
-        let draft = Draft::new(EntryKind::OauthApiKeyRevoked, by, "ok").with_subject("api_key", id);
+        let draft = Draft::new(EntryKind::OauthApiKeyRevoked, by, "ok")
+            .with_subject("api_key", id)
+            .with("user_id", key.user_id.as_str());
         self.record(draft.with_payload(Payload::of(Role::Before, &key).about(key.user_id.as_str()))).await?;
         let now = self.clock.now();
         // Somebody else may have been faster.

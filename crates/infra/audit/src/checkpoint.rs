@@ -307,10 +307,12 @@ pub fn copy_path(data_dir: &Path) -> PathBuf {
 /// # Errors
 /// A file that cannot be read.
 pub fn read_copy(data_dir: &Path) -> io::Result<Option<String>> {
-    let mut text = String::new();
     match File::open(copy_path(data_dir)) {
         Ok(file) => {
-            file.take(crate::note::MAX_NOTE_BYTES as u64 + 1).read_to_string(&mut text).map(|_| Some(text))
+            let mut bytes = Vec::new();
+            file.take(crate::note::MAX_NOTE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+            // What is no text is no note either; that is found where the note is read.
+            Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -425,13 +427,31 @@ async fn fits(reader: &LedgerReader, stream: &Stream, checkpoint: &Checkpoint) -
     }
 }
 
+/// What is kept outside the database.
+#[derive(Clone, Debug, Default)]
+pub struct Outside {
+    pub notes: Vec<Note>,
+    /// Whether the node's own copy is there and is no checkpoint: the next start would call the ledger damaged.
+    pub is_copy_altered: bool,
+}
+
 /// The notes outside the database: the node's own copy, and files of witnesses.
-pub fn outside_notes(data_dir: &Path, files: &[PathBuf]) -> Vec<Note> {
-    let mut notes = Vec::new();
-    for file in files.iter().cloned().chain([copy_path(data_dir)]) {
-        match fs::read_to_string(&file) {
+pub fn outside_notes(data_dir: &Path, files: &[PathBuf]) -> Outside {
+    let mut outside = Outside::default();
+    match read_copy(data_dir) {
+        Ok(None) => {}
+        Ok(Some(text)) => match text.parse::<Note>() {
+            Ok(note) if note.unverified_checkpoint().is_ok() => outside.notes.push(note),
+            _ => outside.is_copy_altered = true,
+        },
+        Err(error) => {
+            tracing::warn!(%error, "the copy of the last checkpoint cannot be read");
+        }
+    }
+    for file in files {
+        match fs::read_to_string(file) {
             Ok(text) => match crate::note::split(&text) {
-                Ok(found) => notes.extend(found),
+                Ok(found) => outside.notes.extend(found),
                 Err(error) => {
                     tracing::warn!(file = %file.display(), %error, "no checkpoints can be read from a file");
                 }
@@ -442,7 +462,7 @@ pub fn outside_notes(data_dir: &Path, files: &[PathBuf]) -> Vec<Note> {
             }
         }
     }
-    notes
+    outside
 }
 
 #[cfg(test)]

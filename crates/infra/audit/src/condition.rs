@@ -36,6 +36,14 @@ impl Condition {
         matches!(self, Self::Ready)
     }
 
+    /// What was found, where more is known than the code.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Unavailable(why) | Self::Damaged(why) | Self::RolledBack(why) => Some(why),
+            Self::Ready | Self::DiskLow | Self::Fenced => None,
+        }
+    }
+
     /// Short code for probes.
     pub fn code(&self) -> &'static str {
         match self {

@@ -13,11 +13,14 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use systemprompt_models::RequestContext;
+use systemprompt_models::ids::UserId;
 
 /// Longest reason, in characters.
 pub const MAX_REASON: usize = 1000;
 /// Payloads that one record of an erasure covers; more are erased under further records.
 const COVERED: usize = 50_000;
+/// The actor of inference hooks, with a digest of the name that the hook gave behind a colon.
+const HOOK: &str = "inference_hook";
 const PAGE: i64 = 1000;
 /// Rest between two write transactions, so that callers come first.
 const REST: Duration = Duration::from_millis(5);
@@ -77,6 +80,20 @@ impl ErasedList {
     }
 }
 
+/// Whether this has the form of the ids that actors have. The record of an erasure names it for ever, so nothing else may stand
+/// there, least of all a name or an address.
+pub fn is_principal(id: &str) -> bool {
+    let is_opaque = |rest: &str| {
+        (1..=64).contains(&rest.len())
+            && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    };
+    match id.strip_prefix(HOOK) {
+        Some("") => true,
+        Some(rest) => rest.strip_prefix(':').is_some_and(is_opaque),
+        None => id.strip_prefix(UserId::PREFIX).is_some_and(is_opaque),
+    }
+}
+
 /// Payloads that one record covers.
 #[derive(Default)]
 struct Round {
@@ -86,10 +103,14 @@ struct Round {
 }
 
 impl Erasure {
-    fn check(&self) -> Result<(), EraseError> {
+    /// Whether it can be asked for.
+    ///
+    /// # Errors
+    /// A field out of bounds.
+    pub fn check(&self) -> Result<(), EraseError> {
         let invalid = |field, message: &str| Err(EraseError::Invalid { field, message: message.to_owned() });
-        if self.subject_user.is_empty() || self.subject_user.len() > 128 {
-            return invalid("subject_user", "the id of a user, as records name their actor");
+        if !is_principal(&self.subject_user) {
+            return invalid("subject_user", "the id of a user, `usr_…`, as records name their actor");
         }
         if self.reason.trim().is_empty() || self.reason.chars().count() > MAX_REASON {
             return invalid("reason", &format!("1 to {MAX_REASON} characters"));
@@ -103,6 +124,14 @@ impl Erasure {
 }
 
 impl Ledger {
+    /// Whether anything was ever kept of a person that retention has not taken, erased or not.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn keeps_of(&self, subject_user: &str) -> sqlx::Result<bool> {
+        payloads::is_there_any(self.db(), subject_user).await
+    }
+
     /// Erases what is there of a person at this moment.
     ///
     /// # Errors
@@ -183,5 +212,24 @@ impl Ledger {
         let entry = unit.record(draft).to_string();
         self.append(unit).await?;
         Ok(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ids_of_actors_are_names_of_persons_to_erase() {
+        let digest = format!("inference_hook:{}", "0f".repeat(16));
+        for id in ["usr_01a20238b65871c292e0dd6897e19bfe", "usr_a", "inference_hook", &digest] {
+            assert!(is_principal(id), "{id}");
+        }
+        for text in
+            ["", "usr_", "bob", "bob alice@example.com", "usr_a@example.com", "usr_a b", "inference_hookx"]
+        {
+            assert!(!is_principal(text), "{text}");
+        }
+        assert!(!is_principal(&format!("usr_{}", "a".repeat(65))));
     }
 }

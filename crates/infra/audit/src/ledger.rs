@@ -2,12 +2,12 @@
 //! record is on disk.
 
 use crate::chain::Chain;
-use crate::checkpoint::{self, CheckpointError, CheckpointOptions, Checkpointer, StartFinding};
+use crate::checkpoint::{self, CheckpointError, CheckpointOptions, Checkpointer, Outside, StartFinding};
 use crate::condition::Condition;
 use crate::disk::DiskGuard;
 use crate::error::LedgerError;
 use crate::lookup::Lookup;
-use crate::note::{Note, VerifierKey};
+use crate::note::VerifierKey;
 use crate::payload::PayloadPolicy;
 use crate::proof::{self, ProofError};
 use crate::queue::{BatchLimits, Claim, Pending, Queue};
@@ -368,7 +368,7 @@ impl Ledger {
 
     /// Checkpoints that are kept outside the database: the node's own copy, and the files of file witnesses. A file that holds
     /// something else is left out with a line in the log.
-    pub async fn outside_notes(&self) -> Vec<Note> {
+    pub async fn outside_notes(&self) -> Outside {
         let files: Vec<PathBuf> = match &self.0.checkpointer {
             Some(maker) => maker.witnesses().files().iter().map(|path| path.to_path_buf()).collect(),
             None => Vec::new(),

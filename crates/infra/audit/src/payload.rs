@@ -6,6 +6,7 @@
 pub mod read;
 pub(crate) mod seal;
 
+use crate::record::ActorKind;
 use aws_lc_rs::{hmac, rand};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,10 @@ pub const MAX_INLINE_BYTES: usize = 16 * 1024;
 /// Bodies above this are stored deflated.
 pub const DEFLATE_ABOVE_BYTES: usize = 1024;
 pub(crate) const SALT_BYTES: usize = 32;
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+/// What rows can say of their bodies.
+pub(crate) const MEDIA_TYPES: [&str; 2] = [JSON, TEXT];
 /// Most payloads of one record.
 pub const MAX_PAYLOADS: usize = 8;
 
@@ -266,14 +271,7 @@ impl std::fmt::Debug for Payload {
 impl Payload {
     /// A JSON text as it came.
     pub fn json(role: Role, body: impl Into<Bytes>) -> Self {
-        Self {
-            role,
-            body: body.into(),
-            media_type: "application/json",
-            subject: None,
-            is_clean: false,
-            tallied: None,
-        }
+        Self { role, body: body.into(), media_type: JSON, subject: None, is_clean: false, tallied: None }
     }
 
     /// Anything that can be written as JSON.
@@ -282,7 +280,7 @@ impl Payload {
     }
 
     pub fn text(role: Role, text: impl Into<String>) -> Self {
-        Self { media_type: "text/plain; charset=utf-8", ..Self::json(role, text.into()) }
+        Self { media_type: TEXT, ..Self::json(role, text.into()) }
     }
 
     /// Another subject than the record's actor.
@@ -336,6 +334,52 @@ impl Named {
     /// The class of the role; none of a role that this version does not know.
     pub fn class(&self) -> Option<Class> {
         Role::parse(&self.role).map(Role::class)
+    }
+}
+
+/// Whose data the payloads of a record are, as far as the record tells: what erasures go by must be what the writer derived.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Owners {
+    actor: Option<String>,
+    change: ChangeOf,
+}
+
+/// Whose `before` and `after` are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum ChangeOf {
+    #[default]
+    Actor,
+    User(String),
+    /// The record does not say.
+    Untold,
+}
+
+impl Owners {
+    pub(crate) fn of(record: &serde_json::Value) -> Self {
+        let text = |pointer: &str| record.pointer(pointer).and_then(serde_json::Value::as_str);
+        let nobody = [ActorKind::System.as_str(), ActorKind::Anonymous.as_str()];
+        let is_somebody = text("/actor/kind").is_some_and(|kind| !nobody.contains(&kind));
+        let actor = text("/actor/id").filter(|_| is_somebody).map(str::to_owned);
+        let kind = text("/kind").unwrap_or_default();
+        // Users' own data and keys belong to them, whoever changed them.
+        let change = if kind.starts_with("admin.user.") {
+            text("/subject_entity/id").map_or(ChangeOf::Untold, |id| ChangeOf::User(id.to_owned()))
+        } else if kind.starts_with("oauth.api_key.") {
+            text("/detail/user_id").map_or(ChangeOf::Untold, |id| ChangeOf::User(id.to_owned()))
+        } else {
+            ChangeOf::Actor
+        };
+        Self { actor, change }
+    }
+
+    /// Whether `subject` is who the payload with this role belongs to.
+    pub(crate) fn agree(&self, role: &str, subject: Option<&str>) -> bool {
+        let is_change = Role::parse(role).is_some_and(|role| role.class() == Class::Change);
+        match (is_change, &self.change) {
+            (true, ChangeOf::User(owner)) => Some(owner.as_str()) == subject,
+            (true, ChangeOf::Untold) => true,
+            (true, ChangeOf::Actor) | (false, _) => self.actor.as_deref() == subject,
+        }
     }
 }
 

@@ -182,6 +182,12 @@ pub async fn open_command(
     }
 }
 
+/// Whether `signer` can go on with the node's open stream.
+pub(crate) async fn goes_on(db: &Db, node_id: &str, signer: Option<&Signer>) -> sqlx::Result<bool> {
+    let used = used_keys(db, node_id).await?;
+    Ok(used.last().is_none_or(|last| signer.is_some_and(|signer| signer.public() == *last.public())))
+}
+
 /// Keys that signed the node's open stream, the oldest first.
 async fn used_keys(db: &Db, node_id: &str) -> sqlx::Result<Vec<VerifierKey>> {
     let streams = streams::list(db).await?;

@@ -9,7 +9,7 @@ mod tree;
 
 use crate::chain::{genesis, leaf_digest};
 use crate::note::{Note, VerifierKey};
-use crate::payload::Named;
+use crate::payload::{Named, Owners};
 use crate::repository::companions;
 use crate::repository::entries::{Filter, LedgerReader, LedgerRow};
 use crate::repository::streams::Stream;
@@ -24,6 +24,8 @@ use tree::{Anchors, Keys, TreePass};
 /// Entries that the check at start reads back.
 const TAIL: i64 = 1024;
 const PAGE: i64 = 1000;
+/// What findings call the copy of the last checkpoint that lies beside the database.
+pub const COPY: &str = "ledger/last-checkpoint";
 /// Findings that a report lists; the rest is counted.
 const MAX_FINDINGS: usize = 1000;
 
@@ -127,6 +129,8 @@ pub struct Scope {
     pub keys: Vec<VerifierKey>,
     /// Checkpoints from outside the database.
     pub notes: Vec<Note>,
+    /// Whether the node's own copy of its last checkpoint is there and is none.
+    pub is_copy_altered: bool,
 }
 
 impl Scope {
@@ -140,8 +144,10 @@ impl Scope {
 pub enum VerifyError {
     #[error("there is no stream `{0}`")]
     NoSuchStream(String),
-    #[error("the range ends before it begins")]
+    #[error("the range ends before it begins, or begins before 1")]
     EmptyRange,
+    #[error("nothing lies in this range: {stream} ends at seq {head}")]
+    BehindEnd { stream: String, head: i64 },
     #[error("the ledger cannot be read")]
     Read(#[from] sqlx::Error),
 }
@@ -162,18 +168,37 @@ pub async fn verify(
     if let (Some(name), true) = (&scope.stream, wanted.is_empty()) {
         return Err(VerifyError::NoSuchStream(name.clone()));
     }
-    if scope.from.zip(scope.to).is_some_and(|(from, to)| from > to) {
+    let from = scope.from.unwrap_or(1);
+    if from < 1 || scope.to.is_some_and(|to| from > to) {
         return Err(VerifyError::EmptyRange);
+    }
+    // Where several streams are asked for, those that are shorter have nothing in the range.
+    let ends_before = |stream: &Stream| from > stream.head_seq.max(1);
+    if let Some(longest) = wanted.iter().max_by_key(|stream| stream.head_seq)
+        && ends_before(longest)
+    {
+        let (stream, head) = (longest.stream.clone(), longest.head_seq);
+        return Err(VerifyError::BehindEnd { stream, head });
     }
     let (keys, findings) = Keys::read(reader, &scope.keys).await?;
     report.add_all(findings);
+    if scope.is_copy_altered {
+        report.add(Finding {
+            check: "checkpoint_altered",
+            stream: COPY.to_owned(),
+            seq: 0,
+            expected: "a signed checkpoint".into(),
+            found: "something else".into(),
+        });
+    }
     let mut anchors = Anchors::default();
     let mut gone = Gone::new(reader);
-    for stream in wanted {
+    for stream in wanted.into_iter().filter(|stream| !ends_before(stream)) {
         report.streams += 1;
         verify_stream(reader, stream, scope, &keys, (&mut anchors, &mut gone), &mut report).await?;
     }
     if scope.is_whole() {
+        gone.strays(&mut report).await?;
         gone.end(&mut report);
         report.add_all(anchors.check(reader, &streams).await?);
         report.add_all(reader.orphan_streams().await?.into_iter().map(orphan));
@@ -222,13 +247,13 @@ async fn verify_stream(
         let mut holders = Vec::new();
         for row in page.iter().filter(|row| row.seq <= to) {
             report.records += 1;
-            let Checked { leaf, findings, named } = link.check(row);
+            let Checked { leaf, findings, named, owners } = link.check(row);
             report.add_all(findings);
             if row.record.is_none() {
                 report.add_all(gone.stub(row).await?);
             }
             if !named.is_empty() {
-                holders.push(Holder { seq: row.seq, at: row.at, named });
+                holders.push(Holder { seq: row.seq, at: row.at, named, owners });
             }
             tree.record(row, leaf, link.seq, anchors, report).await?;
         }
@@ -284,6 +309,7 @@ struct Checked {
     leaf: Hash,
     findings: Vec<Finding>,
     named: Vec<Named>,
+    owners: Owners,
 }
 
 /// The end of what was verified so far.
@@ -348,7 +374,7 @@ impl Link {
             found.push(finding("column_altered", format!("{column} = {expected}"), actual));
         }
         *self = Self { cursor: row.seq, seq: row.seq, hash: row.hash.clone(), at: row.at };
-        Checked { leaf, findings: found, named: Named::of(&value) }
+        Checked { leaf, findings: found, named: Named::of(&value), owners: Owners::of(&value) }
     }
 
     fn check_head(&self, stream: &Stream) -> Option<Finding> {

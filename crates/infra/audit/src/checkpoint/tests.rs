@@ -1,10 +1,11 @@
 use super::*;
 use crate::note::VerifierKey;
 use crate::proof::{InclusionProof, ProofFault};
-use crate::repair::repair;
+use crate::repair::{NodeOfRepair, RepairError, repair};
 use crate::repository::entries::Filter;
+use crate::signing_key::Signer;
 use crate::tree::{Frontier, Hash, verify_consistency};
-use crate::verify::{Report, Scope, verify};
+use crate::verify::{COPY, Report, Scope, VerifyError, verify};
 use crate::{Condition, Ledger, Witness, signing_key, testing};
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -45,6 +46,16 @@ impl Node {
 
     fn key_path(&self) -> PathBuf {
         self.folder.path().join("keys/ledger.ed25519")
+    }
+
+    fn repair<'a>(&'a self, signer: &'a Signer) -> NodeOfRepair<'a> {
+        NodeOfRepair {
+            node_id: self.name,
+            origin_host: "localhost",
+            data_dir: self.folder.path(),
+            signer: Some(signer),
+            notes: notes(self),
+        }
     }
 
     fn signer(&self) -> SigningKey {
@@ -177,7 +188,7 @@ async fn cut_to(db: &Db, stream: &str, seq: i64) {
 }
 
 fn notes(node: &Node) -> Vec<Note> {
-    outside_notes(node.folder.path(), &[])
+    outside_notes(node.folder.path(), &[]).notes
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -401,7 +412,8 @@ async fn a_repair_closes_the_stream_and_begins_a_successor_that_names_the_old_he
         cut_to(&db, &old, 4).await;
         execute(&db, "DELETE FROM ledger_checkpoints").await;
         assert_eq!(node.start(&db).await.condition().code(), "ledger_rollback");
-        let done = repair(&db, "test", "localhost", node.folder.path(), "backup of Monday", 5).await.unwrap();
+        let signer = node.signer().into();
+        let done = repair(&db, &node.repair(&signer), "backup of Monday", 5).await.unwrap();
         assert_eq!((done.closed.stream.as_str(), done.closed.head_seq), (old.as_str(), 4));
         let ledger = node.start(&db).await;
         assert!(ledger.condition().is_ready(), "{:?}", ledger.condition());
@@ -417,6 +429,10 @@ async fn a_repair_closes_the_stream_and_begins_a_successor_that_names_the_old_he
         assert_eq!(again.stream(), ledger.stream());
         assert!(again.condition().is_ready());
         again.stop().await;
+        let refused = repair(&db, &node.repair(&signer), "once more", 6).await;
+        assert!(matches!(refused, Err(RepairError::Intact(stream)) if stream == **ledger.stream()));
+        let lost = NodeOfRepair { signer: None, ..node.repair(&signer) };
+        assert!(repair(&db, &lost, "the key is lost", 6).await.is_ok(), "without its key no stream goes on");
     }
 }
 
@@ -594,7 +610,7 @@ async fn witnesses_get_the_newest_checkpoint_and_what_they_lack_is_told() {
         assert!(ledger.reader().unwitnessed_ms(ledger.stream(), &names, now).await.unwrap() >= 5000);
         ledger.stop().await;
         while received.try_recv().is_ok() {}
-        assert!(ledger.outside_notes().await.len() >= 2, "the copy and the file");
+        assert!(ledger.outside_notes().await.notes.len() >= 2, "the copy and the file");
     }
 }
 
@@ -612,4 +628,46 @@ fn a_key_file_is_made_once_for_its_owner_alone() {
     mode(0o600);
     std::fs::write(&path, "no key").unwrap();
     assert!(matches!(signing_key::load(&path), Err(signing_key::SigningKeyError::Content(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_no_checkpoint_is_a_finding_as_it_is_at_start() {
+    for db in stores().await {
+        let node = Node::new();
+        node.filled(&db, 4).await;
+        assert!(!outside_notes(node.folder.path(), &[]).is_copy_altered);
+        for junk in [&b"junk\n"[..], b"", b"\xff\xfe"] {
+            fs::write(copy_path(node.folder.path()), junk).unwrap();
+            let outside = outside_notes(node.folder.path(), &[]);
+            let scope = Scope { is_copy_altered: outside.is_copy_altered, ..Scope::default() };
+            let found = verified(&db, &scope).await.findings;
+            assert_eq!(
+                (found.len(), found[0].check, found[0].stream.as_str()),
+                (1, "checkpoint_altered", COPY)
+            );
+            let again = node.start(&db).await;
+            let condition = again.condition();
+            assert_eq!(condition.why(), Some("checkpoint_altered in ledger/last-checkpoint"));
+            again.stop().await;
+        }
+        let signer = node.signer().into();
+        assert!(repair(&db, &node.repair(&signer), "the copy is junk", 5).await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_that_holds_nothing_is_no_finding() {
+    for db in stores().await {
+        let node = Node::new();
+        let stream = node.filled(&db, 4).await.stream().to_string();
+        let reader = LedgerReader::new((*db).clone());
+        for stream in [None, Some(stream)] {
+            for (from, to) in [(5, Some(3)), (0, None), (-1, None), (1, Some(0))] {
+                let scope = Scope { stream: stream.clone(), from: Some(from), to, ..Scope::default() };
+                assert!(matches!(verify(&reader, &[], &scope).await, Err(VerifyError::EmptyRange)));
+            }
+            let scope = Scope { stream: stream.clone(), from: Some(999_999), ..Scope::default() };
+            assert!(matches!(verify(&reader, &[], &scope).await, Err(VerifyError::BehindEnd { .. })));
+        }
+    }
 }

@@ -251,6 +251,27 @@ const ATTACKS: &[(&str, &str, &str)] = &[
         "payload_altered",
     ),
     (
+        "one more of its role under another class",
+        "INSERT INTO ledger_payloads (class, stream, seq, role, at, commitment, size, media_type)
+         SELECT 'inference', stream, seq, role, at, commitment, size, media_type FROM ledger_payloads WHERE seq = 1",
+        "payload_altered",
+    ),
+    (
+        "one more of a class that there is not",
+        "INSERT INTO ledger_payloads (class, stream, seq, role, at, commitment, size, media_type)
+         SELECT 'zzz', stream, seq, role, at, commitment, size, media_type FROM ledger_payloads WHERE seq = 1",
+        "payload_altered",
+    ),
+    (
+        "one more of no stream",
+        "INSERT INTO ledger_payloads (class, stream, seq, role, at, commitment, size, media_type)
+         SELECT class, 'nowhere', seq, role, at, commitment, size, media_type FROM ledger_payloads WHERE seq = 1",
+        "payload_altered",
+    ),
+    ("another person's", "UPDATE ledger_payloads SET subject_user = 'usr_b' WHERE seq = 1", "payload_altered"),
+    ("nobody's", "UPDATE ledger_payloads SET subject_user = NULL WHERE seq = 1", "payload_altered"),
+    ("another kind of text", "UPDATE ledger_payloads SET media_type = 'text/html' WHERE seq = 1", "payload_altered"),
+    (
         "a record emptied as if by retention",
         "UPDATE ledger_entries SET record = NULL, actor_kind = NULL, actor_id = NULL, trace_id = NULL,
              session_id = NULL, outcome = NULL WHERE seq = 1",
@@ -312,6 +333,45 @@ async fn a_large_body_that_was_changed_is_found_and_never_shown() {
         assert_eq!((found.len(), found[0].check, found[0].seq), (1, "payload_altered", 1));
         assert!(matches!(ledger.reader().payload(&entry, "result").await, Err(PayloadError::Altered(_))));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_behind_the_end_of_its_stream_is_found() {
+    for db in stores().await {
+        let ledger = started(&db, Mode::Full, Scanner::new()).await;
+        recorded(&ledger, Payload::text(Role::Arguments, "the first")).await;
+        let mut tx = db.write_tx().await.unwrap();
+        on_tx!(tx, conn => sqlx::query(
+            "INSERT INTO ledger_payloads (class, stream, seq, role, at, commitment, size, media_type)
+             SELECT class, stream, 999, role, at, commitment, size, media_type FROM ledger_payloads"
+        ).execute(&mut *conn).await.map(drop))
+        .unwrap();
+        tx.commit().await.unwrap();
+        let found = checked(&ledger).await.findings;
+        assert_eq!((found.len(), found[0].check, found[0].seq), (1, "payload_altered", 999));
+    }
+}
+
+#[test]
+fn what_administration_changed_belongs_to_the_user_whose_it_is() {
+    let of = |kind: &str, actor: &str, rest: serde_json::Value| {
+        let mut record = serde_json::json!({"kind": kind, "actor": {"kind": actor, "id": "usr_admin"}});
+        record.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        Owners::of(&record)
+    };
+    let user = of(
+        "admin.user.changed",
+        "user",
+        serde_json::json!({"subject_entity": {"kind": "user", "id": "usr_a"}}),
+    );
+    assert!(user.agree("before", Some("usr_a")) && !user.agree("after", Some("usr_admin")));
+    assert!(user.agree("client", Some("usr_admin")) && !user.agree("client", Some("usr_a")));
+    let key = of("oauth.api_key.revoked", "user", serde_json::json!({"detail": {"user_id": "usr_a"}}));
+    assert!(key.agree("before", Some("usr_a")) && !key.agree("before", Some("usr_b")));
+    let rule = of("admin.rule.changed", "user", serde_json::json!({}));
+    assert!(rule.agree("before", Some("usr_admin")) && !rule.agree("before", Some("usr_a")));
+    let system = of("system.checkpoint", "system", serde_json::json!({}));
+    assert!(system.agree("heads", None) && !system.agree("heads", Some("usr_admin")));
 }
 
 proptest! {

@@ -124,6 +124,37 @@ pub(crate) async fn stored(
     )).bind(class.as_str()).bind(stream).bind(after).bind(to).fetch_all(pool).await)
 }
 
+/// Where a row lies.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct Stray {
+    pub class: String,
+    pub stream: String,
+    pub seq: i64,
+    pub role: String,
+}
+
+/// Rows of a class that there is not, and rows behind the end of their stream or of no stream. What lies at an entry that is
+/// there is found with the entry. One statement, so that a server that goes on writing is not damaged for that.
+pub(crate) async fn strays(db: &Db, limit: i64) -> sqlx::Result<Vec<Stray>> {
+    let [inference, tool, change, client, note] = Class::ALL.map(Class::as_str);
+    on!(db, pool => sqlx::query_as(sql!(
+        "SELECT p.class, p.stream, p.seq, p.role FROM ledger_payloads p
+         WHERE p.class NOT IN ($1, $2, $3, $4, $5)
+            OR (NOT EXISTS (SELECT 1 FROM ledger_streams s
+                            WHERE s.stream = p.stream AND p.seq >= 1 AND p.seq <= s.head_seq)
+                AND NOT EXISTS (SELECT 1 FROM ledger_entries e WHERE e.stream = p.stream AND e.seq = p.seq))
+         ORDER BY p.class, p.stream, p.seq, p.role LIMIT $6"
+    )).bind(inference).bind(tool).bind(change).bind(client).bind(note).bind(limit).fetch_all(pool).await)
+}
+
+/// Whether there is a row of this person, erased or not.
+pub(crate) async fn is_there_any(db: &Db, subject_user: &str) -> sqlx::Result<bool> {
+    let found: Option<(i64,)> = on!(db, pool => sqlx::query_as(sql!(
+        "SELECT seq FROM ledger_payloads WHERE subject_user = $1 LIMIT 1"
+    )).bind(subject_user).fetch_optional(pool).await)?;
+    Ok(found.is_some())
+}
+
 /// A page of a class without bodies, in order.
 pub(crate) async fn page(
     db: &Db,

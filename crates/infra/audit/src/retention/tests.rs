@@ -70,7 +70,8 @@ async fn day(ledger: &Ledger) {
     let mut from = by("usr_b");
     from.client_ip = Some("192.0.2.7".parse().unwrap());
     unit.record(Draft::new(EntryKind::OauthSessionCreated, &from, "ok"));
-    let change = Draft::new(EntryKind::AdminUserChanged, &by("usr_admin"), "ok");
+    let change =
+        Draft::new(EntryKind::AdminUserChanged, &by("usr_admin"), "ok").with_subject("user", "usr_a");
     let change = change.with_payload(Payload::text(Role::Before, "name before").about("usr_a"));
     unit.record(change.with_payload(Payload::text(Role::After, "name after").about("usr_a")));
     ledger.append(unit).await.unwrap();

@@ -4,7 +4,7 @@
 use super::{Finding, Report};
 use crate::chain::leaf_hash;
 use crate::erase::ErasedList;
-use crate::payload::{Class, Named, PayloadRow, SALT_BYTES, read};
+use crate::payload::{Class, MEDIA_TYPES, Named, Owners, PayloadRow, SALT_BYTES, read};
 use crate::record::EntryKind;
 use crate::repository::entries::{LedgerReader, LedgerRow};
 use crate::repository::payloads::{self, StoredRow};
@@ -21,6 +21,7 @@ pub(super) struct Holder {
     pub seq: i64,
     pub at: Millis,
     pub named: Vec<Named>,
+    pub owners: Owners,
 }
 
 /// What an `admin.audit.erase` record says.
@@ -32,7 +33,15 @@ struct ErasureTold {
     subject_user: String,
     classes: BTreeSet<String>,
     count: usize,
+    counts: BTreeMap<String, u64>,
     sha256: String,
+}
+
+/// What was met of an erasure.
+#[derive(Default)]
+struct Met {
+    list: ErasedList,
+    counts: BTreeMap<String, u64>,
 }
 
 /// Explains what is gone. Records that explain are read when the first is needed.
@@ -42,7 +51,7 @@ pub(super) struct Gone<'a> {
     /// Stubs of the stream under way, by the record that covers them.
     stubs: BTreeMap<String, (u64, Digest)>,
     erasures: HashMap<String, Option<ErasureTold>>,
-    erased: BTreeMap<String, ErasedList>,
+    erased: BTreeMap<String, Met>,
 }
 
 impl<'a> Gone<'a> {
@@ -148,15 +157,21 @@ impl<'a> Gone<'a> {
         holders: &[Holder],
         report: &mut Report,
     ) -> sqlx::Result<()> {
-        let mut rows: HashMap<(i64, String), StoredRow> = HashMap::new();
+        let mut rows: HashMap<(i64, String, Class), StoredRow> = HashMap::new();
         for class in Class::ALL {
             for row in payloads::stored(self.reader.db(), class, stream, after, to).await? {
-                rows.insert((row.row.seq, row.row.role.clone()), row);
+                rows.insert((row.row.seq, row.row.role.clone(), class), row);
             }
         }
         for holder in holders {
             for named in &holder.named {
-                let row = rows.remove(&(holder.seq, named.role.clone()));
+                // The role fixes the class; the same role under another class is one row too many.
+                let row = if let Some(class) = named.class() {
+                    rows.remove(&(holder.seq, named.role.clone(), class))
+                } else {
+                    rows.retain(|(seq, role, _), _| (*seq, role) != (holder.seq, &named.role));
+                    None
+                };
                 let wrong = self.payload(stream, holder, named, row, report).await?;
                 if let Some((check, expected, found)) = wrong {
                     report.add(Finding {
@@ -169,15 +184,29 @@ impl<'a> Gone<'a> {
                 }
             }
         }
-        let mut unnamed: Vec<(i64, String)> = rows.into_keys().collect();
+        let mut unnamed: Vec<(i64, String, Class)> = rows.into_keys().collect();
         unnamed.sort_unstable();
-        for (seq, role) in unnamed {
+        for (seq, role, _) in unnamed {
             report.add(Finding {
                 check: "payload_altered",
                 stream: stream.to_owned(),
                 seq,
                 expected: "payloads that the record names".into(),
                 found: format!("`{role}`, which it does not name"),
+            });
+        }
+        Ok(())
+    }
+
+    /// When whole streams were read: rows that lie where no record can name them.
+    pub(super) async fn strays(&self, report: &mut Report) -> sqlx::Result<()> {
+        for stray in payloads::strays(self.reader.db(), PAGE).await? {
+            report.add(Finding {
+                check: "payload_altered",
+                stream: stray.stream,
+                seq: stray.seq,
+                expected: "payloads that a record names".into(),
+                found: format!("`{}` of class `{}`, which none names", stray.role, stray.class),
             });
         }
         Ok(())
@@ -210,10 +239,14 @@ impl<'a> Gone<'a> {
             && row.class == class.as_str()
             && row.stream == stream
             && row.at == holder.at
+            && MEDIA_TYPES.contains(&row.media_type.as_str())
             && row.commitment == named.commitment
             && row.size == named.size;
         if !agrees {
             return altered("a row that says something else");
+        }
+        if !holder.owners.agree(&named.role, row.subject_user.as_deref()) {
+            return altered("a row that belongs to somebody else");
         }
         if row.erased_at.is_some() || row.erased_by.is_some() {
             if salt.is_some() || body.is_some() || row.body_ref.is_some() {
@@ -277,18 +310,24 @@ impl<'a> Gone<'a> {
                 && row.at <= told.at
         });
         if is_covered {
-            self.erased.entry(by.clone()).or_default().add(row);
+            let met = self.erased.entry(by.clone()).or_default();
+            met.list.add(row);
+            *met.counts.entry(row.class.clone()).or_default() += 1;
         }
         Ok(is_covered)
     }
 
     /// When all streams were read: what was erased is what the erasures had listed.
     pub(super) fn end(self, report: &mut Report) {
-        for (by, list) in self.erased {
+        for (by, Met { list, counts }) in self.erased {
             let Some(Some(told)) = self.erasures.get(&by) else { continue };
-            // Fewer: retention has taken some of the rows since; each that is missing was explained by itself.
+            // Fewer: retention has taken some of the rows since, and the list cannot be made anew without them. Each that is
+            // missing was explained by itself, and each that is there is of this person, of a class and a time that the erasure
+            // covers; no class may have more of them than it told.
+            let is_more =
+                |(class, count): (&String, &u64)| told.counts.get(class).is_none_or(|told| count > told);
             let (count, digest) = (list.len(), list.finish());
-            if count > told.count || (count == told.count && digest != told.sha256) {
+            if counts.iter().any(is_more) || (count == told.count && digest != told.sha256) {
                 report.add(Finding {
                     check: "payload_missing",
                     stream: told.stream.clone(),
@@ -320,6 +359,7 @@ impl ErasureTold {
             subject_user: detail.get("subject_user")?.as_str()?.to_owned(),
             classes: classes.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             count: detail.get("count")?.as_u64()? as usize,
+            counts: serde_json::from_value(detail.get("counts")?.clone()).ok()?,
             sha256: detail.get("sha256")?.as_str()?.to_owned(),
         })
     }

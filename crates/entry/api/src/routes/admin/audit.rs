@@ -199,11 +199,12 @@ impl Trust {
         let mut keys = keys.map_err(|error| bad("keys", error))?;
         let own = context.ledger.vkey().filter(|own| !keys.iter().any(|key| key.name() == own.name()));
         keys.extend(own);
-        let mut notes = context.ledger.outside_notes().await;
+        let outside = context.ledger.outside_notes().await;
+        let mut notes = outside.notes;
         for text in &self.checkpoints {
             notes.extend(note::split(text).map_err(|error| bad("checkpoints", error))?);
         }
-        Ok(Scope { keys, notes, ..Scope::default() })
+        Ok(Scope { keys, notes, is_copy_altered: outside.is_copy_altered, ..Scope::default() })
     }
 }
 
@@ -297,7 +298,9 @@ async fn check(
     let report = verify(&context.ledger.reader(), context.ledger.tables(), &scope).await;
     let report = report.map_err(|error| match error {
         VerifyError::NoSuchStream(_) => crate::Error(Refusal::new(Code::NotFound, error.to_string())),
-        VerifyError::EmptyRange => crate::Error(Refusal::new(Code::BadRequest, error.to_string())),
+        VerifyError::EmptyRange | VerifyError::BehindEnd { .. } => {
+            crate::Error(Refusal::new(Code::Unprocessable, error.to_string()))
+        }
         VerifyError::Read(error) => crate::Error::internal(error),
     })?;
     Ok(Json(json!({"intact": report.is_intact(), "report": report})))

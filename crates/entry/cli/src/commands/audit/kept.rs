@@ -7,6 +7,7 @@ use crate::exit::{CliError, Exit};
 use crate::output::{Output, line};
 use serde_json::{Value, json};
 use std::time::Duration;
+use systemprompt_audit::erase::is_principal;
 
 /// A run over a long ledger takes its time.
 const TIMEOUT: Duration = Duration::from_hours(4);
@@ -55,7 +56,12 @@ pub async fn payload(client: &Client, out: Output, args: PayloadArgs) -> Result<
 }
 
 pub async fn erase(client: &Client, out: Output, args: EraseArgs) -> Result<Exit, CliError> {
-    let user = actor_of(client, &args.user).await?;
+    let user =
+        if is_principal(&args.user) { args.user.clone() } else { actor_of(client, &args.user).await? };
+    if !is_principal(&user) {
+        let what = format!("the payloads of {user} were not erased");
+        return Err(CliError::new(Exit::Usage, what).why("it is neither the name nor the id of a user"));
+    }
     args.confirm.ask(&format!("erase the payloads of {user}, which cannot be taken back"), &args.user)?;
     let body = json!({"subject_user": user, "classes": args.class, "reason": args.reason});
     let ask = Ask::post("/api/v1/admin/audit/erasures", &body).timeout(TIMEOUT);

@@ -27,7 +27,11 @@ pub async fn run(globals: &Globals, out: Output, args: Args) -> Result<Exit, Cli
     let done = systemprompt_runtime::checkpoints::repair(&loaded, &db, args.accept.trim()).await;
     db.close().await;
     let done = done.map_err(|error| {
-        let exit = if matches!(error, RepairError::NoStream) { Exit::NotFound } else { Exit::Failure };
+        let exit = match &error {
+            RepairError::NoStream => Exit::NotFound,
+            RepairError::Intact(_) => Exit::Conflict,
+            _ => Exit::Failure,
+        };
         CliError::new(exit, what).why(error)
     })?;
     let (closed, successor) = (&done.closed, &done.successor);

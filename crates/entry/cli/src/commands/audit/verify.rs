@@ -139,7 +139,11 @@ async fn by_server(globals: &Globals, args: &Args, kept: &[(String, Vec<Note>)])
         .query("from", args.from)
         .query("to", args.to)
         .query("since", args.since);
-    Client::connect(globals)?.json("the ledger was not verified", ask.timeout(TIMEOUT)).await
+    let answer = Client::connect(globals)?.json("the ledger was not verified", ask.timeout(TIMEOUT)).await;
+    // What the server would not take was asked for wrongly; 7 is for a ledger that is not intact.
+    answer.map_err(
+        |error| if error.exit == Exit::Invalid { CliError { exit: Exit::Usage, ..error } } else { error },
+    )
 }
 
 async fn on_database(
@@ -170,16 +174,19 @@ async fn read(
     let rooms = registry(&loaded.profile.extensions.disabled)
         .map_err(|e| CliError::new(Exit::Invalid, what).why(e))?;
     let reader = LedgerReader::new(db.clone());
-    let (own, mut notes) = trust(loaded, &reader).await.map_err(unreadable)?;
+    let (own, outside) = trust(loaded, &reader).await.map_err(unreadable)?;
+    let (mut notes, is_copy_altered) = (outside.notes, outside.is_copy_altered);
     let given = |key: &VerifierKey| args.key.iter().any(|given| given.name() == key.name());
     let keys = args.key.iter().cloned().chain(own.into_iter().filter(|key| !given(key))).collect();
     notes.extend(kept.iter().flat_map(|(_, notes)| notes.iter().cloned()));
-    let scope =
-        Scope { stream: args.stream.clone(), from: args.from, to: args.to, since: args.since, keys, notes };
+    let (stream, from, to, since) = (args.stream.clone(), args.from, args.to, args.since);
+    let scope = Scope { stream, from, to, since, keys, notes, is_copy_altered };
     let report = verify(&reader, &rooms.tables(), &scope).await;
     let report = report.map_err(|error| match error {
         VerifyError::NoSuchStream(_) => CliError::new(Exit::NotFound, what).why(error),
-        VerifyError::EmptyRange => CliError::new(Exit::Usage, what).why(error),
+        VerifyError::EmptyRange | VerifyError::BehindEnd { .. } => {
+            CliError::new(Exit::Usage, what).why(error)
+        }
         VerifyError::Read(cause) => unreadable(cause),
     })?;
     Ok(json!({"intact": report.is_intact(), "report": report}))

@@ -3,7 +3,7 @@
 use super::{Check, State};
 use crate::database;
 use systemprompt_audit::repository::streams::Stream;
-use systemprompt_audit::verify::{Scope, verify};
+use systemprompt_audit::verify::{COPY, Scope, verify};
 use systemprompt_audit::{Filter, LedgerReader};
 use systemprompt_config::Loaded;
 use systemprompt_database::{Db, durability, status};
@@ -114,14 +114,18 @@ async fn ledger(loaded: &Loaded, db: &Db, checks: &mut Vec<Check>) {
         Ok(streams) => streams,
         Err(error) => return checks.push(Check::fail(CHECK, error, "check whether the database runs")),
     };
-    let (keys, _) = checkpoints::trust(loaded, &reader).await.unwrap_or_default();
+    let (keys, outside) = checkpoints::trust(loaded, &reader).await.unwrap_or_default();
     let fix = "`systemprompt audit verify` shows all of it; keep the file as evidence";
+    if outside.is_copy_altered {
+        checks.push(Check::fail(CHECK, format!("checkpoint_altered in {COPY}"), fix));
+    }
     for orphan in reader.orphan_streams().await.unwrap_or_default() {
         let detail = format!("stream_missing: entries of {orphan} have lost their stream");
         checks.push(Check::fail(CHECK, detail, fix));
     }
     let mut records = 0;
-    for stream in &streams {
+    // A stream that a repair has opened has no record before the next start.
+    for stream in streams.iter().filter(|stream| stream.head_seq > 0) {
         let from = Some((stream.head_seq - TAIL + 1).max(1));
         let scope = Scope {
             stream: Some(stream.stream.clone()),

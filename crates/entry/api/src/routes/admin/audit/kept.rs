@@ -35,7 +35,7 @@ pub fn routes() -> Vec<Route> {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NewErasure {
-    /// Id of the user, as records name their actor.
+    /// Id of the user, `usr_…`, as records name their actor; no name and no address.
     subject_user: String,
     /// `inference`, `tool`, `change`, `client`, `note`; all if absent.
     #[serde(default)]
@@ -58,6 +58,13 @@ async fn erase(
     };
     let classes = new.classes.iter().map(class).collect::<Result<_, _>>()?;
     let erasure = Erasure { subject_user: new.subject_user, classes, reason: new.reason };
+    erasure.check()?;
+    let user = &erasure.subject_user;
+    let found = context.users.find(user).await?;
+    let is_user = found.is_some_and(|found| found.id.as_str() == user);
+    if !is_user && !context.ledger.keeps_of(user).await.map_err(crate::Error::internal)? {
+        return Err(Refusal::new(Code::NotFound, "there is no such user, and nothing is kept of one").into());
+    }
     let erased = context.ledger.erase(&caller, &erasure).await?;
     Ok((StatusCode::CREATED, Json(erased)).into_response())
 }
