@@ -397,6 +397,113 @@ async fn the_ledger_is_read_by_administrators_and_auditors_and_by_others_only_wh
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tail_ends_when_its_reader_is_no_auditor_any_more() {
+    let server = stores::sqlite().start().unwrap();
+    let client = Client::new(&server);
+    let (ada, bob) = (bearer(server.admin_token()), bearer(server.user_token()));
+    let new = json!({"username": "eve", "email": "eve@example.com", "roles": ["user", "auditor"]});
+    let made = client.post("/api/v1/admin/users", &[("authorization", &ada)], &new).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let new = json!({"user": "eve", "name": "audit"});
+    let key = client.post("/api/v1/admin/api-keys", &[("authorization", &ada)], &new).await.json();
+    let eve = bearer(key["key"].as_str().unwrap());
+    for path in ["/api/v1/admin/audit/tail", "/api/v1/stream/decisions"] {
+        server.succeed(&["admin", "users", "update", "eve", "--role", "user", "--role", "auditor"]).unwrap();
+        let seen = std::sync::atomic::AtomicUsize::new(0);
+        let read = frames(&server, &eve, path, None, |_, _| {
+            seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            false
+        });
+        let act = async {
+            while seen.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+                govern(&client, &bob, "Read").await;
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+            server.succeed(&["admin", "users", "update", "eve", "--role", "user"]).unwrap();
+            // What was sent before may still be on its way.
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            let before = seen.load(std::sync::atomic::Ordering::Relaxed);
+            govern(&client, &bob, "Read").await;
+            (before, std::time::Instant::now())
+        };
+        let (status, (before, since)) = tokio::join!(read, act);
+        assert_eq!((status, seen.load(std::sync::atomic::Ordering::Relaxed)), (200, before), "{path}");
+        assert!(since.elapsed() < std::time::Duration::from_secs(5), "{path}: {:?}", since.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nul_is_refused_wherever_it_is_asked_for_and_a_cursor_outside_its_filter() {
+    for options in [stores::sqlite(), stores::postgres().await] {
+        let server = options.start().unwrap();
+        let client = Client::new(&server);
+        let (ada, bob) = (bearer(server.admin_token()), bearer(server.user_token()));
+        let refused = async |path: &str, code: &str| {
+            let answer = client.get(path, &[("authorization", &ada)]).await;
+            assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some(code)), "{path}");
+        };
+        for path in [
+            "/api/v1/admin/audit?actor=%00",
+            "/api/v1/admin/audit?stream=%00",
+            "/api/v1/admin/audit?trace_id=%00",
+            "/api/v1/admin/audit/checkpoints?stream=%00",
+            "/api/v1/explain/a?actor=%00",
+        ] {
+            refused(path, "invalid_filter").await;
+        }
+        let case =
+            json!({"name": "c", "principal": {"user": "\0"}, "entity": "plugin:demo", "expect": "allow"});
+        for (path, body) in [
+            ("/api/v1/admin/audit/erasures", json!({"subject_user": "a\0b", "reason": "asked"})),
+            ("/api/v1/admin/rules/simulate", json!({"cases": [case]})),
+        ] {
+            let answer = client.post(path, &[("authorization", &ada)], &body).await;
+            assert_eq!(
+                (answer.status, answer.json()["code"].as_str()),
+                (400, Some("invalid_request")),
+                "{path}"
+            );
+        }
+
+        // A call with such a name is denied on record; content may hold anything.
+        let db = open(&server).await;
+        let denied = "SELECT COUNT(*) FROM governance_decisions WHERE decision = 'deny'";
+        let event = |tool: &str, text: &str| {
+            json!({"hook_event_name": "PreToolUse", "session_id": "s-1", "tool_name": tool,
+                "tool_input": {"file_path": text}})
+        };
+        let mut count_before = count(&db, denied).await;
+        for (plugin, tool) in [("demo", "a\0b"), ("de%00mo", "Read")] {
+            let path = format!("/api/v1/hooks/govern?plugin_id={plugin}");
+            let answer = client.post(&path, &[("authorization", &bob)], &event(tool, "x")).await;
+            assert_eq!(answer.header("x-systemprompt-decision"), "deny", "{plugin}: {}", answer.body);
+            assert!(!answer.body.contains("internal"), "{plugin}: {}", answer.body);
+            let now = count(&db, denied).await;
+            assert_eq!(now, count_before + 1, "{plugin}");
+            count_before = now;
+        }
+        let path = "/api/v1/hooks/govern?plugin_id=demo";
+        let answer = client.post(path, &[("authorization", &bob)], &event("Read", "a\0b")).await;
+        assert_eq!(answer.header("x-systemprompt-decision"), "allow", "{}", answer.body);
+        let path = "/api/v1/hooks/track?plugin_id=d%00";
+        let answer = client.post(path, &[("authorization", &bob)], &event("a\0b", "x")).await;
+        assert_eq!(answer.header("x-systemprompt-recorded"), "true", "{}", answer.body);
+        db.close().await;
+
+        let page = client.get("/api/v1/admin/audit?limit=1", &[("authorization", &ada)]).await.json();
+        let next = page["next"].as_str().unwrap();
+        let more = format!("/api/v1/admin/audit?limit=2&cursor={next}");
+        assert_eq!(client.get(&more, &[("authorization", &ada)]).await.status, 200);
+        for other in ["actor=system", "order=asc"] {
+            refused(&format!("{more}&{other}"), "invalid_cursor").await;
+        }
+        expect(&server, &["audit", "query", "--kind", "foo"], 2, "there is no kind `foo`");
+        expect(&server, &["audit", "verify", "--since", "1h"], 0, "intact");
+        expect(&server, &["audit", "verify", "--explain"], 0, "");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_ledgers_key_is_rotated_and_old_and_new_key_verify_everything() {
     for options in [stores::sqlite(), stores::postgres().await] {
         let server = options.start().unwrap();
@@ -501,13 +608,27 @@ async fn cases_are_tried_against_the_rules_in_force_and_against_a_draft() {
          - {name: bob uses the demo server, principal: {user: bob}, entity: 'mcp_server:demo', expect: allow}\n\
          - {name: nobody knows this, principal: {roles: [user]}, entity: 'mcp_server:ghost', expect: deny, reason: unknown_entity}\n",
     );
-    expect(&server, &["policy", "test", &cases], 0, "2 passed, 0 failed");
+    let said = expect(&server, &["policy", "test", &cases], 0, "2 passed, 0 failed");
+    assert!(said.contains("warning: mcp_server:ghost is not registered"), "{said}");
     let draft = file(
         "draft.yaml",
         "rules:\n  - {entity_type: mcp_server, entity_id: demo, access: deny, roles: [user]}\n",
     );
     let said = expect(&server, &["policy", "test", &cases, "--draft", &draft], 7, "1 passed, 1 failed");
     assert!(said.contains("bob uses the demo server") && said.contains("it is deny, not allow"), "{said}");
+    assert!(!said.contains("mcp_server:demo is not registered"), "{said}");
+    let adrift = file(
+        "adrift.yaml",
+        "rules:\n  - {entity_type: mcp_server, entity_id: none, access: deny, users: [bob, nobody]}\n",
+    );
+    let said = expect(&server, &["policy", "replay", "--draft", &adrift], 0, " unchanged");
+    for warning in [
+        "warning: mcp_server:none is not registered",
+        "warning: `bob` names a user, but rules name users by id: usr_",
+        "warning: there is no user `nobody`",
+    ] {
+        assert!(said.contains(warning), "{warning}: {said}");
+    }
     let wrong = file(
         "wrong.yaml",
         "cases:\n- {name: x, principal: {user: nobody}, entity: 'mcp_server:demo', expect: allow}\n",

@@ -97,7 +97,7 @@ pub(crate) fn too_large() -> Refusal {
     Refusal::new(Code::BodyTooLarge, "the body is larger than this route takes")
 }
 
-/// A JSON body. A fault names line, column and what was expected.
+/// A JSON body. A fault names line, column and what was expected. Its texts hold no NUL, which PostgreSQL does not store.
 #[derive(Clone, Debug)]
 pub struct Json<T>(pub T);
 
@@ -106,7 +106,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
         let body = read(request.into_body()).await?;
-        parse(&body).map(Self).map_err(Error)
+        parse_stored(&body).map(Self).map_err(Error)
     }
 }
 
@@ -124,6 +124,64 @@ pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
             Refusal::new(Code::BadRequest, format!("the body is no JSON ({place})"))
         }
     })
+}
+
+/// Parses a JSON body whose texts may be stored or compared with what is.
+///
+/// # Errors
+/// As [`parse`], and 400 `invalid_request` for a text or a name with a NUL character, which PostgreSQL does not take.
+pub fn parse_stored<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
+    let parsed = parse(body)?;
+    refuse_nul(body)?;
+    Ok(parsed)
+}
+
+/// Refuses a text or a name with a NUL character in a JSON body.
+fn refuse_nul(body: &[u8]) -> Result<(), Refusal> {
+    // JSON has no other way to write it; without it there is nothing to read twice.
+    const ESCAPED: &[u8] = b"\\u0000";
+    if !body.windows(ESCAPED.len()).any(|part| part == ESCAPED) {
+        return Ok(());
+    }
+    let value: serde_json::Value =
+        serde_json::from_slice(body).map_err(|_| Refusal::new(Code::BadRequest, "the body is no JSON"))?;
+    match place_of_nul(&value) {
+        Some(place) => {
+            let field = if place.is_empty() { "body".to_owned() } else { place };
+            Err(Refusal::new(Code::InvalidRequest, format!("`{field}` holds a NUL character"))
+                .with_validation(field, "holds a NUL character"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The members that lead to the first text or name with a NUL character, with dots between.
+fn place_of_nul(value: &serde_json::Value) -> Option<String> {
+    use serde_json::Value;
+    let below = |name: String, value: &Value| {
+        let place = place_of_nul(value)?;
+        Some(if place.is_empty() || place.starts_with('[') {
+            name + &place
+        } else {
+            format!("{name}.{place}")
+        })
+    };
+    match value {
+        Value::String(text) => text.contains('\0').then(String::new),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(index, item)| below(format!("[{index}]"), item))
+        }
+        Value::Object(members) => members.iter().find_map(|(name, member)| {
+            let shown = shown(name);
+            if name.contains('\0') { Some(shown) } else { below(shown, member) }
+        }),
+        _ => None,
+    }
+}
+
+/// The beginning of a name of the caller's making, without control characters.
+fn shown(name: &str) -> String {
+    name.chars().take(64).flat_map(char::escape_debug).collect()
 }
 
 /// The sentence of a data error without its position; serde names fields and allowed values, never the value of a string.
@@ -147,7 +205,31 @@ impl<S: Sync> FromRequestParts<S> for Query {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        let query = parts.uri.query().unwrap_or_default();
+        let query = Self::read(parts.uri.query().unwrap_or_default())?;
+        match query.0.iter().find(|(name, value)| name.contains('\0') || value.contains('\0')) {
+            Some((name, _)) => {
+                let reason = format!("the parameter `{}` holds a NUL character", shown(name));
+                Err(Error(Refusal::new(Code::InvalidFilter, reason)))
+            }
+            None => Ok(query),
+        }
+    }
+}
+
+/// Query parameters of a hook. Its calls are refused on record, whatever they name; so its parameters may hold any character.
+#[derive(Clone, Debug, Default)]
+pub struct HookQuery(pub Query);
+
+impl<S: Sync> FromRequestParts<S> for HookQuery {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        Query::read(parts.uri.query().unwrap_or_default()).map(Self).map_err(Error)
+    }
+}
+
+impl Query {
+    fn read(query: &str) -> Result<Self, Refusal> {
         let decode = |text: &str| {
             let text = text.replace('+', " ");
             percent_encoding::percent_decode_str(&text).decode_utf8().map(std::borrow::Cow::into_owned)
@@ -156,7 +238,7 @@ impl<S: Sync> FromRequestParts<S> for Query {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Ok(name), Ok(value)) = (decode(name), decode(value)) else {
-                return Err(Error(Refusal::new(Code::BadRequest, "the query is no UTF-8")));
+                return Err(Refusal::new(Code::BadRequest, "the query is no UTF-8"));
             };
             if let Some((_, known)) = pairs.iter_mut().find(|(known, _)| *known == name && name == REPEATABLE)
             {
@@ -166,15 +248,13 @@ impl<S: Sync> FromRequestParts<S> for Query {
             }
             if pairs.iter().any(|(known, _)| *known == name) {
                 let reason = format!("the query names `{name}` twice");
-                return Err(Error(Refusal::new(Code::InvalidFilter, reason)));
+                return Err(Refusal::new(Code::InvalidFilter, reason));
             }
             pairs.push((name, value));
         }
         Ok(Self(pairs))
     }
-}
 
-impl Query {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -257,4 +337,49 @@ pub fn idempotency_key(headers: &http::HeaderMap) -> Result<Option<&str>, Refusa
 /// The strong ETag of a version.
 pub fn etag(version: i64) -> String {
     format!("\"v{version}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn query(uri: &str) -> Result<Query, Error> {
+        let (mut parts, ()) = Request::builder().uri(uri).body(()).unwrap().into_parts();
+        Query::from_request_parts(&mut parts, &()).await
+    }
+
+    #[tokio::test]
+    async fn a_parameter_with_a_nul_is_refused_by_name_except_of_hooks() {
+        for uri in ["/x?actor=%00", "/x?limit=1&actor=a%00b"] {
+            let refusal = query(uri).await.unwrap_err().0;
+            assert_eq!(refusal.code, Code::InvalidFilter, "{uri}");
+            assert!(refusal.reason.contains("`actor`"), "{}", refusal.reason);
+        }
+        assert_eq!(query("/x?a%00b=1").await.unwrap_err().0.code, Code::InvalidFilter);
+        assert_eq!(query("/x?actor=%2500").await.unwrap().get("actor"), Some("%00"));
+        let (mut parts, ()) = Request::builder().uri("/x?plugin_id=a%00").body(()).unwrap().into_parts();
+        let HookQuery(query) = HookQuery::from_request_parts(&mut parts, &()).await.unwrap();
+        assert_eq!(query.get("plugin_id"), Some("a\0"));
+    }
+
+    #[tokio::test]
+    async fn a_body_with_a_nul_is_refused_and_says_where() {
+        for (body, place) in [
+            (r#"{"reason":"a\u0000b"}"#, "`reason`"),
+            (r#"{"cases":[{"x":1},{"principal":{"user":"\u0000"}}]}"#, "`cases[1].principal.user`"),
+            (r#"{"a\u0000":1}"#, "`a\\0`"),
+            (r#""\u0000""#, "`body`"),
+        ] {
+            let request = Request::new(Body::from(body));
+            let refused = Json::<serde_json::Value>::from_request(request, &()).await.unwrap_err().0;
+            assert_eq!(refused.code, Code::InvalidRequest, "{body}");
+            assert!(refused.reason.contains(place), "{}", refused.reason);
+        }
+        let written = Request::new(Body::from(r#"{"reason":"\\u0000"}"#));
+        assert!(
+            Json::<serde_json::Value>::from_request(written, &()).await.is_ok(),
+            "six characters, no NUL"
+        );
+        assert!(parse::<serde_json::Value>(br#"{"prompt":"\u0000"}"#).is_ok(), "hooks take any content");
+    }
 }

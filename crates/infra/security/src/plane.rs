@@ -373,6 +373,11 @@ fn bounded(name: &str) -> String {
     if name.len() <= MAX_NAME { name.to_owned() } else { name.chars().take(MAX_NAME).collect() }
 }
 
+/// With another character in place of NUL, which PostgreSQL does not store.
+fn storable(name: String) -> String {
+    if name.contains('\0') { name.replace('\0', "\u{fffd}") } else { name }
+}
+
 /// What callers put into the correlation ids of a call, with the names of the fields.
 fn context_names(context: &RequestContext) -> [(&'static str, Option<&str>); 5] {
     [
@@ -430,10 +435,18 @@ impl Judgement {
         self
     }
 
-    /// With names no longer than a record repeats them.
+    /// With names no longer than a record repeats them, and without NUL: a judgement that a store does not take would leave no
+    /// trace.
     fn bounded(mut self) -> Self {
-        let bound =
-            |text: Option<String>| text.map(|text| if text.len() > MAX_NAME { bounded(&text) } else { text });
+        let bound = |text: Option<String>| {
+            text.map(|text| storable(if text.len() > MAX_NAME { bounded(&text) } else { text }))
+        };
+        if self.call_id.as_str().contains('\0') {
+            self.call_id = storable(self.call_id.as_str().to_owned()).into();
+        }
+        for (entity, _) in self.entities.iter_mut().filter(|(entity, _)| entity.id.contains('\0')) {
+            entity.id = storable(entity.id.to_string()).into();
+        }
         self.tool = bound(self.tool);
         self.plugin = bound(self.plugin);
         self.agent = bound(self.agent);

@@ -11,17 +11,23 @@ use crate::services::server::route::Route;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderValue, header};
 use source::{Begin, LedgerSource};
 use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 use systemprompt_audit::LedgerRow;
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_events::Topic;
 use systemprompt_events::sse::subscribe;
-use systemprompt_models::{Code, Permission, Refusal};
+use systemprompt_models::{Code, Permission, Principal, Refusal};
 use systemprompt_runtime::AppContext;
 use systemprompt_runtime::streams::StreamSlot;
+use systemprompt_security::auth::AuthMode;
+use systemprompt_security::error::AuthError;
 use systemprompt_security::jwt::Surface;
 
 /// Kinds that the stream of decisions shows.
@@ -29,11 +35,15 @@ const DECISIONS: [&str; 3] = ["authz.decision", "governance.decision", "mcp.pin"
 /// Readers of the tail of a node.
 const MAX_TAILS: u32 = 32;
 const LAST_EVENT_ID: &str = "last_event_id";
+/// How often it is asked whether the reader still may, also while nothing is sent.
+const RECHECK: Duration = Duration::from_secs(1);
+/// Who asks for decisions at all.
+const CALLERS: &[Permission] = &[Permission::Admin, Permission::User];
 
 pub fn routes() -> Vec<Route> {
     vec![
         Route::get("/api/v1/stream/decisions", decisions)
-            .signed(Surface::Api, &[Permission::Admin, Permission::User], RateGroup::Stream)
+            .signed(Surface::Api, CALLERS, RateGroup::Stream)
             .query(&[LAST_EVENT_ID])
             .doc(
                 "stream",
@@ -66,7 +76,8 @@ async fn decisions(
         context.streams.take(caller.principal.user_id.as_str(), max, max_per_user).ok_or_else(|| {
             Refusal::new(Code::RateLimited, "as many event streams as allowed are open").with_retry_after(5)
         })?;
-    let own = (!is_reader(&caller.principal)).then(|| caller.principal.user_id.to_string());
+    let reads_all = is_reader(&caller.principal);
+    let own = (!reads_all).then(|| caller.principal.user_id.to_string());
     let show = move |row: &LedgerRow| {
         let is_shown = DECISIONS.contains(&row.kind.as_str())
             && own.as_ref().is_none_or(|own| row.actor_id.as_ref() == Some(own));
@@ -74,7 +85,11 @@ async fn decisions(
     };
     let begin = begin(&headers, &query)?;
     let source = LedgerSource::open(context.ledger.reader(), &begin, "decision", show).await;
-    Ok(respond(&context, source.map_err(crate::Error::internal)?, slot))
+    let source = source.map_err(crate::Error::internal)?;
+    let may = move |principal: &Principal| {
+        if reads_all { is_reader(principal) } else { CALLERS.iter().any(|one| principal.has(*one)) }
+    };
+    Ok(respond(&context, source, slot, Credential { headers, may: Box::new(may) }))
 }
 
 async fn tail(
@@ -96,11 +111,61 @@ async fn tail(
     context.record_audit_read(&caller, &filter).await?;
     let show = move |row: &LedgerRow| filter.matches(row).then(|| item(row).to_string());
     let source = LedgerSource::open(context.ledger.reader(), &begin, "entry", show).await;
-    Ok(respond(&context, source.map_err(crate::Error::internal)?, slot))
+    let source = source.map_err(crate::Error::internal)?;
+    let may = |principal: &Principal| is_reader(principal) && READERS.iter().any(|one| principal.has(*one));
+    Ok(respond(&context, source, slot, Credential { headers, may: Box::new(may) }))
 }
 
-fn respond(context: &AppContext, source: LedgerSource, slot: StreamSlot) -> Response {
+/// What a stream was opened with, and what its principal must still be allowed for it to go on.
+struct Credential {
+    headers: HeaderMap,
+    may: Box<dyn Fn(&Principal) -> bool + Send + Sync>,
+}
+
+impl Credential {
+    /// Whether it counts now as it did when the stream began: neither expired nor revoked, and with the same right.
+    async fn check(&self, context: &AppContext) -> Result<(), Code> {
+        let found = context.auth.authenticate(&self.headers, Surface::Api, AuthMode::Required).await;
+        match found {
+            Ok(principal) if (self.may)(&principal) => Ok(()),
+            Ok(_) => Err(Code::Denied),
+            Err(AuthError::RevocationUnavailable(_)) => Err(Code::RevocationUnavailable),
+            Err(_) => Err(Code::InvalidToken),
+        }
+    }
+}
+
+/// The frames for as long as `check` agrees. It is asked before each frame, and at least every [`RECHECK`]; then an `error` event
+/// says why nothing more comes.
+fn while_allowed<F: Future<Output = Result<(), Code>> + Send>(
+    frames: impl Stream<Item = Bytes> + Send,
+    check: impl Fn() -> F + Send,
+) -> impl Stream<Item = Bytes> + Send {
+    stream::unfold(Some((Box::pin(frames), check)), |state| async {
+        let (mut frames, check) = state?;
+        loop {
+            let frame = tokio::select! {
+                frame = frames.next() => Some(frame?),
+                () = tokio::time::sleep(RECHECK) => None,
+            };
+            if let Err(code) = check().await {
+                let end = format!("event: error\ndata: {{\"code\":\"{}\"}}\n\n", code.as_str());
+                return Some((Bytes::from(end), None));
+            }
+            if let Some(frame) = frame {
+                return Some((frame, Some((frames, check))));
+            }
+        }
+    })
+}
+
+fn respond(context: &AppContext, source: LedgerSource, slot: StreamSlot, credential: Credential) -> Response {
     let frames = subscribe(source, context.hub.listen(Topic::Ledger), String::new());
+    let (node, credential) = (context.clone(), Arc::new(credential));
+    let frames = while_allowed(frames, move || {
+        let (node, credential) = (node.clone(), Arc::clone(&credential));
+        async move { credential.check(&node).await }
+    });
     let shutdown = context.tasks.shutdown_token();
     let frames = frames.take_until(async move { shutdown.cancelled().await }).map(move |frame| {
         let _held = &slot;
@@ -111,4 +176,36 @@ fn respond(context: &AppContext, source: LedgerSource, slot: StreamSlot) -> Resp
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[tokio::test]
+    async fn a_stream_ends_when_its_reader_loses_the_right() {
+        let allowed = Arc::new(AtomicBool::new(true));
+        let check = {
+            let allowed = Arc::clone(&allowed);
+            move || {
+                let answer = if allowed.load(Ordering::Relaxed) { Ok(()) } else { Err(Code::InvalidToken) };
+                std::future::ready(answer)
+            }
+        };
+        let end = Bytes::from_static(b"event: error\ndata: {\"code\":\"invalid_token\"}\n\n");
+
+        let entry = Bytes::from_static(b"data: 1\n\n");
+        let mut full = Box::pin(while_allowed(stream::repeat(entry.clone()), check.clone()));
+        assert_eq!(full.next().await, Some(entry));
+        let mut silent = Box::pin(while_allowed(stream::pending(), check));
+        let waits = tokio::time::timeout(RECHECK + RECHECK / 4, silent.next()).await;
+        assert!(waits.is_err(), "whoever still may goes on listening");
+        allowed.store(false, Ordering::Relaxed);
+        assert_eq!(full.next().await.as_ref(), Some(&end), "an entry that waits is no longer sent");
+        assert_eq!(full.next().await, None);
+        let ended = tokio::time::timeout(Duration::from_secs(2), silent.next()).await;
+        assert_eq!(ended, Ok(Some(end)), "also while nothing is sent");
+        assert_eq!(silent.next().await, None);
+    }
 }

@@ -51,6 +51,8 @@ fn exit(status: u16, code: &str) -> Exit {
         (403, _) => Exit::Denied,
         (404, _) => Exit::NotFound,
         (409 | 412 | 428, _) => Exit::Conflict,
+        // What a filter is made of stands on the command line.
+        (400, "invalid_filter") => Exit::Usage,
         (400 | 413 | 422, _) => Exit::Invalid,
         (503, "starting" | "draining") => Exit::Unreachable,
         _ => Exit::Failure,
@@ -110,7 +112,8 @@ mod tests {
             (409, "conflict", Exit::Conflict),
             (412, "precondition_failed", Exit::Conflict),
             (422, "unprocessable", Exit::Invalid),
-            (400, "invalid_filter", Exit::Invalid),
+            (400, "invalid_filter", Exit::Usage),
+            (400, "bad_request", Exit::Invalid),
             (429, "rate_limited", Exit::Failure),
             (500, "internal", Exit::Failure),
             (503, "starting", Exit::Unreachable),

@@ -3,7 +3,7 @@
 use crate::client::{Ask, Client};
 use crate::exit::{CliError, Exit};
 use crate::globals::Globals;
-use crate::output::{Output, cell, rows};
+use crate::output::{Output, cell, note, rows};
 use crate::span::{Moment, parse_moment};
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -83,7 +83,15 @@ async fn test(globals: &Globals, out: Output, offline: bool, body: &Value) -> Re
     let number = |name: &str| done.get(name).and_then(Value::as_u64).unwrap_or_default();
     let (passed, failed) = (number("passed"), number("failed"));
     out.document(&done, &format!("{}{passed} passed, {failed} failed", failures(&done)))?;
+    warn(&done)?;
     Ok(if failed == 0 { Exit::Ok } else { Exit::Invalid })
+}
+
+/// What cases and draft name that is not there, as when a rule is made.
+fn warn(done: &Value) -> Result<(), CliError> {
+    let warnings = done.get("warnings").and_then(Value::as_array).map(Vec::as_slice);
+    let mut warnings = warnings.unwrap_or_default().iter().filter_map(Value::as_str);
+    warnings.try_for_each(|text| note(&format!("warning: {text}")))
 }
 
 /// A line a case that did not come out as expected.
@@ -111,6 +119,7 @@ async fn replay(
         Client::with(globals, offline, async |client| client.json("nothing was replayed", ask()).await);
     let done = done.await?;
     out.document(&done, &told(&done))?;
+    warn(&done)?;
     let number = |pointer: &str| done.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
     let differs =
         number("/newly_denied/count") + number("/newly_allowed/count") + number("/unreplayable") > 0;

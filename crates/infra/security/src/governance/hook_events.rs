@@ -66,7 +66,7 @@ impl HookEvents {
             event: bounded(name),
             tool_use_id: tool_use.map(bounded),
             tool_name: text(&event, "tool_name").map(bounded),
-            plugin_id: plugin.map(|plugin| self.scanner.redact_text(plugin).into_owned()),
+            plugin_id: plugin.map(|plugin| storable(self.scanner.redact_text(plugin).into_owned())),
             trace_id: by.trace_id.as_str(),
             payload,
             created_at: self.clock.now(),
@@ -99,7 +99,12 @@ fn text<'e>(event: &'e Map<String, Value>, member: &str) -> Option<&'e str> {
 }
 
 fn bounded(name: &str) -> String {
-    name.chars().take(MAX_NAME).collect()
+    storable(name.chars().take(MAX_NAME).collect())
+}
+
+/// Without NUL, which PostgreSQL does not store; the payload has it as an escape.
+fn storable(name: String) -> String {
+    if name.contains('\0') { name.replace('\0', "\u{fffd}") } else { name }
 }
 
 /// What makes an event the same as another. One that belongs to no tool use is told by its content: a session has many prompts.

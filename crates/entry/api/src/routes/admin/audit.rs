@@ -5,7 +5,7 @@ mod exports;
 pub(crate) mod filter;
 mod kept;
 
-use crate::extract::{Context, Query, RawBody, cursor_of, parse};
+use crate::extract::{Context, Query, RawBody, cursor_of, parse_stored};
 use crate::services::server::route::Route;
 use access::{READERS, may_read};
 use axum::Json;
@@ -93,10 +93,10 @@ async fn list(
     query.only(&[&RESTRICTIONS[..], &PAGING].concat())?;
     let filter = filter(&query)?;
     let limit = query.limit(50, 500)?;
-    let after = after(&query.cursor()?)?;
+    let after = after(&query.cursor()?, &filter)?;
     context.record_audit_read(&caller, &filter).await?;
     let page = context.ledger.query(&filter, after.as_ref(), limit).await?;
-    let next = page.next.map(|a| cursor_of(&format!("{}\n{}\n{}", a.at, a.stream, a.seq)));
+    let next = page.next.map(|after| cursor_of(&after.cursor(&filter)));
     Ok(Json(json!({"items": page.rows.iter().map(item).collect::<Vec<_>>(), "next": next})))
 }
 
@@ -279,7 +279,7 @@ async fn check(
 ) -> crate::Result<Json<Value>> {
     may_read(&caller)?;
     query.only(&["stream", "from", "to", "since"])?;
-    let trust = if body.0.is_empty() { Trust::default() } else { parse(&body.0)? };
+    let trust = if body.0.is_empty() { Trust::default() } else { parse_stored(&body.0)? };
     let number = |name: &'static str| -> Result<Option<i64>, Refusal> {
         let parsed = query.get(name).map(|value| {
             value.parse().map_err(|_| Refusal::new(Code::InvalidFilter, format!("{name}: a number")))

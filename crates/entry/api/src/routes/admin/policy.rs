@@ -1,7 +1,7 @@
 //! `/api/v1/admin/rules/{can,simulate,replay}`: what rules decide, or would decide as a draft has them. None of it puts anything
 //! in force.
 
-use super::rules::kind_of;
+use super::rules::{kind_of, speaks_of_nothing};
 use crate::extract::{Context, Json as Body};
 use crate::services::server::route::Route;
 use axum::Json;
@@ -9,7 +9,8 @@ use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use systemprompt_config::services::access_control::AccessEffect;
+use std::collections::BTreeSet;
+use systemprompt_config::services::access_control::{AccessEffect, Subject};
 use systemprompt_config::services::draft::{CasePrincipal, PolicyCase, PolicyDraft};
 use systemprompt_models::{Code, Millis, Permission, Principal, Refusal};
 use systemprompt_runtime::AppContext;
@@ -19,6 +20,9 @@ use systemprompt_security::authz::{EntityKind, EntityRef};
 
 /// Most cases of one request.
 const MAX_CASES: usize = 10_000;
+/// Most users of a draft that are looked up, and most warnings of one answer.
+const MAX_LOOK_UPS: usize = 256;
+const MAX_WARNINGS: usize = 64;
 /// Time that is replayed when none is named.
 const DEFAULT_SINCE_MS: Millis = 24 * 60 * 60 * 1000;
 /// Drafts and cases are larger than other bodies.
@@ -171,7 +175,47 @@ async fn simulate(
         failed += usize::from(!passed);
         cases.push(result);
     }
-    Ok(Json(json!({"passed": cases.len() - failed, "failed": failed, "cases": cases})))
+    let warnings = warnings(&context, simulation.draft.as_ref(), &tried, &cases).await?;
+    let passed = cases.len() - failed;
+    Ok(Json(json!({"passed": passed, "failed": failed, "cases": cases, "warnings": warnings})))
+}
+
+/// What to say of cases and of a draft that speak of nothing that is there, at most [`MAX_WARNINGS`] times.
+async fn warnings(
+    context: &AppContext,
+    draft: Option<&PolicyDraft>,
+    tried: &Tried,
+    cases: &[Value],
+) -> crate::Result<Vec<String>> {
+    let rules = draft.map(|draft| draft.rules.as_slice()).unwrap_or_default();
+    let mut told = BTreeSet::new();
+    for rule in rules {
+        let entity = rule
+            .entity()
+            .and_then(|(id, is_pattern)| speaks_of_nothing(&tried.rules, rule.entity_type, id, is_pattern));
+        told.extend(entity);
+    }
+    for case in cases.iter().filter(|case| case.get("known") == Some(&json!(false))) {
+        let entity = case.get("decided_on").and_then(Value::as_str).unwrap_or_default();
+        told.insert(format!("{entity} is not registered: it stays denied as unknown, whatever rules say"));
+    }
+    let users: BTreeSet<&str> = rules.iter().flat_map(|rule| &rule.users).map(Subject::as_str).collect();
+    for name in users.into_iter().take(MAX_LOOK_UPS) {
+        match context.users.get(name).await {
+            Ok(user) if user.id.as_str() == name => {}
+            Ok(user) => {
+                told.insert(format!("`{name}` names a user, but rules name users by id: {}", user.id));
+            }
+            Err(error) => {
+                let error = crate::Error::from(error);
+                if error.0.code != Code::NotFound {
+                    return Err(error);
+                }
+                told.insert(format!("there is no user `{name}`: the rule decides nothing until there is"));
+            }
+        }
+    }
+    Ok(told.into_iter().take(MAX_WARNINGS).collect())
 }
 
 async fn judge(context: &AppContext, tried: &Tried, case: &PolicyCase) -> crate::Result<(bool, Value)> {
@@ -233,5 +277,10 @@ async fn replay(
         return Err(wrong("since", "a time before `until`").into());
     }
     let report = context.replay(&caller, &replay.draft, since, until).await?;
-    Ok(Json(json!(report)))
+    let tried = context.rules.tried(Some(&replay.draft)).await?;
+    let mut body = json!(report);
+    if let Some(map) = body.as_object_mut() {
+        map.insert("warnings".into(), warnings(&context, Some(&replay.draft), &tried, &[]).await?.into());
+    }
+    Ok(Json(body))
 }

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use systemprompt_models::{Code, Refusal};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::authz::types::entity_kind;
-use systemprompt_security::authz::{Access, AccessRule, EntityKind, EntityRef, RuleType, UpsertRuleParams};
+use systemprompt_security::authz::{
+    Access, AccessRule, EntityKind, EntityRef, RuleSet, RuleType, UpsertRuleParams,
+};
 
 pub fn routes() -> Vec<Route> {
     vec![
@@ -117,23 +119,28 @@ async fn create(
     };
     let headers = [(header::ETAG, etag(rule.version)), (POLICY_VERSION, version_of(&context))];
     let mut body = json!(rule);
-    if let (Some(warning), Some(map)) = (speaks_of_nothing(&context, &rule), body.as_object_mut()) {
+    let warning =
+        speaks_of_nothing(&context.rules.rules(), rule.entity_type, &rule.entity_id, rule.is_pattern);
+    if let (Some(warning), Some(map)) = (warning, body.as_object_mut()) {
         map.insert("warnings".into(), json!([warning]));
     }
     Ok((StatusCode::CREATED, headers, Json(body)).into_response())
 }
 
 /// What to say of a rule that decides nothing as yet.
-fn speaks_of_nothing(context: &AppContext, rule: &AccessRule) -> Option<String> {
-    let of = format!("{}:{}", rule.entity_type.as_str(), rule.entity_id);
-    if rule.is_pattern {
-        let covers = context.rules.rules().covers_anything(rule.entity_type, &rule.entity_id);
+pub(super) fn speaks_of_nothing(
+    rules: &RuleSet,
+    kind: EntityKind,
+    id: &str,
+    is_pattern: bool,
+) -> Option<String> {
+    let of = format!("{}:{id}", kind.as_str());
+    if is_pattern {
         // A server's tools are not registered one by one; a pattern over them is asked when a tool is called.
-        (rule.entity_type != EntityKind::McpTool && !covers)
+        (kind != EntityKind::McpTool && !rules.covers_anything(kind, id))
             .then(|| format!("no registered entity fits {of}: the rule decides nothing until one does"))
     } else {
-        let entity = EntityRef::new(rule.entity_type, rule.entity_id.as_str());
-        (!context.rules.rules().knows(&entity))
+        (!rules.knows(&EntityRef::new(kind, id)))
             .then(|| format!("{of} is not registered: it stays denied as unknown, whatever rules say"))
     }
 }

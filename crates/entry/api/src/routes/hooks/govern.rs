@@ -2,7 +2,7 @@
 //! decision, since hook clients go on at any other status; the edge renders its own refusals so too.
 
 use super::{check_token, conversation, plugin};
-use crate::extract::{self, Context, Query, RawBody};
+use crate::extract::{self, Context, HookQuery, Query, RawBody};
 use crate::services::server::refusal::DECISION_HEADER;
 use crate::services::server::route::{HOOK_BODY, Route};
 use axum::Json;
@@ -25,7 +25,7 @@ use systemprompt_models::{Code, Permission, Refusal, RequestContext};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::authz::{EntityKind, EntityRef};
 use systemprompt_security::jwt::Surface;
-use systemprompt_security::plane::{Call, Judgement, Origin, Segment};
+use systemprompt_security::plane::{Call, Denial, Judgement, Origin, Segment};
 
 /// Own deadline, inside the one of the client.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -33,6 +33,8 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const MAX_CALL_ID: usize = 128;
 /// Longest name of a tool, in characters.
 const MAX_TOOL_NAME: usize = 256;
+/// Policy and reason of a call whose names are none.
+const INVALID_NAME: &str = "invalid_name";
 /// The event that asks before a prompt goes to the model.
 const USER_PROMPT_SUBMIT: &str = "UserPromptSubmit";
 
@@ -139,7 +141,7 @@ fn others(body: &[u8]) -> String {
 async fn govern(
     State(context): State<AppContext>,
     Context(caller): Context,
-    query: Query,
+    HookQuery(query): HookQuery,
     headers: HeaderMap,
     RawBody(body): RawBody,
 ) -> crate::Result<Response> {
@@ -214,9 +216,8 @@ async fn judge(
     // The pointer does not repeat names of the client's making.
     content.push(Segment { pointer: "/*".into(), json: others.as_bytes() });
     let call_id = event.tool_use_id.as_deref().filter(|id| !id.is_empty() && id.len() <= MAX_CALL_ID);
-    let judgement = context
-        .plane
-        .judge(Call {
+    let judgement = {
+        let call = Call {
             call_id: call_id.map_or_else(CallId::generate, CallId::from),
             origin: Origin::Hook,
             // What tells of a call that was made, or of the end of a turn, asks for nothing more.
@@ -229,12 +230,28 @@ async fn judge(
             agent: event.agent_id.as_deref(),
             agent_scope: event.agent_scope.as_deref(),
             content: &content,
-        })
-        .await;
+        };
+        // No name that anything goes by holds a NUL, and not every store takes one: the call is refused, on record.
+        match fault_of(event, plugin) {
+            Some(fault) => context.plane.refuse(call, fault).await,
+            None => context.plane.judge(call).await,
+        }
+    };
     let mut unit = Unit::new();
     let decision = judgement.record(&mut unit);
     context.ledger.append(unit).await?;
     Ok((judgement, decision))
+}
+
+/// What makes the names of a call unusable, whatever the rules say.
+fn fault_of(event: &HookEvent<'_>, plugin: Option<&str>) -> Option<Denial> {
+    let names = [&event.tool_name, &event.tool_use_id, &event.agent_id, &event.agent_scope];
+    let mut names = names.into_iter().filter_map(Option::as_deref).chain(plugin);
+    names.any(|name| name.contains('\0')).then(|| Denial {
+        policy: INVALID_NAME.into(),
+        reason: INVALID_NAME.into(),
+        message: "a name in the call holds a NUL character".into(),
+    })
 }
 
 fn bounded(id: &str) -> String {

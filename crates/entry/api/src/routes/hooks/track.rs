@@ -2,7 +2,7 @@
 //! stops for it; a header says whether the event is on record.
 
 use super::{check_token, plugin};
-use crate::extract::{Context, Query, RawBody};
+use crate::extract::{Context, HookQuery, RawBody};
 use crate::services::server::refusal::RECORDED_HEADER;
 use crate::services::server::route::{HOOK_BODY, Route};
 use axum::Json;
@@ -35,7 +35,7 @@ pub(super) fn routes() -> Vec<Route> {
 async fn track(
     State(context): State<AppContext>,
     Context(caller): Context,
-    query: Query,
+    HookQuery(query): HookQuery,
     headers: HeaderMap,
     RawBody(body): RawBody,
 ) -> crate::Result<Response> {

@@ -54,7 +54,8 @@ pub struct Fields {
     email: Option<String>,
     #[arg(long, value_name = "NAME")]
     display_name: Option<String>,
-    /// A role; several make all of them. Roles that permit something: admin, user, service
+    /// A role; several make all of them. Roles that permit something: admin, user, service; beside user also auditor (reads the
+    /// ledger) and auditor-content (reads the bodies of payloads), which permit nothing alone
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
     #[arg(long)]

@@ -31,7 +31,10 @@ pub async fn run(globals: &Globals, out: Output, offline: bool, args: Args) -> R
     };
     if found.is_empty() {
         return Err(CliError::new(Exit::NotFound, "there is no such stream, or no checkpoint of it yet")
-            .fix("one is made a few seconds after the first record; `audit query` shows the streams"));
+            .fix(
+                "one is made a few seconds after the first record; `audit checkpoint` without --stream shows the streams that \
+                 have one, `audit query --output json` names the stream of each record",
+            ));
     }
     if out.is_text() {
         // As a file of notes: an empty line between two.

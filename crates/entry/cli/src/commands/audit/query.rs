@@ -73,7 +73,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Filter {
-    /// The same with the id of whoever was named.
+    /// The same with the id of whoever was named, and with spans counted from now on, so that every page is of one filter.
     ///
     /// # Errors
     /// A name that no user has.
@@ -81,6 +81,9 @@ impl Filter {
         if let Some(actor) = &self.actor {
             self.actor = Some(actor_of(client, actor).await?);
         }
+        let now = SystemClock.now();
+        self.since = self.since.map(|m| Moment::At(m.at(now)));
+        self.until = self.until.map(|m| Moment::At(m.at(now)));
         Ok(self)
     }
 

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use std::time::Duration;
+use systemprompt_audit::After;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -46,14 +47,15 @@ pub async fn run(client: &Client, out: Output, args: &Args) -> Result<Exit, CliE
     if !args.follow {
         return Ok(Exit::Ok);
     }
-    let mut last = place(&items);
+    let order = filter.read();
+    let mut last = place(&items, &order);
     loop {
         tokio::time::sleep(EVERY).await;
         let ask = ask().query("order", Some("asc")).query("limit", Some(PAGE)).query("cursor", last.as_ref());
         let page = client.json(WHAT, ask).await?;
         let items = page.get("items").cloned().unwrap_or_default();
         show(out, &items)?;
-        last = place(&items).or(last);
+        last = place(&items, &order).or(last);
     }
 }
 
@@ -62,10 +64,11 @@ fn show(out: Output, items: &Value) -> Result<(), CliError> {
 }
 
 /// The cursor behind the last item. With a fixed filter and a cursor that moves, following counts as one reading a minute.
-fn place(items: &Value) -> Option<String> {
+fn place(items: &Value, filter: &systemprompt_audit::Filter) -> Option<String> {
     let last = items.as_array()?.last()?;
-    let (at, stream, seq) = (last.get("at")?, last.get("stream")?.as_str()?, last.get("seq")?);
-    Some(URL_SAFE_NO_PAD.encode(format!("{at}\n{stream}\n{seq}")))
+    let stream = last.get("stream")?.as_str()?.to_owned();
+    let after = After { at: last.get("at")?.as_i64()?, stream, seq: last.get("seq")?.as_i64()? };
+    Some(URL_SAFE_NO_PAD.encode(after.cursor(filter)))
 }
 
 fn text(item: &Value) -> String {

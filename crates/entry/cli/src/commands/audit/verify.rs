@@ -6,6 +6,7 @@ use crate::database;
 use crate::exit::{CliError, Exit};
 use crate::globals::Globals;
 use crate::output::{Output, cell, line, note, rows};
+use crate::span::{Moment, parse_moment};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use systemprompt_audit::verify::{LIMITS, Scope, VerifyError, verify};
 use systemprompt_audit::{LedgerReader, ReadError};
 use systemprompt_config::Loaded;
 use systemprompt_database::Db;
+use systemprompt_models::{Clock, Millis, SystemClock};
 use systemprompt_runtime::checkpoints::trust;
 use systemprompt_runtime::rooms::registry;
 
@@ -30,9 +32,9 @@ pub struct Args {
     /// Last sequence number
     #[arg(long, value_name = "SEQ")]
     to: Option<i64>,
-    /// Records from this time on, in epoch milliseconds
-    #[arg(long, value_name = "T")]
-    since: Option<i64>,
+    /// Records from this moment on: 2026-11-22, 2026-11-22T04:06:17Z, or 15m (ago)
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    since: Option<Moment>,
     /// A public key to trust, `<name>+<8 hex digits>+<base64>`; for the streams that keys name, no other counts
     #[arg(long, value_name = "VKEY")]
     key: Vec<VerifierKey>,
@@ -49,8 +51,15 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "key", conflicts_with_all = ["stream", "from", "to", "since", "checkpoint"])]
     proof: Option<PathBuf>,
     /// Says what verification shows and what it cannot show
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = ["stream", "from", "to", "since", "key", "checkpoint", "export", "structure_only", "proof"])]
     explain: bool,
+}
+
+impl Args {
+    /// In epoch milliseconds.
+    fn since(&self) -> Option<Millis> {
+        self.since.map(|moment| moment.at(SystemClock.now()))
+    }
 }
 
 /// A long ledger takes its time.
@@ -138,7 +147,7 @@ async fn by_server(globals: &Globals, args: &Args, kept: &[(String, Vec<Note>)])
         .query("stream", args.stream.as_ref())
         .query("from", args.from)
         .query("to", args.to)
-        .query("since", args.since);
+        .query("since", args.since());
     let answer = Client::connect(globals)?.json("the ledger was not verified", ask.timeout(TIMEOUT)).await;
     // What the server would not take was asked for wrongly; 7 is for a ledger that is not intact.
     answer.map_err(
@@ -179,7 +188,7 @@ async fn read(
     let given = |key: &VerifierKey| args.key.iter().any(|given| given.name() == key.name());
     let keys = args.key.iter().cloned().chain(own.into_iter().filter(|key| !given(key))).collect();
     notes.extend(kept.iter().flat_map(|(_, notes)| notes.iter().cloned()));
-    let (stream, from, to, since) = (args.stream.clone(), args.from, args.to, args.since);
+    let (stream, from, to, since) = (args.stream.clone(), args.from, args.to, args.since());
     let scope = Scope { stream, from, to, since, keys, notes, is_copy_altered };
     let report = verify(&reader, &rooms.tables(), &scope).await;
     let report = report.map_err(|error| match error {
@@ -244,6 +253,27 @@ fn signed(report: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[arg(long, global = true, env = "SYSTEMPROMPT_TESTED_DATA_DIR")]
+        data_dir: Option<String>,
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_limits_are_told_beside_global_options_and_times_are_read_as_elsewhere() {
+        let told = Line::try_parse_from(["verify", "--data-dir", "d", "--explain"]).unwrap();
+        assert!(told.args.explain && told.data_dir.is_some());
+        assert!(Line::try_parse_from(["verify", "--explain", "--stream", "s"]).is_err());
+        let since =
+            |text: &str| Line::try_parse_from(["verify", "--since", text]).map(|line| line.args.since());
+        assert_eq!(since("1970-01-02").unwrap(), Some(86_400_000));
+        assert!(since("1h").unwrap().is_some_and(|at| at < SystemClock.now()));
+        assert!(since("soon").is_err());
+    }
 
     #[test]
     fn a_report_says_intact_or_what_was_found_where() {

@@ -102,16 +102,12 @@ fn check_kind(kind: &str) -> Result<(), Refusal> {
 /// Where a cursor of this list goes on.
 ///
 /// # Errors
-/// 400 `invalid_cursor`.
-pub(crate) fn after(cursor: &str) -> Result<Option<After>, Refusal> {
+/// 400 `invalid_cursor`, also for one that another filter or order gave.
+pub(crate) fn after(cursor: &str, filter: &Filter) -> Result<Option<After>, Refusal> {
     if cursor.is_empty() {
         return Ok(None);
     }
-    let mut parts = cursor.split('\n');
-    let (at, stream, seq) = (parts.next(), parts.next(), parts.next());
-    let after = at.zip(stream).zip(seq).and_then(|((at, stream), seq)| {
-        Some(After { at: at.parse().ok()?, stream: stream.to_owned(), seq: seq.parse().ok()? })
-    });
-    let foreign = || Refusal::new(Code::InvalidCursor, "the cursor is none of this list");
-    after.ok_or_else(foreign).map(Some)
+    let foreign =
+        || Refusal::new(Code::InvalidCursor, "the cursor is none of this list with this filter and order");
+    After::of_cursor(cursor, filter).ok_or_else(foreign).map(Some)
 }
