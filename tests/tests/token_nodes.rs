@@ -63,6 +63,46 @@ async fn case_20_a_revoked_token_is_dead_on_the_other_node_within_a_second_or_tw
     }
 }
 
+/// How long an API key of bob's still counts on the other node after `end`, which is given the key's id.
+async fn key_outlives(first: &Server, there: &Client, end: impl Fn(&str)) -> Duration {
+    let made =
+        first.succeed(&["admin", "api-keys", "create", "bob", "--name", "x", "--output", "json"]).unwrap();
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    let (id, key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
+    assert_eq!(status_of(there, key).await, 200, "it counts there, and is remembered");
+    end(id);
+    let ended = Instant::now();
+    while status_of(there, key).await == 200 {
+        assert!(ended.elapsed() < Duration::from_secs(10), "it never ends");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    ended.elapsed()
+}
+
+#[tokio::test]
+async fn a_revoked_api_key_and_those_of_a_suspended_user_are_dead_on_the_other_node_as_fast_as_tokens() {
+    let first = stores::postgres().await.without_limits().start().unwrap();
+    for (notifications, bound) in [(true, Duration::from_secs(1)), (false, Duration::from_secs(2))] {
+        let second = second(&first, notifications);
+        let there = Client::new(&second);
+        let run = |words: &[&str]| drop(first.succeed(words).unwrap());
+        let mut worst = Duration::ZERO;
+        for _ in 0..2 {
+            let revoked =
+                key_outlives(&first, &there, |id| run(&["admin", "api-keys", "revoke", id, "--yes"]));
+            worst = worst.max(revoked.await);
+            let suspend = |_: &str| run(&["admin", "users", "update", "bob", "--status", "suspended"]);
+            worst = worst.max(key_outlives(&first, &there, suspend).await);
+            run(&["admin", "users", "update", "bob", "--status", "active"]);
+            let demote = |_: &str| run(&["admin", "users", "update", "bob", "--role", "guest"]);
+            worst = worst.max(key_outlives(&first, &there, demote).await);
+            run(&["admin", "users", "update", "bob", "--role", "user"]);
+        }
+        println!("notifications {notifications}: at most {} ms", worst.as_millis());
+        assert!(worst <= bound, "notifications {notifications}: {worst:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_revoked_key_and_a_new_one_are_known_to_the_other_node() {
     let first = stores::postgres().await.start().unwrap();

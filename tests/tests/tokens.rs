@@ -154,6 +154,8 @@ async fn tokens_end_one_by_one_with_their_session_or_all_at_once() {
 
         let token = issued(&server, "bob");
         let jti = claims_of(&token)["jti"].as_str().unwrap().to_owned();
+        assert_eq!(revoke(json!({"jti": jti})).await.json()["was_live"], Value::Null, "nobody knows of ids");
+        assert_eq!(revoke(json!({"jti": jti})).await.json()["was_live"], false, "it was ended before");
         server.succeed(&["admin", "token", "revoke", "--jti", &jti]).unwrap();
         assert_eq!(status_of(&client, &token).await, 401);
 

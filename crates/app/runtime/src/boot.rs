@@ -26,6 +26,7 @@ use systemprompt_oauth::{ApiKeys, IdentityError, Users};
 use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::authz::hook::{HookParts, from_config};
 use systemprompt_security::authz::webhook_server::own_rules;
+use systemprompt_security::authz::words::Words;
 use systemprompt_security::authz::{
     AuthzBootstrapError, AuthzError, DecisionService, GovernanceDecisionRepository, RuleLimits, RuleStore,
 };
@@ -275,6 +276,7 @@ async fn boot_loaded(
             webhook_secret: loaded.secrets.authz_webhook_secret(),
             hosts: crate::egress::hosts(&loaded).map_err(|e| BootError::Egress(e.to_string()))?,
             clock: Arc::clone(&clock),
+            words: Words::new(Arc::clone(&parts.scanner), parts.in_use.clone()),
         },
     )?;
     let decisions = GovernanceDecisionRepository::new(db.clone());

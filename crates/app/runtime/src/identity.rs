@@ -49,6 +49,17 @@ impl AppContext {
         Ok(after)
     }
 
+    /// Ends an API key; it is refused on this node before the call returns, on others with their next look.
+    ///
+    /// # Errors
+    /// As [`systemprompt_oauth::ApiKeys::revoke`].
+    pub async fn revoke_api_key(&self, by: &RequestContext, id: &str) -> Result<(), IdentityError> {
+        self.api_keys.revoke(by, id).await?;
+        self.auth.forget_keys();
+        self.tell_revocation(id).await;
+        Ok(())
+    }
+
     /// A session token for the command line of `user`, with a session of its own.
     ///
     /// # Errors

@@ -28,8 +28,9 @@ pub struct Revocation {
     pub revoked: &'static str,
     /// Id of the token, user or client; `*` for all.
     pub id: String,
-    /// False if it was ended before, or had ended by itself.
-    pub was_live: bool,
+    /// False if it was ended before, or had ended by itself; `None` of a token that is known by its id alone: tokens are not
+    /// stored, so nobody knows whether a live one bears it.
+    pub was_live: Option<bool>,
     /// Tokens issued in or before this second are dead; absent for a single token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Millis>,
@@ -52,7 +53,7 @@ impl AppContext {
             Err(JwtError::Expired) => Ok(Revocation {
                 revoked: "token",
                 id: String::new(),
-                was_live: false,
+                was_live: Some(false),
                 not_before: None,
                 expires_at: self.clock.now(),
                 sessions_ended: 0,
@@ -71,15 +72,16 @@ impl AppContext {
         jti: &Jti,
         expires_at: Option<Millis>,
     ) -> Result<Revocation, RevokeError> {
+        let is_shown = expires_at.is_some();
         let expires_at = expires_at.unwrap_or_else(|| Sessions::longest_end(self.clock.now()));
         let draft = Draft::new(EntryKind::OauthRevoked, by, "ok").with("scope", "token");
         self.record_one(draft.with("jti", jti.as_str()).with("expires_at", expires_at)).await?;
-        let was_live = self.sessions.revoke_token(jti, expires_at).await?;
+        let is_new = self.sessions.revoke_token(jti, expires_at).await?;
         self.tell_revocation(jti.as_str()).await;
         Ok(Revocation {
             revoked: "token",
             id: jti.to_string(),
-            was_live,
+            was_live: if is_new { is_shown.then_some(true) } else { Some(false) },
             not_before: None,
             expires_at,
             sessions_ended: 0,
@@ -127,7 +129,7 @@ impl AppContext {
         Ok(Revocation {
             revoked: kind.as_str(),
             id: cutoff.id,
-            was_live: true,
+            was_live: Some(true),
             not_before: Some(now),
             expires_at: cutoff.expires_at,
             sessions_ended,
@@ -147,11 +149,15 @@ impl AppContext {
         self.bridge.publish(Channel::Revocations, id).await;
     }
 
-    /// Takes over what other nodes ended, and reads the keys again if something changed: they share the epoch.
+    /// Takes over what other nodes ended. If something changed, signing keys are read and API keys asked for again: they share the
+    /// epoch.
     pub(crate) async fn refresh_revocations(&self) {
         match self.sessions.refresh().await {
             Ok(false) => {}
-            Ok(true) => self.refresh_keys().await,
+            Ok(true) => {
+                self.auth.forget_keys();
+                self.refresh_keys().await;
+            }
             Err(error) => {
                 tracing::warn!(%error, age_ms = self.sessions.age(), "revocations could not be confirmed");
             }

@@ -106,6 +106,11 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
         let body = read(request.into_body()).await?;
+        // Every body of these routes is an object; a list would be read by position.
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            let refusal = Refusal::new(Code::Unprocessable, "the body does not fit");
+            return Err(Error(refusal.with_validation("body", "a JSON object is wanted")));
+        }
         parse_stored(&body).map(Self).map_err(Error)
     }
 }

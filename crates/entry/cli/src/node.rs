@@ -6,6 +6,7 @@ use crate::operator;
 use std::time::Duration;
 use systemprompt_api::Server;
 use systemprompt_api::services::server::api_server::{router, stop};
+use systemprompt_config::profile::gateway::ProviderKind;
 use systemprompt_config::profile::runtime::RuntimeConfig;
 use systemprompt_config::{LoadOptions, Profile, ProfileLocation};
 use systemprompt_runtime::{AppContext, BootError, BootOptions, boot, telemetry};
@@ -70,6 +71,12 @@ async fn bind(profile: &Profile, data_dir: &std::path::Path) -> Result<Server, C
 impl Node {
     pub fn data_dir(&self) -> std::path::PathBuf {
         self.context.config().paths.data_dir().to_path_buf()
+    }
+
+    /// Whether the profile has the offline demo model.
+    pub fn has_demo_model(&self) -> bool {
+        let config = self.context.config();
+        config.profile.gateway.providers.iter().any(|provider| provider.kind == ProviderKind::Demo)
     }
 
     /// Lets the command line of this machine act as an administrator.

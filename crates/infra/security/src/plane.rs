@@ -499,8 +499,14 @@ impl Judgement {
 
     /// Why the call is refused, if it is. The caller adds the decision's id once it has recorded it.
     pub fn refusal(&self) -> Option<Refusal> {
-        if let Some((_, decision)) = self.entities.iter().find(|(_, d)| !d.is_allow()) {
-            let refusal = Refusal::denied(decision.policy(), decision.reason());
+        if let Some((entity, decision)) = self.entities.iter().find(|(_, d)| !d.is_allow()) {
+            let mut reason = decision.reason();
+            // A hook's call is decided on several things, and its client named none of them.
+            if self.origin == Origin::Hook {
+                let named: String = entity.to_string().chars().filter(|c| !c.is_control()).collect();
+                reason = format!("{reason} (`{named}`)").into();
+            }
+            let refusal = Refusal::denied(decision.policy(), reason);
             return Some(match &decision.rule {
                 Some(rule) => refusal.with_rule(rule.id.as_str()),
                 None => refusal,

@@ -43,6 +43,7 @@ codes! {
     Timeout = "timeout", 408;
     Conflict = "conflict", 409;
     RuleExists = "rule_exists", 409;
+    IdempotencyKeyUsed = "idempotency_key_used", 409;
     LastAdminRule = "last_admin_rule", 409;
     BanExists = "ban_exists", 409;
     WouldLockOut = "would_lock_out", 409;

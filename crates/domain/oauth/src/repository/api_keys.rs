@@ -5,6 +5,7 @@ use systemprompt_database::{Db, on, on_tx, sql};
 use systemprompt_models::ids::{ApiKeyId, UserId};
 use systemprompt_models::permission::scope_of;
 use systemprompt_models::{Millis, parse_permissions};
+use systemprompt_security::session::next_epoch;
 
 /// `last_used_at` is written at most this often.
 const TOUCH_EVERY_MS: Millis = 60_000;
@@ -123,9 +124,10 @@ impl ApiKeyRepository {
         tx.commit().await
     }
 
-    /// Ends a live key; false when it is none.
+    /// Ends a live key; false when it is none. The epoch of revocations rises with it, so that other nodes forget the key.
     pub(crate) async fn revoke(&self, id: &str, now: Millis) -> sqlx::Result<bool> {
         let mut tx = self.db.write_tx().await?;
+        next_epoch(&mut tx).await?;
         let revoked = on_tx!(tx, conn => sqlx::query(sql!(
             "UPDATE user_api_keys SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL"
         )).bind(now).bind(id).execute(&mut *conn).await.map(|done| done.rows_affected()))?;

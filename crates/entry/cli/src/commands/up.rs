@@ -150,6 +150,17 @@ fn announce(node: &Node, tokens: Option<&DemoTokens>, as_json: bool, made: bool)
         anstream::println!("  next         systemprompt admin users create NAME --role user");
         return;
     };
+    if !node.has_demo_model() {
+        // The profile was made without --demo, and is not rewritten.
+        anstream::println!(
+            "\nThe demo's people, tools and rules are here, and these tokens work for 24 hours. The profile has no provider of\n\
+             type `demo`, so that no demo model answers: add one to the profile, or use a new folder."
+        );
+        anstream::println!("\nexport URL={}", node.url);
+        anstream::println!("export ADA={}", tokens.admin.expose());
+        anstream::println!("export BOB={}", tokens.user.expose());
+        return;
+    }
     anstream::println!(
         "\nThis is the demo: its model answers without a provider, and these tokens work for 24 hours."
     );

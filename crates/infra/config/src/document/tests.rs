@@ -20,6 +20,14 @@ fn values_and_keys_know_their_line_and_column() {
 }
 
 #[test]
+fn a_second_document_and_a_second_key_are_named() {
+    let two = parse("a: 1\n---\nb: 2\n").err().unwrap();
+    assert!(two.message.contains("one document a file"), "{two}");
+    let key = parse("a: 1\nb: 2\na: 3\n").err().unwrap();
+    assert_eq!(key.message, "the key `a` stands twice in one mapping");
+}
+
+#[test]
 fn what_no_setting_needs_is_refused() {
     let deep = format!("a: {}{}", "[".repeat(64), "]".repeat(64));
     let bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\

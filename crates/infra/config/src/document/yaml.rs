@@ -68,6 +68,10 @@ impl Document {
     }
 }
 
+/// What to say of a second document.
+const ONE_DOCUMENT: &str =
+    "the file holds several YAML documents; one document a file (a line `---` begins another)";
+
 /// Maps places of the text that was parsed to places of the text that the user sees.
 struct Lines<'a> {
     text: &'a str,
@@ -119,8 +123,21 @@ impl<'a> Lines<'a> {
 
 /// The parser's error without its own position text.
 fn explain(error: &serde_saphyr::Error) -> String {
+    match error.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+            return format!("the key `{key}` stands twice in one mapping");
+        }
+        serde_saphyr::Error::DuplicateMappingKey { key: None, .. } => {
+            return "a key stands twice in one mapping".to_owned();
+        }
+        serde_saphyr::Error::MultipleDocuments { .. } => return ONE_DOCUMENT.to_owned(),
+        _ => {}
+    }
     let text = error.without_snippet().to_string();
     let text = text.lines().next().unwrap_or_default();
+    if text.contains("budget breached") && text.contains("Documents") {
+        return ONE_DOCUMENT.to_owned();
+    }
     if text.contains("budget breached") || text.contains("alias replay") || text.contains("alias expansion") {
         return "the file is nested too deeply, too large, or repeats its anchors too often".to_owned();
     }

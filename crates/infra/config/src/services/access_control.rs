@@ -197,6 +197,7 @@ impl<'a> Merge<'a, '_> {
     fn declarations(&mut self, document: &Document, file: &'a AccessControlConfig) {
         for (index, department) in file.departments.iter().enumerate() {
             let path = steps!["departments", index, "name"];
+            self.findings.extend(untidy(&department.name).map(|f| document.locate(f, &path)));
             if let Some(first) = self.departments.get(department.name.as_str()) {
                 let finding = duplicate("department", &department.name, first);
                 self.findings.push(document.locate(finding, &path));
@@ -231,7 +232,9 @@ impl<'a> Merge<'a, '_> {
                         .with_remedy("one entity is named by `entity_id`");
                     self.findings.push(at(finding, "entity_match"));
                 }
-                (None, Some(_)) => {}
+                (None, Some(pattern)) => {
+                    self.findings.extend(untidy(pattern).map(|f| at(f, "entity_match")));
+                }
                 (both, _) => {
                     let what = if both.is_some() { "not both" } else { "one of them is missing" };
                     let finding = Diagnostic::error(
@@ -270,6 +273,7 @@ impl<'a> Merge<'a, '_> {
         for (kind, list, subjects) in lists {
             for (at, subject) in subjects.iter().enumerate() {
                 let path = steps!["rules", index, list, at];
+                self.findings.extend(untidy(subject.as_str()).map(|f| document.locate(f, &path)));
                 let key = (rule.entity_type, entity, is_pattern, kind, subject.as_str());
                 match self.effects.get(&key) {
                     Some((effect, first)) if *effect != rule.access => {
@@ -303,7 +307,22 @@ fn duplicate(what: &str, name: &str, first: &str) -> Diagnostic {
     Diagnostic::error("duplicate_name", format!("the {what} `{name}` is declared already at {first}"))
 }
 
+/// A name that looks like another one: ` crm` is not `crm`, and a rule about it would say nothing, unseen.
+fn untidy(name: &str) -> Option<Diagnostic> {
+    let finding = if name.contains(char::is_control) {
+        Diagnostic::error("invalid_value", format!("{name:?} holds a control character"))
+    } else if name.trim() != name {
+        Diagnostic::error("invalid_value", format!("`{name}` has white space at its ends"))
+    } else {
+        return None;
+    };
+    Some(finding.with_remedy("write the name as it is"))
+}
+
 fn bad_id(kind: EntityType, id: &str) -> Option<Diagnostic> {
+    if let Some(finding) = untidy(id) {
+        return Some(finding);
+    }
     if id.contains('*') {
         let finding = Diagnostic::error("invalid_value", "an id has no `*`");
         return Some(finding.with_remedy("patterns stand in a rule's `entity_match`"));

@@ -15,7 +15,7 @@ use systemprompt_models::{JwtAudience, Millis, Principal};
 
 const MAX_ENTRIES: u64 = 10_000;
 const TOKEN_LIFE: Duration = Duration::from_mins(5);
-/// An API key is asked for again so often; nothing tells this cache when one is revoked on another node.
+/// An API key is asked for again so often. Its end, and a change of its owner, empty the cache before (SEC-57).
 const KEY_LIFE: Duration = Duration::from_secs(5);
 
 pub(super) type Digest = [u8; 32];
@@ -96,7 +96,9 @@ impl CachedToken {
 /// Verified tokens and API keys.
 pub(super) struct VerifiedCache {
     pub tokens: Cache<Digest, Arc<CachedToken>>,
-    pub keys: Cache<Digest, Arc<Principal>>,
+    keys: Cache<Digest, (u64, Arc<Principal>)>,
+    /// Counts how often the keys were forgotten; a key that was looked up before the last time does not count.
+    forgotten: AtomicU64,
 }
 
 impl VerifiedCache {
@@ -104,7 +106,26 @@ impl VerifiedCache {
         Self {
             tokens: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(TOKEN_LIFE).build(),
             keys: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(KEY_LIFE).build(),
+            forgotten: AtomicU64::new(0),
         }
+    }
+
+    /// What keys are to be remembered under; read before the key is looked up, so that one that ends meanwhile is not kept.
+    pub fn round(&self) -> u64 {
+        self.forgotten.load(Ordering::Acquire)
+    }
+
+    pub fn key(&self, digest: &Digest) -> Option<Arc<Principal>> {
+        self.keys.get(digest).filter(|(round, _)| *round == self.round()).map(|(_, principal)| principal)
+    }
+
+    pub fn remember_key(&self, digest: Digest, round: u64, principal: Arc<Principal>) {
+        self.keys.insert(digest, (round, principal));
+    }
+
+    pub fn forget_keys(&self) {
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
+        self.keys.invalidate_all();
     }
 
     /// Whether a credential was verified a moment ago; spares it the rate limit of unverified ones (SEC-30).

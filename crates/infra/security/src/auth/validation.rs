@@ -259,7 +259,13 @@ impl AuthValidationService {
     /// Forgets every verified credential. For changes of users or API keys that must count at once on this node.
     pub fn forget(&self) {
         self.cache.tokens.invalidate_all();
-        self.cache.keys.invalidate_all();
+        self.cache.forget_keys();
+    }
+
+    /// Forgets every verified API key: one of them may have ended, or its owner may have changed. Tokens are judged by what was
+    /// revoked, and stay.
+    pub fn forget_keys(&self) {
+        self.cache.forget_keys();
     }
 
     async fn by_cookie(
@@ -398,12 +404,13 @@ impl AuthValidationService {
         if !has_valid_checksum(key) {
             return Err(AuthError::InvalidApiKey);
         }
-        if let Some(principal) = self.cache.keys.get(&digest) {
+        if let Some(principal) = self.cache.key(&digest) {
             return Ok(principal);
         }
+        let round = self.cache.round();
         let found = provider.verify(key).await.map_err(AuthError::unavailable)?;
         let principal = Arc::new(found.ok_or(AuthError::InvalidApiKey)?);
-        self.cache.keys.insert(digest, Arc::clone(&principal));
+        self.cache.remember_key(digest, round, Arc::clone(&principal));
         Ok(principal)
     }
 }

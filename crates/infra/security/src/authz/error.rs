@@ -23,6 +23,8 @@ pub enum AuthzError {
     InUse { what: &'static str, id: String, rules: i64 },
     #[error("the key was used before, with another request")]
     OtherRequest,
+    #[error("the key was used before, and the rule `{0}` that was made under it is gone: take another key")]
+    KeyUsed(String),
     #[error("a rule set holds at most {0} rules, and what its patterns expand to is bounded too")]
     TooManyRules(usize),
     #[error("the rules could not be compiled")]
@@ -50,6 +52,7 @@ impl From<AuthzError> for Refusal {
                 Self::new(Code::Conflict, error.to_string())
             }
             AuthzError::OtherRequest => Self::new(Code::IdempotencyMismatch, error.to_string()),
+            AuthzError::KeyUsed(_) => Self::new(Code::IdempotencyKeyUsed, error.to_string()),
             AuthzError::NotCompiled => Self::internal(),
             AuthzError::TooManyRules(_) => Self::new(Code::TooManyRules, error.to_string()),
             AuthzError::Database(source) => {

@@ -6,6 +6,7 @@ use super::resolver::{RuleSet, resolve};
 use super::store::RuleStore;
 use super::types::{AuthzDecision, AuthzRequest, EntityRef, Matched};
 use super::webhook::WebhookHook;
+use super::words::Words;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -154,6 +155,8 @@ pub struct HookParts<'a> {
     /// Which hosts the operator lets be reached.
     pub hosts: HostRules,
     pub clock: Arc<dyn Clock>,
+    /// What takes secrets out of a decision service's words.
+    pub words: Words,
 }
 
 /// The hook that a profile asks for (SEC-70).
@@ -171,7 +174,14 @@ pub fn from_config(
         AuthzHookMode::Webhook => {
             let rules = hook.require_rules.then(rules);
             let (hosts, clock) = (parts.hosts.clone(), Arc::clone(&parts.clock));
-            Ok(Arc::new(WebhookHook::new(hook, rules, parts.webhook_secret, hosts, clock)?))
+            Ok(Arc::new(WebhookHook::new(
+                hook,
+                rules,
+                parts.webhook_secret,
+                hosts,
+                clock,
+                parts.words.clone(),
+            )?))
         }
         AuthzHookMode::Disabled => Ok(Arc::new(DenyAllHook::DISABLED)),
         AuthzHookMode::Unrestricted => {

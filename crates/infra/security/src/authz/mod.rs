@@ -16,6 +16,7 @@ pub mod store;
 pub mod types;
 pub mod webhook;
 pub mod webhook_server;
+pub mod words;
 
 pub use audit::db_sink::DbAuditSink;
 pub use audit::repository::{GovernanceDecision, GovernanceDecisionRepository, insert_governance_decision};

@@ -46,6 +46,13 @@ impl UpsertRuleParams {
         if self.entity_id.contains(char::is_control) {
             return invalid("entity_id", "has no control characters".into());
         }
+        // A rule about ` crm` would say nothing of `crm`, and nobody would see why.
+        if self.entity_id.trim() != self.entity_id {
+            return invalid("entity_id", "has no white space at its ends".into());
+        }
+        if self.rule_value.trim() != self.rule_value {
+            return invalid("rule_value", "has no white space at its ends".into());
+        }
         if self.entity_id.contains('*') != self.is_pattern {
             return invalid("is_pattern", "is true exactly when the entity id holds a `*`".into());
         }

@@ -295,14 +295,10 @@ pub struct Told {
 }
 
 impl Told {
-    /// Each at most `most` characters long; `None` where nothing was said.
-    pub fn of(reason: Option<&str>, policy: Option<&str>, most: usize) -> Option<Arc<Self>> {
-        let clean = |text: Option<&str>| -> Option<Box<str>> {
-            let text: String = text?.chars().filter(|c| !c.is_control()).take(most).collect();
-            let text = text.trim();
-            if text.is_empty() { None } else { Some(text.into()) }
-        };
-        let told = Self { reason: clean(reason), policy: clean(policy) };
+    /// Of words that [`super::words::Words`] cleaned; `None` where nothing was said.
+    pub(super) fn of(reason: Option<String>, policy: Option<String>) -> Option<Arc<Self>> {
+        let said = |text: Option<String>| text.filter(|text| !text.is_empty()).map(String::into_boxed_str);
+        let told = Self { reason: said(reason), policy: said(policy) };
         (told.reason.is_some() || told.policy.is_some()).then(|| Arc::new(told))
     }
 }

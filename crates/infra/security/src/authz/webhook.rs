@@ -5,6 +5,7 @@ use super::audit::AuthzSource;
 use super::error::AuthzBootstrapError;
 use super::hook::{AuthzDecisionHook, DecisionFuture, RuleHook};
 use super::types::{AuthzDecision, AuthzRequest, EntityKind, EntityRef, Matched, Told};
+use super::words::Words;
 use crate::standard_webhooks::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookSecrets};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -27,8 +28,6 @@ const MAX_IN_FLIGHT: usize = 256;
 /// Faults in a row after which nobody is asked for a moment, and how long that is.
 const OPENS_AFTER: u32 = 5;
 const OPEN_FOR: Millis = 1000;
-/// Longest text of an answer that is told on, in characters.
-const MAX_TEXT: usize = 200;
 
 /// Decides by asking a service.
 pub struct WebhookHook {
@@ -38,6 +37,7 @@ pub struct WebhookHook {
     secrets: WebhookSecrets,
     /// Our own rules, which must allow first.
     rules: Option<RuleHook>,
+    words: Words,
     include_arguments: bool,
     clock: Arc<dyn Clock>,
     in_flight: Semaphore,
@@ -110,6 +110,7 @@ impl WebhookHook {
         secret: Option<&Secret<String>>,
         hosts: HostRules,
         clock: Arc<dyn Clock>,
+        words: Words,
     ) -> Result<Self, AuthzBootstrapError> {
         let url = config.url.clone().ok_or(AuthzBootstrapError::NoUrl)?;
         let secret = secret.ok_or(AuthzBootstrapError::NoWebhookSecret)?;
@@ -125,6 +126,7 @@ impl WebhookHook {
             timeout: Duration::from_millis(u64::from(config.timeout_ms)),
             secrets,
             rules,
+            words,
             include_arguments: config.include_arguments,
             clock,
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
@@ -151,7 +153,9 @@ impl WebhookHook {
             |matched, source, told| AuthzDecision { matched, rule: None, source, epoch, set_hash, told };
         match self.call(request).await {
             Ok(answer) => {
-                let told = Told::of(answer.reason.as_deref(), answer.policy.as_deref(), MAX_TEXT);
+                // Whoever answers may repeat what it was shown elsewhere, and the client and the records get its words.
+                let clean = |text: Option<String>| text.map(|text| self.words.clean(&text));
+                let told = Told::of(clean(answer.reason), clean(answer.policy));
                 match answer.decision {
                     Word::Allow => decision(Matched::WebhookAllow, AuthzSource::Webhook, told),
                     Word::Deny => decision(Matched::WebhookDeny, AuthzSource::Webhook, told),

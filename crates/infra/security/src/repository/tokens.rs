@@ -254,7 +254,10 @@ impl TokenRepository {
 }
 
 /// Takes the next number of a change that other nodes must learn of. Its row stays locked until the end of the transaction.
-pub(super) async fn next_epoch(tx: &mut WriteTx) -> Result<i64, sqlx::Error> {
+///
+/// # Errors
+/// When the row cannot be written.
+pub async fn next_epoch(tx: &mut WriteTx) -> Result<i64, sqlx::Error> {
     let (epoch,): (i64,) = on_tx!(*tx, conn => sqlx::query_as(sql!(
         "UPDATE revocation_epoch SET epoch = epoch + 1 WHERE one = 1 RETURNING epoch"
     )).fetch_one(&mut *conn).await)?;

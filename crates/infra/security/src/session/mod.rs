@@ -6,6 +6,7 @@ pub mod generator;
 pub mod live;
 pub mod revoked;
 
+pub use crate::repository::tokens::next_epoch;
 pub use claims::ValidatedSessionClaims;
 pub use extension::TokensExtension;
 pub use generator::{SessionGenerator, SessionParams, SessionUse};

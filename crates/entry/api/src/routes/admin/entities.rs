@@ -23,7 +23,7 @@ pub fn routes() -> Vec<Route> {
         Route::get("/api/v1/admin/entities/{kind}/{id}", get).doc("admin", "One entity, with its ETag"),
         Route::put("/api/v1/admin/entities/{kind}/{id}", put)
             .takes::<EntityBody>()
-            .doc("admin", "Registers an entity; with If-Match, changes it"),
+            .doc("admin", "Registers an entity of any kind but mcp_tool, which needs none; with If-Match, changes it"),
         Route::delete("/api/v1/admin/entities/{kind}/{id}", delete).doc(
             "admin",
             "Forgets an entity that the configuration does not declare, so that it is denied as unknown; needs If-Match",
@@ -73,6 +73,10 @@ async fn put(
     Body(body): Body<EntityBody>,
 ) -> crate::Result<Response> {
     let kind: EntityKind = kind_of(&kind)?;
+    if kind == EntityKind::McpTool {
+        let sentence = "a tool needs no registration: a rule that names it counts by itself";
+        return Err(Refusal::new(Code::Unprocessable, sentence).with_validation("kind", sentence).into());
+    }
     let version = seen_version(&headers)?;
     let wanted = (body.display_name.as_deref(), body.default_included);
     let entity = context.rules.put_entity_version(&caller, (kind, &id), wanted, version).await?;

@@ -102,8 +102,7 @@ async fn revoke(
     Context(caller): Context,
     Path(id): Path<String>,
 ) -> crate::Result<StatusCode> {
-    context.api_keys.revoke(&caller, &id).await?;
-    context.auth.forget();
+    context.revoke_api_key(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,10 +1,10 @@
 //! `admin entities`: what rules may speak of. What is not registered is denied; routes, MCP servers and what the access-control
-//! files name are registered by themselves.
+//! files name are registered by themselves. Tools need no registration.
 
 use super::rules::pair;
 use crate::client::{Ask, Client, encoded};
 use crate::confirm::Confirm;
-use crate::exit::CliError;
+use crate::exit::{CliError, Exit};
 use crate::output::{Column, Output, column, note, time};
 use crate::paging::Paging;
 use serde_json::json;
@@ -19,9 +19,9 @@ pub enum Command {
         #[command(flatten)]
         paging: Paging,
     },
-    /// Registers an entity, or changes it
+    /// Registers an entity, or changes it. A tool needs no registration: a rule that names it counts by itself
     Put {
-        /// KIND:ID
+        /// KIND:ID; any kind but mcp_tool
         entity: String,
         #[arg(long, value_name = "NAME")]
         display_name: Option<String>,
@@ -89,5 +89,11 @@ pub(super) async fn as_seen<'a>(client: &Client, what: &str, ask: Ask<'a>) -> Re
 
 fn path(entity: &str) -> Result<String, CliError> {
     let (kind, id) = pair("ENTITY", entity, "<kind>:<id>")?;
+    if kind == "mcp_tool" {
+        let refused = CliError::new(Exit::Usage, format!("`{entity}` is not to be registered"));
+        return Err(refused
+            .why("a tool needs no registration: a rule that names it counts by itself")
+            .fix(format!("systemprompt admin rules create {entity} role:ROLE deny")));
+    }
     Ok(format!("{PATH}/{}/{}", encoded(kind), encoded(id)))
 }

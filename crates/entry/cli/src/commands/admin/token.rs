@@ -159,7 +159,14 @@ async fn revoke(
         _ => json!({"token": token()?}),
     };
     let ask = Ask::post(&format!("{PATH}/revoke"), &body);
-    out.item(&client.json("nothing was revoked", ask).await?, REVOCATION)
+    let done = client.json("nothing was revoked", ask).await?;
+    out.item(&done, REVOCATION)?;
+    if out.is_text() && done.get("was_live").is_some_and(Value::is_null) {
+        note(
+            "nothing live is known under this id: tokens are not stored. One that bears it is refused from now on",
+        )?;
+    }
+    Ok(())
 }
 
 fn inspect(out: Output) -> Result<(), CliError> {

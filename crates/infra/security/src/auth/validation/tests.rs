@@ -308,6 +308,14 @@ async fn an_api_key_is_asked_for_once_and_checked_offline_first() {
         let taken = matches!(surface, Surface::Api | Surface::Gateway | Surface::A2a | Surface::Bridge);
         assert_eq!(f.bearer(&key, surface).await.is_ok(), taken, "{surface:?}");
     }
+    let asked = f.provider.asked.load(Ordering::Relaxed);
+    f.service.forget_keys();
+    assert!(f.bearer(&key, Surface::Api).await.is_ok());
+    assert_eq!(
+        f.provider.asked.load(Ordering::Relaxed),
+        asked + 1,
+        "asked for again once keys were forgotten"
+    );
     f.service.forget();
     assert!(!f.is_known(&[("x-api-key", &key)], Surface::Gateway));
 }

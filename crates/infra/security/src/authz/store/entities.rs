@@ -83,6 +83,10 @@ impl RuleStore {
             let message = format!("has 1 to {MAX_ENTITY_ID} bytes, no `*` and no control character");
             return Err(AuthzError::Invalid { field: "id", message });
         }
+        if id.trim() != id {
+            let message = "has no white space at its ends".to_owned();
+            return Err(AuthzError::Invalid { field: "id", message });
+        }
         if wanted.display_name.as_ref().is_some_and(|name| name.chars().count() > 256) {
             let message = "has at most 256 characters".to_owned();
             return Err(AuthzError::Invalid { field: "display_name", message });

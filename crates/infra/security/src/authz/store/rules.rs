@@ -68,7 +68,10 @@ impl RuleStore {
             if before != digest {
                 return Err(AuthzError::OtherRequest);
             }
-            return self.rule(&rule).await;
+            return self.rule(&rule).await.map_err(|error| match error {
+                AuthzError::NotFound { id, .. } => AuthzError::KeyUsed(id),
+                other => other,
+            });
         }
         let request = Request { owner, key, digest: &digest, expires_at: now + REQUEST_LIFE };
         self.create(by, params, Some(request)).await

@@ -76,6 +76,18 @@ async fn a_repeated_request_makes_one_rule_and_a_key_stands_for_one_request() {
         let twin = store.create_rule_once(&ada, &rule("a", "dev", Access::Deny), "key-2").await;
         assert!(matches!(twin, Err(AuthzError::RuleExists(id)) if id == first.id.as_str()));
         assert_eq!(store.rows().await.unwrap().len(), 2);
+        store.delete_rule(&ada, first.id.as_str(), None).await.unwrap();
+        let gone = store.create_rule_once(&ada, &rule("a", "dev", Access::Allow), "key-1").await;
+        assert!(
+            matches!(gone, Err(AuthzError::KeyUsed(id)) if id == first.id.as_str()),
+            "not made anew, not missing"
+        );
+        for (entity, role) in [(" a", "dev"), ("a ", "dev"), ("a", "dev\u{a0}"), ("a\t", "dev")] {
+            let stray = store.create_rule(&ada, &rule(entity, role, Access::Deny)).await;
+            assert!(matches!(stray, Err(AuthzError::Invalid { .. })), "{entity:?} {role:?}");
+        }
+        let stray = store.put_entity(&ada, EntityKind::McpServer, " a", None, false, "api").await;
+        assert!(matches!(stray, Err(AuthzError::Invalid { field: "id", .. })));
     }
 }
 

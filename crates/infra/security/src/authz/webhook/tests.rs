@@ -107,9 +107,21 @@ fn config(url: &str) -> AuthzHookConfig {
     }
 }
 
+fn words() -> Words {
+    let scanner = Arc::new(crate::governance::SecretScanner::builtin().unwrap());
+    Words::new(scanner, systemprompt_leak::Scanner::new())
+}
+
 fn hook(config: &AuthzHookConfig, rules: Option<RuleHook>, clock: Arc<dyn Clock>) -> WebhookHook {
-    WebhookHook::new(config, rules, Some(&Secret::new(SECRET.to_owned())), HostRules::default(), clock)
-        .unwrap()
+    WebhookHook::new(
+        config,
+        rules,
+        Some(&Secret::new(SECRET.to_owned())),
+        HostRules::default(),
+        clock,
+        words(),
+    )
+    .unwrap()
 }
 
 fn entity() -> EntityRef {
@@ -264,6 +276,11 @@ async fn a_deny_tells_the_words_of_the_service_cleaned_and_shortened() {
         "{reason}"
     );
     assert!(reason.len() < 260 && !reason.contains('\n'));
+    let key = format!("{}{}", "ghp_", "q7Rk2mXw9TzB4nLc8VdY1sHf6JpGe3Ua5oKi");
+    let answer = json!({"decision": "deny", "reason": format!("use {key}"), "policy": "\u{202e}<b>p"});
+    let service = Service::saying(&http("200 OK", &answer.to_string())).await;
+    let reason = ask(&hook(&config(&service.url), None, Arc::new(SystemClock))).await.reason().into_owned();
+    assert!(reason.contains("use [REDACTED]") && reason.ends_with("(b p)"), "{reason}");
 }
 
 #[tokio::test]
@@ -341,11 +358,19 @@ fn a_service_without_address_or_secret_stops_the_start() {
         None,
         HostRules::default(),
         clock(),
+        words(),
     );
     assert!(matches!(none, Err(AuthzBootstrapError::NoUrl)));
-    let none = WebhookHook::new(&good, None, None, HostRules::default(), clock());
+    let none = WebhookHook::new(&good, None, None, HostRules::default(), clock(), words());
     assert!(matches!(none, Err(AuthzBootstrapError::NoWebhookSecret)));
-    let short = WebhookHook::new(&good, None, Some(&secret("whsec_c2hvcnQ=")), HostRules::default(), clock());
+    let short = WebhookHook::new(
+        &good,
+        None,
+        Some(&secret("whsec_c2hvcnQ=")),
+        HostRules::default(),
+        clock(),
+        words(),
+    );
     assert!(matches!(short, Err(AuthzBootstrapError::WebhookSecret(_))));
     let plain = WebhookHook::new(
         &config("http://pdp.example/decide"),
@@ -353,7 +378,10 @@ fn a_service_without_address_or_secret_stops_the_start() {
         Some(&secret(SECRET)),
         HostRules::default(),
         clock(),
+        words(),
     );
     assert!(matches!(plain, Err(AuthzBootstrapError::Webhook(_))));
-    assert!(WebhookHook::new(&good, None, Some(&secret(SECRET)), HostRules::default(), clock()).is_ok());
+    assert!(
+        WebhookHook::new(&good, None, Some(&secret(SECRET)), HostRules::default(), clock(), words()).is_ok()
+    );
 }
