@@ -211,7 +211,7 @@ impl<'a> Part<'a> {
         }
         let Header { stream, from, to, complete, .. } = part.header.clone();
         let filtered = part.header.is_filtered();
-        let fits = !(complete && (filtered || from != 1)) && !(filtered && !part.header.frontier.is_empty());
+        let fits = !(complete && (filtered || from != 1)) && (!filtered || part.header.frontier.is_empty());
         if !fits {
             let found = "a header that claims to be both".into();
             report.add(part.finding("header_altered", from, "a whole export, or a selection".into(), found));
