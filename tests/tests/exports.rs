@@ -89,6 +89,12 @@ async fn case_11_an_export_is_verified_in_an_empty_folder_by_its_key_alone() {
         );
         elsewhere(
             away.path(),
+            &["audit", "verify", "--export", &own, "--key", &vkey],
+            0,
+            "a selection: proves what is in it, not that nothing was left out",
+        );
+        elsewhere(
+            away.path(),
             &["audit", "verify", "--export", &all, "--key", &stranger],
             7,
             "no trusted key",

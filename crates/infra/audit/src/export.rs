@@ -8,6 +8,7 @@ pub mod ocsf;
 use crate::lookup::{Lookup, LookupError};
 use crate::proof::ProofError;
 use crate::query::{self, MAX_PAGE};
+use crate::repository::checkpoints;
 use crate::repository::entries::{After, Filter, LedgerReader};
 use crate::repository::streams::Stream;
 use jsonl::Part;
@@ -92,6 +93,8 @@ pub enum ExportFault {
     StreamNeeded,
     #[error("the range ends before it begins")]
     EmptyRange,
+    #[error("the range begins with record {from}; the last that can be exported is {end}")]
+    BehindEnd { from: i64, end: i64 },
     #[error(
         "the stream has no checkpoint yet, so single records cannot be proven; one is made every few seconds"
     )]
@@ -141,7 +144,7 @@ impl Exporter {
         if (request.from.is_some() || request.to.is_some()) && request.filter.stream.is_none() {
             return Err(ExportFault::StreamNeeded);
         }
-        if request.from.zip(request.to).is_some_and(|(from, to)| from > to) {
+        if request.to.is_some_and(|to| request.from.unwrap_or(1).max(1) > to) {
             return Err(ExportFault::EmptyRange);
         }
         let wanted = request.filter.stream.clone();
@@ -149,6 +152,19 @@ impl Exporter {
         streams.retain(|stream| wanted.as_ref().is_none_or(|name| *name == stream.stream));
         if let (Some(name), true) = (wanted, streams.is_empty()) {
             return Err(ExportFault::NoSuchStream(name));
+        }
+        if let (Some(from), Some(stream)) = (request.from, streams.front()) {
+            let mut end = stream.head_seq;
+            // Without an end of its own, what is to be verified ends where the signatures do.
+            if request.format == Format::Jsonl
+                && request.to.is_none()
+                && let Some(newest) = checkpoints::newest(reader.db(), &stream.stream).await?
+            {
+                end = end.min(newest.size);
+            }
+            if from > end {
+                return Err(ExportFault::BehindEnd { from, end });
+            }
         }
         let state = match request.format {
             Format::Jsonl => State::Proven { ahead: streams, part: None },

@@ -37,7 +37,7 @@ pub use condition::Condition;
 pub use error::LedgerError;
 pub use ledger::{GroupOptions, Ledger, LedgerMetrics, LedgerOptions, Permit, Receipt, StartError};
 pub use payload::{Payload, Role};
-pub use record::{ActorKind, Draft, EntryKind, RecordError};
+pub use record::{ActorKind, Draft, EntryKind, MAX_SAFE_INTEGER, RecordError};
 pub use repository::checkpoints::CheckpointRow;
 pub use repository::decisions::DecisionEntry;
 pub use repository::entries::{After, Filter, LedgerReader, LedgerRow};

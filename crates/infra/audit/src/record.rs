@@ -20,7 +20,7 @@ pub const MAX_DETAIL_BYTES: usize = 16 * 1024;
 /// Longest string inside `detail`, in characters; what is longer is a payload.
 pub const MAX_DETAIL_STRING: usize = 256;
 /// Largest integer that every JSON reader keeps exactly (2^53 - 1).
-const MAX_SAFE_INTEGER: i64 = 9_007_199_254_740_991;
+pub const MAX_SAFE_INTEGER: i64 = 9_007_199_254_740_991;
 
 /// A record that cannot be appended. Each is a programming error of the caller, except a value that is too long.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 mod plan;
 
 pub use crate::repository::retention::RetentionState;
-pub(crate) use plan::{Digest, Told};
+pub(crate) use plan::{Digest, Plan, Told};
 
 use crate::error::LedgerError;
 use crate::ledger::Ledger;
@@ -14,11 +14,12 @@ use crate::record::{Draft, EntryKind};
 use crate::repository::payloads::{self, Behind};
 use crate::repository::retention::{self as rows, Part};
 use crate::unit::Unit;
-use plan::{Plan, Progress};
+use plan::Progress;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use systemprompt_database::Db;
 use systemprompt_models::{Millis, RequestContext};
 
 pub const DAY_MS: Millis = 86_400_000;
@@ -132,6 +133,11 @@ pub enum RetentionError {
     Stopping,
 }
 
+/// What is on record and being carried out, or was when a run was cut off.
+pub(crate) async fn pending(db: &Db) -> sqlx::Result<Option<Plan>> {
+    Ok(Plan::pending(&rows::state(db).await?))
+}
+
 /// The latest time, not after `now`, at which a run was due.
 pub fn last_due(now: Millis) -> Millis {
     let today = now.div_euclid(DAY_MS) * DAY_MS + DUE_MS;
@@ -232,8 +238,7 @@ struct Run<'a> {
 impl Run<'_> {
     async fn all(&mut self, state: &RetentionState) -> Result<Progress, RetentionError> {
         // What a run that was cut off had recorded is carried out first.
-        let pending = state.pending.as_deref().and_then(|text| serde_json::from_str::<Plan>(text).ok());
-        if let Some(plan) = pending {
+        if let Some(plan) = Plan::pending(state) {
             self.carry_out(&plan).await?;
         }
         self.report.swept = self.ledger.sweep_bodies().await?;

@@ -304,7 +304,7 @@ fn line(row: &LedgerRow, format: Format) -> String {
         Format::Ocsf => ocsf::event(row).map(|event| event.to_string()).unwrap_or_default(),
         Format::Jsonl | Format::Csv => {
             let mut text = String::new();
-            jsonl::record(&mut text, row, None);
+            jsonl::record(&mut text, row, None, None);
             text.truncate(text.trim_end().len());
             text
         }

@@ -5,6 +5,7 @@
 mod gone;
 pub(crate) mod links;
 pub mod offline;
+mod stubs;
 mod tree;
 
 use crate::chain::{genesis, leaf_digest};
@@ -35,7 +36,7 @@ pub struct Finding {
     /// Records: `record_altered`, `column_altered`, `gap`, `chain_broken`, `time_fell`, `tail_missing`, `behind_head`.
     /// Rows: `row_missing`, `row_differs`. Payloads: `payload_altered`, `payload_missing`. Retention: `stub_unexplained`. Tree: `tile_missing`, `tile_altered`, `frontier_altered`. Checkpoints:
     /// `checkpoint_mismatch`, `checkpoint_altered`, `checkpoint_missing`, `checkpoint_signature`, `key_unknown`,
-    /// `key_altered`, `anchor_mismatch`, `stream_missing`, `rollback`.
+    /// `key_altered`, `anchor_mismatch`, `stream_missing`, `rollback`. Exports: `header_altered`, `stream_repeated`.
     pub check: &'static str,
     pub stream: String,
     pub seq: i64,
@@ -63,6 +64,9 @@ pub struct Report {
     pub outside: u64,
     /// The newest good checkpoint of each stream.
     pub signed: Vec<Signed>,
+    /// Of a file: what it claims to hold of each stream.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exported: Vec<Exported>,
     pub findings: Vec<Finding>,
     /// Findings beyond those listed.
     pub more: u64,
@@ -99,6 +103,18 @@ pub struct Signed {
     pub trusted: bool,
 }
 
+/// What a file claims to hold of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Exported {
+    pub stream: String,
+    pub from: u64,
+    pub to: u64,
+    /// Whether it is said to be every record from the first to a checkpoint. Anything else is a selection.
+    pub complete: bool,
+    /// Whether single records were picked, which are proven one by one.
+    pub filtered: bool,
+}
+
 /// What verification cannot show; `audit verify --explain` prints it.
 pub const LIMITS: &str = "\
 What `audit verify` shows: no record, index column, payload or companion row was changed, added or removed since it was written,
@@ -112,7 +128,8 @@ What it cannot show:
   * Without --key, and away from the node, the public key is read from the database itself: an attacker who replaced the key and
     all checkpoints is then not seen. The report says `trusted: false`.
   * The ledger proves what was recorded, not that the node told the truth.
-  * A proof or a filtered export shows that its records stand in the ledger, not that nothing was left out.
+  * A proof or an export of a selection (by a filter or a range) shows that its records stand in the ledger, not that nothing was
+    left out.
 ";
 
 /// Which part of the ledger to verify.

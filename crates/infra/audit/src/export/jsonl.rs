@@ -3,7 +3,7 @@
 //! ```text
 //! {"format":"systemprompt.ledger.v1","stream":…,"origin":…,"vkeys":[…],"from":1,"to":9,"complete":true,"frontier":[]}
 //! {"record":{…canonical text…},"hash":"…"}
-//! {"stub":{"seq":3,"kind":"tool.opened","at":…,"hash":"…"}}
+//! {"stub":{"seq":3,"kind":"tool.opened","at":…,"hash":"…","by":"led_…"}}
 //! {"checkpoint":"…signed note…","at":…}
 //! ```
 //!
@@ -17,6 +17,7 @@ use crate::query::{self, MAX_PAGE};
 use crate::repository::checkpoints::{self, CheckpointRow};
 use crate::repository::entries::{After, Filter, LedgerRow};
 use crate::repository::streams::Stream;
+use crate::retention::{self, Plan};
 use crate::tree::{consistency, inclusion};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -74,15 +75,28 @@ pub(crate) struct StubLine {
     pub(crate) kind: String,
     pub(crate) at: Millis,
     pub(crate) hash: String,
+    /// The retention record that covers its end. Nobody believes it for standing here: the list of that record must fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<String>,
 }
 
 /// A line as it is read.
 #[derive(Debug)]
 pub(crate) enum Line<'a> {
     Header(Header),
-    Record { text: &'a str, hash: Cow<'a, str>, inclusion: Option<Vec<String>> },
+    Record {
+        text: &'a str,
+        hash: Cow<'a, str>,
+        inclusion: Option<Vec<String>>,
+        /// The retention record that lists it, where it was not pruned yet.
+        listed: Option<String>,
+    },
     Stub(StubLine),
-    Checkpoint { note: String, at: Millis, consistency: Vec<String> },
+    Checkpoint {
+        note: String,
+        at: Millis,
+        consistency: Vec<String>,
+    },
 }
 
 #[derive(Deserialize)]
@@ -94,6 +108,8 @@ struct RecordLine<'a> {
     hash: Cow<'a, str>,
     #[serde(default)]
     inclusion: Option<Vec<String>>,
+    #[serde(default)]
+    listed: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -120,12 +136,18 @@ const HASH_TAIL: usize = HASH.len() + 64 + 2;
 impl<'a> Line<'a> {
     pub(crate) fn read(text: &'a str) -> Result<Self, &'static str> {
         if let Some((record, hash)) = plain_record(text) {
-            return Ok(Self::Record { text: record, hash: Cow::Borrowed(hash), inclusion: None });
+            return Ok(Self::Record {
+                text: record,
+                hash: Cow::Borrowed(hash),
+                inclusion: None,
+                listed: None,
+            });
         }
         let bad = "this is no line of an export";
         if text.starts_with(RECORD) {
             let line: RecordLine<'a> = serde_json::from_str(text).map_err(|_| bad)?;
-            return Ok(Self::Record { text: line.record.get(), hash: line.hash, inclusion: line.inclusion });
+            let RecordLine { record, hash, inclusion, listed } = line;
+            return Ok(Self::Record { text: record.get(), hash, inclusion, listed });
         }
         if text.starts_with("{\"checkpoint\":") {
             let line: CheckpointLine = serde_json::from_str(text).map_err(|_| bad)?;
@@ -167,6 +189,8 @@ pub(crate) struct Part {
     loaded: i64,
     last_signed: i64,
     filtered: Option<Filtered>,
+    /// Retention that was announced and is not carried out to its end.
+    pending: Option<Plan>,
     done: bool,
 }
 
@@ -225,6 +249,7 @@ impl Part {
             header.frontier = peaks.chunks(32).map(|peak| STANDARD.encode(peak)).collect();
             None
         };
+        let pending = retention::pending(db).await?.filter(|plan| plan.stream == stream.stream);
         Ok(Some(Self {
             header: Some(header),
             stream,
@@ -234,6 +259,7 @@ impl Part {
             loaded: from - 1,
             last_signed: from - 1,
             filtered,
+            pending,
             done: false,
         }))
     }
@@ -260,7 +286,11 @@ impl Part {
         let rows = source.reader.page(&self.stream.stream, self.cursor, limit).await?;
         for row in &rows {
             self.cursor = row.seq;
-            record(out, row, None);
+            let pending = self
+                .pending
+                .as_ref()
+                .filter(|plan| (plan.from..=plan.to).contains(&row.seq) && plan.covers(&row.kind, row.at));
+            record(out, row, None, pending.map(|plan| plan.by.as_str()));
             while let Some(stored) = self.checkpoint_at(source, row.seq).await? {
                 self.last_signed = stored.size;
                 checkpoint(out, &stored, &[]);
@@ -317,7 +347,7 @@ impl Part {
             let mut tree = TreeReader::new(&source.reader, &self.stream.stream, size as u64);
             for row in rows {
                 let proof = tree.ranges(&inclusion((row.seq - 1) as u64, size as u64)).await?;
-                record(out, row, Some(&encode(&proof)));
+                record(out, row, Some(&encode(&proof)), None);
             }
         }
         filtered.rows_done = page.next.is_none();
@@ -327,16 +357,24 @@ impl Part {
 }
 
 /// The record's text goes out as it is: it is the very thing that was hashed.
-pub(crate) fn record(out: &mut String, row: &LedgerRow, proof: Option<&[String]>) {
+pub(crate) fn record(out: &mut String, row: &LedgerRow, proof: Option<&[String]>, listed: Option<&str>) {
     let Some(text) = &row.record else {
-        let stub =
-            StubLine { seq: row.seq as u64, kind: row.kind.clone(), at: row.at, hash: row.hash.clone() };
+        let stub = StubLine {
+            seq: row.seq as u64,
+            kind: row.kind.clone(),
+            at: row.at,
+            hash: row.hash.clone(),
+            by: row.pruned_by.clone(),
+        };
         let _ = writeln!(out, "{{\"stub\":{}}}", serde_json::to_string(&stub).unwrap_or_default());
         return;
     };
     let _ = write!(out, "{RECORD}{text}{HASH}{}\"", row.hash);
     if let Some(proof) = proof {
         let _ = write!(out, ",\"inclusion\":{}", serde_json::to_string(proof).unwrap_or_default());
+    }
+    if let Some(listed) = listed {
+        let _ = write!(out, ",\"listed\":{}", serde_json::to_string(listed).unwrap_or_default());
     }
     out.push_str("}\n");
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use systemprompt_database::Db;
 use systemprompt_database::testing::{TestDb, databases};
-use systemprompt_models::{Principal, RequestContext, SystemClock, Tasks};
+use systemprompt_models::{Clock, ManualClock, Principal, RequestContext, SystemClock, Tasks};
 use tempfile::TempDir;
 
 struct Node {
@@ -19,6 +19,10 @@ struct Node {
 
 impl Node {
     async fn start(db: &Db) -> Self {
+        Self::start_at(db, Arc::new(SystemClock)).await
+    }
+
+    async fn start_at(db: &Db, clock: Arc<dyn Clock>) -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("keys/ledger.ed25519");
         let signers = Signers { path: Some(path.clone()), ..Signers::of(make(&path).unwrap()) };
@@ -33,7 +37,7 @@ impl Node {
             }),
             ..testing::options(db)
         };
-        let ledger = Ledger::start(db, &[], options, Arc::new(SystemClock), &Tasks::default()).await.unwrap();
+        let ledger = Ledger::start(db, &[], options, clock, &Tasks::default()).await.unwrap();
         Self { ledger, folder }
     }
 
@@ -194,6 +198,21 @@ async fn a_range_brings_what_its_proof_needs() {
             let cut = text.replacen("\"seq\":", "\"seq\": ", 1);
             assert!(!verified(&cut, &with(&[node.key()])).is_intact(), "{from}..{to}");
         }
+        let refused = async |format, from, to| {
+            let mut request = ExportRequest::all(format);
+            (request.from, request.to) = (Some(from), to);
+            request.filter.stream = Some(stream.clone());
+            Exporter::open(node.ledger.reader(), node.ledger.lookup().cloned(), request).await.map(drop)
+        };
+        // Eight records, seven of them signed.
+        for (format, from, to) in
+            [(Format::Jsonl, 8, None), (Format::Jsonl, 9, Some(20)), (Format::Csv, 9, None)]
+        {
+            let error = refused(format, from, to).await.unwrap_err();
+            assert!(matches!(error, ExportFault::BehindEnd { .. }), "{error}");
+        }
+        assert!(matches!(refused(Format::Csv, -3, Some(0)).await, Err(ExportFault::EmptyRange)));
+        assert!(refused(Format::Csv, 8, None).await.is_ok());
         let since = node.export(|request| request.filter.since = Some(i64::MAX)).await;
         assert_eq!(since, "");
     }
@@ -209,6 +228,15 @@ async fn a_filtered_export_proves_each_record_and_claims_no_completeness() {
         assert!(report.is_intact(), "{report:?}\n{text}");
         assert_eq!((report.records, report.checkpoints), (3, 1));
         assert!(text.contains("\"complete\":false") && text.contains("\"inclusion\""), "{text}");
+        let claims = |report: &Report| (report.exported[0].complete, report.exported[0].filtered);
+        assert_eq!(claims(&report), (false, true));
+        let whole = text.replacen("\"complete\":false", "\"complete\":true", 1);
+        let report = verified(&whole, &with(&[node.key()]));
+        assert_eq!((report.findings[0].check, claims(&report)), ("header_altered", (false, true)));
+        let twice = checks(&format!("{text}{text}"), &with(&[node.key()]));
+        assert_eq!(twice, ["stream_repeated"]);
+        let report = verified(&node.export(|_| {}).await, &with(&[node.key()]));
+        assert_eq!(claims(&report), (true, false));
         let changed = text.replace("\"number\":3", "\"number\":8");
         assert_eq!(checks(&changed, &with(&[node.key()]))[..2], ["record_altered", "not_included"]);
         assert_eq!(checks(&text, &with(&[])), ["no_trusted_key"]);
@@ -339,4 +367,75 @@ fn only_formats_that_exist_are_offered() {
     let words: Vec<&str> = Format::ALL.iter().map(|format| format.as_str()).collect();
     assert_eq!(words, ["jsonl", "ocsf", "csv"]);
     assert!("cef".parse::<Format>().is_err() && "tiles".parse::<Format>().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stubs_are_explained_by_the_retention_records_of_the_file_alone() {
+    for db in stores().await {
+        let clock = ManualClock::at(1_700_006_400_000);
+        let node = Node::start_at(&db, Arc::new(clock.clone())).await;
+        node.write((0..6).map(number)).await;
+        clock.advance(500 * crate::retention::DAY_MS);
+        let by = RequestContext::new(Arc::new(Principal::anonymous()), "trc_1".into());
+        node.ledger.retain_now(&crate::retention::RetentionRules::default(), &by).await.unwrap();
+        node.write((6..8).map(number)).await;
+        node.ledger.make_checkpoint().await.unwrap();
+        let trusted = with(&[node.key()]);
+        let text = node.export(|_| {}).await;
+        let report = verified(&text, &trusted);
+        assert!(report.is_intact(), "{report:?}\n{text}");
+        assert_eq!(report.pruned, 3, "{text}");
+
+        // What forges a stub: the records are whole, the tree and the signature fit.
+        let genuine: Value =
+            serde_json::from_str(text.lines().find(|line| line.starts_with("{\"stub\"")).unwrap()).unwrap();
+        let hide = |wanted: &dyn Fn(&Value) -> bool, change: &dyn Fn(&mut Value)| {
+            let lines = text.lines().map(|line| {
+                let read: Value = serde_json::from_str(line).unwrap();
+                let record = &read["record"];
+                if !record.is_object() || !wanted(record) {
+                    return line.to_owned();
+                }
+                let mut stub = json!({"stub": {"seq": record["seq"], "kind": record["kind"], "at": record["at"],
+                    "hash": read["hash"]}});
+                change(&mut stub["stub"]);
+                stub.to_string()
+            });
+            let lines: Vec<String> = lines.collect();
+            assert_ne!(lines.join("\n"), text.trim_end());
+            checks(&lines.join("\n"), &trusted)
+        };
+        let by = genuine["stub"]["by"].clone();
+        let unexplained = ["stub_unexplained"];
+        let old = |record: &Value| record["seq"] == 2;
+        let new = |record: &Value| record["kind"] == "config.reload";
+        let retention = |record: &Value| record["kind"] == "system.retention";
+        assert_eq!(hide(&old, &|_| {}), unexplained);
+        assert_eq!(hide(&old, &|stub| stub["by"] = by.clone()), unexplained);
+        // Called another kind, one that retention had taken then.
+        let renamed = |stub: &mut Value| {
+            stub["by"] = by.clone();
+            stub["kind"] = "config.reload".into();
+        };
+        assert_eq!(hide(&old, &renamed), unexplained);
+        assert_eq!(hide(&new, &|stub| stub["by"] = by.clone()), unexplained);
+        assert_eq!(hide(&old, &|stub| stub["by"] = "led_none".into()), unexplained);
+        // Records of the system are kept for ever; without the one that explains, nothing is explained.
+        assert_eq!(hide(&retention, &|_| {}), ["stub_unexplained"; 2]);
+        let unnamed = text.replace(&format!(",\"by\":{by}"), "");
+        assert_eq!(checks(&unnamed, &trusted), ["stub_unexplained"; 3]);
+
+        // A range without the retention record does not explain what it holds.
+        let stream = node.ledger.stream().to_string();
+        let range = node.export(|request| {
+            request.to = Some(4);
+            request.filter.stream = Some(stream);
+        });
+        let report = verified(&range.await, &trusted);
+        assert_eq!(
+            (report.findings.len(), report.findings[0].check, report.pruned),
+            (1, "stub_unexplained", 0)
+        );
+        assert!(report.findings[0].found.contains("not explained by this file"), "{report:?}");
+    }
 }

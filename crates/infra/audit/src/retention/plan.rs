@@ -2,7 +2,7 @@
 
 use super::RetentionRules;
 use crate::chain::leaf_hash;
-use crate::repository::retention::{Member, RecordRow};
+use crate::repository::retention::{Member, RecordRow, RetentionState};
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -37,7 +37,7 @@ impl Digest {
 
 /// Entries of one stream that are to become stubs together.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Id of the record that covers them, once there is one.
     pub by: String,
     pub stream: String,
@@ -62,6 +62,10 @@ impl Plan {
         }
     }
 
+    pub(super) fn pending(state: &RetentionState) -> Option<Self> {
+        state.pending.as_deref().and_then(|text| serde_json::from_str(text).ok())
+    }
+
     pub(super) fn add(&mut self, member: &Member, cutoff: Millis) {
         if self.count == 0 {
             self.from = member.seq;
@@ -72,7 +76,7 @@ impl Plan {
         self.digest.add(member.seq, &member.kind, member.at, &member.hash);
     }
 
-    pub(super) fn covers(&self, kind: &str, at: Millis) -> bool {
+    pub(crate) fn covers(&self, kind: &str, at: Millis) -> bool {
         self.cutoffs.get(kind).is_some_and(|cutoff| at < *cutoff)
     }
 }
@@ -118,7 +122,11 @@ impl Told {
     /// None of a record that was altered, or that claims a cutoff after its own time.
     pub(crate) fn read(row: &RecordRow) -> Option<Self> {
         let text = row.record.as_deref().filter(|text| leaf_hash(text) == row.hash)?;
-        let record: Value = serde_json::from_str(text).ok()?;
+        Self::of(&serde_json::from_str(text).ok()?, row.at)
+    }
+
+    /// Of a record that was checked already.
+    pub(crate) fn of(record: &Value, at: Millis) -> Option<Self> {
         let detail = record.get("detail")?;
         let text = |name: &str| detail.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let number = |name: &str| detail.get(name).and_then(Value::as_i64).unwrap_or_default();
@@ -128,7 +136,7 @@ impl Told {
             stream: text("stream"),
             from: number("from"),
             to: number("to"),
-            cutoffs: cutoffs.filter(|(_, at)| *at <= row.at).collect(),
+            cutoffs: cutoffs.filter(|(_, cutoff)| *cutoff <= at).collect(),
             count: number("count").max(0) as u64,
             sha256: text("sha256"),
             is_of_payloads: text("scope") == "payloads",

@@ -1,9 +1,11 @@
 use super::*;
 use crate::erase::Erasure;
+use crate::export::{ExportRequest, Exporter, Format};
 use crate::payload::Payload;
 use crate::repository::companions;
 use crate::testing;
 use crate::unit::{Cell, Col, OpenRow, Table};
+use crate::verify::offline::{OfflineScope, verify_export};
 use crate::verify::{Report, Scope, verify};
 use crate::{Filter, Role};
 use std::sync::Arc;
@@ -79,6 +81,18 @@ async fn day(ledger: &Ledger) {
 
 async fn checked(ledger: &Ledger) -> Report {
     verify(&ledger.reader(), ledger.tables(), &Scope::default()).await.unwrap()
+}
+
+/// An export, verified for its structure.
+async fn exported(ledger: &Ledger) -> Report {
+    let request = ExportRequest::all(Format::Jsonl);
+    let mut exporter = Exporter::open(ledger.reader(), ledger.lookup().cloned(), request).await.unwrap();
+    let mut text = String::new();
+    while let Some(piece) = exporter.next().await.unwrap() {
+        text.push_str(&piece);
+    }
+    let scope = OfflineScope { structure_only: true, ..OfflineScope::default() };
+    verify_export(text.as_bytes(), &scope).unwrap()
 }
 
 async fn execute(db: &Db, sql: &'static str) -> u64 {
@@ -219,12 +233,16 @@ async fn a_run_that_was_cut_off_verifies_and_the_next_one_finishes_it() {
         run.prune(&plan, &members[..30]).await.unwrap();
         let report = checked(&ledger).await;
         assert!(report.is_intact() && report.pruned > 0 && report.pruned < plan.count, "{report:?}");
+        let file = exported(&ledger).await;
+        assert!(file.is_intact() && file.pruned == report.pruned, "{file:?}");
         // The process is gone; its lease runs out.
         clock.advance(LEASE_MS + 1);
         let done = ledger.retain_now(&rules, &by("usr_admin")).await.unwrap();
         let report = checked(&ledger).await;
         assert!(report.is_intact(), "{report:?}");
         assert_eq!((report.pruned, report.rows), (60, 0), "{done:?}");
+        let file = exported(&ledger).await;
+        assert!(file.is_intact() && file.pruned == 60, "{file:?}");
         assert!(companions::key_prefix(&db, &TABLE).await.unwrap().is_none());
     }
 }

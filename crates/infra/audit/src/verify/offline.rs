@@ -2,16 +2,18 @@
 //! number of records. The file is not believed in anything: its keys count only where a key from outside hands its trust on.
 
 use super::links::{KeyChain, LINK};
-use super::{Finding, Report, Signed};
+use super::stubs::Stubs;
+use super::{Exported, Finding, Report, Signed};
 use crate::chain::{genesis, leaf_digest};
 use crate::checkpoint::note_digest;
 use crate::export::jsonl::{FORMAT, Header, Line, MAX_LINE, StubLine};
 use crate::note::{Note, VerifierKey};
 use crate::proof::decode;
-use crate::record::is_canonical;
+use crate::record::{EntryKind, is_canonical};
+use crate::retention::Told;
 use crate::tree::{Frontier, Hash, from_hex, inclusion_root, verify_consistency};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Read as _};
 use systemprompt_models::Millis;
 
@@ -53,6 +55,7 @@ pub fn verify_export(input: impl BufRead, scope: &OfflineScope) -> Result<Report
     let mut lines = Lines { input, number: 0, text: Vec::new() };
     let mut part: Option<Part<'_>> = None;
     let (mut parts, mut skipped) = (0_u64, false);
+    let (mut stubs, mut seen) = (Stubs::default(), BTreeSet::new());
     while let Some(text) = lines.next()? {
         let number = text.0;
         let bad = |why| ExportError::Line(number, why);
@@ -65,6 +68,15 @@ pub fn verify_export(input: impl BufRead, scope: &OfflineScope) -> Result<Report
                 skipped = scope.stream.as_ref().is_some_and(|name| *name != header.stream);
                 if !skipped {
                     report.streams += 1;
+                    if !seen.insert(header.stream.clone()) {
+                        report.add(Finding {
+                            check: "stream_repeated",
+                            stream: header.stream.clone(),
+                            seq: header.from as i64,
+                            expected: "each stream once".into(),
+                            found: "it begins again".into(),
+                        });
+                    }
                     part = Some(
                         Part::begin(header, scope, &mut report)
                             .ok_or_else(|| bad("frontier and `from` do not fit"))?,
@@ -74,7 +86,7 @@ pub fn verify_export(input: impl BufRead, scope: &OfflineScope) -> Result<Report
             _ if skipped => {}
             line => {
                 let Some(part) = &mut part else { return Err(ExportError::NoExport) };
-                part.take(line, &mut report).map_err(bad)?;
+                part.take(line, &mut stubs, &mut report).map_err(bad)?;
             }
         }
     }
@@ -86,6 +98,7 @@ pub fn verify_export(input: impl BufRead, scope: &OfflineScope) -> Result<Report
         (None, _) if parts == 0 => return Err(ExportError::NoExport),
         (None, _) => {}
     }
+    stubs.end(&mut report);
     Ok(report)
 }
 
@@ -122,6 +135,7 @@ impl<R: BufRead> Lines<R> {
 
 /// What a record says of its own place.
 struct Place {
+    id: String,
     stream: String,
     seq: u64,
     at: Millis,
@@ -133,6 +147,7 @@ impl Place {
     fn of(record: &Value) -> Option<Self> {
         let text = |name: &str| record.get(name)?.as_str().map(str::to_owned);
         Some(Self {
+            id: text("id")?,
             stream: text("stream")?,
             seq: record.get("seq")?.as_u64()?,
             at: record.get("at")?.as_i64()?,
@@ -194,6 +209,14 @@ impl<'a> Part<'a> {
             let expected = "a key of this stream, given with --key".to_owned();
             report.add(part.finding("no_trusted_key", before + 1, expected, "no trusted key".into()));
         }
+        let Header { stream, from, to, complete, .. } = part.header.clone();
+        let filtered = part.header.is_filtered();
+        let fits = !(complete && (filtered || from != 1)) && (!filtered || part.header.frontier.is_empty());
+        if !fits {
+            let found = "a header that claims to be both".into();
+            report.add(part.finding("header_altered", from, "a whole export, or a selection".into(), found));
+        }
+        report.exported.push(Exported { stream, from, to, complete: complete && fits, filtered });
         Some(part)
     }
 
@@ -201,16 +224,19 @@ impl<'a> Part<'a> {
         Finding { check, stream: self.header.stream.clone(), seq: seq as i64, expected, found }
     }
 
-    fn take(&mut self, line: Line<'_>, report: &mut Report) -> Result<(), &'static str> {
+    fn take(&mut self, line: Line<'_>, stubs: &mut Stubs, report: &mut Report) -> Result<(), &'static str> {
         match line {
             Line::Header(_) => {}
-            Line::Record { text, hash, inclusion } => {
+            Line::Record { text, hash, inclusion, listed } => {
                 report.records += 1;
-                self.record(text, &hash, inclusion.as_deref(), report)?;
+                let place = self.record(text, &hash, inclusion.as_deref(), stubs, report)?;
+                if let Some(by) = listed {
+                    stubs.still_there(&self.header.stream, by, (place.seq, &place.kind, place.at, &hash));
+                }
             }
             Line::Stub(stub) => {
                 report.records += 1;
-                self.stub(&stub, report)?;
+                self.stub(stub, stubs, report)?;
             }
             Line::Checkpoint { note, at, consistency } => self.checkpoint(&note, at, &consistency, report)?,
         }
@@ -222,8 +248,9 @@ impl<'a> Part<'a> {
         text: &str,
         hash: &str,
         inclusion: Option<&[String]>,
+        stubs: &mut Stubs,
         report: &mut Report,
-    ) -> Result<(), &'static str> {
+    ) -> Result<Place, &'static str> {
         let leaf = leaf_digest(text.as_bytes());
         let record: Value = serde_json::from_str(text).map_err(|_| "the record is no JSON")?;
         let place = Place::of(&record).ok_or("the record does not say its place")?;
@@ -238,13 +265,15 @@ impl<'a> Part<'a> {
                 place.stream.clone(),
             ));
         }
+        if place.kind == EntryKind::SystemRetention.as_str()
+            && let Some(told) = Told::of(&record, place.at)
+        {
+            stubs.told(&place.id, told);
+        }
         if self.header.is_filtered() {
-            return self.included(
-                &place,
-                leaf,
-                inclusion.ok_or("a filtered export has a proof a record")?,
-                report,
-            );
+            let inclusion = inclusion.ok_or("a filtered export has a proof a record")?;
+            self.included(&place, leaf, inclusion, report)?;
+            return Ok(place);
         }
         self.follows(place.seq, place.at, Some(&place.prev_hash), hash, report);
         if place.kind == LINK {
@@ -254,16 +283,17 @@ impl<'a> Part<'a> {
             self.names_checkpoint(place.seq, record.get("detail"), report);
         }
         self.grow(place.seq, leaf, report);
-        Ok(())
+        Ok(place)
     }
 
-    fn stub(&mut self, stub: &StubLine, report: &mut Report) -> Result<(), &'static str> {
+    fn stub(&mut self, stub: StubLine, stubs: &mut Stubs, report: &mut Report) -> Result<(), &'static str> {
         if self.header.is_filtered() {
             return Err("a filtered export has no stubs");
         }
         let leaf = from_hex(&stub.hash).ok_or("the hash of a stub is no hash")?;
         self.follows(stub.seq, stub.at, None, &stub.hash, report);
         self.grow(stub.seq, leaf, report);
+        report.add_all(stubs.stub(&self.header.stream, stub));
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use systemprompt_audit::MAX_SAFE_INTEGER;
 use systemprompt_config::services::access_control::{AccessEffect, Subject};
 use systemprompt_config::services::draft::{CasePrincipal, PolicyCase, PolicyDraft};
 use systemprompt_models::{Code, Millis, Permission, Principal, Refusal};
@@ -265,12 +266,22 @@ async fn judge(context: &AppContext, tried: &Tried, case: &PolicyCase) -> crate:
     Ok((passed, result))
 }
 
+/// The replay is recorded with its range, and a record holds no larger numbers.
+fn within_time(name: &str, at: Option<Millis>) -> Result<(), Refusal> {
+    if at.is_none_or(|at| (0..=MAX_SAFE_INTEGER).contains(&at)) {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::InvalidFilter, format!("{name}: epoch milliseconds, at most {MAX_SAFE_INTEGER}")))
+}
+
 async fn replay(
     State(context): State<AppContext>,
     Context(caller): Context,
     Body(replay): Body<Replay>,
 ) -> crate::Result<Json<Value>> {
     check(Some(&replay.draft))?;
+    within_time("since", replay.since)?;
+    within_time("until", replay.until)?;
     let until = replay.until.unwrap_or_else(|| context.clock.now().saturating_add(1));
     let since = replay.since.unwrap_or_else(|| context.clock.now().saturating_sub(DEFAULT_SINCE_MS));
     if since >= until {
@@ -283,4 +294,19 @@ async fn replay(
         map.insert("warnings".into(), warnings(&context, Some(&replay.draft), &tried, &[]).await?.into());
     }
     Ok(Json(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_no_record_can_hold_is_refused() {
+        for at in [None, Some(0), Some(MAX_SAFE_INTEGER)] {
+            assert!(within_time("until", at).is_ok(), "{at:?}");
+        }
+        for at in [i64::MIN, -1, MAX_SAFE_INTEGER + 1, i64::MAX] {
+            assert_eq!(within_time("until", Some(at)).unwrap_err().code, Code::InvalidFilter, "{at}");
+        }
+    }
 }

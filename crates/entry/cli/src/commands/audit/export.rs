@@ -71,7 +71,9 @@ async fn read(db: &Db, data_dir: &Path, args: &Args, sink: &mut Sink) -> Result<
     let failed = |error: ExportFault| {
         let exit = match error {
             ExportFault::NoSuchStream(_) => Exit::NotFound,
-            ExportFault::EmptyRange | ExportFault::StreamNeeded => Exit::Usage,
+            ExportFault::EmptyRange | ExportFault::StreamNeeded | ExportFault::BehindEnd { .. } => {
+                Exit::Usage
+            }
             _ => Exit::Failure,
         };
         CliError::new(exit, WHAT).why(error)

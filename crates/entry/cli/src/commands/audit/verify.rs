@@ -233,6 +233,10 @@ fn payloads(report: &Value) -> String {
     if kept + erased + expired + pruned == 0 {
         return String::new();
     }
+    // An export holds no payloads.
+    if kept + erased + expired == 0 {
+        return format!("\n  {pruned} records pruned, as records of retention say");
+    }
     format!(
         "\n  {kept} payloads as their records say; {erased} erased, {expired} expired, {pruned} records pruned"
     )

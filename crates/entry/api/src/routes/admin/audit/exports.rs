@@ -10,8 +10,8 @@ use futures_util::stream;
 use http::{HeaderValue, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use systemprompt_audit::Filter;
 use systemprompt_audit::export::{ExportFault, ExportRequest, Exporter, Format};
+use systemprompt_audit::{Filter, MAX_SAFE_INTEGER};
 use systemprompt_models::{Code, Refusal};
 use systemprompt_runtime::AppContext;
 
@@ -52,6 +52,14 @@ impl Export {
         let wrong = |allowed: &'static str| {
             Refusal::new(Code::Unprocessable, "a field is not valid").with_validation("format", allowed)
         };
+        for (name, seq) in [("from", self.from), ("to", self.to)] {
+            if seq.is_some_and(|seq| !(0..=MAX_SAFE_INTEGER).contains(&seq)) {
+                return Err(Refusal::new(
+                    Code::InvalidFilter,
+                    format!("{name}: a sequence number, at most {MAX_SAFE_INTEGER}"),
+                ));
+            }
+        }
         let format: Format = self.format.parse().map_err(wrong)?;
         let (subject_kind, subject_id) = subject(self.subject.as_deref())?;
         let kind = (!self.kinds.is_empty()).then(|| kinds(&self.kinds.join(","))).transpose()?;
@@ -78,7 +86,9 @@ impl Export {
 fn refused(error: ExportFault) -> crate::Error {
     let code = match error {
         ExportFault::NoSuchStream(_) => Code::NotFound,
-        ExportFault::StreamNeeded | ExportFault::EmptyRange => Code::Unprocessable,
+        ExportFault::StreamNeeded | ExportFault::EmptyRange | ExportFault::BehindEnd { .. } => {
+            Code::Unprocessable
+        }
         other => return crate::Error::internal(other),
     };
     Refusal::new(code, error.to_string()).into()
@@ -117,4 +127,21 @@ pub(super) async fn export(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_no_record_can_have_is_refused_before_it_is_recorded() {
+        let request = |from: i64| {
+            let body = serde_json::json!({"format": "jsonl", "stream": "s", "from": from});
+            serde_json::from_value::<Export>(body).unwrap().request()
+        };
+        assert_eq!(request(MAX_SAFE_INTEGER).unwrap().from, Some(MAX_SAFE_INTEGER));
+        for from in [MAX_SAFE_INTEGER + 1, i64::MAX, -1, i64::MIN] {
+            assert_eq!(request(from).unwrap_err().code, Code::InvalidFilter, "{from}");
+        }
+    }
 }
