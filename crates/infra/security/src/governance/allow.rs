@@ -93,9 +93,16 @@ impl NewAllowance {
         if self.expires_in_s.is_some_and(|seconds| !(1..=MAX_LIFE_S).contains(&seconds)) {
             return invalid("expires_in_s", format!("1 to {MAX_LIFE_S}; leave it out for no end"));
         }
-        if self.hmac.is_none() && self.tool.is_none() && self.pointer.is_none() && self.expires_in_s.is_none()
+        // A pattern of asterisks alone fits whatever there is.
+        let narrows = |pattern: &Option<String>| {
+            pattern.as_ref().is_some_and(|p| !p.contains('*') || p.bytes().any(|b| !matches!(b, b'*' | b'/')))
+        };
+        if self.hmac.is_none()
+            && !narrows(&self.tool)
+            && !narrows(&self.pointer)
+            && self.expires_in_s.is_none()
         {
-            let message = "an entry narrows its rule: give `hmac`, `tool`, `pointer` or `expires_in_s`; a rule is switched \
+            let message = "an entry narrows its rule: give `hmac`, `tool`, `pointer` (more than `*`) or `expires_in_s`; a rule is switched \
                            off in the policy's `rules`";
             return invalid("rule_id", message.into());
         }

@@ -9,12 +9,13 @@ use super::facts::CallFacts;
 use super::findings::{self, Action, Words};
 use super::params::{self, ParamError};
 use super::policy::{GovernancePolicy, Outcome};
-use super::scan::{Confidence, Finding, MAX_FINDINGS, SecretScanner};
+use super::scan::{Confidence, Finding, MAX_DEPTH, MAX_FINDINGS, SecretScanner};
 use super::tool_name::{ToolName, fits};
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
+use systemprompt_models::json::{JsonFault, check_object};
 
 pub const ID: &str = "argument_rules";
 
@@ -90,8 +91,11 @@ impl ArgumentRules {
         Ok(Self { scanner, allowed, rules: rules.collect::<Result<_, _>>()? })
     }
 
-    fn test(&self, rule: &Rule, value: &Value, pointer: &str, findings: &mut Vec<Finding>) {
-        if findings.len() < MAX_FINDINGS && fits(&rule.pointer, pointer) && rule.test.holds(value) {
+    /// Tests a value and what is in it. `listed` says that it stands in a list at the rule's place: what a tool takes as one text,
+    /// many take as a list of texts.
+    fn test(&self, rule: &Rule, value: &Value, pointer: &str, listed: bool, findings: &mut Vec<Finding>) {
+        let is_here = listed || fits(&rule.pointer, pointer);
+        if findings.len() < MAX_FINDINGS && is_here && rule.test.holds(value) {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let length = text.len();
             findings.push(self.scanner.finding_of(
@@ -104,13 +108,13 @@ impl ArgumentRules {
         match value {
             Value::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    self.test(rule, item, &format!("{pointer}/{index}"), findings);
+                    self.test(rule, item, &format!("{pointer}/{index}"), is_here, findings);
                 }
             }
             Value::Object(members) => {
                 for (key, member) in members {
                     let key = key.replace('~', "~0").replace('/', "~1");
-                    self.test(rule, member, &format!("{pointer}/{key}"), findings);
+                    self.test(rule, member, &format!("{pointer}/{key}"), false, findings);
                 }
             }
             _ => {}
@@ -147,7 +151,11 @@ impl Test {
                 Value::String(text) => regex.is_match(text),
                 Value::Number(number) => regex.is_match(&number.to_string()),
                 Value::Bool(truth) => regex.is_match(if *truth { "true" } else { "false" }),
-                Value::Null | Value::Array(_) | Value::Object(_) => false,
+                Value::Array(items) => {
+                    let words: Option<Vec<&str>> = items.iter().map(Value::as_str).collect();
+                    words.is_some_and(|words| words.len() > 1 && regex.is_match(&words.join(" ")))
+                }
+                Value::Null | Value::Object(_) => false,
             },
         }
     }
@@ -170,9 +178,17 @@ impl GovernancePolicy for ArgumentRules {
         let Ok(value) = serde_json::from_slice::<Value>(arguments.json) else {
             return Outcome::fail("argument_rule", "the arguments are no JSON, which the rules on them need");
         };
+        // Of two members of one name the tool may take the one that is not judged here.
+        match check_object(arguments.json, MAX_DEPTH) {
+            Ok(()) | Err(JsonFault::NotAnObject) => {}
+            Err(fault) => {
+                let message = format!("the arguments cannot be judged by the rules on them: {fault}");
+                return Outcome::fail("argument_rule", message);
+            }
+        }
         let mut findings = Vec::new();
         for rule in &rules {
-            self.test(rule, &value, "", &mut findings);
+            self.test(rule, &value, "", false, &mut findings);
         }
         let action = |finding: &Finding| {
             let of = rules.iter().filter(|rule| rule.id == finding.rule_id).map(|rule| rule.action);

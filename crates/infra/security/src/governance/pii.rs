@@ -54,10 +54,17 @@ impl Pii {
         if !recognise::may_hold(segment.json) {
             return Ok(findings);
         }
-        self.scanner.strings(segment.json, &mut |text, pointer| {
-            if findings.len() >= MAX_FINDINGS || !recognise::may_hold(text.as_bytes()) {
+        self.scanner.strings(segment.json, &mut |given, pointer| {
+            if findings.len() >= MAX_FINDINGS {
                 return;
             }
+            // Digits of full width are digits, and a space that does not break is a space.
+            let folded = self.scanner.plain_text(given);
+            let plain = folded.as_ref().map_or(given, |(plain, _)| plain);
+            if !recognise::may_hold(plain.as_bytes()) {
+                return;
+            }
+            let text = &*recognise::without_long_words(plain);
             let mut hits: Vec<(&str, Range<usize>, Confidence)> = Vec::new();
             for recogniser in &RECOGNISERS {
                 recogniser.find(text, &mut |span, confidence| {
@@ -74,10 +81,23 @@ impl Pii {
             };
             for (kind, span, confidence) in hits.iter().filter(|hit| !surer(hit)).cloned() {
                 if findings.len() < MAX_FINDINGS {
-                    findings.push(self.scanner.finding_of(kind, (text, span), pointer(), confidence));
+                    let place = folded.as_ref().map_or(span.clone(), |(_, origin)| origin(span.clone()));
+                    let found = self.scanner.finding_of(kind, (text, span), pointer(), confidence);
+                    findings.push(Finding { offset: place.start, length: place.len(), ..found });
                 }
             }
         })?;
+        self.scanner.numbers(segment.json, &mut |number, pointer| {
+            if findings.len() < MAX_FINDINGS && recognise::is_card_number(number) {
+                let whole = (number, 0..number.len());
+                findings.push(self.scanner.finding_of(
+                    recognise::CARD_ID,
+                    whole,
+                    pointer(),
+                    Confidence::High,
+                ));
+            }
+        });
         Ok(findings)
     }
 }

@@ -231,7 +231,7 @@ impl SecretScanner {
         replaced: &dyn Fn(&Finding) -> bool,
     ) -> Result<Cow<'j, [u8]>, TooComplex> {
         let root: Arc<str> = "".into();
-        Self::edit_json(json, &mut |text, keys| {
+        redact::json(json, true, &mut |text, keys| {
             let mut hits = self.member(keys.own().as_deref().map(str::as_bytes), text.as_bytes());
             hits.retain(|hit| replaced(&finding(hit.clone(), &root)));
             match redact::spans(text, &hits, |hit| marker(&hit.rule, &hit.hmac)) {
@@ -260,13 +260,16 @@ impl SecretScanner {
     /// JSON with the strings and keys replaced for which `edit`, given the text and the keys above it, returns a new
     /// text.
     pub(crate) fn edit_json<'j>(json: &'j [u8], edit: redact::Edit<'_>) -> Result<Cow<'j, [u8]>, TooComplex> {
-        redact::json(json, edit)
+        redact::json(json, false, edit)
     }
 
     /// Calls `visit` with every string and key of a segment, decoded, and what gives its pointer within it. What is not JSON is one
     /// text.
     pub(crate) fn strings(&self, json: &[u8], visit: Visit<'_>) -> Result<(), TooComplex> {
         let walked = walk::walk(json, &mut |token| {
+            if token.is_number {
+                return;
+            }
             let text = string(json, &token.span);
             visit(&String::from_utf8_lossy(&text), &|| self.pointer(json, token.path));
         });
@@ -276,6 +279,25 @@ impl SecretScanner {
             Err(Stop::NotJson) => visit(&String::from_utf8_lossy(json), &|| "".into()),
         }
         Ok(())
+    }
+
+    /// Calls `visit` with every number of a segment as it is written, and what gives its pointer. What is not JSON has none.
+    pub(crate) fn numbers(&self, json: &[u8], visit: Visit<'_>) {
+        // What ends the walk early is told by whoever walks the strings.
+        let _ = walk::walk(json, &mut |token| {
+            if token.is_number {
+                visit(&String::from_utf8_lossy(json.get(token.span.clone()).unwrap_or_default()), &|| {
+                    self.pointer(json, token.path)
+                });
+            }
+        });
+    }
+
+    /// The text without disguise and invisible characters, and what leads a place in it back; none if it has none of these.
+    pub(crate) fn plain_text(&self, text: &str) -> Option<(String, impl Fn(Range<usize>) -> Range<usize>)> {
+        let mut folded = self.folding.fold(text.as_bytes())?;
+        let plain = String::from_utf8(std::mem::take(&mut folded.text)).ok()?;
+        Some((plain, move |span| folded.origin(span)))
     }
 
     /// A finding of another policy, with the digest that the same text has everywhere.
@@ -330,7 +352,9 @@ impl SecretScanner {
                 Some(Frame::Object(key)) if !token.is_key => Some(key.clone()),
                 _ => None,
             };
-            let key = key.filter(|key| wanted(&Token { span: key.clone(), is_key: true, path: token.path }));
+            let key = key.filter(|key| {
+                wanted(&Token { span: key.clone(), is_key: true, is_number: false, path: token.path })
+            });
             if key.is_none() && !wanted(token) {
                 return;
             }

@@ -174,6 +174,8 @@ async fn an_entry_that_says_too_little_or_nonsense_is_refused_with_the_field() {
     let (store, _) = node(&db, &ledger, &ManualClock::at(NOW)).await;
     for (entry, field) in [
         (new(), "rule_id"),
+        (NewAllowance { tool: Some("*".into()), ..new() }, "rule_id"),
+        (NewAllowance { tool: Some("**".into()), pointer: Some("/*".into()), ..new() }, "rule_id"),
         (NewAllowance { rule_id: "aws".into(), tool: Some("x".into()), ..new() }, "rule_id"),
         (NewAllowance { hmac: Some(KEY.into()), ..new() }, "hmac"),
         (NewAllowance { tool: Some(String::new()), ..new() }, "tool"),

@@ -55,6 +55,10 @@ fn a_rule_applies_to_its_tools_and_places_alone() {
         (Some("mcp__db__query"), json!({"at": {"database": "test"}}), "pass", vec![]),
         (Some("mcp__db__query"), json!({"limit": 99_999}), "fail", vec!["argument-3"]),
         (Some("mcp__db__query"), json!({"limit": 99}), "pass", vec![]),
+        (Some("Bash"), json!({"command": ["ls", "rm -rf /"]}), "fail", vec!["argument-1", "argument-1"]),
+        (Some("Bash"), json!({"command": [["rm -rf /"]]}), "fail", vec!["argument-1"]),
+        (Some("Bash"), json!({"command": ["rm", "-rf", "/"]}), "fail", vec!["argument-1"]),
+        (Some("Bash"), json!({"command": [{"note": "rm -rf /"}]}), "pass", vec![]),
         (None, json!({"command": "rm -rf /"}), "skip", vec![]),
     ] {
         let outcome = evaluate(&policy, tool, &arguments.to_string());
@@ -65,7 +69,9 @@ fn a_rule_applies_to_its_tools_and_places_alone() {
             "{tool:?} {arguments}"
         );
     }
-    assert!(matches!(evaluate(&policy, Some("Bash"), "no json"), Outcome::Fail { .. }));
+    for arguments in ["no json", r#"{"command":"rm -rf /","command":"ls"}"#, r#"[{"a":1,"\u0061":2}]"#] {
+        assert!(matches!(evaluate(&policy, Some("Bash"), arguments), Outcome::Fail { .. }), "{arguments}");
+    }
 }
 
 #[test]

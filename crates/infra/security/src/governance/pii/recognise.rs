@@ -2,11 +2,16 @@
 
 use crate::governance::scan::Confidence;
 use regex::Regex;
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::sync::LazyLock;
 
 const PHONE_ID: &str = "pii-phone";
+pub(super) const CARD_ID: &str = "pii-payment-card";
+const IBAN_ID: &str = "pii-iban";
+/// A run of letters and digits of this length is base64 or the like: nothing that is looked for stands in one.
+const LONG_WORD: usize = 256;
 /// How far a word may stand from what it explains, in bytes.
 const CONTEXT: usize = 48;
 
@@ -38,8 +43,8 @@ pattern!(
     EMAIL,
     r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}"
 );
-pattern!(CARD, r"[1-6](?:[ -]?[0-9]){11,18}");
-pattern!(IBAN, r"[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}");
+pattern!(CARD, r"[1-6](?:[ .-]?[0-9]){11,18}");
+pattern!(IBAN, r"[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}");
 pattern!(IPV4, r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:/[0-9]{1,2})?");
 pattern!(IPV6, r"[0-9A-Fa-f:]{0,39}:[0-9A-Fa-f:.]{0,40}");
 pattern!(SSN, r"[0-9]{3}[- .][0-9]{2}[- .][0-9]{4}|[0-9]{9}|[0-9]{5}-[0-9]{4}|[0-9]{3}-[0-9]{6}");
@@ -47,8 +52,8 @@ pattern!(PHONE, r"(?:\+[0-9]{1,3}[ .-]?)?(?:\([0-9]{1,5}\)[ .-]?)?[0-9]{1,12}(?:
 
 pub(super) static RECOGNISERS: [Recogniser; 7] = [
     Recogniser { id: "pii-email", pattern: &EMAIL, check: email, words: &[] },
-    Recogniser { id: "pii-payment-card", pattern: &CARD, check: card, words: &[] },
-    Recogniser { id: "pii-iban", pattern: &IBAN, check: iban, words: &[] },
+    Recogniser { id: CARD_ID, pattern: &CARD, check: card, words: &[] },
+    Recogniser { id: IBAN_ID, pattern: &IBAN, check: iban, words: &[] },
     Recogniser { id: "pii-ipv4", pattern: &IPV4, check: ipv4, words: &["ip", "address", "ipv4"] },
     Recogniser { id: "pii-ipv6", pattern: &IPV6, check: ipv6, words: &["ip", "address", "ipv6"] },
     Recogniser {
@@ -86,7 +91,13 @@ impl Recogniser {
                 continue;
             }
             // A pattern takes as much as it can; what is too long by a group may still begin with one that is right.
-            let Some((span, check)) = self.longest(text, hit.range()) else { continue };
+            let Some((span, check)) = self.longest(text, hit.range()) else {
+                // Words that look like the beginning of one must not take the one behind them along.
+                if self.id == IBAN_ID {
+                    from = hit.start() + 1;
+                }
+                continue;
+            };
             from = span.end.max(hit.start() + 1);
             let confidence = match check {
                 Check::Valid => Confidence::High,
@@ -110,7 +121,7 @@ impl Recogniser {
                 Check::No => {}
                 check => return Some((span, check)),
             }
-            let cut = part.rfind([' ', '-']).filter(|cut| *cut > 0)?;
+            let cut = part.rfind([' ', '-', '.']).filter(|cut| *cut > 0)?;
             span.end = span.start + cut;
         }
     }
@@ -165,7 +176,59 @@ fn card(text: &str) -> Check {
 
 /// Cards are written in groups of three digits and more.
 fn groups_are_even(text: &str) -> bool {
-    text.split([' ', '-']).all(|group| group.len() >= 3)
+    // A point parts the digits of a fraction, too: with points it is four digits first, and three groups at least.
+    let pointed = text.contains('.');
+    let mut groups = text.split([' ', '-', '.']);
+    let four = groups.clone().next().is_some_and(|group| group.len() == 4);
+    (!pointed || four && groups.clone().count() >= 3) && groups.all(|group| group.len() >= 3)
+}
+
+/// Whether a JSON number is a card's. Points in time and ids are numbers as well, and one in ten has a valid sum: here the beginning
+/// and the length have to be those of an issuer.
+pub(super) fn is_card_number(number: &str) -> bool {
+    let begins = |from: usize, to: usize| {
+        let head = number.get(..to.to_string().len()).and_then(|head| head.parse().ok());
+        head.is_some_and(|head: usize| (from..=to).contains(&head))
+    };
+    let is_issued = match number.len() {
+        14 => begins(300, 305) || begins(36, 36) || begins(38, 39),
+        15 => begins(34, 34) || begins(37, 37),
+        16 => {
+            begins(4, 4)
+                || begins(51, 55)
+                || begins(2221, 2720)
+                || begins(6011, 6011)
+                || begins(644, 659)
+                || begins(3528, 3589)
+        }
+        _ => false,
+    };
+    is_issued && number.bytes().all(|b| b.is_ascii_digit()) && matches!(card(number), Check::Valid)
+}
+
+/// The text with its long runs of letters and digits blanked out, at the same length.
+pub(super) fn without_long_words(text: &str) -> Cow<'_, str> {
+    if text.len() < LONG_WORD {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::new();
+    let mut kept = 0;
+    let mut at = 0;
+    for word in text.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '_'))) {
+        let end = at + word.len();
+        if word.len() > LONG_WORD && word.bytes().any(|b| b.is_ascii_alphabetic()) {
+            let run = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len();
+            out.push_str(text.get(kept..at).unwrap_or_default());
+            out.extend(std::iter::repeat_n('x', run));
+            kept = at + run;
+        }
+        at = end;
+    }
+    if kept == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(text.get(kept..).unwrap_or_default());
+    Cow::Owned(out)
 }
 
 /// ISO 13616: the country's letters and check digits moved behind, letters as numbers, modulo 97 is one.
@@ -176,10 +239,40 @@ fn iban(text: &str) -> Check {
     }
     let (head, tail) = plain.split_at(4);
     let rest = tail.chars().chain(head.chars()).filter_map(|c| c.to_digit(36));
+    if plain.bytes().any(|b| b.is_ascii_lowercase()) && !has_length_of_country(&plain) {
+        return Check::No;
+    }
     let sum = rest
         .fold(0u32, |sum, value| if value > 9 { (sum * 100 + value) % 97 } else { (sum * 10 + value) % 97 });
     if sum == 1 { Check::Valid } else { Check::No }
 }
+
+/// Whether the number is as long as its country's are. In lower case much else looks like one.
+fn has_length_of_country(plain: &str) -> bool {
+    let country = plain.get(..2).unwrap_or_default().to_ascii_uppercase();
+    IBAN_LENGTHS.iter().any(|(length, of)| *length == plain.len() && of.split(' ').any(|c| c == country))
+}
+
+/// Lengths of the IBAN registry, with their countries.
+const IBAN_LENGTHS: [(usize, &str); 17] = [
+    (15, "NO"),
+    (16, "BE"),
+    (18, "DK FI FO GL NL SD FK"),
+    (19, "MK SI"),
+    (20, "AT BA EE KZ LT LU XK MN"),
+    (21, "CH HR LI LV"),
+    (22, "BG BH CR DE GB GE IE ME RS VA"),
+    (23, "AE GI IL IQ OM TL SO"),
+    (24, "AD CZ ES MD PK RO SA SE SK TN VG"),
+    (25, "LY PT ST"),
+    (26, "IS TR"),
+    (27, "FR GR IT MC MR SM BI DJ"),
+    (28, "AL AZ BY CY DO GT HN HU LB NI PL SV"),
+    (29, "BR EG PS QA UA"),
+    (30, "JO KW MU YE"),
+    (31, "MT SC"),
+    (33, "RU"),
+];
 
 fn ipv4(text: &str) -> Check {
     let (address, prefix) = text.split_once('/').unwrap_or((text, "32"));

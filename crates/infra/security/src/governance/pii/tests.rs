@@ -15,8 +15,11 @@ fn pipeline(params: serde_json::Value) -> Pipeline {
 }
 
 fn judge(pipeline: &Pipeline, text: &str) -> Chain {
+    judge_json(pipeline, &json!({ "text": text }).to_string())
+}
+
+fn judge_json(pipeline: &Pipeline, body: &str) -> Chain {
     let principal = Principal::anonymous();
-    let body = json!({ "text": text }).to_string();
     let segments = [Segment { pointer: "".into(), json: body.as_bytes() }];
     let (call_id, trace_id, names) = (CallId::generate(), TraceId::generate(), pipeline.names([]));
     let facts = CallFacts {
@@ -88,6 +91,32 @@ fn it_flags_until_it_is_told_to_block_and_says_where() {
     let chain = judge(&pipeline(json!({"kinds": {"pii-payment-card": "block"}})), text);
     assert_eq!(chain.denial().map(|d| (&*d.policy, &*d.reason)), Some((ID, "personal_data")));
     assert!(judge(&pipeline(json!({"kinds": {"pii-email": "flag"}, "action": "flag"})), text).is_allowed());
+}
+
+#[test]
+fn numbers_and_disguised_digits_are_read_like_plain_ones() {
+    let pipeline = pipeline(json!({"action": "block"}));
+    for (body, want, place) in [
+        (json!({"card": 4111111111111111u64}), "pii-payment-card", (0, 16)),
+        (json!({"card": "\u{ff14}111 1111 1111 1111"}), "pii-payment-card", (0, 21)),
+        (json!({"card": "4111\u{a0}1111\u{a0}1111\u{a0}1111"}), "pii-payment-card", (0, 22)),
+        (json!({"card": "4111.1111.1111.1111"}), "pii-payment-card", (0, 19)),
+        (json!({"card": "x 41\u{200b}11111111111111"}), "pii-payment-card", (2, 19)),
+        (json!({"to": "pay xy12 to de89 3704 0044 0532 0130 00 please"}), "pii-iban", (12, 27)),
+        (json!({"to": "de89370400440532013000"}), "pii-iban", (0, 22)),
+    ] {
+        let chain = judge_json(&pipeline, &body.to_string());
+        let found: Vec<_> = chain.findings.iter().map(|f| (&*f.rule_id, (f.offset, f.length))).collect();
+        assert_eq!((found, chain.is_allowed()), (vec![(want, place)], false), "{body}");
+    }
+    for body in [
+        json!({"at": 1763812345678u64, "id": 1111111111111117u64, "n": 0.4111111111111111}),
+        json!({"hash": "ab12cd34ef56ab12cd34ef56ab12cd34", "n": "123.456789012347"}),
+        json!({"data": "ab12Cd34".repeat(5_000)}),
+    ] {
+        let chain = judge_json(&pipeline, &body.to_string());
+        assert!(chain.findings.is_empty(), "{body}: {:?}", chain.findings);
+    }
 }
 
 #[test]

@@ -9,18 +9,46 @@ use std::ops::Range;
 
 /// Shortest base64 run that is decoded: 18 bytes, below which no rule has a secret.
 pub(super) const MIN_RUN: usize = 24;
-/// Most encoded characters that are decoded at a time.
-pub(super) const MAX_ENCODED: usize = 64 * 1024;
+/// So much of a long base64 run is decoded whatever it holds; what follows, where it looks like text.
+const MAX_ENCODED: usize = 64 * 1024;
 /// From this length on a run is decoded even if what it holds does not look like text.
 const LONG_RUN: usize = 256;
-/// Shortest line of wrapped base64.
-const MIN_LINE: usize = 60;
+/// So many groups of four characters in a row that stand for ASCII are text: less than any secret is long, and random data has
+/// one such row in some thousand groups.
+const STREAK: usize = 4;
+/// Characters around such a row that are decoded with it.
+const MARGIN: usize = 128;
 
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::Indifferent)
     .with_decode_allow_trailing_bits(true);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+
+/// Values of the characters of both base64 alphabets; 64 for all other bytes.
+const VALUES: [u8; 256] = {
+    let mut table = [64u8; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => 64,
+        };
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "a byte below 128 is within the table; constants have no get_mut"
+        )]
+        {
+            table[byte as usize] = value;
+        }
+        byte += 1;
+    }
+    table
+};
 
 const IS_BASE64: [bool; 256] = {
     let mut table = [false; 256];
@@ -94,50 +122,73 @@ fn hex4(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |n, d| Some(n << 4 | char::from(*d).to_digit(16)?))
 }
 
-/// Gives each part of a text that reads differently decoded, until `found` returns false: the whole text without its escapes,
-/// percent-encoded words, base64.
+/// Gives each part of a text that reads differently decoded, until `found` returns false: the whole text without its escapes, the
+/// whole text without its percent signs, base64.
 pub(super) fn each(text: &[u8], found: &mut dyn FnMut(&Mapped) -> bool) {
     if memchr::memchr(b'\\', text).is_some() && !found(&unescape(text)) {
         return;
     }
-    let mut from = 0;
-    while let Some(word) = next_percent_word(text, from) {
-        from = word.end;
-        if !found(&percent_decode(text, word)) {
-            return;
-        }
+    if let Some(decoded) = percent_decode(text, false)
+        && !found(&decoded)
+    {
+        return;
     }
-    from = 0;
+    if is_form(text)
+        && let Some(decoded) = percent_decode(text, true)
+        && !found(&decoded)
+    {
+        return;
+    }
+    let mut from = 0;
     while let Some(run) = next_run(text, from) {
-        from = run.end;
-        if let Some(decoded) = decode_run(text, run)
-            && !found(&decoded)
-        {
+        let mut go_on = true;
+        from = decode_run(text, run, &mut |decoded| {
+            go_on = found(decoded);
+            go_on
+        });
+        if !go_on {
             return;
         }
     }
 }
 
-/// The next word at or after `from` in which a percent-encoded character may hide something.
-pub(super) fn next_percent_word(text: &[u8], from: usize) -> Option<Range<usize>> {
+/// The next percent-encoded character at or after `from`.
+pub(super) fn next_percent(text: &[u8], from: usize) -> Option<usize> {
     let mut seek = from;
     loop {
         let at = seek + memchr::memchr(b'%', text.get(seek..)?)?;
-        if percent_byte(text, at).is_none_or(|b| b < 0x80 && !may_be_keyword(b) && !is_control(b)) {
-            seek = at + 1;
-            continue;
+        if percent_byte(text, at).is_some() {
+            return Some(at);
         }
-        let floor = from.max(at.saturating_sub(MAX_ENCODED));
-        let head = text.get(floor..at).unwrap_or_default();
-        let start = at - head.iter().rev().take_while(|b| is_word(**b)).count();
-        let tail = text.get(at..text.len().min(at + MAX_ENCODED)).unwrap_or_default();
-        return Some(start..at + tail.iter().take_while(|b| is_word(**b)).count());
+        seek = at + 1;
     }
 }
 
-/// Whether a byte is a control character that parts no words.
-fn is_control(byte: u8) -> bool {
-    byte.is_ascii_control() && !matches!(byte, b'\t' | b'\n' | b'\r')
+/// Where the word begins that `at` stands in, `floor` at the least.
+pub(super) fn word_start(text: &[u8], floor: usize, at: usize) -> usize {
+    let head = text.get(floor..at).unwrap_or_default();
+    at - head.iter().rev().take_while(|b| is_word(**b)).count()
+}
+
+/// Where the word ends that `at` stands in.
+pub(super) fn word_end(text: &[u8], at: usize) -> usize {
+    at + text.get(at..).unwrap_or_default().iter().take_while(|b| is_word(**b)).count()
+}
+
+/// Whether a plus stands in one word with a percent-encoded character, as forms write a space.
+pub(super) fn is_form(text: &[u8]) -> bool {
+    if memchr::memchr(b'+', text).is_none() {
+        return false;
+    }
+    let mut end = 0;
+    while let Some(at) = next_percent(text, end) {
+        let start = word_start(text, end, at);
+        end = word_end(text, at);
+        if memchr::memchr(b'+', text.get(start..end).unwrap_or_default()).is_some() {
+            return true;
+        }
+    }
+    false
 }
 
 fn percent_byte(text: &[u8], at: usize) -> Option<u8> {
@@ -154,10 +205,31 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>')
 }
 
-/// A percent-encoded word, decoded once (RFC 3986 section 2.1).
-pub(super) fn percent_decode(text: &[u8], word: Range<usize>) -> Mapped {
-    let bytes = text.get(word.clone()).unwrap_or_default();
-    Mapped::whole(percent_encoding::percent_decode(bytes).collect(), word)
+/// A text, percent-decoded once (RFC 3986 section 2.1), with each plus read as a space if `plus` says so; none if nothing in it is
+/// encoded.
+pub(super) fn percent_decode(text: &[u8], plus: bool) -> Option<Mapped> {
+    next_percent(text, 0)?;
+    let mut out = Mapped::default();
+    out.text.reserve(text.len());
+    let second = if plus { b'+' } else { b'%' };
+    let (mut kept, mut seek) = (0, 0);
+    while let Some(hit) = memchr::memchr2(b'%', second, text.get(seek..).unwrap_or_default()) {
+        let at = seek + hit;
+        let (byte, len) = match percent_byte(text, at) {
+            _ if text.get(at) == Some(&b'+') => (b' ', 1),
+            Some(byte) => (byte, 3),
+            None => {
+                seek = at + 1;
+                continue;
+            }
+        };
+        out.copy(text.get(kept..at).unwrap_or_default(), kept);
+        out.replace(&[byte], at..at + len);
+        kept = at + len;
+        seek = kept;
+    }
+    out.copy(text.get(kept..).unwrap_or_default(), kept);
+    Some(out)
 }
 
 /// The next run of at least [`MIN_RUN`] base64 characters; `from` must not lie within one. It looks at the last
@@ -176,47 +248,92 @@ pub(super) fn next_run(text: &[u8], from: usize) -> Option<Range<usize>> {
     }
 }
 
-/// What a run of base64 characters decodes to, with the lines that continue it; none if it is not encoded text.
-pub(super) fn decode_run(text: &[u8], run: Range<usize>) -> Option<Mapped> {
-    let line = text.get(run.clone())?;
-    let texty = looks_like_text(line);
-    if !texty && line.len() < LONG_RUN {
-        return None;
-    }
-    let mut body = line.get(..line.len().min(MAX_ENCODED))?.to_vec();
+/// Gives what a run of base64 characters decodes to, with the lines that continue it, until `found` returns false; gives where the
+/// encoding ends. A short run is decoded if any of it looks like text. Of a long one the beginning is, whatever it holds, and of
+/// what follows all that looks like text: so a picture costs a look at each fourth character.
+pub(super) fn decode_run(text: &[u8], run: Range<usize>, found: &mut dyn FnMut(&Mapped) -> bool) -> usize {
+    let Some(line) = text.get(run.clone()) else { return run.end };
     let mut end = run.end;
-    if texty && may_wrap(line) {
-        end = join_lines(text, end, line.len(), &mut body);
+    let mut joined = Vec::new();
+    if matches!(text.get(end), Some(b'\n' | b'\r')) {
+        end = join_lines(text, end, line, &mut joined);
     }
-    let padding = text.get(end..).unwrap_or_default().iter().take(2).take_while(|b| **b == b'=').count();
+    let body = if joined.is_empty() { line } else { joined.as_slice() };
+    let head = body.get(..body.len().min(MAX_ENCODED)).unwrap_or_default();
+    let is_decoded = body.len() >= LONG_RUN || holds_text(head);
+    if !is_decoded {
+        return end;
+    }
     let plain = |special: [u8; 2]| !body.iter().any(|b| special.contains(b));
     let engine = if plain([b'-', b'_']) {
         STANDARD
     } else if plain([b'+', b'/']) {
         URL_SAFE
     } else {
-        return None;
+        return end;
     };
-    body.truncate(if body.len() % 4 == 1 { body.len() - 1 } else { body.len() });
-    let decoded = engine.decode(&body).ok()?;
-    Some(Mapped::whole(decoded, run.start..end + padding))
+    let padding = text.get(end..).unwrap_or_default().iter().take(2).take_while(|b| **b == b'=').count();
+    let mut part = |range: Range<usize>| {
+        let part = body.get(range).unwrap_or_default();
+        let even = if part.len() % 4 == 1 { part.len() - 1 } else { part.len() };
+        let decoded = engine.decode(part.get(..even).unwrap_or_default());
+        decoded.map_or(true, |decoded| found(&Mapped::whole(decoded, run.start..end + padding)))
+    };
+    if part(0..head.len()) && body.len() > head.len() {
+        stretches(body, &mut |stretch| stretch.end <= head.len() || part(stretch));
+    }
+    end
 }
 
-/// Whether more lines of the same encoding may follow a line.
-pub(super) fn may_wrap(line: &[u8]) -> bool {
-    line.len() >= MIN_LINE && line.len().is_multiple_of(4)
+/// Whether any part of a run of base64 looks like the encoding of ASCII text.
+pub(super) fn holds_text(run: &[u8]) -> bool {
+    let mut streak = 0;
+    run.chunks(4).any(|group| {
+        streak = if is_ascii(group) { streak + 1 } else { 0 };
+        streak >= STREAK
+    })
 }
 
-/// Whether the run begins as the encoding of ASCII text does: then the first of each four characters stands for a
-/// value below 32, hence is `A` to `Z` or `a` to `f`. One of the first six may be something else.
-pub(super) fn looks_like_text(run: &[u8]) -> bool {
-    let good = run.iter().take(MIN_RUN).step_by(4).filter(|b| matches!(b, b'A'..=b'Z' | b'a'..=b'f')).count();
-    good >= 5
+/// The parts of a run that look like text, with what is around them, until `found` returns false.
+fn stretches(run: &[u8], found: &mut dyn FnMut(Range<usize>) -> bool) {
+    let mut open: Option<Range<usize>> = None;
+    let mut streak = 0;
+    for (index, group) in run.chunks(4).enumerate() {
+        streak = if is_ascii(group) { streak + 1 } else { 0 };
+        if streak < STREAK {
+            continue;
+        }
+        let start = ((index + 1 - streak) * 4).saturating_sub(MARGIN);
+        let end = run.len().min((index + 1) * 4 + MARGIN);
+        open = match open {
+            Some(known) if start <= known.end => Some(known.start..end),
+            Some(known) => {
+                if !found(known) {
+                    return;
+                }
+                Some(start..end)
+            }
+            None => Some(start..end),
+        };
+    }
+    if let Some(known) = open {
+        found(known);
+    }
 }
 
-/// Appends the lines that follow `end`, each of `width` characters but the last; gives the new end.
-fn join_lines(text: &[u8], mut end: usize, width: usize, body: &mut Vec<u8>) -> usize {
-    while body.len() < MAX_ENCODED {
+/// Whether four characters of base64 stand for three bytes below 128: the highest bit of each is one of the first three characters.
+fn is_ascii(group: &[u8]) -> bool {
+    let bit = |at: usize, mask: u8| {
+        group.get(at).is_none_or(|b| VALUES.get(usize::from(*b)).is_none_or(|value| value & mask == 0))
+    };
+    bit(0, 0x20) && bit(1, 0x08) && bit(2, 0x02)
+}
+
+/// Joins the lines that follow `end` to the first one: all are as long as it but the last. Gives the new end; nothing is joined if
+/// none follows.
+fn join_lines(text: &[u8], mut end: usize, first: &[u8], joined: &mut Vec<u8>) -> usize {
+    let width = first.len();
+    loop {
         let rest = text.get(end..).unwrap_or_default();
         let feed = match rest {
             [b'\n', ..] => 1,
@@ -224,11 +341,14 @@ fn join_lines(text: &[u8], mut end: usize, width: usize, body: &mut Vec<u8>) -> 
             _ => break,
         };
         let line = rest.get(feed..).unwrap_or_default();
-        let len = line.iter().take(width).take_while(|b| is_base64(**b)).count();
-        if len == 0 {
+        let len = line.iter().take(width + 1).take_while(|b| is_base64(**b)).count();
+        if len == 0 || len > width {
             break;
         }
-        body.extend_from_slice(line.get(..len).unwrap_or_default());
+        if joined.is_empty() {
+            joined.extend_from_slice(first);
+        }
+        joined.extend_from_slice(line.get(..len).unwrap_or_default());
         end += feed + len;
         if len < width {
             break;
@@ -259,17 +379,21 @@ mod tests {
     }
 
     #[test]
-    fn percent_words_are_cut_at_white_space_and_quotes() {
+    fn percent_signs_are_resolved_in_the_whole_text() {
         for (raw, want) in [
             ("50% of 100 % x", None),
             ("a%20b", Some("a b")),
-            ("see k=sk%2Dant, y", Some("k=sk-ant,")),
-            ("<a href=\"x%3Ay\">", Some("x:y")),
+            ("see k=sk%2Dant, y", Some("see k=sk-ant, y")),
+            ("<a href=\"x%3Ay\">", Some("<a href=\"x:y\">")),
             ("%E2%80%8B", Some("\u{200b}")),
         ] {
-            let got = next_percent_word(raw.as_bytes(), 0).map(|w| text(percent_decode(raw.as_bytes(), w)));
+            let got = percent_decode(raw.as_bytes(), false).map(text);
             assert_eq!(got.as_deref(), want, "{raw}");
         }
+        for (raw, want) in [("a+b c", false), ("a+b c%20d", false), ("c a+b%20d", true)] {
+            assert_eq!(is_form(raw.as_bytes()), want, "{raw}");
+        }
+        assert_eq!(text(percent_decode(b"a+b%2Bc%0A", true).unwrap()), "a b+c\n");
     }
 
     #[test]
@@ -284,7 +408,13 @@ mod tests {
             ("018f3c2e7d4b7c1a9a552f6f0e1b8c77", None),
             ("VGhlIHF1aWNrIGJyb3du", None),
         ] {
-            let got = next_run(raw.as_bytes(), 0).and_then(|r| decode_run(raw.as_bytes(), r)).map(text);
+            let mut got = None;
+            if let Some(run) = next_run(raw.as_bytes(), 0) {
+                decode_run(raw.as_bytes(), run, &mut |decoded| {
+                    got = Some(text(decoded.clone()));
+                    true
+                });
+            }
             assert_eq!(got.as_deref(), want, "{raw}");
         }
     }

@@ -185,7 +185,13 @@ fn unwrapped(text: &[u8], at: usize, rule: &Rule) -> Option<Mapped> {
 }
 
 fn lead_back(mapped: &Mapped, inner: Vec<Hit>, hits: &mut Vec<Hit>) {
-    hits.extend(inner.into_iter().map(|hit| Hit { span: mapped.origin(hit.span.clone()), ..hit }));
+    for hit in inner {
+        let span = mapped.origin(hit.span.clone());
+        // Of one place that reads differently decoded, the first reading counts.
+        if mapped.is_whole() || !hits.iter().any(|known| known.rule == hit.rule && known.span == span) {
+            hits.push(Hit { span, ..hit });
+        }
+    }
 }
 
 /// Each secret once: of overlapping hits of one rule the longest, and no generic hit where a specific rule knows better.

@@ -4,6 +4,7 @@
 
 use aho_corasick::packed::{self, MatchKind};
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use std::ops::Range;
 
 /// Longest keyword that a rule may have.
 pub(super) const MAX_KEYWORD: usize = 32;
@@ -14,6 +15,8 @@ pub(super) const MAX_TAIL: u8 = 24;
 const MAX_RUN: usize = 128;
 /// How far a `probe` character may stand from its keyword.
 const PROBE_REACH: usize = 512;
+/// Text is gone through in blocks of this size, each by all groups, so that a long one stays in the cache.
+const BLOCK: usize = 64 * 1024;
 /// Teddy's limit on patterns.
 const GROUP: usize = 64;
 /// Line breaks within a token that are read over: it was wrapped by a terminal, a mail or an editor.
@@ -65,7 +68,7 @@ fn follows(rest: &[u8], wanted: usize) -> bool {
 }
 
 /// Length of the line break that text begins with, and of the blanks behind it; escapes of JSON count as what they stand for.
-fn break_len(text: &[u8]) -> usize {
+pub(super) fn break_len(text: &[u8]) -> usize {
     let mut at = 0;
     loop {
         at += match text.get(at..) {
@@ -170,8 +173,9 @@ impl Keywords {
 
     /// Calls `found` with each place where a keyword's rule may match; ends early when it returns false.
     pub(super) fn each(&self, text: &[u8], found: &mut dyn FnMut(usize, &Use) -> bool) {
-        for group in &self.groups {
-            if !group.each(text, found) {
+        for start in (0..text.len()).step_by(BLOCK) {
+            let block = start..text.len().min(start + BLOCK);
+            if !self.groups.iter().all(|group| group.each(text, block.clone(), found)) {
                 return;
             }
         }
@@ -179,7 +183,7 @@ impl Keywords {
 
     /// Whether any keyword occurs, whatever follows it.
     pub(super) fn any(&self, text: &[u8]) -> bool {
-        self.groups.iter().any(|g| g.next(text, 0).is_some())
+        self.groups.iter().any(|g| g.next(text, 0..text.len()).is_some())
     }
 }
 
@@ -205,17 +209,19 @@ impl Group {
         Some(Self { search, uses: members.iter().map(|(_, uses)| uses.clone()).collect() })
     }
 
-    fn next(&self, text: &[u8], from: usize) -> Option<(usize, usize)> {
+    fn next(&self, text: &[u8], within: Range<usize>) -> Option<(usize, usize)> {
         let hit = match &self.search {
-            Search::Packed(s) => s.find_in(text, aho_corasick::Span { start: from, end: text.len() }),
-            Search::Automaton(s) => s.find(aho_corasick::Input::new(text).range(from..)),
+            Search::Packed(s) => s.find_in(text, within.into()),
+            Search::Automaton(s) => s.find(aho_corasick::Input::new(text).range(within)),
         };
         hit.map(|m| (m.start(), m.pattern().as_usize()))
     }
 
-    fn each(&self, text: &[u8], found: &mut dyn FnMut(usize, &Use) -> bool) -> bool {
-        let mut from = 0;
-        while let Some((at, pattern)) = self.next(text, from) {
+    /// The keywords that begin within `block`.
+    fn each(&self, text: &[u8], block: Range<usize>, found: &mut dyn FnMut(usize, &Use) -> bool) -> bool {
+        let end = text.len().min(block.end + MAX_KEYWORD - 1);
+        let mut from = block.start;
+        while let Some((at, pattern)) = self.next(text, from..end).filter(|(at, _)| *at < block.end) {
             if let Some(uses) = self.uses.get(pattern)
                 && !plausible(uses, text, at, found)
             {

@@ -24,6 +24,11 @@ impl Mapped {
         Self { text, pieces: vec![Piece { at: 0, from: from.start, whole: Some(from.len()) }] }
     }
 
+    /// Whether it stands as a whole for a range of the original.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.pieces.as_slice(), [Piece { whole: Some(_), .. }])
+    }
+
     /// Adds bytes that stand unchanged at `from` of the original.
     pub(super) fn copy(&mut self, bytes: &[u8], from: usize) {
         if !bytes.is_empty() {

@@ -6,15 +6,20 @@
 //! keyword or token; a disguised character near a keyword; percent-encoded or base64 text that decodes to a keyword; a
 //! run that looks random.
 
-use super::decode;
+use super::decode::{self, is_base64};
 use super::engine::LAYERS;
 use super::entropy::looks_random;
 use super::fold::{Fold, Folding};
+use super::keywords::break_len;
 use super::rules::RuleSet;
 use std::ops::Range;
 
 /// Places beyond this number are not told apart: every string is looked at.
 const MAX_PLACES: usize = 4096;
+/// Bytes around percent-encoded words that decide whether a keyword there counts.
+const AROUND: usize = 512;
+/// A line of base64 that begins with so many characters may continue the one before.
+const MIN_NEXT: usize = 8;
 /// Bytes around a disguised character in which a keyword, or the characters behind it, may be interrupted by it.
 const NEAR: usize = 64;
 
@@ -109,14 +114,34 @@ impl Look<'_> {
         }
     }
 
+    /// Percent-encoded characters near each other are resolved together with the words that they stand in and the text around.
     fn percent(&mut self) {
-        let mut from = 0;
-        while let Some(word) = decode::next_percent_word(self.raw, from) {
-            from = word.end;
-            let start = word.start;
-            let decoded = decode::percent_decode(self.raw, word);
-            if self.has_keyword(&decoded.text) && !Self::add(&mut self.places, start) {
-                return;
+        let mut next = decode::next_percent(self.raw, 0);
+        let mut floor = 0;
+        while let Some(first) = next {
+            let start = decode::word_start(self.raw, floor, first);
+            let mut end = decode::word_end(self.raw, first);
+            let mut group = vec![first];
+            next = decode::next_percent(self.raw, first + 1);
+            while let Some(more) = next.filter(|more| *more < end + AROUND) {
+                if more >= end {
+                    end = decode::word_end(self.raw, more);
+                    // One place for each word: strings begin and end between words.
+                    group.push(more);
+                }
+                next = decode::next_percent(self.raw, more + 1);
+            }
+            floor = end;
+            let around = start.saturating_sub(AROUND)..self.raw.len().min(end + AROUND);
+            let text = self.raw.get(around).unwrap_or_default();
+            let holds = |plus| {
+                decode::percent_decode(text, plus).is_some_and(|decoded| self.has_keyword(&decoded.text))
+            };
+            if holds(false) || decode::is_form(text) && holds(true) {
+                self.places.extend(group);
+                if self.places.len() >= MAX_PLACES {
+                    return;
+                }
             }
         }
     }
@@ -124,9 +149,12 @@ impl Look<'_> {
     fn base64(&mut self) {
         let mut from = 0;
         while let Some(run) = decode::next_run(self.raw, from) {
-            from = run.end;
-            let plain = self.run_matters(run.clone()) || self.run_matters(self.behind_escape(&run));
-            if plain && !Self::add(&mut self.places, run.start) {
+            let (end, matters) = self.run_matters(run.clone());
+            from = end;
+            let behind = self.behind_escape(&run);
+            if (matters || !behind.is_empty() && self.run_matters(behind).1)
+                && !Self::add(&mut self.places, run.start)
+            {
                 return;
             }
         }
@@ -141,28 +169,45 @@ impl Look<'_> {
         (run.start + letters).min(run.end)..run.end
     }
 
-    fn run_matters(&self, run: Range<usize>) -> bool {
+    /// Where the encoding ends that a run begins, and whether it has to be looked at.
+    fn run_matters(&self, run: Range<usize>) -> (usize, bool) {
         let Some(line) = self.raw.get(run.clone()).filter(|l| l.len() >= decode::MIN_RUN) else {
-            return false;
+            return (run.end, false);
         };
         if looks_random(line) {
-            return true;
+            return (run.end, true);
         }
-        let breaks = matches!(self.raw.get(run.end), Some(b'\\' | b'\n' | b'\r'));
-        if breaks && decode::may_wrap(line) && decode::looks_like_text(line) {
-            return true;
+        let rest = self.raw.get(run.end..).unwrap_or_default();
+        let gap = break_len(rest);
+        if gap > 0 {
+            let next = rest.iter().skip(gap).take(MIN_NEXT).take_while(|b| is_base64(**b)).count();
+            if next >= MIN_NEXT || decode::holds_text(line) {
+                return (run.end, true);
+            }
         }
-        decode::decode_run(self.raw, run).is_some_and(|d| self.has_keyword(&d.text))
+        let mut found = false;
+        let end = decode::decode_run(self.raw, run, &mut |decoded| {
+            found = self.has_keyword(&decoded.text);
+            !found
+        });
+        (end, found)
     }
 
-    /// Whether decoded text, or what is encoded in it once more, holds a keyword.
+    /// Whether decoded text, or what is encoded in it once more, holds a keyword with plausible characters behind it.
     fn has_keyword(&self, text: &[u8]) -> bool {
         self.within(text, LAYERS - 1)
     }
 
     fn within(&self, text: &[u8], layers: u8) -> bool {
-        let keywords = &self.rules.keywords;
-        if keywords.any(text) || self.folding.fold(text).is_some_and(|f| keywords.any(&f.text)) {
+        let is_plausible = |text: &[u8]| {
+            let mut found = false;
+            self.rules.keywords.each(text, &mut |_, _| {
+                found = true;
+                false
+            });
+            found
+        };
+        if is_plausible(text) || self.folding.fold(text).is_some_and(|f| is_plausible(&f.text)) {
             return true;
         }
         let mut found = false;

@@ -61,15 +61,18 @@ impl Keys<'_> {
 pub(crate) type Edit<'e> = &'e mut dyn FnMut(&str, &Keys<'_>) -> Option<String>;
 
 /// `json` with each string and key for which `edit` gives a new text replaced by it. What is not JSON is given to
-/// `edit` as one text.
-pub(super) fn json<'j>(json: &'j [u8], edit: Edit<'_>) -> Result<Cow<'j, [u8]>, TooComplex> {
-    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+/// `edit` as one text. With `numbers`, they are given too, and what stands for one is a string.
+pub(super) fn json<'j>(json: &'j [u8], numbers: bool, edit: Edit<'_>) -> Result<Cow<'j, [u8]>, TooComplex> {
+    let mut edits: Vec<(Range<usize>, bool, String)> = Vec::new();
     let walked = walk::walk(json, &mut |token| {
+        if token.is_number && !numbers {
+            return;
+        }
         let above = token.path.len() - usize::from(token.is_key);
         let path = token.path.get(..above).unwrap_or_default();
         let keys = Keys { json, path, is_value: !token.is_key };
         if let Some(text) = edit(&unescaped(json, &token.span), &keys) {
-            edits.push((token.span.clone(), text));
+            edits.push((token.span.clone(), token.is_number, text));
         }
     });
     match walked {
@@ -85,10 +88,12 @@ pub(super) fn json<'j>(json: &'j [u8], edit: Edit<'_>) -> Result<Cow<'j, [u8]>, 
     }
     let mut out = Vec::with_capacity(json.len());
     let mut kept = 0;
-    for (span, text) in edits {
+    for (span, is_number, text) in edits {
         out.extend_from_slice(json.get(kept..span.start).unwrap_or_default());
         let quoted = serde_json::Value::from(text).to_string();
-        out.extend_from_slice(quoted.get(1..quoted.len() - 1).unwrap_or_default().as_bytes());
+        let bare = quoted.get(1..quoted.len() - 1).unwrap_or_default();
+        // A number has no quotes of its own.
+        out.extend_from_slice(if is_number { quoted.as_bytes() } else { bare.as_bytes() });
         kept = span.end;
     }
     out.extend_from_slice(json.get(kept..).unwrap_or_default());

@@ -22,7 +22,7 @@ const END: &str = "(?:[^A-Za-z0-9_-]|$)";
 const NEAR: usize = 160;
 
 /// Raised when the meaning of the rule file or of the walk changes, so that cached verdicts of older code do not count.
-const ENGINE: &str = "scan-3";
+const ENGINE: &str = "scan-4";
 
 /// Why a rule file was refused.
 #[derive(Debug, thiserror::Error)]

@@ -177,7 +177,7 @@ fn a_secret_is_found_in_every_encoding_with_its_place() {
         (format!("{{\"a\":\"{}\u{200b}{}\"}}", &TOKEN[..20], &TOKEN[20..]), "/a", 0, 43),
         (format!("{{\"a\":\"{}\"}}", wide(TOKEN)), "/a", 0, utf8(&wide(TOKEN))),
         (format!("{{\"a\":\"{}\"}}", percent(TOKEN)), "/a", 0, 120),
-        (format!("{{\"a\":\"see x={} y\"}}", percent(TOKEN)), "/a", 4, 122),
+        (format!("{{\"a\":\"see x={} y\"}}", percent(TOKEN)), "/a", 6, 120),
         (format!("{{\"a\":\"{b64}\"}}"), "/a", 0, b64.len()),
         (format!("{{\"a\":\"Basic {in_line}\\n\"}}"), "/a", 6, in_line.len()),
         (
@@ -440,6 +440,85 @@ fn keys_glued_to_words_or_cut_by_line_breaks_or_encoded_twice_are_found() {
     ] {
         assert!(!SCANNER.has_secret(&text), "{text}");
     }
+}
+
+/// A text as forms encode it.
+fn form(text: &str) -> String {
+    text.bytes().fold(String::new(), |out, b| match b {
+        b' ' => out + "+",
+        b if b.is_ascii_alphanumeric() || b == b'-' => out + &char::from(b).to_string(),
+        b => out + &format!("%{b:02X}"),
+    })
+}
+
+#[test]
+fn a_private_key_is_found_however_it_is_encoded() {
+    let body = "MIIEpAIBAAKCAQEA7bq9Zw0xHk3yVn5c2sJm8tR4uLpQeGdFhK1oT6iYzWvXbNaC\n".repeat(8);
+    let pem = format!("-----BEGIN RSA PRIVATE KEY-----\n{body}-----END RSA PRIVATE KEY-----\n");
+    for text in [
+        form(&pem),
+        format!("a=1&key={}&b=2", form(&pem)),
+        pem.replace('\n', "%0A").replace(' ', "%20"),
+        pem.replace('\n', "%0A"),
+        pem.replace('\n', "%0D%0A"),
+        pem.replace("BEGIN RSA", "BEGIN%20RSA"),
+        pem.replacen("-----BEGIN", "%2D----BEGIN", 1),
+        form(&form(&pem)),
+        form(&STANDARD.encode(&pem)),
+        STANDARD.encode(form(&pem)),
+    ] {
+        for json in [json!({ "a": text }), json!({ "a": format!("see 100% of it: {text} and so on") })] {
+            assert!(rules_of(&scan(&json.to_string())).contains(&"private-key"), "{text}");
+        }
+        assert!(SCANNER.has_secret(&text), "{text}");
+    }
+}
+
+#[test]
+fn base64_is_read_wherever_in_it_a_secret_stands() {
+    let noise = |len: usize| -> Vec<u8> {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        (0..len)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) as u8
+            })
+            .collect()
+    };
+    let with = |before: usize, after: usize| {
+        STANDARD.encode([&noise(before)[..], TOKEN.as_bytes(), &noise(after)].concat())
+    };
+    let lines = |text: &str, width: usize, feed: &str| {
+        let lines: Vec<&str> = text.as_bytes().chunks(width).map(|l| str::from_utf8(l).unwrap()).collect();
+        lines.join(feed)
+    };
+    let prose = STANDARD.encode(format!("{} {TOKEN}", "prose before it ".repeat(6)));
+    for text in [
+        with(30, 4),
+        with(31, 40),
+        with(80, 3),
+        with(70_000, 100),
+        with(300_001, 300_000),
+        STANDARD.encode(format!("{}{TOKEN}", "plain words ".repeat(9_000))),
+        lines(&prose, 24, "\n"),
+        lines(&prose, 40, "\r\n"),
+        lines(&prose, 59, "\n"),
+        lines(&with(100, 40), 76, "\n"),
+    ] {
+        let found = scan(&json!({ "a": text }).to_string());
+        assert!(rules_of(&found).contains(&"github-token"), "{}: {found:?}", &text[..40]);
+        assert!(SCANNER.has_secret(&text), "{}", &text[..40]);
+    }
+}
+
+#[test]
+fn a_number_that_its_name_gives_away_is_found_and_replaced_by_a_string() {
+    let json = r#"{"discord":193746582910473856,"n":[1,2]}"#;
+    let found = scan(json);
+    assert_eq!((rules_of(&found), &*found[0].pointer), (vec!["discord-client-id"], "/discord"));
+    let clean = SCANNER.redact_json_where(json.as_bytes(), &|_| true).unwrap();
+    let want = format!(r#"{{"discord":"{}","n":[1,2]}}"#, found[0].marker());
+    assert_eq!(String::from_utf8_lossy(&clean), want);
 }
 
 #[test]

@@ -32,15 +32,16 @@ pub(super) enum Frame {
     Object(Range<usize>),
 }
 
-/// One string of the JSON text.
+/// One string or number of the JSON text.
 pub(super) struct Token<'w> {
     /// Where it stands, without its quotes.
     pub(super) span: Range<usize>,
     pub(super) is_key: bool,
+    pub(super) is_number: bool,
     pub(super) path: &'w [Frame],
 }
 
-/// Calls `visit` with every string and key of `json`.
+/// Calls `visit` with every string, key and number of `json`.
 pub(super) fn walk(json: &[u8], visit: &mut dyn FnMut(&Token<'_>)) -> Result<(), Stop> {
     Walk { json, at: 0, nodes: 0, path: Vec::new() }.run(visit)
 }
@@ -100,7 +101,7 @@ impl Walk<'_> {
             match self.token().ok_or(Stop::NotJson)? {
                 b'"' => {
                     let span = self.string()?;
-                    visit(&Token { span, is_key: false, path: &self.path });
+                    visit(&Token { span, is_key: false, is_number: false, path: &self.path });
                     return Ok(());
                 }
                 b'[' => {
@@ -122,7 +123,9 @@ impl Walk<'_> {
                 b'-' | b'0'..=b'9' => {
                     let rest = self.json.get(self.at..).unwrap_or_default();
                     let number = |b: &&u8| matches!(b, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+                    let start = self.at.saturating_sub(1);
                     self.at += rest.iter().take_while(number).count();
+                    visit(&Token { span: start..self.at, is_key: false, is_number: true, path: &self.path });
                     return Ok(());
                 }
                 _ => return Err(Stop::NotJson),
@@ -146,7 +149,7 @@ impl Walk<'_> {
         if let Some(frame) = self.path.last_mut() {
             *frame = Frame::Object(span.clone());
         }
-        visit(&Token { span, is_key: true, path: &self.path });
+        visit(&Token { span, is_key: true, is_number: false, path: &self.path });
         if self.token() == Some(b':') { Ok(()) } else { Err(Stop::NotJson) }
     }
 
@@ -203,6 +206,7 @@ mod tests {
         let mut seen = Vec::new();
         walk(json.as_bytes(), &mut |t| {
             let kind = if t.is_key { "key " } else { "" };
+            let kind = if t.is_number { "number " } else { kind };
             seen.push(format!("{kind}{}@{}", &json[t.span.clone()], t.path.len()));
         })?;
         Ok(seen)
@@ -214,9 +218,9 @@ mod tests {
             (r#""a""#, Ok(vec!["a@0"])),
             (
                 r#" { "a" : [ "b", 1, true, null, {"c":"d\"e"} ], "a":"f" } "#,
-                Ok(vec!["key a@1", "b@2", "key c@3", r#"d\"e@3"#, "key a@1", "f@1"]),
+                Ok(vec!["key a@1", "b@2", "number 1@2", "key c@3", r#"d\"e@3"#, "key a@1", "f@1"]),
             ),
-            ("[[],{},-1.5e+3,[[]]]", Ok(vec![])),
+            ("[[],{},-1.5e+3,[[]]]", Ok(vec!["number -1.5e+3@1"])),
             ("", Err(Stop::NotJson)),
             ("word", Err(Stop::NotJson)),
             (r#"{"a":"b""#, Err(Stop::NotJson)),
