@@ -97,7 +97,7 @@ fn it_flags_until_it_is_told_to_block_and_says_where() {
 fn numbers_and_disguised_digits_are_read_like_plain_ones() {
     let pipeline = pipeline(json!({"action": "block"}));
     for (body, want, place) in [
-        (json!({"card": 4111111111111111u64}), "pii-payment-card", (0, 16)),
+        (json!({"card": 4_111_111_111_111_111_u64}), "pii-payment-card", (0, 16)),
         (json!({"card": "\u{ff14}111 1111 1111 1111"}), "pii-payment-card", (0, 21)),
         (json!({"card": "4111\u{a0}1111\u{a0}1111\u{a0}1111"}), "pii-payment-card", (0, 22)),
         (json!({"card": "4111.1111.1111.1111"}), "pii-payment-card", (0, 19)),
@@ -110,7 +110,7 @@ fn numbers_and_disguised_digits_are_read_like_plain_ones() {
         assert_eq!((found, chain.is_allowed()), (vec![(want, place)], false), "{body}");
     }
     for body in [
-        json!({"at": 1763812345678u64, "id": 1111111111111117u64, "n": 0.4111111111111111}),
+        json!({"at": 1_763_812_345_678_u64, "id": 1_111_111_111_111_117_u64, "n": 0.411_111_111_111_111_1}),
         json!({"hash": "ab12cd34ef56ab12cd34ef56ab12cd34", "n": "123.456789012347"}),
         json!({"data": "ab12Cd34".repeat(5_000)}),
     ] {
