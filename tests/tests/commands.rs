@@ -84,10 +84,10 @@ async fn names_are_taken_for_ids_and_strangers_are_told() {
         ),
         (
             &["audit", "query", "--kind", "tool.openned"],
-            7,
+            2,
             &["no kind `tool.openned`", "did you mean `tool.opened`?"],
         ),
-        (&["audit", "query", "--kind", "foo"], 7, &["there is no kind `foo`"]),
+        (&["audit", "query", "--kind", "foo"], 2, &["there is no kind `foo`"]),
         (&["admin", "users", "show", "bbo"], 5, &["did you mean `bob`?"]),
         (&["admin", "users", "show", "zacharias"], 5, &["systemprompt admin users list"]),
         (&["can", "bob", "mcp_tool:demo/crm_lookup"], 0, &["may use", "mcp_server:demo"]),

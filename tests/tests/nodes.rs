@@ -137,45 +137,23 @@ impl Node {
     }
 }
 
-/// Two nodes of one deployment: the same database, keys and secrets. The second one's way to the database can be cut.
+/// Two nodes of one deployment: the same database, issuer and secrets. The second one's way to the database can be cut.
 pub async fn pair(more: impl Fn(Options) -> Options) -> (Node, Node, Wire, Db) {
     let first =
         more(stores::postgres().await.without_limits()).env("SYSTEMPROMPT__SERVER__INSTANCE_ID", "node-a");
     let first = first.start().unwrap();
     let wire = Wire::to(&first.database_url());
-    let folder = tempfile::Builder::new().prefix("systemprompt-").tempdir().unwrap().keep();
-    // Keys and secrets are the deployment's; the key of the ledger and the credentials of the operator are each node's own.
-    for name in ["profiles", "keys", "services"] {
-        copy(&first.data_dir().join(name), &folder.join(name));
-    }
-    let secrets = folder.join("profiles/default/secrets.json");
-    let text = std::fs::read_to_string(&secrets).unwrap();
-    let mut values: Value = serde_json::from_str(&text).unwrap();
-    values["database_url"] = json!(wire.url());
-    std::fs::write(&secrets, values.to_string()).unwrap();
     let second = more(Options::demo().unwrap().postgres(wire.url()).without_limits())
+        .secret("jwt_secret", &first.secret("jwt_secret").unwrap())
+        .secret("oauth_at_rest_pepper", &first.secret("oauth_at_rest_pepper").unwrap())
+        .env("SYSTEMPROMPT__SECURITY__JWT_ISSUER", first.url())
         .env("SYSTEMPROMPT__SERVER__INSTANCE_ID", "node-b")
-        .data_dir(&folder)
         .start()
         .unwrap();
     let db = stores::open(&first).await;
     let ada = format!("Bearer {}", first.admin_token());
     let node = |server: Server| Node { client: Client::new(&server), ada: ada.clone(), server };
     (node(first), node(second), wire, db)
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else if !["ledger.ed25519", "credentials.json"]
-            .contains(&entry.file_name().to_string_lossy().as_ref())
-        {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,7 +70,7 @@ impl Document {
 
 /// What to say of a second document.
 const ONE_DOCUMENT: &str =
-    "the file holds several YAML documents; one document a file (a line `---` begins another)";
+    "the file holds several YAML documents; one document a file (`---` begins another)";
 
 /// Maps places of the text that was parsed to places of the text that the user sees.
 struct Lines<'a> {
