@@ -17,7 +17,7 @@ const PEM_BEGIN: &[u8] = b"-----BEGIN ";
 const PEM_KIND: &[u8] = b"PRIVATE KEY";
 const PEM_END: &[u8] = b"-----END ";
 
-/// Finds secrets in a text that is given piece by piece. It keeps at most [`MAX_KEPT`] bytes and a step, and holds nothing back:
+/// Finds secrets in a text that is given piece by piece. It keeps at most `MAX_KEPT` bytes and a step, and holds nothing back:
 /// a finding comes with the piece that completes it, or up to an overlap later.
 pub struct StreamScanner {
     scanner: Arc<SecretScanner>,
