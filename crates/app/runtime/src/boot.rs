@@ -1,47 +1,46 @@
 //! The order of the boot (PL-6): each step is named, timed, and fails with its cause and its remedy.
 
+mod error;
+
 use crate::context::{AppContext, Inner};
 use crate::reload::Counters;
 use crate::{lifecycle, reload, rooms};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::hmac;
+pub use error::BootError;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use systemprompt_audit::{Draft, EntryKind, GroupOptions, Ledger, LedgerError, LedgerOptions, Table, Unit};
-use systemprompt_config::data_dir::LocationError;
+use systemprompt_audit::{Draft, EntryKind, GroupOptions, Ledger, LedgerOptions, Table, Unit};
 use systemprompt_config::profile::database::DatabaseKind;
 use systemprompt_config::profile::security::SigningAlgorithm as ConfiguredAlgorithm;
-use systemprompt_config::{Diagnostic, LoadOptions, Loaded, ProfileLocation, validate};
-use systemprompt_database::{Claim, ClaimError, ConnectError, Db, Engine, MigrationError, migrate};
+use systemprompt_config::{LoadOptions, Loaded, ProfileLocation, validate};
+use systemprompt_database::{Claim, Db, Engine, migrate};
 use systemprompt_events::{Bridge, Hub};
-use systemprompt_extension::RegistryError;
 use systemprompt_gateway::{ClaudeGatewayService, GatewayParts};
 use systemprompt_leak::{Hold, Scanner};
 use systemprompt_mcp::{McpOptions, McpParts, McpService};
 use systemprompt_models::ids::{DecisionId, uuid_v7};
 use systemprompt_models::{Clock, Millis, SystemClock, Tasks};
-use systemprompt_oauth::{ApiKeys, IdentityError, Users};
+use systemprompt_oauth::{ApiKeys, Users};
 use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::authz::hook::{HookParts, from_config};
 use systemprompt_security::authz::webhook_server::own_rules;
 use systemprompt_security::authz::words::Words;
-use systemprompt_security::authz::{
-    AuthzBootstrapError, AuthzError, DecisionService, GovernanceDecisionRepository, RuleLimits, RuleStore,
-};
-use systemprompt_security::bans::{BanError, BanStore};
+use systemprompt_security::authz::{DecisionService, GovernanceDecisionRepository, RuleLimits, RuleStore};
+use systemprompt_security::bans::BanStore;
 use systemprompt_security::governance::rate_limit::{self, Rate};
 use systemprompt_security::governance::{
-    AllowError, AllowStore, GovernanceChecks, HookEvents, Origin, Parts, PastCall, Pipeline, PipelineError,
-    RateLimiter, SecretScanner,
+    AllowStore, GovernanceChecks, HookEvents, Origin, Parts, PastCall, Pipeline, PipelineError, RateLimiter,
+    SecretScanner,
 };
 use systemprompt_security::jwt::{AssertionIssuer, JwtService, Verifier};
-use systemprompt_security::keys::{ClassKeys, KeyError, KeyRing, SigningAlgorithm};
+use systemprompt_security::keys::{ClassKeys, KeyRing, SigningAlgorithm};
 use systemprompt_security::nodes::{NodeName, Nodes};
 use systemprompt_security::plane::DecisionPlane;
 use systemprompt_security::services::RefusalCounts;
-use systemprompt_security::session::{SessionError, SessionGenerator, Sessions};
+use systemprompt_security::session::{SessionGenerator, Sessions};
 use systemprompt_security::standard_webhooks::Replays;
 
 /// How far back the call limit is seeded at start: calls of the last ten minutes are still known by their id.
@@ -75,83 +74,6 @@ impl BootOptions {
             path: path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
             clock: Arc::new(SystemClock),
             watch: true,
-        }
-    }
-}
-
-/// Which step failed, and why. The variants are the steps.
-#[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    #[error("config: {0}")]
-    Location(#[from] LocationError),
-    #[error("config: {} finding(s)", .0.len())]
-    Config(Vec<Diagnostic>),
-    #[error("config: the built-in secret rules cannot be used")]
-    Rules(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("secrets: `{0}` is missing; `systemprompt up` makes it")]
-    SecretMissing(&'static str),
-    #[error("database: {0}")]
-    Claim(#[from] ClaimError),
-    #[error("database: {0}")]
-    Database(#[from] ConnectError),
-    #[error("migrate: {0}")]
-    Migrate(#[from] MigrationError),
-    #[error("keys: {0}")]
-    Keys(#[from] KeyError),
-    #[error("ledger: {0}")]
-    Ledger(#[from] systemprompt_audit::StartError),
-    #[error("ledger: {0}")]
-    LedgerKey(#[from] systemprompt_audit::signing_key::SigningKeyError),
-    #[error("ledger: the witness {0}: {1}")]
-    Witness(String, #[source] systemprompt_net::EgressError),
-    #[error("config: security.egress: {0}")]
-    Egress(String),
-    #[error("ledger: the sink {0}: {1}")]
-    Sink(String, #[source] crate::sinks::SinkFault),
-    #[error("ledger: the start could not be recorded: {0}")]
-    Record(#[from] LedgerError),
-    #[error("extensions: {0}")]
-    Extensions(#[from] RegistryError),
-    #[error("decision_plane: {0}")]
-    Authz(#[from] AuthzError),
-    #[error("decision_plane: {0}")]
-    Hook(#[from] AuthzBootstrapError),
-    #[error("decision_plane: {0}")]
-    Pipeline(#[from] PipelineError),
-    #[error("decision_plane: the call limit's parameters: {0}")]
-    Limit(String),
-    #[error("caches: {0}")]
-    Sessions(#[from] SessionError),
-    #[error("caches: {0}")]
-    Bans(#[from] BanError),
-    #[error("caches: {0}")]
-    AllowList(#[from] AllowError),
-    #[error("services: {0}")]
-    Identity(#[from] IdentityError),
-    #[error("services: {0}")]
-    Gateway(#[from] systemprompt_gateway::service::GatewayError),
-    #[error("recover: what an earlier process left open could not be closed: {0}")]
-    Recover(String),
-    #[error("recover: {0}")]
-    Read(String),
-}
-
-impl BootError {
-    /// Whether the profile itself is wrong (exit code 7).
-    pub fn is_invalid_profile(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Pipeline(_) | Self::Hook(_) | Self::Limit(_) | Self::Egress(_))
-    }
-
-    /// Whether another process serves the database (exit code 6).
-    pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Claim(ClaimError::Held { .. }))
-    }
-
-    /// The findings of an invalid profile.
-    pub fn diagnostics(&self) -> &[Diagnostic] {
-        match self {
-            Self::Config(findings) => findings,
-            _ => &[],
         }
     }
 }

@@ -3,29 +3,28 @@
 //! [`DecisionPlane::judge`] decides on the entities of a call and runs the governance pipeline over its content. It changes
 //! nothing but limit counters; the caller puts the [`Judgement`] into the unit of its call, commits the unit, and acts then.
 
-use crate::authz::audit::db_sink::{authz_draft, base_row, with_entities};
-use crate::authz::audit::repository::DecisionRow;
+mod judgement;
+
 use crate::authz::hook::DecisionFuture;
 use crate::authz::{
     AuthzAuditSink, AuthzDecision, AuthzDecisionHook, AuthzRequest, CallInfo, DbAuditSink, EntityRef,
-    insert_governance_decision,
 };
 pub use crate::governance::Denial;
-use crate::governance::chain::DISABLED_POLICY;
-use crate::governance::{CallFacts, Chain, Leak, Names, Pipeline, Redaction, Verdict};
+use crate::governance::{CallFacts, Chain, Names, Pipeline};
 pub use crate::governance::{Origin, Segment};
 use crate::repository::seen::SeenRepository;
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+pub use judgement::Judgement;
+use judgement::bounded;
+use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
-use systemprompt_audit::payload::reference;
-use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Payload, Role, Unit};
+use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Payload, Role};
 use systemprompt_database::Db;
 use systemprompt_models::ids::{CallId, DecisionId};
-use systemprompt_models::{Clock, Refusal, RequestContext};
+use systemprompt_models::{Clock, RequestContext};
 
 /// A call that is to be decided.
 #[derive(Debug)]
@@ -66,26 +65,6 @@ impl std::fmt::Debug for DecisionPlane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DecisionPlane").finish_non_exhaustive()
     }
-}
-
-/// What was decided on a call, not yet recorded.
-#[derive(Debug)]
-pub struct Judgement {
-    context: RequestContext,
-    call_id: CallId,
-    origin: Origin,
-    entities: Vec<(EntityRef, AuthzDecision)>,
-    /// Absent when an entity was denied: the pipeline does not run for a call that may not be made.
-    chain: Option<Chain>,
-    tool: Option<String>,
-    plugin: Option<String>,
-    agent: Option<String>,
-    agent_scope: Option<String>,
-    args_sha256: Option<String>,
-    arguments: Option<Payload>,
-    /// Digests of the blocks for which it is refused.
-    refused_blocks: Vec<String>,
-    at: i64,
 }
 
 impl DecisionPlane {
@@ -366,18 +345,6 @@ const MAX_LISTED_BYTES: usize = 12 * 1024;
 const REMEMBERED: i64 = 30 * 86_400_000;
 /// Most blocks of one call that are looked up and noted; further ones count as new.
 const MAX_REMEMBERED: usize = 64;
-/// Longest name of a tool, plugin or agent that a record repeats, in characters.
-const MAX_NAME: usize = 200;
-
-fn bounded(name: &str) -> String {
-    if name.len() <= MAX_NAME { name.to_owned() } else { name.chars().take(MAX_NAME).collect() }
-}
-
-/// With another character in place of NUL, which PostgreSQL does not store.
-fn storable(name: String) -> String {
-    if name.contains('\0') { name.replace('\0', "\u{fffd}") } else { name }
-}
-
 /// What callers put into the correlation ids of a call, with the names of the fields.
 fn context_names(context: &RequestContext) -> [(&'static str, Option<&str>); 5] {
     [
@@ -417,210 +384,4 @@ fn args_sha256(content: &[Segment<'_>]) -> Option<String> {
         .ok()
         .and_then(|value| serde_json_canonicalizer::to_vec(&value).ok());
     Some(hex::encode(digest(&SHA256, canonical.as_deref().unwrap_or(only.json))))
-}
-
-impl Judgement {
-    /// With names that hold no secret; what was decided stays.
-    fn concealed(mut self, pipeline: &Pipeline) -> Self {
-        let conceal = |text: Option<String>| text.map(|text| pipeline.conceal(&text));
-        conceal_context(pipeline, &mut self.context);
-        self.call_id = pipeline.conceal(self.call_id.as_str()).into();
-        for (entity, _) in &mut self.entities {
-            entity.id = pipeline.conceal(&entity.id).into();
-        }
-        self.tool = conceal(self.tool);
-        self.plugin = conceal(self.plugin);
-        self.agent = conceal(self.agent);
-        self.agent_scope = conceal(self.agent_scope);
-        self
-    }
-
-    /// With names no longer than a record repeats them, and without NUL: a judgement that a store does not take would leave no
-    /// trace.
-    fn bounded(mut self) -> Self {
-        let bound = |text: Option<String>| {
-            text.map(|text| storable(if text.len() > MAX_NAME { bounded(&text) } else { text }))
-        };
-        if self.call_id.as_str().contains('\0') {
-            self.call_id = storable(self.call_id.as_str().to_owned()).into();
-        }
-        for (entity, _) in self.entities.iter_mut().filter(|(entity, _)| entity.id.contains('\0')) {
-            entity.id = storable(entity.id.to_string()).into();
-        }
-        self.tool = bound(self.tool);
-        self.plugin = bound(self.plugin);
-        self.agent = bound(self.agent);
-        self.agent_scope = bound(self.agent_scope);
-        self
-    }
-
-    /// Whether the call may be made.
-    pub fn is_allow(&self) -> bool {
-        self.entities.iter().all(|(_, decision)| decision.is_allow())
-            && self.chain.as_ref().is_none_or(Chain::is_allowed)
-    }
-
-    /// What the content must be changed to for the call to go on; empty where it goes on as it is, or not at all.
-    pub fn redactions(&self) -> &[Redaction] {
-        match &self.chain {
-            Some(chain) if matches!(chain.verdict, Verdict::Redact(_)) => &chain.redactions,
-            _ => &[],
-        }
-    }
-
-    /// Says that the content was changed so: the call goes on, and its record says that it was changed.
-    pub fn accept_redactions(&mut self) {
-        if let Some(chain) = &mut self.chain
-            && matches!(chain.verdict, Verdict::Redact(_))
-            && !chain.redactions.is_empty()
-        {
-            chain.verdict = Verdict::Allow;
-        }
-    }
-
-    /// The policy that decided, and why.
-    fn deciding(&self) -> (String, String) {
-        if let Some((_, decision)) = self.entities.iter().find(|(_, d)| !d.is_allow()) {
-            return (decision.policy().to_owned(), decision.reason().into_owned());
-        }
-        if let Some(chain) = &self.chain {
-            if let Some(denial) = chain.denial() {
-                return (denial.policy.to_string(), denial.reason.to_string());
-            }
-            if self.entities.is_empty() || chain.policy() == DISABLED_POLICY {
-                return (chain.policy().to_owned(), "every policy let it pass".to_owned());
-            }
-        }
-        match self.entities.last() {
-            Some((_, decision)) => (decision.policy().to_owned(), decision.reason().into_owned()),
-            None => ("governance".to_owned(), "all policies passed".to_owned()),
-        }
-    }
-
-    /// Why the call is refused, if it is. The caller adds the decision's id once it has recorded it.
-    pub fn refusal(&self) -> Option<Refusal> {
-        if let Some((entity, decision)) = self.entities.iter().find(|(_, d)| !d.is_allow()) {
-            let mut reason = decision.reason();
-            // A hook's call is decided on several things, and its client named none of them.
-            if self.origin == Origin::Hook {
-                let named: String = entity.to_string().chars().filter(|c| !c.is_control()).collect();
-                reason = format!("{reason} (`{named}`)").into();
-            }
-            let refusal = Refusal::denied(decision.policy(), reason);
-            return Some(match &decision.rule {
-                Some(rule) => refusal.with_rule(rule.id.as_str()),
-                None => refusal,
-            });
-        }
-        self.chain.as_ref().and_then(Chain::refusal)
-    }
-
-    /// Adds the record and the row of this decision to `unit`; returns the row's id.
-    ///
-    /// One record a call: where the pipeline ran, its record also says what was decided on the entities.
-    pub fn record(&self, unit: &mut Unit) -> DecisionId {
-        let origin = self.origin.as_str();
-        let (policy, reason) = self.deciding();
-        let draft = match &self.chain {
-            Some(chain) => self.governance_draft(chain, &policy, &reason),
-            None if !self.entities.is_empty() => {
-                let draft = authz_draft(&self.context, &self.entities, self.call_id.as_str(), origin);
-                draft.with("tool", self.tool.clone())
-            }
-            // Neither an entity nor a pipeline: nothing vouches for the call, and the record says so.
-            None => Draft::new(EntryKind::GovernanceDecision, &self.context, "deny"),
-        };
-        let opened = unit.record(draft.with_payload(self.arguments.clone()));
-        let args_payload = self.arguments.as_ref().map(|_| reference(opened.as_str(), Role::Arguments));
-        for leak in self.chain.iter().flat_map(|chain| &chain.leaks.told) {
-            unit.record(self.leak_draft(leak));
-        }
-        let entity = self.entities.last().map(|(entity, _)| (entity.kind.as_str(), entity.id.to_string()));
-        let row = DecisionRow {
-            agent_id: self.agent.clone(),
-            agent_scope: self.agent_scope.clone(),
-            entity,
-            tool_name: self.tool.clone(),
-            plugin_id: self.plugin.clone(),
-            decision: if self.is_allow() { "allow" } else { "deny" },
-            policy,
-            reason,
-            source: match (&self.chain, self.entities.last()) {
-                (None, Some((_, decision))) => decision.source.as_str(),
-                _ => "governance",
-            },
-            evaluated_rules: self.chain.as_ref().map_or_else(|| "[]".to_owned(), Chain::evaluated_rules),
-            findings: self.chain.as_ref().map_or_else(|| "[]".to_owned(), Chain::findings_json),
-            args_sha256: self.args_sha256.clone(),
-            rule_epoch: self.entities.last().map_or(0, |(_, decision)| decision.epoch),
-            args_payload,
-            created_at: self.at,
-            ..base_row(&self.context, self.call_id.as_str(), origin, opened)
-        };
-        insert_governance_decision(unit, row)
-    }
-
-    /// The record of a value in use that the call brought along (SCR-64). Nothing around it is told.
-    fn leak_draft(&self, leak: &Leak) -> Draft {
-        let draft = Draft::new(EntryKind::SecretLeak, &self.context, "blocked")
-            .with("call_id", self.call_id.as_str())
-            .with("name", &*leak.name)
-            .with("form", &*leak.form)
-            .with("where", self.origin.content())
-            .with("pointer", &*leak.pointer)
-            .with("offset", leak.offset)
-            .with("direction", "in");
-        match self.entities.last() {
-            Some((entity, _)) => draft.with_subject(entity.kind.as_str(), entity.id.clone()),
-            None => draft,
-        }
-    }
-
-    fn governance_draft(&self, chain: &Chain, policy: &str, reason: &str) -> Draft {
-        let outcome = if chain.is_allowed() { "allow" } else { "deny" };
-        let draft = Draft::new(EntryKind::GovernanceDecision, &self.context, outcome)
-            .with_policy(policy.to_owned())
-            .with_reason(reason.to_owned())
-            .with("call_id", self.call_id.as_str())
-            .with("origin", self.origin.as_str())
-            .with("source", "governance")
-            .with("tool", self.tool.clone())
-            .with("plugin", self.plugin.clone())
-            .with("rule_epoch", 0)
-            .with("chain", links(chain));
-        let mut draft = with_entities(draft, &self.context, &self.entities);
-        if !chain.findings.is_empty() {
-            draft = draft.with("findings", findings(chain));
-        }
-        if !chain.leaks.is_empty() {
-            draft = draft.with("leaks", chain.leaks.count);
-        }
-        if chain.is_allowed() && !chain.redactions.is_empty() {
-            draft = draft.with("redacted_segments", chain.redactions.len());
-        }
-        draft
-    }
-}
-
-/// The chain as the record keeps it; the row has the details.
-fn links(chain: &Chain) -> Vec<Value> {
-    let one = |link: &crate::governance::Link| {
-        let mut told =
-            json!({"policy_id": &*link.policy_id, "result": link.result, "elapsed_us": link.elapsed_us});
-        if let Some(told) = told.as_object_mut().filter(|_| !link.allowed_by.is_empty()) {
-            told.insert("allowed_by".to_owned(), json!(link.allowed_by));
-        }
-        told
-    };
-    chain.links.iter().map(one).collect()
-}
-
-/// Which rules hit, and how often; where they hit stands in the row.
-fn findings(chain: &Chain) -> Value {
-    let mut counts = serde_json::Map::new();
-    for finding in &chain.findings {
-        let count = counts.entry(finding.rule_id.to_string()).or_insert(Value::from(0));
-        *count = Value::from(count.as_u64().unwrap_or_default() + 1);
-    }
-    Value::Object(counts)
 }
