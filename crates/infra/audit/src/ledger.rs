@@ -31,6 +31,7 @@ use systemprompt_events::Hub;
 use systemprompt_leak::Scanner;
 use systemprompt_models::ids::EntryId;
 use systemprompt_models::{Clock, Millis, RequestContext, Tasks};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// Bounds of group commit; section `audit.group` of the profile.
@@ -146,6 +147,8 @@ pub(crate) struct Shared {
     pub group: GroupOptions,
     pub limits: BatchLimits,
     pub hub: Hub,
+    /// Where those run who wait for the writer.
+    pub callers: Handle,
     leak: Scanner,
     payloads: ArcSwap<PayloadPolicy>,
     db: Db,
@@ -223,6 +226,7 @@ impl Ledger {
             head: ArcSwap::new(Arc::clone(&chain.tree)),
             counters: Counters::default(),
             hub: options.hub,
+            callers: Handle::current(),
             leak: options.leak,
             payloads: ArcSwap::from_pointee(options.payloads),
             db: db.clone(),

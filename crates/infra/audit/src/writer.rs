@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use systemprompt_events::Topic;
 use systemprompt_models::Millis;
+use tokio::sync::oneshot;
 
 /// How often an idle writer looks whether a failed store is back.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -52,6 +53,7 @@ pub(crate) trait Store: Send {
 }
 
 type Outcome = Result<Receipt, LedgerError>;
+type Answer = oneshot::Sender<Outcome>;
 
 /// How a batch ended.
 enum Batch {
@@ -149,8 +151,27 @@ impl Writer {
                 }
             }
         };
-        for (answer, outcome) in answers.into_iter().zip(outcomes) {
-            let _ = answer.send(outcome);
+        self.answer(units, answers, outcomes);
+    }
+
+    /// Answers whoever waits for a batch. More than one are woken from within their runtime, which is cheaper than from here,
+    /// one after another; the units go along, since their memory comes from there.
+    fn answer(&self, units: Vec<RenderedUnit>, answers: Vec<Answer>, outcomes: Vec<Outcome>) {
+        let alone = answers.len() == 1;
+        let send = move || {
+            for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                let _ = answer.send(outcome);
+            }
+            drop(units);
+        };
+        if alone {
+            send();
+        } else {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "it waits for nothing, and answers while the node drains too"
+            )]
+            self.shared.callers.spawn(async move { send() });
         }
     }
 

@@ -6,13 +6,14 @@
 
 use super::PastCall;
 use super::shard::{CALL_LIFE, Charge, Rate, door, nanos, seconds};
-use crate::repository::rates::{self, Claim, Granted, RateConnection, Terms};
+use crate::repository::rates::{self, Calls, Charged, Claim, Granted, Prices, RateConnection, Terms};
 use aws_lc_rs::digest::{Context as Digest, SHA256};
 use sqlx::PgPool;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 use systemprompt_models::Millis;
 use systemprompt_models::ids::CallId;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 /// Most charges that wait; further calls are refused.
@@ -74,7 +75,12 @@ impl Shared {
     pub(super) fn new(pool: PgPool) -> std::io::Result<Self> {
         let (waiting, charges) = mpsc::channel(MAX_WAITING);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let worker = Worker { conn: RateConnection::of(&pool), charges, next: VecDeque::new() };
+        let worker = Worker {
+            conn: RateConnection::of(&pool),
+            charges,
+            next: VecDeque::new(),
+            callers: Handle::current(),
+        };
         std::thread::Builder::new()
             .name("call-limit".into())
             .spawn(move || runtime.block_on(worker.run()))?;
@@ -101,6 +107,8 @@ struct Worker {
     charges: mpsc::Receiver<Pending>,
     /// What was received and does not go along with the batch before it.
     next: VecDeque<Pending>,
+    /// Where those run who wait.
+    callers: Handle,
 }
 
 impl Worker {
@@ -111,9 +119,13 @@ impl Worker {
             let charged = tokio::time::timeout(BATCH_TIME, charge_all(&mut self.conn, &wanted)).await;
             let failed = match charged {
                 Ok(Ok(charges)) => {
-                    for (answer, charge) in answers.into_iter().zip(charges) {
-                        let _ = answer.send(charge);
-                    }
+                    // To wake them from within their runtime is cheaper than from here, one after another.
+                    #[expect(clippy::disallowed_methods, reason = "it waits for nothing")]
+                    self.callers.spawn(async move {
+                        for (answer, charge) in answers.into_iter().zip(charges) {
+                            let _ = answer.send(charge);
+                        }
+                    });
                     continue;
                 }
                 Ok(Err(error)) => error.to_string(),
@@ -150,28 +162,26 @@ impl Worker {
     }
 }
 
-/// Charges a batch in one transaction: calls that were paid at another door cost nothing; the others need a free cell of their
-/// session and of their user.
+/// Charges a batch in one transaction: calls that were paid at another door cost nothing; the others need a free cell of their session and of
+/// their user.
 async fn charge_all(conn: &mut RateConnection, wanted: &[Wanted]) -> Result<Vec<Charge>, sqlx::Error> {
     let Some(rate) = wanted.first().map(|w| w.rate) else { return Ok(Vec::new()) };
     let at = wanted.iter().map(|w| w.at).max().unwrap_or_default();
     let now = nanos(at);
+    let prices = Prices {
+        at,
+        expired: at - CALL_LIFE,
+        session: Terms { cost: rate.session, depth: rate.session_depth, now },
+        user: Terms { cost: rate.user, depth: rate.user_depth, now },
+    };
     let mut batch = Batch { wanted, outcomes: vec![None; wanted.len()] };
     let mut tx = conn.begin().await?;
-    let doors = batch.doors();
-    let mut claims = HashMap::new();
-    if !doors.is_empty() {
-        claims = tx.claim(&doors, at, at - CALL_LIFE).await?;
-        batch.pass_paid(&claims);
-    }
-    let terms = Terms { cost: rate.session, depth: rate.session_depth, now };
-    let sessions = tx.charge(&batch.asked(|w| &w.session), terms).await?;
-    batch.apply(&sessions, terms, |w| &w.session);
+    let Charged { claims, sessions, users } = tx.charge(&batch.calls(), &prices).await?;
+    batch.pass_paid(&claims);
+    batch.apply(&sessions, prices.session, |w| &w.session);
     // A user is asked only for what the sessions let through, so that only a user's own limit gives anything back.
-    let terms = Terms { cost: rate.user, depth: rate.user_depth, now };
-    let users = tx.charge(&batch.asked(|w| &w.user), terms).await?;
     let mut back: HashMap<&str, i64> = HashMap::new();
-    for refused in batch.apply(&users, terms, |w| &w.user) {
+    for refused in batch.apply(&users, prices.user, |w| &w.user) {
         *back.entry(&refused.session).or_default() += rate.session;
     }
     if !back.is_empty() {
@@ -193,9 +203,15 @@ struct Batch<'w> {
 }
 
 impl<'w> Batch<'w> {
-    /// The calls that are to be claimed, with their doors.
-    fn doors(&self) -> HashMap<&'w str, i64> {
-        self.wanted.iter().filter_map(|w| Some((w.call.as_deref()?, w.door))).collect()
+    fn calls(&self) -> Calls<'w> {
+        let mut calls = Calls::default();
+        for wanted in self.wanted {
+            calls.keys.push(wanted.call.as_deref());
+            calls.doors.push(wanted.door);
+            calls.sessions.push(&wanted.session);
+            calls.users.push(&wanted.user);
+        }
+        calls
     }
 
     fn pass_paid(&mut self, claims: &HashMap<String, Claim>) {
@@ -206,23 +222,14 @@ impl<'w> Batch<'w> {
         }
     }
 
-    /// How many calls each key is asked for.
-    fn asked(&self, key: impl Fn(&'w Wanted) -> &'w str) -> HashMap<&'w str, i64> {
-        let mut asked = HashMap::new();
-        for (_, wanted) in self.outcomes.iter().zip(self.wanted).filter(|(outcome, _)| outcome.is_none()) {
-            *asked.entry(key(wanted)).or_default() += 1;
-        }
-        asked
-    }
-
     /// Gives what was granted to the calls in their order, and refuses the rest; returns those.
     fn apply(
         &mut self,
-        granted: &HashMap<&str, Granted>,
+        granted: &HashMap<String, Granted>,
         terms: Terms,
         key: impl Fn(&'w Wanted) -> &'w str,
     ) -> Vec<&'w Wanted> {
-        let mut left: HashMap<&str, i64> = granted.iter().map(|(key, g)| (*key, g.calls)).collect();
+        let mut left: HashMap<&str, i64> = granted.iter().map(|(key, g)| (key.as_str(), g.calls)).collect();
         let mut refused = Vec::new();
         for (outcome, wanted) in self.outcomes.iter_mut().zip(self.wanted).filter(|(o, _)| o.is_none()) {
             match left.get_mut(key(wanted)) {
