@@ -5,6 +5,7 @@
 
 mod judgement;
 
+use crate::authz::audit::db_sink::with_actors;
 use crate::authz::hook::DecisionFuture;
 use crate::authz::{
     AuthzAuditSink, AuthzDecision, AuthzDecisionHook, AuthzRequest, CallInfo, DbAuditSink, EntityRef,
@@ -21,6 +22,7 @@ use judgement::bounded;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Payload, Role};
 use systemprompt_database::Db;
 use systemprompt_models::ids::{CallId, DecisionId};
@@ -106,6 +108,7 @@ impl DecisionPlane {
     }
 
     async fn decide_call(&self, call: Call<'_>, fault: Option<Denial>) -> Judgement {
+        let began = Instant::now();
         let pipeline = self.pipeline();
         let names = names(&pipeline, &call);
         let mut entities = Vec::with_capacity(call.entities.len());
@@ -185,6 +188,8 @@ impl DecisionPlane {
             agent_scope: call.agent_scope.map(str::to_owned),
             args_sha256: call.tool.and_then(|_| args_sha256(call.content)),
             arguments,
+            unredactable: None,
+            elapsed_us: micros(began),
             refused_blocks,
             at: self.0.clock.now(),
         };
@@ -248,10 +253,12 @@ impl DecisionPlane {
     }
 
     async fn evaluate(&self, request: AuthzRequest<'_>) -> AuthzDecision {
-        match self.0.hook.decide(request) {
+        let began = Instant::now();
+        let decision = match self.0.hook.decide(request) {
             Some(decision) => decision,
             None => self.0.hook.evaluate(request).await,
-        }
+        };
+        AuthzDecision { elapsed_us: micros(began), ..decision }
     }
 
     /// Whether the hook has anything to say of an entity; a tool of which it has not is decided on by its server alone.
@@ -274,10 +281,22 @@ impl DecisionPlane {
 
     /// Decides on many entities; one answer each, in order.
     pub async fn decide_many(&self, context: &RequestContext, entities: &[EntityRef]) -> Vec<AuthzDecision> {
-        if let Some(decisions) = self.0.hook.decide_many(&context.principal, entities) {
-            return decisions;
+        let began = Instant::now();
+        let mut decisions = match self.0.hook.decide_many(&context.principal, entities) {
+            Some(decisions) => decisions,
+            None => self.ask_many(context, entities).await,
+        };
+        if let Some((first, others)) = decisions.split_first_mut() {
+            first.elapsed_us = micros(began);
+            for decision in others {
+                decision.elapsed_us = 0;
+            }
         }
-        // Somebody else is asked, several questions at a time.
+        decisions
+    }
+
+    /// Asks somebody else, several questions at a time.
+    async fn ask_many(&self, context: &RequestContext, entities: &[EntityRef]) -> Vec<AuthzDecision> {
         let mut decisions = Vec::with_capacity(entities.len());
         for some in entities.chunks(ASKED_AT_ONCE) {
             let mut asked: Vec<DecisionFuture<'_>> = Vec::with_capacity(some.len());
@@ -320,7 +339,9 @@ impl DecisionPlane {
             .with("origin", "list")
             .with("listed", decided.len() - denied.len())
             .with("withheld", denied.len())
-            .with("rule_epoch", decided.first().map_or(0, |(_, d)| d.epoch));
+            .with("rule_epoch", decided.first().map_or(0, |(_, d)| d.epoch))
+            .with("elapsed_us", decided.iter().map(|(_, d)| d.elapsed_us).sum::<u64>());
+        draft = with_actors(draft, context, decided);
         if !denied.is_empty() {
             let mut ids: Vec<String> = denied.iter().map(|entity| bounded(&entity.to_string())).collect();
             ids.sort_unstable();
@@ -377,11 +398,18 @@ fn conceal_context(pipeline: &Pipeline, context: &mut RequestContext) {
     context.ai_tool_call_id = context.ai_tool_call_id.take().map(|id| conceal(&id));
 }
 
+/// Microseconds since a moment.
+pub(crate) fn micros(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
 /// SHA-256 of the arguments, which come first, in canonical form (RFC 8785), or of their bytes where they are no JSON.
 fn args_sha256(content: &[Segment<'_>]) -> Option<String> {
-    let only = content.first()?;
-    let canonical = serde_json::from_slice::<Value>(only.json)
-        .ok()
-        .and_then(|value| serde_json_canonicalizer::to_vec(&value).ok());
-    Some(hex::encode(digest(&SHA256, canonical.as_deref().unwrap_or(only.json))))
+    content.first().map(|arguments| sha256_of(arguments.json))
+}
+
+fn sha256_of(json: &[u8]) -> String {
+    let value = serde_json::from_slice::<Value>(json).ok();
+    let canonical = value.and_then(|value| serde_json_canonicalizer::to_vec(&value).ok());
+    hex::encode(digest(&SHA256, canonical.as_deref().unwrap_or(json)))
 }

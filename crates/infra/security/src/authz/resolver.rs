@@ -265,6 +265,8 @@ impl RuleSet {
             epoch: self.epoch,
             set_hash: Arc::clone(&self.set_hash),
             told: None,
+            actors: None,
+            elapsed_us: 0,
         }
     }
 }
