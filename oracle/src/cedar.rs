@@ -46,7 +46,8 @@ impl Cedar {
     pub fn new(world: &World) -> Result<Self, String> {
         let policies = PolicySet::from_str(POLICIES).map_err(|error| error.to_string())?;
         let mut entities = Vec::new();
-        let (patterns, rules): (Vec<&AccessRule>, Vec<_>) = world.rules.iter().partition(|rule| rule.is_pattern);
+        let (patterns, rules): (Vec<&AccessRule>, Vec<_>) =
+            world.rules.iter().partition(|rule| rule.is_pattern);
         let mut by_entity: HashMap<&str, Vec<&AccessRule>> = HashMap::new();
         for rule in rules {
             by_entity.entry(&rule.entity_id).or_default().push(rule);

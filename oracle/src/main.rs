@@ -50,13 +50,24 @@ fn compare(size: usize) -> Result<String, String> {
         let (ours, again) = (decide(&rules), decide(&shuffled));
         *bands.entry(ours.policy()).or_default() += 1;
         let theirs = cedar.decide(who, &entity)?;
-        let by = |decision: &AuthzDecision| (decision.policy(), decision.rule.as_ref().map(|rule| rule.id.clone()));
+        let by = |decision: &AuthzDecision| {
+            (decision.policy(), decision.rule.as_ref().map(|rule| rule.id.clone()))
+        };
         if ours.is_allow() != theirs || by(&ours) != by(&again) {
-            differ.push(format!("{} at {entity}: {:?}, again {:?}, Cedar {theirs}", principal.user_id, by(&ours), by(&again)));
+            differ.push(format!(
+                "{} at {entity}: {:?}, again {:?}, Cedar {theirs}",
+                principal.user_id,
+                by(&ours),
+                by(&again)
+            ));
         }
     }
     let counted = bands.iter().map(|(band, count)| format!("{band} {count}")).collect::<Vec<_>>().join(", ");
-    let told = format!("{QUERIES} queries over {} rules, {} disagreements ({counted})", world.rules.len(), differ.len());
+    let told = format!(
+        "{QUERIES} queries over {} rules, {} disagreements ({counted})",
+        world.rules.len(),
+        differ.len()
+    );
     // A band that no question reached was not compared.
     if differ.is_empty() && bands.len() == world::BANDS {
         return Ok(told);

@@ -99,7 +99,7 @@ async fn case_8_a_signed_question_is_answered_once_and_a_wrong_one_is_not() {
             ("or from the future", node.signed(SECRET, "msg_5", -310, &question()).await),
             ("no signature fits", node.signed(foreign, "msg_6", 0, &question()).await),
             ("sign the request", node.client.post(PATH, &[], &question()).await),
-            ("only services may ask with a token", node.ask(Method::POST, PATH, Some(&question())).await),
+            ("the credential does not count here", node.ask(Method::POST, PATH, Some(&question())).await),
         ] {
             assert_eq!(refused.status, 401, "{why}: {}", refused.body);
             assert!(refused.body.contains(why), "{why}: {}", refused.body);
