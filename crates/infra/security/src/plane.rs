@@ -4,6 +4,7 @@
 //! nothing but limit counters; the caller puts the [`Judgement`] into the unit of its call, commits the unit, and acts then.
 
 mod judgement;
+mod names;
 
 use crate::authz::audit::db_sink::with_actors;
 use crate::authz::hook::DecisionFuture;
@@ -11,7 +12,7 @@ use crate::authz::{
     AuthzAuditSink, AuthzDecision, AuthzDecisionHook, AuthzRequest, CallInfo, DbAuditSink, EntityRef,
 };
 pub use crate::governance::Denial;
-use crate::governance::{CallFacts, Chain, Names, Pipeline};
+use crate::governance::{CallFacts, Chain, Pipeline};
 pub use crate::governance::{Origin, Segment};
 use crate::repository::seen::SeenRepository;
 use arc_swap::ArcSwap;
@@ -19,6 +20,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::future::join_all;
 pub use judgement::Judgement;
 use judgement::bounded;
+use names::{conceal_context, context_names, names};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -366,37 +368,6 @@ const MAX_LISTED_BYTES: usize = 12 * 1024;
 const REMEMBERED: i64 = 30 * 86_400_000;
 /// Most blocks of one call that are looked up and noted; further ones count as new.
 const MAX_REMEMBERED: usize = 64;
-/// What callers put into the correlation ids of a call, with the names of the fields.
-fn context_names(context: &RequestContext) -> [(&'static str, Option<&str>); 5] {
-    [
-        ("/trace_id", Some(context.trace_id.as_str())),
-        ("/context_id", context.context_id.as_ref().map(AsRef::as_ref)),
-        ("/task_id", context.task_id.as_ref().map(AsRef::as_ref)),
-        ("/agent_name", context.agent_name.as_deref()),
-        ("/ai_tool_call_id", context.ai_tool_call_id.as_deref()),
-    ]
-}
-
-/// Looks through everything that is stored of a call beside its content.
-fn names(pipeline: &Pipeline, call: &Call<'_>) -> Names {
-    let own = [
-        ("/call_id", Some(call.call_id.as_str())),
-        ("/tool_name", call.tool),
-        ("/plugin_id", call.plugin),
-        ("/agent_id", call.agent),
-        ("/agent_scope", call.agent_scope),
-    ];
-    pipeline.names(own.into_iter().chain(context_names(call.context)))
-}
-
-fn conceal_context(pipeline: &Pipeline, context: &mut RequestContext) {
-    let conceal = |text: &str| pipeline.conceal(text);
-    context.trace_id = conceal(context.trace_id.as_str()).into();
-    context.context_id = context.context_id.take().map(|id| conceal(id.as_str()).into());
-    context.task_id = context.task_id.take().map(|id| conceal(id.as_str()).into());
-    context.agent_name = context.agent_name.take().map(|name| conceal(&name));
-    context.ai_tool_call_id = context.ai_tool_call_id.take().map(|id| conceal(&id));
-}
 
 /// Microseconds since a moment.
 pub(crate) fn micros(began: Instant) -> u64 {
