@@ -89,6 +89,27 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
+async fn rules_of_the_configuration_leave_the_demo_its_own() {
+    let rules = json!({"rules": [
+        {"entity_type": "plugin", "entity_id": "demo", "roles": ["ops"]},
+        {"entity_type": "mcp_server", "entity_id": "demo", "access": "deny", "roles": ["user"]},
+    ]});
+    let server =
+        stores::sqlite().file("services/access-control/mine.yaml", &rules.to_string()).start().unwrap();
+    let client = Client::new(&server);
+    let bearer = format!("Bearer {}", server.user_token());
+    let event = json!({"hook_event_name": "PreToolUse", "tool_name": "Read", "tool_input": {}});
+    let headers = [("authorization", bearer.as_str())];
+    let answer = client.post("/api/v1/hooks/govern?plugin_id=demo", &headers, &event).await;
+    assert_eq!(answer.header("x-systemprompt-decision"), "allow", "{}", answer.body);
+    // What the configuration says of the same people stands.
+    let through =
+        json!({"hook_event_name": "PreToolUse", "tool_name": "mcp__demo__crm_lookup", "tool_input": {}});
+    let answer = client.post("/api/v1/hooks/govern", &headers, &through).await;
+    assert!(answer.body.contains("role_deny"), "{}", answer.body);
+}
+
+#[tokio::test]
 async fn a_second_server_on_the_same_folder_is_refused() {
     let first = stores::sqlite().start().unwrap();
     let second = Options::demo().unwrap().data_dir(first.data_dir()).start();

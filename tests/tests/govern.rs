@@ -94,14 +94,15 @@ async fn case_8_a_signed_question_is_answered_once_and_a_wrong_one_is_not() {
         assert_eq!((denied.status, &denied.json()["decision"]), (200, &json!("deny")), "{}", denied.body);
         let foreign = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
         for (why, refused) in [
-            ("the id came before", node.signed(SECRET, "msg_1", 0, &question()).await),
-            ("too old", node.signed(SECRET, "msg_4", 301, &question()).await),
-            ("from the future", node.signed(SECRET, "msg_5", -310, &question()).await),
-            ("another secret", node.signed(foreign, "msg_6", 0, &question()).await),
-            ("no signature", node.client.post(PATH, &[], &question()).await),
-            ("a token of a person", node.ask(Method::POST, PATH, Some(&question())).await),
+            ("was taken before", node.signed(SECRET, "msg_1", 0, &question()).await),
+            ("seconds old", node.signed(SECRET, "msg_4", 301, &question()).await),
+            ("or from the future", node.signed(SECRET, "msg_5", -310, &question()).await),
+            ("no signature fits", node.signed(foreign, "msg_6", 0, &question()).await),
+            ("sign the request", node.client.post(PATH, &[], &question()).await),
+            ("the credential does not count here", node.ask(Method::POST, PATH, Some(&question())).await),
         ] {
             assert_eq!(refused.status, 401, "{why}: {}", refused.body);
+            assert!(refused.body.contains(why), "{why}: {}", refused.body);
         }
         let without = |member: &str, value: Value| {
             let mut body = question();
@@ -115,6 +116,7 @@ async fn case_8_a_signed_question_is_answered_once_and_a_wrong_one_is_not() {
             ("entity", without("entity", json!({"kind": "plugin", "id": "x"}))),
             ("roles", without("roles", json!("dev"))),
             ("act_chain", without("act_chain", json!([1]))),
+            ("act_chain", without("act_chain", json!(["a", "b", "c", "d", "e", "f"]))),
             ("version", without("version", json!(2))),
             ("body", json!([1])),
         ]

@@ -243,6 +243,93 @@ async fn an_allowed_tool_is_left_to_the_agents_own_question_where_that_is_wanted
     assert_eq!(decision(&govern(&client, server.user_token(), &drop).await), "deny");
 }
 
+/// A server that replaces what a specific rule knows.
+fn redacting(options: Options) -> Options {
+    let policies =
+        "governance:\n  policies:\n    - id: secret_scan\n      params: { actions: { specific: redact } }\n";
+    options.file("services/governance/config.yaml", policies)
+}
+
+#[tokio::test]
+async fn an_agent_that_takes_a_changed_input_runs_the_tool_with_marks_in_place_of_secrets() {
+    let key = ["AKIA", "QYLPMN5HHHFPZAM2"].concat();
+    let bash = |id: &str| {
+        format!(
+            r#"{{"hook_event_name":"PreToolUse","session_id":"s-1","tool_use_id":"{id}","tool_name":"Bash",
+            "tool_input":{{"command":"aws configure {key}","timeout":1.50,"z":1,"a":12345678901234567890123}}}}"#
+        )
+    };
+    for options in [stores::sqlite(), stores::postgres().await] {
+        let options = options.env("SYSTEMPROMPT__GOVERNANCE__HOOKS__ON_REDACT", "rewrite");
+        let server = redacting(options).start().unwrap();
+        let client = Client::new(&server);
+        let bearer = bearer(server.user_token());
+        let headers = [("authorization", bearer.as_str())];
+        let answer = client.raw(GOVERN, &headers, bash("t1")).await.unwrap();
+        assert_eq!(decision(&answer), "allow");
+        assert!(!answer.body.contains(&key));
+        let command =
+            answer.json()["hookSpecificOutput"]["updatedInput"]["command"].as_str().unwrap().to_owned();
+        let mark = command.strip_prefix("aws configure ").unwrap();
+        assert!(mark.starts_with("[secret:aws-access-key-id:") && mark.ends_with(']'), "{command}");
+        let input = format!(r#"{{"command":"{command}","timeout":1.50,"z":1,"a":12345678901234567890123}}"#);
+        assert!(answer.body.contains(&format!(r#""updatedInput":{input}"#)), "{}", answer.body);
+        // The mark is the same wherever the secret turns up.
+        let again = client.raw(GOVERN, &headers, bash("t2")).await.unwrap();
+        assert!(again.body.contains(mark), "{}", again.body);
+        client.raw(TRACK, &headers, bash("t3")).await.unwrap();
+        let db = stores::open(&server).await;
+        let stored = stores::texts(&db, "SELECT payload FROM hook_events").await;
+        assert!(stored.iter().all(|payload| payload.contains(mark)), "{stored:?}");
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &canonical(&input));
+        let rows =
+            stores::texts(&db, "SELECT decision || ' ' || args_sha256 FROM governance_decisions").await;
+        assert!(rows.contains(&format!("allow {}", hex::encode(digest))), "{rows:?}");
+
+        // What no client takes changed is refused.
+        let mut beside = event("t4");
+        beside["cwd"] = key.clone().into();
+        let answer = govern(&client, server.user_token(), &beside).await;
+        assert_eq!(decision(&answer), "deny");
+        assert!(answer.body.contains("nothing but the tool's input"), "{}", answer.body);
+        for event in [
+            json!({"hook_event_name": "UserPromptSubmit", "session_id": "s-1", "prompt": key}),
+            json!({"hook_event_name": "PostToolUse", "session_id": "s-1", "tool_name": "Bash", "tool_response": key}),
+        ] {
+            let answer = govern(&client, server.user_token(), &event).await;
+            assert_eq!(answer.json()["decision"], "block", "{}", answer.body);
+            assert!(answer.body.contains("cannot change what this event tells of"), "{}", answer.body);
+        }
+    }
+}
+
+/// As RFC 8785 writes it.
+fn canonical(json: &str) -> Vec<u8> {
+    serde_json_canonicalizer::to_vec(&serde_json::from_str::<Value>(json).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_call_to_be_redacted_is_refused_unless_the_operator_says_that_agents_take_a_changed_input() {
+    let key = ["AKIA", "QYLPMN5HHHFPZAM2"].concat();
+    let mut leaky = event("t1");
+    leaky["tool_input"]["file_path"] = key.into();
+    let server = redacting(stores::sqlite()).start().unwrap();
+    let answer = govern(&Client::new(&server), server.user_token(), &leaky).await;
+    assert_eq!(decision(&answer), "deny");
+    assert!(answer.body.contains("governance.hooks.on_redact"), "{}", answer.body);
+
+    // Where the agent is to ask its user, it asks about the changed input.
+    let asking = redacting(stores::sqlite())
+        .env("SYSTEMPROMPT__GOVERNANCE__HOOKS__ON_REDACT", "rewrite")
+        .env("SYSTEMPROMPT__GOVERNANCE__HOOKS__ON_ALLOW", "none");
+    let server = asking.start().unwrap();
+    let answer = govern(&Client::new(&server), server.user_token(), &leaky).await;
+    let output = &answer.json()["hookSpecificOutput"];
+    assert_eq!((answer.status, &output["permissionDecision"]), (200, &json!("ask")));
+    assert!(output["updatedInput"]["file_path"].as_str().unwrap().starts_with("[secret:"), "{output}");
+    assert_eq!(answer.header("x-systemprompt-decision"), "allow");
+}
+
 #[tokio::test]
 async fn what_a_hook_tells_is_stored_once_without_its_secrets_and_the_answer_is_always_empty() {
     let key = ["AKIA", "QYLPMN5HHHFPZAM2"].concat();

@@ -212,9 +212,38 @@ async fn a_session_header_must_name_the_session_of_the_token() {
     assert_eq!(with(&own).await.status, 200);
     let refused = with("ses_of_somebody_else").await;
     assert_eq!(refused.status, 400, "{}", refused.body);
+    let admin = bearer(server.admin_token());
+    let other = [("authorization", admin.as_str()), ("x-session-id", own.as_str())];
+    let refused = client.get("/api/v1/admin/users", &other).await;
+    assert_eq!((refused.status, &refused.json()["code"]), (400, &json!("session_mismatch")));
     assert_eq!(with(&"x".repeat(300)).await.status, 200, "what cannot be read is ignored");
     let metrics = client.get("/metrics", &[("authorization", &bearer(server.admin_token()))]).await.body;
     assert!(metrics.contains("systemprompt_context_headers_ignored_total 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_context_or_task_that_a_header_names_is_nobodys() {
+    let server = stores::sqlite().start().unwrap();
+    let client = Client::new(&server);
+    let user = bearer(server.user_token());
+    let headers = [
+        ("authorization", user.as_str()),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2025-11-25"),
+        ("x-context-id", "ctx_claimed"),
+        ("x-task-id", "tsk_claimed"),
+    ];
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {"name": "crm_lookup", "arguments": {"customer_id": "cus_1"}}});
+    let answer = client.post(MCP, &headers, &call).await;
+    assert!(answer.json()["result"].is_object(), "{}", answer.body);
+    let hello =
+        json!({"model": "claude-demo", "max_tokens": 8, "messages": [{"role": "user", "content": "Hello"}]});
+    assert_eq!(client.post("/v1/messages", &headers, &hello).await.status, 200);
+    let db = stores::open(&server).await;
+    let named = "SELECT COALESCE(context_id, '') || ' ' || COALESCE(task_id, '') FROM governance_decisions";
+    let named = stores::texts(&db, named).await;
+    assert!(!named.is_empty() && named.iter().all(|names| !names.contains("claimed")), "{named:?}");
 }
 
 /// One request over the internal socket; the answer's status and what follows its head.

@@ -57,15 +57,20 @@ impl Tally {
 
     /// Runs a script of `xtask/accept` with what it is given, and adds up its steps.
     fn script(&mut self, python: &Path, name: &str, given: &Value) -> Result<()> {
-        let mut child = Command::new(python)
-            .arg(root().join("xtask/accept").join(name))
-            .env("ACCEPT", given.to_string())
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env_remove("ANTHROPIC_API_KEY")
-            .env_remove("ANTHROPIC_AUTH_TOKEN")
-            .env_remove("ANTHROPIC_BASE_URL")
-            .stdout(Stdio::piped())
-            .spawn()?;
+        self.program(
+            Command::new(python)
+                .arg(root().join("xtask/accept").join(name))
+                .env("ACCEPT", given.to_string())
+                .env("PYTHONDONTWRITEBYTECODE", "1")
+                .env_remove("ANTHROPIC_API_KEY")
+                .env_remove("ANTHROPIC_AUTH_TOKEN")
+                .env_remove("ANTHROPIC_BASE_URL"),
+        )
+    }
+
+    /// Runs a program that ends with a summary line, and adds up its steps.
+    fn program(&mut self, command: &mut Command) -> Result<()> {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut summary = None;
         if let Some(stdout) = child.stdout.take() {
             for line in BufReader::new(stdout).lines() {
@@ -80,7 +85,7 @@ impl Tally {
                 self.passed += own.passed;
                 self.failed += own.failed;
             }
-            // A script that breaks down without its last line counts as one failed step.
+            // What breaks down without its last line counts as one failed step.
             _ => self.failed += 1,
         }
         Ok(())

@@ -1,5 +1,5 @@
 //! `accept security`: stock JOSE libraries of PyPI and npm verify the server's tokens through a rotation and forge others, and
-//! assertions are tried on the internal socket in front of npm's `server-everything`.
+//! assertions are tried on the internal socket in front of npm's `server-everything`. Cedar decides beside the resolver.
 
 use super::{Tally, clients};
 use anyhow::{Context, Result, ensure};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::UNIX_EPOCH;
 use systemprompt_tests::{Options, Server};
-use xtask::process::{cargo, run, target};
+use xtask::process::{cargo, root, run, target};
 
 pub(super) fn security() -> Result<Tally> {
     run(&mut cargo(["build", "--package", "systemprompt-cli"]))?;
@@ -17,7 +17,15 @@ pub(super) fn security() -> Result<Tally> {
     let mut tally = Tally::default();
     tokens(&mut tally)?;
     assertions(&mut tally)?;
+    oracle(&mut tally)?;
     Ok(tally)
+}
+
+/// Case 16. The oracle is a workspace of its own; it shares nothing with the product's build but the folder.
+fn oracle(tally: &mut Tally) -> Result<()> {
+    let manifest = root().join("oracle/Cargo.toml");
+    let mut command = cargo(["run", "--quiet", "--locked", "--manifest-path"]);
+    tally.program(command.arg(manifest).arg("--target-dir").arg(target().join("oracle")))
 }
 
 fn demo() -> Options {

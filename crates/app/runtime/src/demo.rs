@@ -14,6 +14,8 @@ use systemprompt_security::authz::{Access, AuthzError, DECLARED, EntityKind, Rul
 
 /// The secret that the demo tool server declares.
 pub const DEMO_SECRET: &str = "demo_crm_token";
+/// Most rules of one thing that are looked at; with more of them it is the operator's, not the demo's.
+const MAX_RULES: i64 = 1000;
 /// Life of the demo's tokens.
 pub const TOKEN_LIFE: Duration = Duration::from_hours(24);
 
@@ -131,11 +133,19 @@ async fn entity(
     let by = context.system_context();
     // What the configuration declares is registered at the start; the demo adds who may use it, once. Afterwards the operator
     // may have changed it, and a restart does not change it back.
-    let is_settled = context.rules.entity(kind, id).await?.is_some_and(|known| known.source != DECLARED);
-    if is_settled || !context.rules.page("", Some(kind), Some(id), 1).await?.is_empty() {
+    let known = context.rules.entity(kind, id).await?;
+    let rules = context.rules.page("", Some(kind), Some(id), MAX_RULES).await?;
+    let is_settled = known.as_ref().is_some_and(|known| known.source != DECLARED)
+        || rules.iter().any(|rule| rule.source != DECLARED);
+    if is_settled {
         return Ok(());
     }
-    context.rules.put_entity(&by, kind, id, Some(name), false, "seed").await?;
+    let default_included = known.is_some_and(|known| known.default_included);
+    context.rules.put_entity(&by, kind, id, Some(name), default_included, "seed").await?;
+    // Rules of the configuration are about others; where one is about the same people, it says what they may.
+    if rules.iter().any(|rule| rule.rule_type == RuleType::Role && rule.rule_value == role) {
+        return Ok(());
+    }
     let rule = UpsertRuleParams {
         entity_type: kind,
         entity_id: id.to_owned(),

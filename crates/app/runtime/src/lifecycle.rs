@@ -155,16 +155,19 @@ fn follow(context: &AppContext, name: &'static str, task: impl Future<Output = (
     });
 }
 
-/// Returns when the process is told to end (SIGTERM or SIGINT).
-pub async fn shutdown_signal() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be listened to; the node ends only by being killed");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => tracing::info!("SIGTERM: draining"),
-        _ = int.recv() => tracing::info!("SIGINT: draining"),
+/// Completes when the process is told to end (SIGTERM or SIGINT). It listens from this call on, not from the first poll: whoever is
+/// told that the node is ready may end it at once, and a signal that nobody listens for kills the process.
+pub fn shutdown_signal() -> impl Future<Output = ()> + Send + 'static {
+    let listeners = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut term), Ok(mut int)) = listeners else {
+            tracing::error!("signals cannot be listened to; the node ends only by being killed");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = term.recv() => tracing::info!("SIGTERM: draining"),
+            _ = int.recv() => tracing::info!("SIGINT: draining"),
+        }
     }
 }
 
@@ -213,5 +216,18 @@ impl AppContext {
         self.db.close().await;
         // Only now may another process have the database.
         drop(self.claim.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_counts_before_anybody_waits_for_it() {
+        let told_to_end = shutdown_signal();
+        let own = std::process::id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &own]).status().unwrap().success());
+        tokio::time::timeout(Duration::from_secs(5), told_to_end).await.unwrap();
     }
 }

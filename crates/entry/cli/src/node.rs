@@ -105,9 +105,13 @@ impl Node {
         self.context.ledger.condition().is_ready()
     }
 
-    /// Says ready, serves until SIGTERM or SIGINT, and drains. A second signal cuts the drain short.
-    pub async fn serve(self) {
-        systemprompt_runtime::shutdown_signal().await;
+    /// Says ready, calls `announce`, serves until SIGTERM or SIGINT, and drains. A second signal cuts the drain short.
+    pub async fn serve(self, announce: impl FnOnce(&Self)) {
+        // Whoever reads that the node is ready may tell it to end at once.
+        let told_to_end = systemprompt_runtime::shutdown_signal();
+        self.context.set_ready();
+        announce(&self);
+        told_to_end.await;
         tokio::select! {
             () = stop(&self.context, self.server) => {}
             () = systemprompt_runtime::shutdown_signal() => {

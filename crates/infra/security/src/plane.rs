@@ -4,13 +4,15 @@
 //! nothing but limit counters; the caller puts the [`Judgement`] into the unit of its call, commits the unit, and acts then.
 
 mod judgement;
+mod names;
 
+use crate::authz::audit::db_sink::with_actors;
 use crate::authz::hook::DecisionFuture;
 use crate::authz::{
     AuthzAuditSink, AuthzDecision, AuthzDecisionHook, AuthzRequest, CallInfo, DbAuditSink, EntityRef,
 };
 pub use crate::governance::Denial;
-use crate::governance::{CallFacts, Chain, Names, Pipeline};
+use crate::governance::{CallFacts, Chain, Pipeline};
 pub use crate::governance::{Origin, Segment};
 use crate::repository::seen::SeenRepository;
 use arc_swap::ArcSwap;
@@ -18,9 +20,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::future::join_all;
 pub use judgement::Judgement;
 use judgement::bounded;
+use names::{conceal_context, context_names, names};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Payload, Role};
 use systemprompt_database::Db;
 use systemprompt_models::ids::{CallId, DecisionId};
@@ -106,6 +110,7 @@ impl DecisionPlane {
     }
 
     async fn decide_call(&self, call: Call<'_>, fault: Option<Denial>) -> Judgement {
+        let began = Instant::now();
         let pipeline = self.pipeline();
         let names = names(&pipeline, &call);
         let mut entities = Vec::with_capacity(call.entities.len());
@@ -185,6 +190,8 @@ impl DecisionPlane {
             agent_scope: call.agent_scope.map(str::to_owned),
             args_sha256: call.tool.and_then(|_| args_sha256(call.content)),
             arguments,
+            unredactable: None,
+            elapsed_us: micros(began),
             refused_blocks,
             at: self.0.clock.now(),
         };
@@ -248,10 +255,12 @@ impl DecisionPlane {
     }
 
     async fn evaluate(&self, request: AuthzRequest<'_>) -> AuthzDecision {
-        match self.0.hook.decide(request) {
+        let began = Instant::now();
+        let decision = match self.0.hook.decide(request) {
             Some(decision) => decision,
             None => self.0.hook.evaluate(request).await,
-        }
+        };
+        AuthzDecision { elapsed_us: micros(began), ..decision }
     }
 
     /// Whether the hook has anything to say of an entity; a tool of which it has not is decided on by its server alone.
@@ -274,10 +283,22 @@ impl DecisionPlane {
 
     /// Decides on many entities; one answer each, in order.
     pub async fn decide_many(&self, context: &RequestContext, entities: &[EntityRef]) -> Vec<AuthzDecision> {
-        if let Some(decisions) = self.0.hook.decide_many(&context.principal, entities) {
-            return decisions;
+        let began = Instant::now();
+        let mut decisions = match self.0.hook.decide_many(&context.principal, entities) {
+            Some(decisions) => decisions,
+            None => self.ask_many(context, entities).await,
+        };
+        if let Some((first, others)) = decisions.split_first_mut() {
+            first.elapsed_us = micros(began);
+            for decision in others {
+                decision.elapsed_us = 0;
+            }
         }
-        // Somebody else is asked, several questions at a time.
+        decisions
+    }
+
+    /// Asks somebody else, several questions at a time.
+    async fn ask_many(&self, context: &RequestContext, entities: &[EntityRef]) -> Vec<AuthzDecision> {
         let mut decisions = Vec::with_capacity(entities.len());
         for some in entities.chunks(ASKED_AT_ONCE) {
             let mut asked: Vec<DecisionFuture<'_>> = Vec::with_capacity(some.len());
@@ -320,7 +341,9 @@ impl DecisionPlane {
             .with("origin", "list")
             .with("listed", decided.len() - denied.len())
             .with("withheld", denied.len())
-            .with("rule_epoch", decided.first().map_or(0, |(_, d)| d.epoch));
+            .with("rule_epoch", decided.first().map_or(0, |(_, d)| d.epoch))
+            .with("elapsed_us", decided.iter().map(|(_, d)| d.elapsed_us).sum::<u64>());
+        draft = with_actors(draft, context, decided);
         if !denied.is_empty() {
             let mut ids: Vec<String> = denied.iter().map(|entity| bounded(&entity.to_string())).collect();
             ids.sort_unstable();
@@ -345,43 +368,19 @@ const MAX_LISTED_BYTES: usize = 12 * 1024;
 const REMEMBERED: i64 = 30 * 86_400_000;
 /// Most blocks of one call that are looked up and noted; further ones count as new.
 const MAX_REMEMBERED: usize = 64;
-/// What callers put into the correlation ids of a call, with the names of the fields.
-fn context_names(context: &RequestContext) -> [(&'static str, Option<&str>); 5] {
-    [
-        ("/trace_id", Some(context.trace_id.as_str())),
-        ("/context_id", context.context_id.as_ref().map(AsRef::as_ref)),
-        ("/task_id", context.task_id.as_ref().map(AsRef::as_ref)),
-        ("/agent_name", context.agent_name.as_deref()),
-        ("/ai_tool_call_id", context.ai_tool_call_id.as_deref()),
-    ]
-}
 
-/// Looks through everything that is stored of a call beside its content.
-fn names(pipeline: &Pipeline, call: &Call<'_>) -> Names {
-    let own = [
-        ("/call_id", Some(call.call_id.as_str())),
-        ("/tool_name", call.tool),
-        ("/plugin_id", call.plugin),
-        ("/agent_id", call.agent),
-        ("/agent_scope", call.agent_scope),
-    ];
-    pipeline.names(own.into_iter().chain(context_names(call.context)))
-}
-
-fn conceal_context(pipeline: &Pipeline, context: &mut RequestContext) {
-    let conceal = |text: &str| pipeline.conceal(text);
-    context.trace_id = conceal(context.trace_id.as_str()).into();
-    context.context_id = context.context_id.take().map(|id| conceal(id.as_str()).into());
-    context.task_id = context.task_id.take().map(|id| conceal(id.as_str()).into());
-    context.agent_name = context.agent_name.take().map(|name| conceal(&name));
-    context.ai_tool_call_id = context.ai_tool_call_id.take().map(|id| conceal(&id));
+/// Microseconds since a moment.
+pub(crate) fn micros(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// SHA-256 of the arguments, which come first, in canonical form (RFC 8785), or of their bytes where they are no JSON.
 fn args_sha256(content: &[Segment<'_>]) -> Option<String> {
-    let only = content.first()?;
-    let canonical = serde_json::from_slice::<Value>(only.json)
-        .ok()
-        .and_then(|value| serde_json_canonicalizer::to_vec(&value).ok());
-    Some(hex::encode(digest(&SHA256, canonical.as_deref().unwrap_or(only.json))))
+    content.first().map(|arguments| sha256_of(arguments.json))
+}
+
+fn sha256_of(json: &[u8]) -> String {
+    let value = serde_json::from_slice::<Value>(json).ok();
+    let canonical = value.and_then(|value| serde_json_canonicalizer::to_vec(&value).ok());
+    hex::encode(digest(&SHA256, canonical.as_deref().unwrap_or(json)))
 }

@@ -17,7 +17,8 @@ use systemprompt_extension::Extension;
 use systemprompt_models::ids::{SessionId, TraceId, UserId};
 use systemprompt_models::{CredentialKind, Permission, Principal, SystemClock, UserType};
 use systemprompt_security::authz::{
-    Access, AuthzExtension, EntityKind, RuleHook, RuleStore, RuleType, UpsertRuleParams,
+    Access, AuthzExtension, EntityKind, GovernanceDecision, GovernanceDecisionRepository, RuleHook,
+    RuleStore, RuleType, UpsertRuleParams,
 };
 use systemprompt_security::governance::{Parts, Pipeline, RateLimiter, SecretScanner};
 
@@ -37,13 +38,14 @@ while IFS= read -r line; do
     *'"method":"initialize"'*)
       say '"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"fixture","version":"1"},"instructions":"be kind"}';;
     *'"method":"tools/list"'*)
-      say "\"result\":{\"tools\":[$(tool zeta),$(tool names ',"additionalProperties":false'),$(tool leak),$(tool crash),$(tool hang),$(tool slow),$(tool fail),$(tool error),$(tool hidden),$(tool delete_all),$(tool split),$(tool partial),$(tool twice)]}";;
+      say "\"result\":{\"tools\":[$(tool zeta),$(tool names ',"additionalProperties":false'),$(tool leak),$(tool crash),$(tool hang),$(tool slow),$(tool fail),$(tool error),$(tool hidden),$(tool delete_all),$(tool split),$(tool partial),$(tool twice),$(tool echo ',"properties":{"short":{"type":"string","maxLength":30}}')]}";;
     *'"name":"names"'*) text "$(env | sed 's/=.*//' | sort | tr '\n' ' ')";;
     *'"name":"leak"'*) text "it is $crm_token and $(printf '%s' "$crm_token" | base64 | tr -d '\n')";;
     *'"name":"split"'*)
       say "\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"one ${crm_token%?????????}\"},{\"type\":\"text\",\"text\":\"${crm_token#???????????????} two\"}]}";;
     *'"name":"partial"'*)
       text "$(printf '%s' "$crm_token" | sed 's/-/%2d/') $(printf '%s' "$crm_token" | sed 's/w/\\\\u0077/') $(printf '%s' "$crm_token" | sed 's/o/o\xe2\x80\x8b/') $(printf '%s' "$crm_token" | sed 's/t/\\\\nt/g')";;
+    *'"name":"echo"'*) printf '%s\n' "$line" >> "$COUNTER.lines"; text heard;;
     *'"name":"twice"'*) say "\"result\":{\"content\":[],\"note\":\"$crm_token\",\"note\":\"fine\"}";;
     *'"name":"crash"'*) exit 3;;
     *'"name":"fail"'*) say '"result":{"content":[{"type":"text","text":"no luck"}],"isError":true}';;
@@ -182,6 +184,30 @@ impl World {
             created_by: "ada".into(),
         };
         self.store.put_rule(&admin, &params).await.unwrap();
+    }
+
+    /// Puts policies in force; the values in use stay looked for.
+    fn govern(&self, config: Value) {
+        let parts = Parts::new(
+            Arc::new(SecretScanner::builtin().unwrap()),
+            Arc::new(RateLimiter::new()),
+            Arc::new(SystemClock),
+        );
+        let parts = Parts { in_use: self.scanner.clone(), ..parts };
+        let config: GovernanceConfig = serde_json::from_value(config).unwrap();
+        self.mcp.0.plane.swap_pipeline(Pipeline::from_config(&config, &parts).unwrap());
+    }
+
+    /// The requests that the tool `echo` was called with, as they came.
+    fn heard(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.folder.path().join("calls.lines")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The newest decision on a call.
+    async fn decision(&self) -> GovernanceDecision {
+        let decisions = GovernanceDecisionRepository::new(self.db.clone());
+        decisions.latest(None, None, 1).await.unwrap().pop().unwrap()
     }
 
     async fn post(&self, context: &RequestContext, body: &Value) -> McpReply {
@@ -503,14 +529,15 @@ async fn a_list_holds_what_may_be_used_in_the_servers_order_and_is_one_record() 
                 "delete_all",
                 "split",
                 "partial",
-                "twice"
+                "twice",
+                "echo"
             ]
         );
         assert_eq!(world.records().await, ["authz.decision allow"]);
         let (_, bad) = world.ask(&bob(), "tools/list", json!({"cursor": "x"})).await;
         assert_eq!(bad["error"]["code"], -32602);
         let lists = world.mcp.loader().load_tools_for_servers(&bob(), &["fixture", "absent"]).await.unwrap();
-        assert_eq!((lists.len(), lists[0].tools.len()), (1, 11));
+        assert_eq!((lists.len(), lists[0].tools.len()), (1, 12));
         world.finish().await;
     }
 }
@@ -724,4 +751,102 @@ async fn children_follow_the_configuration() {
         assert_eq!(world.post(&bob(), &oversized).await.status, 413);
         world.finish().await;
     }
+}
+
+/// Redaction of what a specific rule knows.
+fn with_action(action: &str) -> Value {
+    json!({"policies": [{"id": "secret_scan", "params": {"actions": {"specific": action}}}]})
+}
+
+fn key() -> String {
+    ["AKIA", "QYLPMN5HHHFPZAM2"].concat()
+}
+
+#[tokio::test]
+async fn a_call_goes_on_with_marks_in_place_of_its_secrets_and_they_are_what_is_kept() {
+    for world in worlds().await {
+        world.govern(with_action("redact"));
+        let arguments = format!(
+            r#"{{ "note" : "use {0}, not {0}x","n": 1.50,"{0}":[true],"more":{{"b64":"{1}"}}}}"#,
+            key(),
+            base64(&format!("export AWS_KEY={}", key())),
+        );
+        let meta = format!(r#"{{"who": "{}"}}"#, key());
+        let call = |id: u8| {
+            format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"echo","arguments":{arguments},"_meta":{meta}}}}}"#
+            )
+        };
+        for id in [1, 2] {
+            let reply = world.mcp.handle(&bob(), "fixture", &headers(), call(id).into()).await;
+            let answer = body_of(reply).await;
+            assert_eq!(text(&answer), "heard", "{answer}");
+        }
+        let heard = world.heard();
+        assert!(heard.iter().all(|line| !line.contains(&key()) && !line.contains(&arguments)), "{heard:?}");
+        let marks = |line: &str| line.matches("[secret:aws-access-key-id:").count();
+        assert_eq!(heard.iter().map(|line| marks(line)).collect::<Vec<_>>(), [5, 5], "{heard:?}");
+        let mark = &heard[0][heard[0].find("[secret:").unwrap()..];
+        let mark = &mark[..=mark.find(']').unwrap()];
+        assert!(
+            heard.iter().all(|line| line.matches(mark).count() == 5),
+            "one mark for one secret: {heard:?}"
+        );
+        assert!(
+            heard[0].contains(&format!(r#" "note" : "use {mark}, not {mark}x","n": 1.50,"#)),
+            "{}",
+            heard[0]
+        );
+
+        let decision = world.decision().await;
+        assert_eq!((decision.decision.as_str(), decision.tool_name.as_deref()), ("allow", Some("echo")));
+        assert!(!decision.findings.as_array().unwrap().is_empty());
+        let request: Value = serde_json::from_str(&heard[1]).unwrap();
+        let sent = serde_json_canonicalizer::to_vec(&request["params"]["arguments"]).unwrap();
+        let digest = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &sent));
+        assert_eq!(decision.args_sha256, Some(digest), "the record is about what was sent");
+        let entry = world.ledger.reader().by_id(&decision.ledger_opened).await.unwrap().unwrap();
+        let record: Value = serde_json::from_str(entry.record.as_deref().unwrap()).unwrap();
+        assert_eq!(record["detail"]["redacted_segments"], 2);
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_a_mark_would_break_is_refused_and_says_why() {
+    for world in worlds().await {
+        world.govern(with_action("redact"));
+        let short = json!({"name": "echo", "arguments": {"short": key()}});
+        let (_, answer) = world.ask(&bob(), "tools/call", short).await;
+        let told = text(&answer);
+        assert!(told.contains("secret_scan") && told.contains("do not fit the tool's inputSchema"), "{told}");
+        // A secret in the id of a call cannot be taken out of it.
+        let named = json!({"name": "echo", "arguments": {}, "_meta": {"claudecode/toolUseId": key()}});
+        let (_, answer) = world.ask(&bob(), "tools/call", named).await;
+        assert!(text(&answer).contains("cannot be replaced by a mark"), "{answer}");
+        assert_eq!((world.calls(), world.decision().await.decision.as_str()), (0, "deny"));
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_flagged_secret_reaches_the_server_and_is_told() {
+    for world in worlds().await {
+        world.govern(with_action("flag"));
+        let call = json!({"name": "echo", "arguments": {"note": key()}});
+        let (_, answer) = world.ask(&bob(), "tools/call", call).await;
+        assert_eq!(text(&answer), "heard");
+        assert!(world.heard()[0].contains(&key()));
+        let decision = world.decision().await;
+        let links = decision.evaluated_rules.as_array().unwrap();
+        let link = links.iter().find(|link| link["policy_id"] == "secret_scan").unwrap();
+        assert_eq!((decision.decision.as_str(), &link["result"]), ("allow", &json!("flag")));
+        assert_eq!(decision.findings[0]["rule_id"], "aws-access-key-id");
+        world.finish().await;
+    }
+}
+
+fn base64(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
 }

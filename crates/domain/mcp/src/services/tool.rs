@@ -3,7 +3,9 @@
 
 mod handler;
 mod outcome;
+mod question;
 mod recover;
+mod redacted;
 
 pub use handler::{HandlerFuture, McpToolHandler, ToolContext, ToolError, ToolResult};
 pub use outcome::{CallError, refusal_code};
@@ -15,7 +17,7 @@ use super::registry::Server;
 use super::schema::Violation;
 use super::stdio::{Answer, CallOptions, StdioError};
 use super::supervisor::{Instance, Supervisor};
-use crate::middleware::rbac::{server_entity, tool_entity};
+use crate::middleware::rbac::server_entity;
 use crate::repository::ToolUsageRepository;
 use crate::repository::tool_usage::{
     CallSource, Completion, DUPLICATE_CALL, NewExecution, OpenExecution, Status,
@@ -23,17 +25,19 @@ use crate::repository::tool_usage::{
 use crate::wire::raw::{RawObject, to_raw};
 use aws_lc_rs::hmac;
 use bytes::Bytes;
+use question::{ARGUMENTS, OTHERS, Question};
+use redacted::Redacted;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::Duration;
 use systemprompt_audit::{Draft, EntryKind, Ledger, LedgerError, Permit, Unit};
 use systemprompt_leak::{Hit, Scanner};
-use systemprompt_models::ids::{CallId, DecisionId, McpExecutionId};
+use systemprompt_models::ids::{DecisionId, McpExecutionId};
 use systemprompt_models::{Clock, Refusal, RequestContext, Tasks};
 use systemprompt_security::authz::AuthzDecision;
 use systemprompt_security::governance::FindingClass;
-use systemprompt_security::plane::{Call, DecisionPlane, Denial, Origin, Segment};
+use systemprompt_security::plane::{Call, DecisionPlane, Denial, Segment};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -46,21 +50,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 const PROGRESS_QUEUE: usize = 64;
 /// How often the end of a call is tried to be recorded after its answer was withheld.
 const CLOSE_TRIES: u32 = 60;
-
-/// Longest id that a client may give its call.
-const MAX_CALL_ID: usize = 128;
-/// Member of `_meta` in which a coding agent repeats the id that its hook was asked about.
-const TOOL_USE_META: &str = "claudecode/toolUseId";
-
-/// The id that the client gave the call: it is the same at every door that the call passes, and paid for once.
-fn tool_use(context: &RequestContext, call: &ToolCall<'_>) -> Option<CallId> {
-    let meta = || {
-        let meta = call.params.get("_meta").and_then(RawObject::read)?;
-        serde_json::from_str::<String>(meta.get(TOOL_USE_META)?.get()).ok()
-    };
-    let id = context.ai_tool_call_id.clone().or_else(meta)?;
-    (!id.is_empty() && id.len() <= MAX_CALL_ID).then(|| CallId::from(id))
-}
 
 /// A call of a tool.
 pub struct ToolCall<'a> {
@@ -111,30 +100,10 @@ impl McpToolExecutor {
         let principal = &context.principal;
         let empty = to_raw(&serde_json::json!({}));
         let arguments = call.params.get("arguments").unwrap_or(&empty);
-        // All that reaches the server is judged: the arguments, and whatever else stands in `params`, names included.
         let others = call.params.clone().without("arguments").to_raw();
-        let content = [("/params/arguments", arguments.get()), ("/params", others.get())]
-            .map(|(pointer, text)| Segment { pointer: pointer.into(), json: text.as_bytes() });
-        let tool_use = tool_use(context, &call);
-        let question = |tool_rule: bool| {
-            let mut entities = vec![server_entity(&server.name)];
-            entities.extend(tool_rule.then(|| tool_entity(&server.name, call.tool)));
-            Call {
-                call_id: tool_use.clone().unwrap_or_else(CallId::generate),
-                origin: Origin::Mcp,
-                counted: true,
-                context,
-                entities,
-                tool: Some(call.tool),
-                server: Some(&server.name),
-                plugin: principal.plugin_id.as_deref(),
-                agent: context.agent_name.as_deref(),
-                agent_scope: None,
-                content: &content,
-            }
-        };
+        let question = Question::new(context, &call, (arguments, &others));
         if !server.config.tools.permits(call.tool) {
-            self.refuse(question(false), outcome::NOT_OFFERED).await?;
+            self.refuse(question.ask(false), outcome::NOT_OFFERED).await?;
             return Err(CallError::UnknownTool);
         }
         let instance = self.instance(context, server).await?;
@@ -145,31 +114,42 @@ impl McpToolExecutor {
         if tool_rule.as_ref().is_none_or(AuthzDecision::is_allow) {
             let violations = violations(definition, arguments);
             if !violations.is_empty() {
-                let decision = self.refuse(question(tool_rule.is_some()), outcome::INVALID_ARGUMENTS).await?;
+                let decision =
+                    self.refuse(question.ask(tool_rule.is_some()), outcome::INVALID_ARGUMENTS).await?;
                 return Err(CallError::invalid_arguments(&violations, decision));
             }
         }
         let _slot = server.slots.acquire(&principal.user_id).await.map_err(|_| CallError::busy())?;
 
-        let judgement = self.plane.judge(question(tool_rule.is_some())).await;
+        let mut judgement = self.plane.judge(question.ask(tool_rule.is_some())).await;
+        let redacted = Redacted::of(judgement.redactions(), call.tool, definition);
+        match &redacted {
+            Ok(_) => judgement.accept_redactions(),
+            Err(why) => judgement.refuse_redactions(why),
+        }
+        let redacted = redacted.unwrap_or_default();
         let mut unit = Unit::new();
         let decision = judgement.record(&mut unit);
         if let Some(refusal) = judgement.refusal() {
             self.ledger.append(unit).await?;
             return Err(CallError::refused(refusal.with_decision(decision)));
         }
-        let started = self.start(unit, context, &call, &instance, decision.clone(), arguments).await;
+        let sent = redacted.part(ARGUMENTS, arguments);
+        let started = self.start(unit, context, &call, &instance, decision.clone(), sent).await;
         let (permit, open) = match started {
             Err(LedgerError::Guard(DUPLICATE_CALL)) => {
                 // The unit with the decision was not written: what is on record is why the call was not made.
-                let decision = self.refuse(question(tool_rule.is_some()), outcome::DUPLICATE).await?;
+                let parts = (sent, redacted.part(OTHERS, &others));
+                let question = Question::new(context, &call, parts);
+                let decision = self.refuse(question.ask(tool_rule.is_some()), outcome::DUPLICATE).await?;
                 return Err(CallError::duplicate(decision));
             }
             started => started?,
         };
 
         let began = Instant::now();
-        let (answer, mut hits) = self.call(permit, &instance, &call).await;
+        let params = redacted.params(&call.params);
+        let (answer, mut hits) = self.call(permit, &instance, &call, params).await;
         let (outcome, completion) = self.complete(answer, began, &mut hits);
         self.close(context, &open, &completion, hits).await?;
         Ok(ToolAnswer { execution: open.id, decision, answer: outcome? })
@@ -237,6 +217,7 @@ impl McpToolExecutor {
         permit: Permit,
         instance: &Instance,
         call: &ToolCall<'_>,
+        params: RawObject<'_>,
     ) -> (Result<Answer, StdioError>, Vec<Hit>) {
         let timeouts = &call.server.config.timeouts;
         let (raw_progress, mut told) = mpsc::channel(PROGRESS_QUEUE);
@@ -247,7 +228,7 @@ impl McpToolExecutor {
             progress: call.progress.is_some().then_some(raw_progress),
         };
         // Tasks are not offered, so a wish for one is not passed on.
-        let params = call.params.clone().without("task");
+        let params = params.without("task");
         let answer = instance.call_tool(permit, params, options, self.clock.now());
         tokio::pin!(answer);
         let (mut hits, mut last) = (Vec::new(), None::<Instant>);

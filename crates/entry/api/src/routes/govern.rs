@@ -9,10 +9,12 @@ use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use systemprompt_models::{Code, Permission, Refusal};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::authz::webhook_server::MessageError;
 use systemprompt_security::jwt::Surface;
+use systemprompt_security::standard_webhooks::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 
 /// Largest question.
 const MAX_BODY: usize = 1024 * 1024;
@@ -92,8 +94,20 @@ async fn signed(context: &AppContext, headers: &HeaderMap, body: &[u8]) -> Resul
         }
         error => {
             tracing::info!(%error, "a question of another installation was refused");
-            let hint = "sign the request (webhook-id, webhook-timestamp, webhook-signature) or send a token of a service";
-            Refusal::new(Code::Unauthenticated, hint)
+            Refusal::new(Code::Unauthenticated, not_taken(&error, headers))
         }
     })
+}
+
+/// What whoever asks is told. Each cause can be told: an old time needs no secret to be seen, and that an id came before is only said
+/// of a message whose signature fits.
+fn not_taken(error: &MessageError, headers: &HeaderMap) -> Cow<'static, str> {
+    let is_signed =
+        [ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER].iter().any(|name| headers.contains_key(*name));
+    if is_signed {
+        format!("the question does not count as signed: {error}").into()
+    } else {
+        "sign the request (webhook-id, webhook-timestamp, webhook-signature) or send a token of a service"
+            .into()
+    }
 }

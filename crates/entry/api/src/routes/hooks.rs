@@ -3,6 +3,7 @@
 
 mod govern;
 mod inference;
+mod rewrite;
 mod track;
 
 use crate::extract::Query;

@@ -2,7 +2,7 @@
 
 use crate::exit::{CliError, Exit};
 use crate::globals::{Globals, no_profile};
-use crate::node::{self, Start};
+use crate::node::{self, Node, Start};
 use crate::running;
 
 #[derive(Debug, clap::Args)]
@@ -21,8 +21,9 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
     let flags = args.port.map(|port| ("server.port".to_owned(), port.to_string())).into_iter().collect();
     let node = node::start(Start { location, flags, verbose: globals.verbose }).await?;
     node.install_operator().await?;
-    node.context.set_ready();
-    anstream::eprintln!("systemprompt serves {} (data folder {})", node.url, node.data_dir().display());
-    node.serve().await;
+    let ready = |node: &Node| {
+        anstream::eprintln!("systemprompt serves {} (data folder {})", node.url, node.data_dir().display());
+    };
+    node.serve(ready).await;
     Ok(Exit::Ok)
 }

@@ -58,9 +58,7 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
     let node = node::start(Start { location, flags, verbose: globals.verbose }).await?;
     let tokens = if args.demo && node.can_record() { Some(seed(&node).await?) } else { None };
     node.install_operator().await?;
-    node.context.set_ready();
-    announce(&node, tokens.as_ref(), args.json, made);
-    node.serve().await;
+    node.serve(|node| announce(node, tokens.as_ref(), args.json, made)).await;
     Ok(Exit::Ok)
 }
 

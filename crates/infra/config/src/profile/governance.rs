@@ -84,10 +84,22 @@ pub enum ActorCheck {
     Off,
 }
 
+impl ActorCheck {
+    /// The word of the configuration and of records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DenyOnly => "deny_only",
+            Self::Full => "full",
+            Self::Off => "off",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HooksConfig {
     pub on_allow: HookOnAllow,
+    pub on_redact: HookOnRedact,
 }
 
 /// What the hook of a coding agent is told of a tool that may be used.
@@ -99,6 +111,17 @@ pub enum HookOnAllow {
     Allow,
     /// Nothing: the agent asks its user as it would without the hook.
     None,
+}
+
+/// What becomes of a tool call from whose input a policy takes secrets (action `redact`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HookOnRedact {
+    /// It is refused: an agent that takes the permission and not the changed input would send the secrets.
+    #[default]
+    Refuse,
+    /// The agent is told to run the tool with the secrets replaced by marks (`updatedInput`).
+    Rewrite,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -4,7 +4,7 @@ use super::audit::AuthzSource;
 use super::error::AuthzBootstrapError;
 use super::resolver::{RuleSet, resolve};
 use super::store::RuleStore;
-use super::types::{AuthzDecision, AuthzRequest, EntityRef, Matched};
+use super::types::{ActorsCounted, AuthzDecision, AuthzRequest, EntityRef, Matched};
 use super::webhook::WebhookHook;
 use super::words::Words;
 use std::future::Future;
@@ -48,7 +48,16 @@ pub trait AuthzDecisionHook: Send + Sync {
 }
 
 fn fixed(matched: Matched, source: AuthzSource) -> AuthzDecision {
-    AuthzDecision { matched, rule: None, source, epoch: 0, set_hash: "".into(), told: None }
+    AuthzDecision {
+        matched,
+        rule: None,
+        source,
+        epoch: 0,
+        set_hash: "".into(),
+        told: None,
+        actors: None,
+        elapsed_us: 0,
+    }
 }
 
 /// Allows everything (mode `unrestricted`).
@@ -100,10 +109,13 @@ pub(crate) fn check_actors(
     request: AuthzRequest<'_>,
     decision: AuthzDecision,
 ) -> AuthzDecision {
-    if request.principal.act_chain.is_empty() || !decision.is_allow() || actors == ActorCheck::Off {
+    let chain = &request.principal.act_chain;
+    if chain.is_empty() {
         return decision;
     }
-    for actor in &request.principal.act_chain {
+    let counted = |denied| Some(ActorsCounted { check: actors, denied });
+    let asked = if decision.is_allow() && actors != ActorCheck::Off { chain.as_slice() } else { &[] };
+    for (place, actor) in asked.iter().enumerate() {
         let own = resolve(rules, &rules.compile_actor(actor), request.entity);
         let denied = match actors {
             ActorCheck::Full => !own.is_allow(),
@@ -112,10 +124,10 @@ pub(crate) fn check_actors(
             }
         };
         if denied {
-            return AuthzDecision { matched: Matched::ActorDeny, ..own };
+            return AuthzDecision { matched: Matched::ActorDeny, actors: counted(Some(place)), ..own };
         }
     }
-    decision
+    AuthzDecision { actors: counted(None), ..decision }
 }
 
 impl AuthzDecisionHook for RuleHook {

@@ -31,8 +31,8 @@ pub use resolver::{CompiledPrincipal, RuleSet, resolve};
 pub use runtime::{clear_global_hook, global_hook, install_from_governance_config, install_global_hook};
 pub use store::{RuleLimits, RuleStore};
 pub use types::{
-    Access, AccessRule, AuthzDecision, AuthzRequest, CallInfo, Decision, Department, Entity, EntityKind,
-    EntityRef, Matched, RuleType, Told,
+    Access, AccessRule, ActorsCounted, AuthzDecision, AuthzRequest, CallInfo, Decision, Department, Entity,
+    EntityKind, EntityRef, Matched, RuleType, Told,
 };
 pub use webhook::WebhookHook;
 pub use webhook_server::DecisionService;

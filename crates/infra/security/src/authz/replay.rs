@@ -27,7 +27,7 @@ const KEPT_ROLES: usize = 32;
 /// Characters of a name that a record keeps.
 const KEPT_NAME: usize = 200;
 
-/// Which decisions, and how the actors of a delegation chain count.
+/// Which decisions, and how the actors of a delegation chain count where the record does not say how they did.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplayScope {
     /// Epoch milliseconds, inclusive and exclusive.
@@ -117,6 +117,10 @@ struct Detail<'a> {
     tool: Option<Cow<'a, str>>,
     #[serde(default)]
     listed: Option<u64>,
+    #[serde(default)]
+    actors: Option<Vec<String>>,
+    #[serde(default)]
+    actor_check: Option<ActorCheck>,
 }
 
 #[derive(Deserialize)]
@@ -268,7 +272,8 @@ fn decide(text: &str, rules: &RuleSet, actors: ActorCheck, principal: &mut Princ
     principal.user_id = record.actor.id.as_ref().into();
     principal.roles = detail.roles;
     principal.department = detail.department;
-    principal.act_chain = record.act_chain;
+    principal.act_chain = detail.actors.unwrap_or(record.act_chain);
+    let actors = detail.actor_check.unwrap_or(actors);
     let was_allowed = record.outcome != "deny";
     // The policies ran when the rules let the call pass, and what they found stands.
     let policies_allow = record.kind != "governance.decision" || was_allowed;

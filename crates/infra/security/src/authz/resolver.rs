@@ -265,6 +265,8 @@ impl RuleSet {
             epoch: self.epoch,
             set_hash: Arc::clone(&self.set_hash),
             told: None,
+            actors: None,
+            elapsed_us: 0,
         }
     }
 }
@@ -286,15 +288,19 @@ pub fn resolve(rules: &RuleSet, principal: &CompiledPrincipal, entity: &EntityRe
     if let Some(rule) = principal.user.and_then(|id| find(&of_entity.user, id)) {
         return rules.decided(matched(RuleType::User, rule.access), Some(&rule.rule));
     }
-    let mut role_allow = None;
+    // Of several roles in a band the rule with the smaller id is named, so that the order of rows is no matter here either.
+    let (mut deny, mut allow) = (None::<&Compiled>, None::<&Compiled>);
     for rule in principal.roles.iter().filter_map(|id| find(&of_entity.role, *id)) {
-        match rule.access {
-            Access::Deny => return rules.decided(Matched::RoleDeny, Some(&rule.rule)),
-            Access::Allow => role_allow = role_allow.or(Some(rule)),
+        let named = match rule.access {
+            Access::Deny => &mut deny,
+            Access::Allow => &mut allow,
+        };
+        if named.is_none_or(|by| rule.rule.id < by.rule.id) {
+            *named = Some(rule);
         }
     }
-    if let Some(rule) = role_allow {
-        return rules.decided(Matched::RoleAllow, Some(&rule.rule));
+    if let Some(rule) = deny.or(allow) {
+        return rules.decided(matched(RuleType::Role, rule.access), Some(&rule.rule));
     }
     if let Some(rule) = principal.department.and_then(|id| find(&of_entity.department, id)) {
         return rules.decided(matched(RuleType::Department, rule.access), Some(&rule.rule));

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use systemprompt_config::profile::governance::ActorCheck;
 use systemprompt_models::ids::RuleId;
 use systemprompt_models::{Millis, Principal, RequestContext};
 
@@ -285,6 +286,18 @@ pub struct AuthzDecision {
     pub set_hash: Arc<str>,
     /// What a decision service said of its decision.
     pub told: Option<Arc<Told>>,
+    /// How the actors counted, where somebody acts for the subject.
+    pub actors: Option<ActorsCounted>,
+    /// How long it took, in microseconds, as far as somebody measured it. Of decisions made together the first bears all.
+    pub elapsed_us: u64,
+}
+
+/// How the actors of a delegation chain counted in a decision (SEC-64).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActorsCounted {
+    pub check: ActorCheck,
+    /// Place in the chain of the actor for whom the call is denied.
+    pub denied: Option<usize>,
 }
 
 /// Words of a decision service, shortened and without control characters.

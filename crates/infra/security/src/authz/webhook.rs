@@ -148,9 +148,18 @@ impl WebhookHook {
         if let Some(denied) = by_rules.as_ref().filter(|d| !d.is_allow() && !is_silent(d)) {
             return denied.clone();
         }
+        let actors = by_rules.as_ref().and_then(|by| by.actors);
         let (epoch, set_hash) = by_rules.map_or_else(|| (0, "".into()), |by| (by.epoch, by.set_hash));
-        let decision =
-            |matched, source, told| AuthzDecision { matched, rule: None, source, epoch, set_hash, told };
+        let decision = |matched, source, told| AuthzDecision {
+            matched,
+            rule: None,
+            source,
+            epoch,
+            set_hash,
+            told,
+            actors,
+            elapsed_us: 0,
+        };
         match self.call(request).await {
             Ok(answer) => {
                 // Whoever answers may repeat what it was shown elsewhere, and the client and the records get its words.

@@ -5,23 +5,24 @@ use super::audit::db_sink::{authz_draft, base_row};
 use super::audit::repository::{DecisionRow, insert_governance_decision};
 use super::hook::{AuthzDecisionHook, RuleHook};
 use super::types::{AuthzDecision, AuthzRequest, EntityRef, MAX_ENTITY_ID, MAX_RULE_VALUE, entity_kind};
-use crate::plane::DecisionPlane;
+use crate::plane::{DecisionPlane, micros};
 use crate::standard_webhooks::{Replays, WebhookError, WebhookSecrets};
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Instant;
 use systemprompt_audit::{Ledger, LedgerError, Unit};
 use systemprompt_config::profile::governance::ActorCheck;
 use systemprompt_database::Db;
+use systemprompt_models::claims::MAX_ACT_DEPTH;
 use systemprompt_models::ids::{CallId, ClientId, DecisionId, SessionId, TraceId, UserId};
 use systemprompt_models::{Clock, Code, Permission, Principal, Refusal, RequestContext, Secret, UserType};
 
 /// Name of this endpoint among those whose ids are remembered.
 const ENDPOINT: &str = "govern_authz";
-/// Most roles and actors of a question, and the longest id in it, in characters.
+/// Most roles of a question, and the longest id in it, in characters.
 const MAX_ROLES: usize = 256;
-const MAX_ACTORS: usize = 8;
 const MAX_ID: usize = 256;
 
 /// Why a message is not taken as signed.
@@ -128,8 +129,10 @@ impl DecisionService {
         let Question { context, entity, request_id } = question;
         let request =
             AuthzRequest { context: Some(&context), ..AuthzRequest::new(&context.principal, &entity) };
+        let began = Instant::now();
         let decision = self.rules.evaluate(request).await;
-        let decision = AuthzDecision { source: AuthzSource::WebhookServer, ..decision };
+        let elapsed_us = micros(began);
+        let decision = AuthzDecision { source: AuthzSource::WebhookServer, elapsed_us, ..decision };
         // What others write into ids is stored as anything else that comes from outside: without secrets.
         let context = self.plane.conceal_context(&context).into_owned();
         let entity = EntityRef::new(entity.kind, self.plane.pipeline().conceal(&entity.id));
@@ -148,7 +151,8 @@ impl DecisionService {
         let call_id = CallId::generate();
         let decided = [(entity.clone(), decision.clone())];
         let draft = authz_draft(context, &decided, call_id.as_str(), "webhook_server");
-        let opened = unit.record(draft.with("asked_by", asked_by));
+        let draft = draft.with("asked_by", asked_by).with("elapsed_us", decision.elapsed_us);
+        let opened = unit.record(draft);
         let row = DecisionRow {
             entity: Some((entity.kind.as_str(), entity.id.to_string())),
             decision: decision.decision().as_str(),
@@ -225,7 +229,7 @@ impl Question {
         principal.permissions = vec![Permission::User];
         principal.roles = texts("roles", body.roles, MAX_ROLES)?;
         principal.department = text("department", body.department, MAX_RULE_VALUE)?;
-        principal.act_chain = texts("act_chain", body.act_chain, MAX_ACTORS)?;
+        principal.act_chain = texts("act_chain", body.act_chain, MAX_ACT_DEPTH)?;
         principal.client_id = text("client_id", body.client_id, MAX_ID)?.map(ClientId::new);
         if let Some(session) = text("session_id", body.session_id, MAX_ID)? {
             principal.session_id = SessionId::new(session);

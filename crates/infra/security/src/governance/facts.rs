@@ -44,6 +44,17 @@ impl Origin {
             Self::A2a => "message",
         }
     }
+
+    /// Why a call of this door that is to be redacted is refused instead, where nobody knows better.
+    pub fn unredactable(self) -> &'static str {
+        match self {
+            Self::Hook => "a hook can change nothing but the input of a tool, so it is refused",
+            Self::InferenceHook => "this webhook can allow or refuse and change nothing, so it is refused",
+            Self::Mcp | Self::Gateway | Self::A2a => {
+                "it cannot be replaced by a mark where it stands, so the call is refused"
+            }
+        }
+    }
 }
 
 /// One JSON value of a body, as the bytes that stand there (a string with its quotes, an object, an array).

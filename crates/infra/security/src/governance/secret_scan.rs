@@ -1,7 +1,7 @@
 //! `secret_scan` (SEC-85 to SEC-87): no credential leaves in a tool call or a model request.
 
 use super::allow::AllowList;
-use super::facts::CallFacts;
+use super::facts::{CallFacts, Segment};
 use super::findings::{self, Action, Words};
 use super::params::{self, ParamError, closest, hint};
 use super::policy::{GovernancePolicy, Outcome, Redaction};
@@ -100,11 +100,27 @@ impl SecretScan {
                 continue;
             }
             let is_wanted = |f: &Finding| wanted.iter().any(|w| w.rule_id == f.rule_id && w.hmac == f.hmac);
-            if let Ok(json) = self.scanner.redact_json_where(part.json, &is_wanted) {
-                redactions.push(Redaction { segment, json: json.into_owned() });
+            let redacted = self.scanner.redact_json_where(part.json, &is_wanted);
+            let Ok(json) = redacted.map(Cow::into_owned) else { return Vec::new() };
+            if !self.may_go_on(facts, segment, &part.pointer, &json) {
+                return Vec::new();
             }
+            redactions.push(Redaction { segment, json });
         }
         redactions
+    }
+
+    /// Whether nothing is left in a redacted segment that a mark or a refusal is meant for: only so many findings are told of one
+    /// segment, and what stands behind them was not replaced.
+    fn may_go_on(&self, facts: &CallFacts<'_>, index: usize, pointer: &str, json: &[u8]) -> bool {
+        let Ok(mut left) = self.scanner.scan_segment(&Segment { pointer: pointer.into(), json }) else {
+            return false;
+        };
+        for finding in &mut left {
+            finding.segment = Some(index);
+        }
+        self.allowed.apply(facts, &mut left);
+        left.iter().all(|f| f.allowed_by.is_some() || self.action_here(facts, f) == Action::Flag)
     }
 }
 

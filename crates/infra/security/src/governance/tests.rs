@@ -631,3 +631,33 @@ fn a_secret_in_the_ids_of_a_call_refuses_it_and_is_concealed() {
         assert_eq!(pipeline.conceal(id), id);
     }
 }
+
+/// `count` keys that differ, in one list.
+fn many_keys(count: u64) -> String {
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let key = |n: u64| {
+        let mut mixed = u128::from(n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+        let tail: String = (0..16)
+            .map(|_| {
+                mixed = mixed.rotate_right(5);
+                char::from(digits[usize::try_from(mixed % 32).unwrap()])
+            })
+            .collect();
+        format!("AKIA{tail}")
+    };
+    json!({"keys": (0..count).map(key).collect::<Vec<_>>()}).to_string()
+}
+
+#[test]
+fn content_with_more_secrets_than_are_told_is_not_redacted_but_refused() {
+    let principal = user("ada", "ses_1", &[Permission::User]);
+    let redact = json!({"actions": {"specific": "redact"}});
+    let pipeline = pipeline(vec![policy("secret_scan", redact)]);
+    for (count, redacted) in [(40, 1), (400, 0)] {
+        let body = many_keys(count);
+        let chain = Call { body: &body, ..Call::tool(&principal, "Write") }.judge(&pipeline);
+        assert!(matches!(chain.verdict, Verdict::Redact(_)), "{count}: {:?}", chain.verdict);
+        assert_eq!(chain.redactions.len(), redacted, "{count}, of which {} are told", chain.findings.len());
+        assert!(chain.redactions.iter().all(|r| !String::from_utf8_lossy(&r.json).contains("AKIA")));
+    }
+}

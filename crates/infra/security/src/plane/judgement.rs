@@ -1,6 +1,6 @@
 //! What was decided on a call: what its caller is told, and what is recorded of it.
 
-use super::{Origin, conceal_context};
+use super::{Origin, conceal_context, sha256_of};
 use crate::authz::audit::db_sink::{authz_draft, base_row, with_entities};
 use crate::authz::audit::repository::DecisionRow;
 use crate::authz::{AuthzDecision, EntityRef, insert_governance_decision};
@@ -27,6 +27,10 @@ pub struct Judgement {
     pub(super) agent_scope: Option<String>,
     pub(super) args_sha256: Option<String>,
     pub(super) arguments: Option<Payload>,
+    /// Why content that was to be redacted is refused, where whoever asked knows better than the origin.
+    pub(super) unredactable: Option<&'static str>,
+    /// How long deciding took, in microseconds.
+    pub(super) elapsed_us: u64,
     /// Digests of the blocks for which it is refused.
     pub(super) refused_blocks: Vec<String>,
     pub(super) at: i64,
@@ -93,14 +97,26 @@ impl Judgement {
         }
     }
 
-    /// Says that the content was changed so: the call goes on, and its record says that it was changed.
+    /// Says that the content was changed so: the call goes on, and its record says that it was changed. What is kept of a tool's
+    /// arguments, which come first, is what the tool gets.
     pub fn accept_redactions(&mut self) {
         if let Some(chain) = &mut self.chain
             && matches!(chain.verdict, Verdict::Redact(_))
             && !chain.redactions.is_empty()
         {
             chain.verdict = Verdict::Allow;
+            let arguments =
+                chain.redactions.iter().find(|r| r.segment == 0).filter(|_| self.arguments.is_some());
+            if let Some(Redaction { json, .. }) = arguments {
+                self.args_sha256 = Some(sha256_of(json));
+                self.arguments = Some(Payload::json(Role::Arguments, json.clone()));
+            }
         }
+    }
+
+    /// Says that the content could not be changed so, and why: the call stays refused.
+    pub fn refuse_redactions(&mut self, why: &'static str) {
+        self.unredactable = Some(why);
     }
 
     /// The policy that decided, and why.
@@ -137,7 +153,13 @@ impl Judgement {
                 None => refusal,
             });
         }
-        self.chain.as_ref().and_then(Chain::refusal)
+        let chain = self.chain.as_ref()?;
+        let mut refusal = chain.refusal()?;
+        if matches!(chain.verdict, Verdict::Redact(_)) {
+            let why = self.unredactable.unwrap_or_else(|| self.origin.unredactable());
+            refusal.reason = format!("{}; {why}", refusal.reason).into();
+        }
+        Some(refusal)
     }
 
     /// Adds the record and the row of this decision to `unit`; returns the row's id.
@@ -155,6 +177,7 @@ impl Judgement {
             // Neither an entity nor a pipeline: nothing vouches for the call, and the record says so.
             None => Draft::new(EntryKind::GovernanceDecision, &self.context, "deny"),
         };
+        let draft = draft.with("elapsed_us", self.elapsed_us);
         let opened = unit.record(draft.with_payload(self.arguments.clone()));
         let args_payload = self.arguments.as_ref().map(|_| reference(opened.as_str(), Role::Arguments));
         for leak in self.chain.iter().flat_map(|chain| &chain.leaks.told) {

@@ -1,6 +1,7 @@
 //! `POST /api/v1/hooks/govern`: the decision endpoint of coding agents' hooks (SEC-93). Its answer is always 200 with an explicit
 //! decision, since hook clients go on at any other status; the edge renders its own refusals so too.
 
+use super::rewrite::{self, Rewrite};
 use super::{check_token, conversation, plugin};
 use crate::extract::{self, Context, HookQuery, Query, RawBody};
 use crate::services::server::refusal::DECISION_HEADER;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::time::Duration;
 use systemprompt_audit::Unit;
-use systemprompt_config::profile::governance::HookOnAllow;
+use systemprompt_config::profile::governance::{HookOnAllow, HookOnRedact};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_models::hook::{self, PRE_TOOL_USE};
@@ -160,10 +161,16 @@ async fn decide(
     body: &Bytes,
 ) -> crate::Result<Response> {
     let event = read(body)?;
-    let (judgement, decision) = judge(context, caller, query, &event, body).await?;
-    let refusal = judgement.refusal().map(|refusal| refusal.with_decision(decision.clone()));
-    let on_allow = context.config().profile.governance.hooks.on_allow;
-    Ok(render(&event, refusal.as_ref(), &decision, on_allow))
+    let hooks = context.config().profile.governance.hooks.clone();
+    let judged = judge(context, caller, query, (&event, body), hooks.on_redact).await?;
+    let refusal = judged.judgement.refusal().map(|refusal| refusal.with_decision(judged.decision.clone()));
+    Ok(match (&judged.input, &refusal) {
+        (Some(input), None) => {
+            let reason = format!("allowed with marks in place of secrets (decision {})", judged.decision);
+            decided("allow", Json(Rewrite::new(input, &reason, hooks.on_allow)))
+        }
+        _ => render(&event, refusal.as_ref(), &judged.decision, hooks.on_allow),
+    })
 }
 
 /// The event of a body. Only an object is one: a list would be read by position.
@@ -186,14 +193,22 @@ fn read(body: &[u8]) -> Result<HookEvent<'_>, Refusal> {
     }
 }
 
+/// What was decided on an event, and is on record.
+struct Judged {
+    judgement: Judgement,
+    decision: DecisionId,
+    /// The input that the tool is to be used with in place of its own.
+    input: Option<Box<RawValue>>,
+}
+
 /// Decides, and returns once the decision is on record.
 async fn judge(
     context: &AppContext,
     mut caller: RequestContext,
     query: &Query,
-    event: &HookEvent<'_>,
-    body: &[u8],
-) -> crate::Result<(Judgement, DecisionId)> {
+    (event, body): (&HookEvent<'_>, &[u8]),
+    on_redact: HookOnRedact,
+) -> crate::Result<Judged> {
     let plugin = plugin(query);
     let before_tool = event.hook_event_name == PRE_TOOL_USE;
     let tool = event.tool_name.as_deref().filter(|_| before_tool);
@@ -216,7 +231,7 @@ async fn judge(
     // The pointer does not repeat names of the client's making.
     content.push(Segment { pointer: "/*".into(), json: others.as_bytes() });
     let call_id = event.tool_use_id.as_deref().filter(|id| !id.is_empty() && id.len() <= MAX_CALL_ID);
-    let judgement = {
+    let mut judgement = {
         let call = Call {
             call_id: call_id.map_or_else(CallId::generate, CallId::from),
             origin: Origin::Hook,
@@ -237,10 +252,12 @@ async fn judge(
             None => context.plane.judge(call).await,
         }
     };
+    let has_input = event.tool_input.is_some();
+    let input = rewrite::input(&mut judgement, &event.hook_event_name, has_input, on_redact);
     let mut unit = Unit::new();
     let decision = judgement.record(&mut unit);
     context.ledger.append(unit).await?;
-    Ok((judgement, decision))
+    Ok(Judged { judgement, decision, input })
 }
 
 /// What makes the names of a call unusable, whatever the rules say.
@@ -293,7 +310,11 @@ fn render(
         }}),
         (_, None) => json!({}),
     };
-    let mut response = Json(body).into_response();
+    decided(outcome, Json(body))
+}
+
+fn decided(outcome: &'static str, body: impl IntoResponse) -> Response {
+    let mut response = body.into_response();
     response.headers_mut().insert(DECISION_HEADER, HeaderValue::from_static(outcome));
     response
 }

@@ -40,7 +40,7 @@ impl AuthzAuditSink for DbAuditSink {
             let call_id = CallId::generate();
             let decided = [(request.entity.clone(), decision.clone())];
             let draft = authz_draft(context, &decided, call_id.as_str(), "authz");
-            let opened = unit.record(draft);
+            let opened = unit.record(draft.with("elapsed_us", decision.elapsed_us));
             let row = DecisionRow {
                 entity: Some((request.entity.kind.as_str(), request.entity.id.to_string())),
                 decision: decision.decision().as_str(),
@@ -85,8 +85,9 @@ pub(crate) fn with_entities(
     decided: &[(crate::authz::EntityRef, AuthzDecision)],
 ) -> Draft {
     let Some((entity, decision)) = decided.last() else { return draft };
-    let matched: Vec<Value> = decided.iter().map(|(entity, decision)| matched(entity, decision)).collect();
-    let draft = draft
+    let chain = &context.principal.act_chain;
+    let matched: Vec<Value> = decided.iter().map(|(entity, by)| matched(entity, by, chain)).collect();
+    let draft = with_actors(draft, context, decided)
         .with_subject(entity.kind.as_str(), entity.id.clone())
         .with("matched", matched)
         .with("roles", roles(&context.principal))
@@ -96,13 +97,32 @@ pub(crate) fn with_entities(
     if decision.set_hash.is_empty() { draft } else { draft.with("set_hash", &*decision.set_hash) }
 }
 
-fn matched(entity: &crate::authz::EntityRef, decision: &AuthzDecision) -> Value {
+/// Adds who acted for the subject, outermost first, and how they counted.
+pub(crate) fn with_actors(
+    draft: Draft,
+    context: &RequestContext,
+    decided: &[(crate::authz::EntityRef, AuthzDecision)],
+) -> Draft {
+    let chain = &context.principal.act_chain;
+    if chain.is_empty() {
+        return draft;
+    }
+    let counted = decided.iter().find_map(|(_, decision)| decision.actors);
+    draft.with("actors", chain.as_slice()).with("actor_check", counted.map(|counted| counted.check.as_str()))
+}
+
+fn matched(entity: &crate::authz::EntityRef, decision: &AuthzDecision, chain: &[String]) -> Value {
     let mut one = json!({
         "entity": entity.to_string(),
         "matched_by": decision.policy(),
     });
-    if let (Some(rule), Some(map)) = (&decision.rule, one.as_object_mut()) {
+    let Some(map) = one.as_object_mut() else { return one };
+    if let Some(rule) = &decision.rule {
         map.insert("rule_id".into(), rule.id.as_str().into());
+    }
+    let denied = decision.actors.and_then(|actors| chain.get(actors.denied?));
+    if let Some(actor) = denied {
+        map.insert("actor".into(), actor.as_str().into());
     }
     one
 }

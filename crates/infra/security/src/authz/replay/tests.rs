@@ -212,3 +212,81 @@ async fn a_draft_replaces_rules_of_the_same_entity_and_subject() {
     assert_eq!(node.rules.tried(Some(&over)).await.unwrap().rows.len(), 0);
     assert_eq!(node.rules.tried(None).await.unwrap().rows.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_counts_the_actors_as_they_counted_and_as_the_draft_has_them() {
+    for db in engines().await {
+        let node = Node::start(&db).await;
+        let mut unit = Unit::new();
+        for chain in [&["agent:planner", "mcp:crm"][..], &[]] {
+            let mut acted = context("ann", &["guest"], None);
+            let mut principal = (*acted.principal).clone();
+            principal.act_chain = chain.iter().map(|actor| (*actor).to_owned()).collect();
+            acted.principal = Arc::new(principal);
+            node.call(&mut unit, &acted, "demo", "whoami").await;
+            node.call(&mut unit, &acted, "private", "whoami").await;
+        }
+        node.ledger.append(unit).await.unwrap();
+
+        // The kinds of both sorts of records say how long it took, who acted, and how they counted.
+        let rows = node.ledger.reader().page(node.ledger.stream(), 0, 100).await.unwrap();
+        let records: Vec<serde_json::Value> =
+            rows.iter().filter_map(|row| serde_json::from_str(row.record.as_deref()?).ok()).collect();
+        let of = |kind: &str| {
+            records.iter().filter(|r| r["kind"] == kind).map(|r| &r["detail"]).collect::<Vec<_>>()
+        };
+        for kind in ["governance.decision", "authz.decision"] {
+            let [acted, alone] = of(kind)[..] else { panic!("{kind}: {records:?}") };
+            assert!(acted["elapsed_us"].is_u64() && alone["elapsed_us"].is_u64(), "{acted} {alone}");
+            assert_eq!(acted["actors"], json!(["agent:planner", "mcp:crm"]));
+            assert_eq!(acted["actor_check"], "deny_only");
+            assert!(alone.get("actors").is_none() && alone.get("actor_check").is_none(), "{alone}");
+        }
+
+        // `full` would deny them all; the records say that it was not so.
+        let unchanged = node.rules.tried(None).await.unwrap();
+        let scope = ReplayScope { since: 0, until: Millis::MAX, actors: ActorCheck::Full };
+        let report = replay(&node.ledger.reader(), &unchanged, scope).await.unwrap();
+        assert_eq!((report.decisions, report.flips(), report.unreplayable), (4, 0, 0), "{report:?}");
+        let deny =
+            json!({"entity_type": "mcp_server", "entity_id": "demo", "access": "deny", "users": ["mcp:crm"]});
+        let report = node.replay(&draft(json!({"rules": [deny]}))).await;
+        assert_eq!((report.newly_denied.count, report.newly_allowed.count), (1, 0), "{report:?}");
+        assert_eq!(report.newly_denied.groups[0].matched_by, "actor_deny");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_names_the_actor_for_whom_a_call_was_denied() {
+    for db in engines().await {
+        let node = Node::start(&db).await;
+        let params = UpsertRuleParams {
+            entity_type: EntityKind::McpServer,
+            entity_id: "demo".into(),
+            is_pattern: false,
+            rule_type: RuleType::User,
+            rule_value: "mcp:crm".into(),
+            access: Access::Deny,
+            justification: None,
+            source: "api",
+            created_by: "root".into(),
+        };
+        node.rules.create_rule(&context("root", &[], None), &params).await.unwrap();
+        let mut acted = context("ann", &["guest"], None);
+        let act_chain = vec!["agent:planner".to_owned(), "mcp:crm".to_owned()];
+        acted.principal = Arc::new(Principal { act_chain, ..(*acted.principal).clone() });
+        let mut unit = Unit::new();
+        node.call(&mut unit, &acted, "demo", "whoami").await;
+        node.ledger.append(unit).await.unwrap();
+        let rows = node.ledger.reader().page(node.ledger.stream(), 0, 100).await.unwrap();
+        let record: serde_json::Value =
+            serde_json::from_str(rows.last().unwrap().record.as_deref().unwrap()).unwrap();
+        let matched = &record["detail"]["matched"][0];
+        assert_eq!(
+            (&record["policy"], &matched["actor"]),
+            (&json!("actor_deny"), &json!("mcp:crm")),
+            "{record}"
+        );
+        assert!(matched["rule_id"].is_string(), "{record}");
+    }
+}

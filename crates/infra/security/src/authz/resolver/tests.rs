@@ -124,6 +124,25 @@ fn case_17_bands_decide_in_order_and_deny_wins_inside_a_band() {
 }
 
 #[test]
+fn case_16_the_rule_that_is_named_does_not_depend_on_the_order_of_rows() {
+    for access in [Access::Allow, Access::Deny] {
+        let mut rows: Vec<AccessRule> = ["dev", "ops", "temp"]
+            .iter()
+            .zip(["r3", "r1", "r2"])
+            .map(|(role, id)| rule(id, "e", RuleType::Role, role, access))
+            .collect();
+        let ann = principal("ann", &["dev", "ops", "temp"], None);
+        for _ in 0..rows.len() {
+            rows.rotate_left(1);
+            for rows in [rows.clone(), rows.iter().rev().cloned().collect()] {
+                let decision = decide(&[entity("e", false)], &rows, &ann, "e");
+                assert_eq!(decision.rule.as_ref().map(|by| by.id.as_str()), Some("r1"), "{rows:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn an_unregistered_entity_is_denied_even_with_rules() {
     let rules = [rule("r1", "ghost", RuleType::User, "ann", Access::Allow)];
     let decision = decide(&[entity("e", true)], &rules, &principal("ann", &[], None), "ghost");
