@@ -85,10 +85,11 @@ impl Node {
     /// When the user, the token or the file cannot be made.
     pub async fn install_operator(&self) -> Result<(), CliError> {
         if !self.can_record() {
-            // The node still serves health and reads to whoever holds a token of an earlier start.
+            // The node still serves health and reads to whoever holds a token whose session this database has.
             let condition = self.context.ledger.condition();
             anstream::eprintln!(
-                "warning: {}: guarded calls are refused; `systemprompt audit verify` says where",
+                "warning: {}: guarded calls are refused, and no credential was issued to this command line; `systemprompt audit verify --offline` \
+                 says where",
                 condition.code()
             );
             return Ok(());

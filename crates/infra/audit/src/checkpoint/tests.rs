@@ -309,6 +309,18 @@ async fn every_tampering_with_tree_and_checkpoints_has_its_finding() {
         ("UPDATE ledger_checkpoints SET size = size + 1", "checkpoint_altered"),
         ("UPDATE ledger_keys SET vkey = 'x+00000000+AAAA'", "key_altered"),
         ("DELETE FROM ledger_keys", "key_unknown"),
+        ("DELETE FROM ledger_keys", "key_missing"),
+        ("UPDATE ledger_checkpoints SET at = at + 1", "checkpoint_altered"),
+        ("UPDATE ledger_keys SET state = 'retired'", "key_altered"),
+        ("UPDATE ledger_keys SET retired_at = valid_from", "key_altered"),
+        ("UPDATE ledger_keys SET valid_from = valid_from - 1", "key_altered"),
+        ("UPDATE ledger_keys SET ledger_id = 'led_other'", "key_altered"),
+        ("UPDATE ledger_streams SET created_at = created_at - 1", "stream_altered"),
+        ("UPDATE ledger_streams SET node_id = 'other'", "stream_altered"),
+        ("UPDATE ledger_streams SET epoch = 0", "stream_altered"),
+        ("UPDATE ledger_streams SET predecessor = 'other'", "stream_altered"),
+        ("UPDATE ledger_streams SET closed_at = 5", "stream_altered"),
+        ("UPDATE ledger_streams SET closed_reason = 'nobody knows'", "stream_altered"),
         ("UPDATE ledger_streams SET frontier = NULL, head_seq = head_seq", ""),
         ("UPDATE ledger_streams SET frontier = (SELECT root FROM ledger_tiles LIMIT 1)", "frontier_altered"),
         ("DELETE FROM ledger_tiles", "tile_missing"),
@@ -433,6 +445,78 @@ async fn a_repair_closes_the_stream_and_begins_a_successor_that_names_the_old_he
         assert!(matches!(refused, Err(RepairError::Intact(stream)) if stream == **ledger.stream()));
         let lost = NodeOfRepair { signer: None, ..node.repair(&signer) };
         assert!(repair(&db, &lost, "the key is lost", 6).await.is_ok(), "without its key no stream goes on");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_a_stream_was_closed_is_what_its_successor_says() {
+    for db in stores().await {
+        let node = Node::new();
+        let old = node.filled(&db, 9).await.stream().to_string();
+        cut_to(&db, &old, 4).await;
+        execute(&db, "DELETE FROM ledger_checkpoints").await;
+        let signer = node.signer().into();
+        let done = repair(&db, &node.repair(&signer), "backup of Monday", 5).await.unwrap();
+        assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new(), "no successor was started yet");
+        node.filled(&db, 3).await;
+        assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new());
+        let of = |column: &str, value: &str| {
+            format!(
+                "UPDATE ledger_streams SET {column} = {value} WHERE closed_at IS NOT NULL OR closed_reason IS NOT NULL"
+            )
+        };
+        let found = |finding: &crate::verify::Finding| (finding.check, finding.stream.clone());
+        for (column, other, back) in [
+            ("closed_reason", "'backup of Tuesday'", "'backup of Monday'"),
+            ("closed_reason", "NULL", "'backup of Monday'"),
+            ("closed_at", "6", "5"),
+            ("closed_at", "NULL", "5"),
+        ] {
+            execute(&db, of(column, other)).await;
+            let report = verified(&db, &Scope::default()).await;
+            let found: Vec<_> = report.findings.iter().map(found).collect();
+            assert!(found.contains(&("stream_altered", old.clone())), "{column} {other}: {found:?}");
+            execute(&db, of(column, back)).await;
+        }
+        execute(&db, "UPDATE ledger_streams SET predecessor = NULL").await;
+        let report = verified(&db, &Scope::default()).await;
+        let found: Vec<_> = report.findings.iter().map(found).collect();
+        assert!(found.contains(&("stream_altered", done.successor.stream.clone())), "{found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_a_stream_are_as_its_rotations_tell() {
+    for db in stores().await {
+        let node = Node::new();
+        let ledger = node.start(&db).await;
+        write(&ledger, 3).await;
+        ledger.make_checkpoint().await.unwrap();
+        let by = systemprompt_models::RequestContext::new(
+            Arc::new(systemprompt_models::Principal::anonymous()),
+            systemprompt_models::ids::TraceId::generate(),
+        );
+        ledger.rotate_key(&by).await.unwrap();
+        assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new(), "while it is written");
+        ledger.stop().await;
+        assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new());
+        for (change, back) in [
+            (
+                "retired_at = retired_at + 1 WHERE state = 'retired'",
+                "retired_at = retired_at - 1 WHERE state = 'retired'",
+            ),
+            (
+                "valid_from = valid_from + 1 WHERE state = 'active'",
+                "valid_from = valid_from - 1 WHERE state = 'active'",
+            ),
+            ("state = 'active' WHERE state = 'retired'", "state = 'retired' WHERE retired_at IS NOT NULL"),
+            ("state = 'retired' WHERE state = 'active'", "state = 'active' WHERE retired_at IS NULL"),
+        ] {
+            execute(&db, format!("UPDATE ledger_keys SET {change}")).await;
+            assert_eq!(checks(&db, &Scope::default()).await, ["key_altered"], "{change}");
+            execute(&db, format!("UPDATE ledger_keys SET {back}")).await;
+        }
+        assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new());
     }
 }
 
