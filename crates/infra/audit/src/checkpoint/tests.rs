@@ -68,7 +68,7 @@ impl Node {
             node_id: self.name.into(),
             data_dir: self.folder.path().into(),
             checkpoints: Some(CheckpointOptions {
-                signers: Signers::of(self.signer()),
+                signers: Signers { path: Some(self.key_path()), ..Signers::of(self.signer()) },
                 records: 1000,
                 every: Duration::from_secs(10),
                 heartbeat: Duration::from_hours(1),
@@ -410,6 +410,8 @@ async fn a_tail_cut_before_a_stored_checkpoint_is_missing_and_an_older_database_
         assert!(matches!(refused.await, Err(LedgerError::Damaged(_))));
         assert_eq!(again.reader().page(&stream, 0, 100).await.unwrap().len(), 4, "it is still read");
         again.stop().await;
+        assert_eq!(checks(&db, &Scope::default()).await, ["key_altered"], "the record that the key came with");
+        execute(&db, "DELETE FROM ledger_keys").await;
         assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new(), "inside nothing shows it");
         let beside = Scope { keys: vec![vkey], notes: notes(&node), ..Scope::default() };
         assert_eq!(checks(&db, &beside).await, ["rollback"]);
@@ -531,6 +533,7 @@ async fn a_stream_of_an_older_version_gets_its_tree_at_the_next_start() {
         ledger.stop().await;
         execute(&db, "DELETE FROM ledger_tiles").await;
         execute(&db, "DELETE FROM ledger_checkpoints").await;
+        execute(&db, "DELETE FROM ledger_keys").await;
         execute(&db, "DELETE FROM ledger_entries WHERE kind = 'system.checkpoint'").await;
         let stream = ledger.stream().to_string();
         cut_to(&db, &stream, 700).await;
@@ -615,6 +618,7 @@ async fn streams_anchor_each_other() {
         let own = format!("stream = '{}'", first.stream());
         execute(&db, format!("DELETE FROM ledger_entries WHERE seq > 2 AND {own}")).await;
         execute(&db, format!("DELETE FROM ledger_checkpoints WHERE {own}")).await;
+        execute(&db, format!("DELETE FROM ledger_keys WHERE key_id LIKE '%/{}+%'", first.stream())).await;
         let blob = match &*db {
             Db::Sqlite(_) => format!("X'{}'", hex::encode(frontier.to_bytes())),
             Db::Postgres(_) => format!("'\\x{}'", hex::encode(frontier.to_bytes())),
