@@ -92,11 +92,20 @@ impl Node {
                  says where",
                 condition.code()
             );
-            return Ok(());
+            return self.tell_address();
         }
         let token = operator::token(&self.context, OPERATOR_TOKEN_LIFE).await?;
         let location = &self.context.config().paths.location;
         let written = Credentials::new(location, self.url.clone(), token).write(location);
+        written
+            .map_err(|error| CliError::new(Exit::Failure, "the operator's file cannot be written").why(error))
+    }
+
+    /// Keeps the credential of an earlier start, and says where this one answers.
+    fn tell_address(&self) -> Result<(), CliError> {
+        let location = &self.context.config().paths.location;
+        let Some(stored) = Credentials::read(location) else { return Ok(()) };
+        let written = Credentials::new(location, self.url.clone(), stored.token).write(location);
         written
             .map_err(|error| CliError::new(Exit::Failure, "the operator's file cannot be written").why(error))
     }

@@ -410,7 +410,11 @@ async fn a_tail_cut_before_a_stored_checkpoint_is_missing_and_an_older_database_
         assert!(matches!(refused.await, Err(LedgerError::Damaged(_))));
         assert_eq!(again.reader().page(&stream, 0, 100).await.unwrap().len(), 4, "it is still read");
         again.stop().await;
-        assert_eq!(checks(&db, &Scope::default()).await, ["key_altered"], "the record that the key came with");
+        assert_eq!(
+            checks(&db, &Scope::default()).await,
+            ["key_altered"],
+            "the record that the key came with"
+        );
         execute(&db, "DELETE FROM ledger_keys").await;
         assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new(), "inside nothing shows it");
         let beside = Scope { keys: vec![vkey], notes: notes(&node), ..Scope::default() };

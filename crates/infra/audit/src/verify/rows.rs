@@ -57,7 +57,7 @@ struct Closed {
     seq: i64,
     head: (i64, String),
     reason_sha256: String,
-    closed_at: Option<Millis>,
+    at: Option<Millis>,
 }
 
 /// What was told of the stream under way, and of closed streams.
@@ -122,9 +122,9 @@ impl Rows {
         if let (Some(old), Some(head_seq), Some(head_hash), Some(reason_sha256)) =
             (text("predecessor"), head_seq, text("head_hash"), text("reason_sha256"))
         {
-            let closed_at = detail.get("closed_at").and_then(Value::as_i64);
+            let at = detail.get("closed_at").and_then(Value::as_i64);
             let (by, head) = (row.stream.clone(), (head_seq, head_hash));
-            self.closed.insert(old, Closed { by, seq: row.seq, head, reason_sha256, closed_at });
+            self.closed.insert(old, Closed { by, seq: row.seq, head, reason_sha256, at });
         }
     }
 
@@ -262,7 +262,7 @@ impl Closed {
         (stream.head_seq, &stream.head_hash) == (self.head.0, &self.head.1)
             && hex::encode(digest(&SHA256, reason.as_bytes())) == self.reason_sha256
             && at.is_some()
-            && self.closed_at.is_none_or(|told| at == Some(told))
+            && self.at.is_none_or(|told| at == Some(told))
     }
 }
 

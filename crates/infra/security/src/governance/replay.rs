@@ -263,13 +263,13 @@ impl TriedPolicies {
         let link = recorded.links.iter().find(|link| link.policy_id == id && link.decided());
         let outcome = match (policy.reads(facts), link) {
             (Reads::Names, _) if recorded.names_lost => return Says::Unknown("names_not_kept"),
-            (Reads::Names, _) => self.run(policy, facts, recorded),
+            (Reads::Names, _) => run_with(policy, facts, recorded),
             (Reads::Findings, Some(link)) => {
                 return self.on_findings(id, policy, facts, recorded, (link, notes));
             }
             (Reads::Findings | Reads::Arguments, link) => match recorded.arguments {
                 Arguments::Whole if recorded.names_lost => return Says::Unknown("names_not_kept"),
-                Arguments::Whole => self.run(policy, facts, recorded),
+                Arguments::Whole => run_with(policy, facts, recorded),
                 Arguments::Lost(why) => {
                     return match link {
                         Some(link) if !self.changed.contains(id) => taken_over(id, link, notes),
@@ -282,25 +282,6 @@ impl TriedPolicies {
             Some(outcome) => says(outcome, id, facts, recorded),
             None => Says::Unknown("permissions_not_kept"),
         }
-    }
-
-    /// The outcome; none where it depends on permissions that the record does not tell.
-    fn run(
-        &self,
-        policy: &dyn GovernancePolicy,
-        facts: &CallFacts<'_>,
-        recorded: &Recorded<'_>,
-    ) -> Option<Outcome> {
-        let refuses = |outcome: &Outcome| matches!(outcome, Outcome::Fail { .. } | Outcome::Fault { .. });
-        if recorded.permissions_known {
-            return Some(run(policy, facts));
-        }
-        // Whoever may do more is refused less: what nobody is refused, and what everybody is, needs no permission to be known.
-        let least = run(policy, &CallFacts { permissions: &[], ..facts.clone() });
-        let all =
-            CallFacts { permissions: &Permission::ALL, agent: None, agent_scope: None, ..facts.clone() };
-        let most = run(policy, &all);
-        (refuses(&least) == refuses(&most)).then_some(least)
     }
 
     fn on_findings(
@@ -330,6 +311,23 @@ impl TriedPolicies {
         }
         says(outcome, id, facts, recorded)
     }
+}
+
+/// The outcome; none where it depends on permissions that the record does not tell.
+fn run_with(
+    policy: &dyn GovernancePolicy,
+    facts: &CallFacts<'_>,
+    recorded: &Recorded<'_>,
+) -> Option<Outcome> {
+    let refuses = |outcome: &Outcome| matches!(outcome, Outcome::Fail { .. } | Outcome::Fault { .. });
+    if recorded.permissions_known {
+        return Some(run(policy, facts));
+    }
+    // Whoever may do more is refused less: what nobody is refused, and what everybody is, needs no permission to be known.
+    let least = run(policy, &CallFacts { permissions: &[], ..facts.clone() });
+    let all = CallFacts { permissions: &Permission::ALL, agent: None, agent_scope: None, ..facts.clone() };
+    let most = run(policy, &all);
+    (refuses(&least) == refuses(&most)).then_some(least)
 }
 
 fn has_decided(links: &[RecordedLink<'_>], id: &str) -> bool {
