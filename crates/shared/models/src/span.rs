@@ -157,7 +157,7 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<Moment>(text);
         assert_eq!(read("5").unwrap(), Moment::At(5));
         assert_eq!(read("\"2026-11-22\"").unwrap(), parse_moment("2026-11-22").unwrap());
-        assert_eq!(read("\"24h\"").unwrap(), Moment::Before(Duration::from_secs(86_400)));
+        assert_eq!(read("\"24h\"").unwrap(), Moment::Before(Duration::from_hours(24)));
         for (text, says) in
             [("\"soon\"", "`soon` is no moment"), ("1.5", "expected a moment"), ("[1]", "expected a moment")]
         {

@@ -192,7 +192,7 @@ mod tests {
             ("rules:\n  - entity_type: mcp_tool\n    entity_id: a/b\n", "needs `roles`"),
             ("rule: []\n", "did you mean `rules`"),
             ("base: nothing\n", "allowed: current, empty"),
-            ("policies:\n  - { id: pii, parameters: {} }\n", "did you mean `params`"),
+            ("policies:\n  - { id: pii, parameters: {} }\n", "allowed: after, enabled, id, params"),
         ] {
             let Diagnostics(findings) = draft(text).unwrap_err();
             let told = findings[0].to_string();
