@@ -21,6 +21,7 @@ mod lost_commits;
 mod nodes;
 mod policies;
 mod reload;
+mod replay;
 mod rules;
 mod scan;
 mod schemas;

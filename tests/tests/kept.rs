@@ -198,7 +198,9 @@ async fn aud_7_nothing_that_a_person_typed_or_came_from_stands_in_the_chain() {
         // It is all there for who may see it.
         let user = admin.newest("admin.user.created").await;
         assert!(admin.body(&user, "after").await.body.contains(MARK));
-        assert!(admin.body(&user, "client").await.body.contains("127.0.0.1"));
+        let client = admin.body(&user, "client").await.body;
+        let told = ["127.0.0.1", "user_agent", MARK];
+        assert!(told.iter().all(|part| client.contains(part)), "{client}");
         let refused = admin.newest("system.refusals").await;
         assert!(admin.body(&refused, "addresses").await.body.contains("127.0.0.0/24"));
         server.succeed(&["audit", "verify"]).unwrap();

@@ -92,10 +92,10 @@ async fn proofs_and_checkpoints_are_checked_away_from_the_server_on_both_engines
         let db = open(&server).await;
         change(&db, "DELETE FROM ledger_keys").await;
         db.close().await;
-        expect(&server, &["audit", "verify"], 0, "a trusted key");
+        expect(&server, &["audit", "verify"], 7, "key_missing");
         std::fs::remove_file(server.data_dir().join("keys/ledger.ed25519")).unwrap();
         expect(&server, &["audit", "verify"], 7, "key_unknown");
-        expect(&server, &given, 0, "a trusted key");
+        expect(&server, &given, 7, "key_missing");
     }
 }
 
@@ -125,6 +125,12 @@ async fn an_older_database_that_is_put_back_is_told_and_a_repair_goes_on_from_th
     let health = Client::new(&server).get("/health/ready", &[]).await;
     assert_eq!(health.status, 503, "{}", health.body);
     assert!(server.log().contains("ledger_rollback"), "{}", server.log());
+    // The credential that the command line holds is of a session that is lost, and no other can be recorded.
+    for command in [&["audit", "query"][..], &["admin", "users", "list"]] {
+        expect(&server, command, 4, "an older copy was put back");
+        expect(&server, command, 4, "systemprompt audit verify --offline");
+    }
+    expect(&server, &["audit", "verify", "--offline"], 7, "rollback");
     expect(&server, &["audit", "repair", "--accept", "restored"], 6, "stop the server");
     server.terminate().unwrap();
     expect(&server, &["audit", "repair", "--accept", "restored from Monday's backup"], 0, "closed");

@@ -122,6 +122,13 @@ async fn a_key_is_published_then_signs_then_only_verifies() {
         server.succeed(&["admin", "keys", "retire", &old]).unwrap();
         let needed = server.run(&["admin", "keys", "retire", &new]).unwrap();
         assert!(!needed.status.success());
+        let told = String::from_utf8_lossy(&needed.stderr).into_owned();
+        assert!(told.contains(&format!("the key {new} is the one that signs")), "{told}");
+        let nobodys = "a-part-of-the-address-that-names-no-key";
+        let admin = format!("Bearer {}", server.admin_token());
+        let (client, path) = (Client::new(&server), format!("/api/v1/admin/keys/{nobodys}/retire"));
+        let answer = client.post(&path, &[("authorization", &admin)], &json!({})).await;
+        assert!(answer.status == 404 && !answer.body.contains(nobodys), "{}", answer.body);
 
         server.succeed(&["admin", "keys", "revoke", &old, "--yes"]).unwrap();
         assert_eq!(published().await, 1);

@@ -71,6 +71,10 @@ impl From<ReplayError> for Error {
         match error {
             ReplayError::Rules(error) => error.into(),
             ReplayError::Ledger(error) => error.into(),
+            ReplayError::Policies(error) => Self(
+                Refusal::new(Code::Unprocessable, "a field is not valid")
+                    .with_validation("draft.policies", error.to_string()),
+            ),
             other @ ReplayError::Read(_) => Self::internal(other),
         }
     }

@@ -121,7 +121,24 @@ impl Client {
     /// As [`Self::json`].
     pub async fn success(&self, what: &str, ask: Ask<'_>) -> Result<Answer, CliError> {
         let answer = self.send(ask).await?;
-        if answer.is_success() { Ok(answer) } else { Err(answer.refusal(what)) }
+        if answer.is_success() { Ok(answer) } else { Err(self.refusal(what, &answer).await) }
+    }
+
+    /// A refusal as an error. Where a credential does not count because the server's ledger refuses, which kept it from being
+    /// renewed, that is the cause, and another sign-in would not help.
+    async fn refusal(&self, what: &str, answer: &Answer) -> CliError {
+        let error = answer.refusal(what);
+        if answer.status != 401 || matches!(self.transport, Transport::Offline(_)) {
+            return error;
+        }
+        let Ok(health) = self.send(Ask::get("/health/ready")).await else { return error };
+        let health = health.json();
+        let checks = health.get("checks").and_then(Value::as_array).into_iter().flatten();
+        let mut codes = checks.filter_map(|check| check.get("code").and_then(Value::as_str));
+        match codes.find(|code| matches!(*code, "ledger_rollback" | "ledger_damaged")) {
+            Some(code) => error.refused_by_ledger(code),
+            None => error,
+        }
     }
 
     /// Sends, and gives an answer of success piece by piece to `take`, however long it is.
@@ -140,7 +157,7 @@ impl Client {
                 answer
             }
         };
-        if answer.is_success() { Ok(()) } else { Err(answer.refusal(what)) }
+        if answer.is_success() { Ok(()) } else { Err(self.refusal(what, &answer).await) }
     }
 
     async fn over_http(

@@ -53,6 +53,25 @@ impl CliError {
         self
     }
 
+    /// The credential of this command line was not renewed when the server started, for a ledger that refuses takes no sign-in;
+    /// and the session of the one that it holds is not in the database.
+    pub fn refused_by_ledger(self, code: &str) -> Self {
+        let cause = match code {
+            "ledger_rollback" => {
+                "the database is older than its last checkpoint, so an older copy was put back"
+            }
+            _ => "the end of the ledger does not verify",
+        };
+        self.why(format!(
+            "the server answers `{code}`: {cause}; until that is settled no credential can be issued, and the one that is kept here \
+             belongs to a session that this database does not have"
+        ))
+        .fix(
+            "`systemprompt audit verify --offline` shows what is missing; put the right database back, or stop the server and run \
+             `systemprompt audit repair --accept REASON`",
+        )
+    }
+
     /// The reader of standard output is gone: nobody is there to be told anything. It is no success: what a command would
     /// have said by its exit code it may not have found out.
     fn closed_pipe() -> Self {
@@ -103,5 +122,18 @@ mod tests {
         assert_eq!((closed.exit, closed.lines().len()), (Exit::Failure, 0));
         let other = CliError::from(Error::from(ErrorKind::PermissionDenied));
         assert_eq!((other.exit, other.lines().len()), (Exit::Failure, 2));
+    }
+
+    #[test]
+    fn a_credential_that_the_ledger_kept_from_being_renewed_is_told_as_such() {
+        let error = CliError::new(Exit::SignInNeeded, "the ledger was not read")
+            .why("the credential does not count here");
+        let error = error.refused_by_ledger("ledger_rollback");
+        assert_eq!(error.exit, Exit::SignInNeeded);
+        let lines = error.lines().join("\n");
+        assert!(
+            lines.contains("an older copy was put back") && lines.contains("audit verify --offline"),
+            "{lines}"
+        );
     }
 }

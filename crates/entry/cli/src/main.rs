@@ -14,7 +14,6 @@ mod operator;
 mod output;
 mod paging;
 mod running;
-mod span;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use commands::{

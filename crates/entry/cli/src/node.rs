@@ -85,17 +85,27 @@ impl Node {
     /// When the user, the token or the file cannot be made.
     pub async fn install_operator(&self) -> Result<(), CliError> {
         if !self.can_record() {
-            // The node still serves health and reads to whoever holds a token of an earlier start.
+            // The node still serves health and reads to whoever holds a token whose session this database has.
             let condition = self.context.ledger.condition();
             anstream::eprintln!(
-                "warning: {}: guarded calls are refused; `systemprompt audit verify` says where",
+                "warning: {}: guarded calls are refused, and no credential was issued to this command line; `systemprompt audit verify --offline` \
+                 says where",
                 condition.code()
             );
-            return Ok(());
+            return self.tell_address();
         }
         let token = operator::token(&self.context, OPERATOR_TOKEN_LIFE).await?;
         let location = &self.context.config().paths.location;
         let written = Credentials::new(location, self.url.clone(), token).write(location);
+        written
+            .map_err(|error| CliError::new(Exit::Failure, "the operator's file cannot be written").why(error))
+    }
+
+    /// Keeps the credential of an earlier start, and says where this one answers.
+    fn tell_address(&self) -> Result<(), CliError> {
+        let location = &self.context.config().paths.location;
+        let Some(stored) = Credentials::read(location) else { return Ok(()) };
+        let written = Credentials::new(location, self.url.clone(), stored.token).write(location);
         written
             .map_err(|error| CliError::new(Exit::Failure, "the operator's file cannot be written").why(error))
     }

@@ -12,7 +12,11 @@ use systemprompt_runtime::AppContext;
 /// When the user or the token cannot be made or recorded.
 pub async fn token(context: &AppContext, life: Duration) -> Result<String, CliError> {
     let failed = |error: &dyn std::fmt::Display| {
-        CliError::new(Exit::Failure, "the local operator's credential cannot be made").why(error)
+        let error = CliError::new(Exit::Failure, "the local operator's credential cannot be made").why(error);
+        match context.ledger.condition().code() {
+            code @ ("ledger_rollback" | "ledger_damaged") => error.refused_by_ledger(code),
+            _ => error,
+        }
     };
     let admin = administrator(context).await.map_err(|e| failed(&e))?;
     let by = context.system_context();

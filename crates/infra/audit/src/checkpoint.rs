@@ -86,6 +86,8 @@ pub(crate) struct Checkpointer {
     reader: LedgerReader,
     stream: Arc<str>,
     origin: String,
+    /// What the row of the stream says for as long as this process writes it.
+    row: Value,
     signer: ArcSwap<Signer>,
     /// Where the key lies, if it lies in a file.
     key_path: Option<PathBuf>,
@@ -119,6 +121,7 @@ impl Checkpointer {
             reader,
             stream: stream.stream.as_str().into(),
             origin: stream.origin.clone(),
+            row: told_row(stream),
             signer: ArcSwap::from_pointee(signers.current),
             key_path: signers.path,
             options: Schedule { records, every, heartbeat, witnesses },
@@ -184,6 +187,8 @@ impl Checkpointer {
                 .with("root", hex::encode(checkpoint.root))
                 .with("note_sha256", note_digest(&note))
                 .with("key_id", key.id())
+                .with("made_at", now)
+                .with("row", self.row.clone())
                 .with("heads", heads.get("heads").cloned().unwrap_or_default())
                 .with("heads_root", heads.get("heads_root").cloned().unwrap_or_default())
                 .with("heads_count", heads.get("heads_count").cloned().unwrap_or_default())
@@ -232,7 +237,8 @@ impl Checkpointer {
         let entry = unit.record(
             draft
                 .with("old_key", STANDARD.encode(old.public()))
-                .with("new_key", STANDARD.encode(new.public())),
+                .with("new_key", STANDARD.encode(new.public()))
+                .with("made_at", now),
         );
         // Later than any before, since the newest of a stream's keys is the one that signs.
         unit.require(checkpoints::key_retired(&old, now));
@@ -257,6 +263,19 @@ impl Checkpointer {
     pub(crate) fn vkey(&self) -> VerifierKey {
         self.signer.load().vkey(&self.origin)
     }
+}
+
+/// The columns of a stream's row that no record of its own tells, so that they are in the chain as well.
+fn told_row(stream: &Stream) -> Value {
+    let mut row = json!({
+        "node_id": stream.node_id,
+        "epoch": stream.epoch,
+        "created_at": stream.created_at,
+    });
+    if let (Some(row), Some(predecessor)) = (row.as_object_mut(), &stream.predecessor) {
+        row.insert("predecessor".to_owned(), predecessor.as_str().into());
+    }
+    row
 }
 
 /// SHA-256 of a note in lower-case hex.

@@ -10,15 +10,18 @@ use crate::repository::streams::Stream;
 use crate::unit::Unit;
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use systemprompt_models::RequestContext;
 use systemprompt_models::ids::UserId;
+use systemprompt_models::{Millis, RequestContext};
 
 /// Longest reason, in characters.
 pub const MAX_REASON: usize = 1000;
 /// Payloads that one record of an erasure covers; more are erased under further records.
 const COVERED: usize = 50_000;
+/// Streams whose heads the record of an erasure names; with more of them its time alone says what it covers.
+const MAX_HEADS: usize = 64;
 /// The actor of inference hooks, with a digest of the name that the hook gave behind a colon.
 const HOOK: &str = "inference_hook";
 const PAGE: i64 = 1000;
@@ -146,9 +149,10 @@ impl Ledger {
             let round = self.round(&streams, erasure).await?;
             let is_last = round.list.len() < COVERED;
             if !round.rows.is_empty() || erased.entries.is_empty() {
-                let entry = self.tell(by, erasure, &round).await?;
+                let at = self.now();
+                let entry = self.tell(by, erasure, (&round, &streams), at).await?;
                 for part in payloads::portions(&round.rows) {
-                    payloads::erase(self.db(), part, &entry, self.now()).await?;
+                    payloads::erase(self.db(), part, &entry, at).await?;
                     tokio::time::sleep(REST).await;
                 }
                 erased.entries.push(entry);
@@ -197,7 +201,8 @@ impl Ledger {
         &self,
         by: &RequestContext,
         erasure: &Erasure,
-        round: &Round,
+        (round, streams): (&Round, &[Stream]),
+        at: Millis,
     ) -> Result<String, LedgerError> {
         let classes = Class::ALL.into_iter().filter(|class| erasure.covers(*class));
         let draft = Draft::new(EntryKind::AdminAuditErase, by, "ok")
@@ -207,12 +212,20 @@ impl Ledger {
             .with("counts", serde_json::to_value(&round.counts).unwrap_or_default())
             .with("count", round.list.len())
             .with("sha256", round.list.clone().finish())
+            .with("erased_at", at)
+            .with("heads", heads(streams))
             .with_payload(Payload::text(Role::Reason, erasure.reason.trim()));
         let mut unit = Unit::new();
         let entry = unit.record(draft).to_string();
         self.append(unit).await?;
         Ok(entry)
     }
+}
+
+/// Up to where the erasure reaches: everything of the person, in its classes, that stands there, and nothing behind it.
+fn heads(streams: &[Stream]) -> Option<Value> {
+    let heads = streams.iter().map(|stream| (stream.stream.clone(), stream.head_seq.into()));
+    (streams.len() <= MAX_HEADS).then(|| Value::Object(heads.collect()))
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ kinds! {
 }
 
 impl EntryKind {
-    /// Whether a record of this kind keeps the address of its caller, as a payload.
+    /// Whether a record of this kind keeps the address and the user agent of its caller, as a payload.
     fn tells_client(self) -> bool {
         let text = self.as_str();
         text.starts_with("admin.") || text.starts_with("oauth.")
@@ -215,7 +215,13 @@ impl Draft {
     pub fn new(kind: EntryKind, context: &RequestContext, outcome: impl Into<Cow<'static, str>>) -> Self {
         let principal = &context.principal;
         let client = context.client_ip.filter(|_| kind.tells_client());
-        let client = client.map(|ip| Payload::of(Role::Client, &json!({"address": ip.to_canonical()})));
+        let client = client.map(|ip| {
+            let mut told = json!({"address": ip.to_canonical()});
+            if let (Some(told), Some(agent)) = (told.as_object_mut(), &context.user_agent) {
+                told.insert("user_agent".to_owned(), (**agent).into());
+            }
+            Payload::of(Role::Client, &told)
+        });
         Self {
             payloads: client.into_iter().collect(),
             actor_kind: ActorKind::of(principal),

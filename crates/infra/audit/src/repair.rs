@@ -126,6 +126,7 @@ pub(crate) async fn record(
             .with("predecessor", old.stream)
             .with("head_seq", old.head_seq)
             .with("head_hash", old.head_hash)
+            .with("closed_at", old.closed_at)
             .with("reason_sha256", hex::encode(digest(&SHA256, reason.as_bytes()))),
     );
     Shared::enqueue(shared, unit, None).await.map_err(StartError::Repair)?;

@@ -5,6 +5,7 @@
 mod gone;
 pub(crate) mod links;
 pub mod offline;
+mod rows;
 mod stubs;
 mod tree;
 
@@ -17,6 +18,7 @@ use crate::repository::streams::Stream;
 use crate::tree::{Hash, from_hex};
 use crate::unit::Table;
 use gone::{Gone, Holder};
+use rows::Rows;
 use serde::Serialize;
 use serde_json::Value;
 use systemprompt_models::Millis;
@@ -36,7 +38,7 @@ pub struct Finding {
     /// Records: `record_altered`, `column_altered`, `gap`, `chain_broken`, `time_fell`, `tail_missing`, `behind_head`.
     /// Rows: `row_missing`, `row_differs`. Payloads: `payload_altered`, `payload_missing`. Retention: `stub_unexplained`. Tree: `tile_missing`, `tile_altered`, `frontier_altered`. Checkpoints:
     /// `checkpoint_mismatch`, `checkpoint_altered`, `checkpoint_missing`, `checkpoint_signature`, `key_unknown`,
-    /// `key_altered`, `anchor_mismatch`, `stream_missing`, `rollback`. Exports: `header_altered`, `stream_repeated`.
+    /// `key_altered`, `key_missing`, `anchor_mismatch`, `rollback`. Streams: `stream_missing`, `stream_altered`. Exports: `header_altered`, `stream_repeated`.
     pub check: &'static str,
     pub stream: String,
     pub seq: i64,
@@ -209,20 +211,22 @@ pub async fn verify(
         });
     }
     let mut anchors = Anchors::default();
-    let mut gone = Gone::new(reader);
+    let (mut gone, mut rows) = (Gone::new(reader), Rows::default());
     for stream in wanted.into_iter().filter(|stream| !ends_before(stream)) {
         report.streams += 1;
-        verify_stream(reader, stream, scope, &keys, (&mut anchors, &mut gone), &mut report).await?;
+        let passes = (&mut anchors, &mut gone, &mut rows);
+        verify_stream(reader, stream, scope, &keys, passes, &mut report).await?;
     }
     if scope.is_whole() {
         gone.strays(&mut report).await?;
         gone.end(&mut report);
         report.add_all(anchors.check(reader, &streams).await?);
         report.add_all(reader.orphan_streams().await?.into_iter().map(orphan));
+        report.add_all(rows.end(&streams));
         report.add_all(tree::notes_of_no_stream(&streams, &scope.notes));
         for table in tables {
-            let (rows, findings) = companions::check(reader.db(), table).await?;
-            report.rows += rows;
+            let (checked, findings) = companions::check(reader.db(), table).await?;
+            report.rows += checked;
             report.add_all(findings);
         }
     }
@@ -245,7 +249,7 @@ async fn verify_stream(
     stream: &Stream,
     scope: &Scope,
     keys: &Keys<'_>,
-    (anchors, gone): (&mut Anchors, &mut Gone<'_>),
+    (anchors, gone, rows): (&mut Anchors, &mut Gone<'_>, &mut Rows),
     report: &mut Report,
 ) -> Result<(), VerifyError> {
     let since = match scope.since {
@@ -273,6 +277,7 @@ async fn verify_stream(
                 holders.push(Holder { seq: row.seq, at: row.at, named, owners });
             }
             tree.record(row, leaf, link.seq, anchors, report).await?;
+            rows.record(stream, row);
         }
         // Payloads of records that are missing are told with the records.
         if let Some(last) = page.last() {
@@ -288,7 +293,9 @@ async fn verify_stream(
         report.add_all(behind_head(reader, stream).await?);
         tree.end(report).await?;
     }
-    gone.end_stream(from == 1 && scope.to.is_none(), report).await?;
+    let is_whole = from == 1 && scope.to.is_none();
+    gone.end_stream(is_whole, report).await?;
+    report.add_all(rows.end_stream(reader, stream, is_whole).await?);
     tree.close(report).await?;
     Ok(())
 }

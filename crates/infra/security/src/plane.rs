@@ -185,6 +185,7 @@ impl DecisionPlane {
             entities,
             chain,
             tool: call.tool.map(str::to_owned),
+            server: call.server.map(str::to_owned),
             plugin: call.plugin.map(str::to_owned),
             agent: call.agent.map(str::to_owned),
             agent_scope: call.agent_scope.map(str::to_owned),

@@ -13,6 +13,7 @@ pub mod plugin;
 pub mod principal;
 pub mod refusal;
 pub mod secret;
+pub mod span;
 pub mod tasks;
 
 pub use claims::{Actor, JwtAudience, JwtClaims};

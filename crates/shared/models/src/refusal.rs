@@ -93,6 +93,8 @@ pub struct Refusal {
     /// What a validation found, with its places: the `findings` member of problem+json.
     pub findings: Option<Box<serde_json::Value>>,
     pub trace_id: Option<TraceId>,
+    /// A part of the address that the reason repeats and that is public, as the id of a key that exists.
+    pub public_part: Option<Box<str>>,
 }
 
 impl Refusal {
@@ -113,6 +115,7 @@ impl Refusal {
             validation_errors: Vec::new(),
             findings: None,
             trace_id: None,
+            public_part: None,
         }
     }
 
@@ -147,6 +150,12 @@ impl Refusal {
 
     pub fn with_rule(mut self, rule_id: impl Into<String>) -> Self {
         self.rule_id = Some(rule_id.into());
+        self
+    }
+
+    /// Says that the reason may repeat this part of the address: it is no credential that stands there by mistake.
+    pub fn with_public_part(mut self, part: impl Into<Box<str>>) -> Self {
+        self.public_part = Some(part.into());
         self
     }
 

@@ -18,12 +18,17 @@ use systemprompt_audit::{
     CheckpointOptions, Draft, EntryKind, Ledger, LedgerOptions, MIGRATIONS, Unit, Witnesses,
 };
 use systemprompt_config::profile::governance::ActorCheck;
+use systemprompt_config::services::governance::GovernanceConfig;
 use systemprompt_database::{Db, migrate};
 use systemprompt_models::ids::RuleId;
 use systemprompt_models::{Millis, SystemClock, Tasks};
 use systemprompt_security::authz::draft::Tried;
-use systemprompt_security::authz::replay::{ReplayScope, replay};
-use systemprompt_security::authz::{Access, AccessRule, Entity, EntityKind, RuleSet, RuleType};
+use systemprompt_security::authz::replay::{ReplayScope, ReplaySource, replay};
+use systemprompt_security::authz::{
+    Access, AccessRule, Entity, EntityKind, GovernanceDecisionRepository, RuleSet, RuleType,
+};
+use systemprompt_security::governance::replay::TriedPolicies;
+use systemprompt_security::governance::{Parts, RateLimiter, SecretScanner};
 use tokio::task::JoinSet;
 use xtask::postgres::{Durability, Postgres};
 use xtask::process::target;
@@ -119,12 +124,17 @@ fn measure_replay(engine: Engine, options: &Options) -> Result<Vec<String>> {
     runtime.block_on(async {
         let filled = Filled::new(&url, folder.path()).await?;
         let (reader, tried) = (filled.ledger.reader(), draft());
+        let decisions = GovernanceDecisionRepository::new(filled.db.clone());
+        let source = ReplaySource { reader: &reader, decisions: &decisions };
+        let scanner = Arc::new(SecretScanner::builtin()?);
+        let parts = Parts::new(scanner, Arc::new(RateLimiter::new()), Arc::new(SystemClock));
+        let policies = TriedPolicies::of(&GovernanceConfig::default(), &[], &parts)?;
         let scope = ReplayScope { since: 0, until: Millis::MAX, actors: ActorCheck::DenyOnly };
         let (mut seconds, mut memory, mut counted) = (Vec::new(), Vec::new(), (0, 0));
         for _ in 0..options.runs_or(3) {
             let before = reset_peak()?;
             let start = Instant::now();
-            let report = replay(&reader, &tried, scope).await?;
+            let report = replay(source, &tried, &policies, scope).await?;
             seconds.push(start.elapsed().as_secs_f64());
             memory.push(peak_above(before)?);
             counted = (report.decisions, report.flips());
@@ -209,6 +219,18 @@ fn decision(number: usize) -> Draft {
         .with("tool", "crm_lookup")
         .with("matched", serde_json::json!([{"entity": entity, "matched_by": "default_included"}]))
         .with("roles", vec!["user".to_owned(), format!("role-{}", number % 7)])
+        .with("permissions", vec!["user".to_owned()])
+        .with(
+            "chain",
+            serde_json::json!([
+                {"policy_id": "scope_check", "result": "pass", "elapsed_us": 1},
+                {"policy_id": "secret_scan", "result": "pass", "elapsed_us": 1},
+                {"policy_id": "tool_blocklist", "result": "pass", "elapsed_us": 1},
+                {"policy_id": "rate_limit", "result": "pass", "elapsed_us": 1},
+                {"policy_id": "pii", "result": "pass", "elapsed_us": 1},
+                {"policy_id": "prompt_injection", "result": "pass", "elapsed_us": 1},
+            ]),
+        )
         .with("department", format!("department-{}", number % 20))
         .with("rule_epoch", 1)
         .with("set_hash", "b94d27b9934d3e08");

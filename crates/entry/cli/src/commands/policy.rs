@@ -4,13 +4,13 @@ use crate::client::{Ask, Client};
 use crate::exit::{CliError, Exit};
 use crate::globals::Globals;
 use crate::output::{Output, cell, note, rows};
-use crate::span::{Moment, parse_moment};
 use clap::Subcommand;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use systemprompt_config::diagnostic::Diagnostics;
 use systemprompt_config::services::draft::{PolicyDraft, read_cases, read_draft};
+use systemprompt_models::span::{Moment, parse_moment};
 use systemprompt_models::{Clock, SystemClock};
 
 #[derive(Debug, clap::Args)]
@@ -32,9 +32,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         draft: Option<PathBuf>,
     },
-    /// What a draft of rules would have changed about recorded decisions
+    /// What a draft of rules and governance policies would have changed about recorded decisions
     Replay {
-        /// YAML: `base`, `entities`, `rules`
+        /// YAML: `base`, `entities`, `rules`, `policies`
         #[arg(long, value_name = "FILE")]
         draft: PathBuf,
         /// From this moment on: 2026-11-22, 2026-11-22T04:06:17Z, or 15m (ago)
@@ -137,7 +137,9 @@ fn told(report: &Value) -> String {
             .flatten()
             .map(|group| {
                 let of = |name: &str| group.get(name).map(cell).unwrap_or_default();
-                let by = if of("rule_id").is_empty() { of("matched_by") } else { of("rule_id") };
+                let by = [of("matched_by"), of("rule_id")];
+                let by: Vec<String> = by.into_iter().filter(|name| !name.is_empty()).collect();
+                let by = format!("{} -> {}", of("before"), by.join(" "));
                 vec![format!("  {}", of("count")), of("entity"), of("principal"), by, of("examples")]
             })
             .collect();
@@ -154,12 +156,52 @@ fn told(report: &Value) -> String {
             .trim_end()
             .to_owned(),
     );
+    let counted = |pointer: &str| report.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
+    for (why, count) in counted("/unreplayable_why") {
+        lines.push(format!("  {}: {}", cell(count), reason(why)));
+    }
+    for (policy, taken) in counted("/taken_over") {
+        let of = |name: &str| taken.get(name).map(cell).unwrap_or_default();
+        lines.push(format!(
+            "{policy} was not decided again: its outcome stands for {} decisions, {} of them refused; {} never came to it",
+            of("recorded"),
+            of("refused"),
+            of("not_asked")
+        ));
+    }
+    if report.get("arguments_alone").and_then(Value::as_u64).unwrap_or_default() > 0 {
+        lines.push(format!(
+            "{} decisions had not come to a policy over content: it looked at their arguments, what stood beside them is not kept",
+            of("/arguments_alone")
+        ));
+    }
     if report.get("more") == Some(&json!(true)) {
         lines.push(
             "there are more decisions than one replay looks at: narrow the time with --since".to_owned(),
         );
     }
     lines.join("\n")
+}
+
+/// Why a decision cannot be replayed, in words.
+fn reason(why: &str) -> &str {
+    match why {
+        "arguments_gone" => "the arguments are gone, by retention or erasure",
+        "arguments_cut" => "the arguments were too long to be kept whole",
+        "arguments_redacted" => "the arguments are kept redacted",
+        "arguments_not_kept" => "the arguments are not kept (`audit.payloads`)",
+        "arguments_altered" => {
+            "the arguments are not those that the record names: run `systemprompt audit verify`"
+        }
+        "content_not_kept" => "the content of model requests and prompts is not kept with their decision",
+        "conversation_not_kept" => "whether a block was refused before in its conversation is not kept",
+        "names_not_kept" => "a name was cut or hidden when it was recorded",
+        "roles_not_kept" => "more roles than a record keeps",
+        "permissions_not_kept" => "an older record, without the permissions of the call",
+        "record_pruned" => "the record was pruned by retention",
+        "row_missing" => "the row beside the record is gone",
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -171,12 +213,21 @@ mod tests {
         let report = json!({
             "decisions": 9, "unchanged": 7, "unreplayable": 0, "unreplayable_examples": [], "more": true,
             "newly_denied": {"count": 2, "other": 1, "groups": [{"entity": "mcp_tool:demo/x", "principal": "usr_1",
-                "matched_by": "role_deny", "rule_id": "draft[0]/role:user", "count": 1, "examples": ["led_1"]}]},
+                "matched_by": "role_deny", "rule_id": "draft[0]/role:user", "before": "default_included", "count": 1, "examples": ["led_1"]}]},
             "newly_allowed": {"count": 0, "other": 0, "groups": []},
+            "unreplayable_why": {"arguments_gone": 2},
+            "taken_over": {"rate_limit": {"recorded": 9, "refused": 1, "not_asked": 3}}, "arguments_alone": 4,
         });
         let text = told(&report);
         assert!(text.starts_with("9 decisions, 7 unchanged\nallow -> deny: 2\n"), "{text}");
         assert!(text.contains("draft[0]/role:user") && text.contains("led_1"), "{text}");
+        assert!(text.contains("default_included -> role_deny draft[0]/role:user"), "{text}");
+        assert!(text.contains("2: the arguments are gone"), "{text}");
+        assert!(
+            text.contains("rate_limit was not decided again: its outcome stands for 9 decisions, 1 of them"),
+            "{text}"
+        );
+        assert!(text.contains("4 decisions had not come"), "{text}");
         assert!(text.contains("and 1 of groups") && text.contains("narrow the time"), "{text}");
     }
 

@@ -3,9 +3,9 @@
 use crate::client::{Ask, Client};
 use crate::exit::{CliError, Exit};
 use crate::globals::Globals;
-use crate::span::parse_span;
 use serde_json::Value;
 use std::time::Duration;
+use systemprompt_models::span::parse_span;
 use tokio::time::Instant;
 
 /// Longest wait for one answer.

@@ -68,7 +68,7 @@ impl Node {
             node_id: self.name.into(),
             data_dir: self.folder.path().into(),
             checkpoints: Some(CheckpointOptions {
-                signers: Signers::of(self.signer()),
+                signers: Signers { path: Some(self.key_path()), ..Signers::of(self.signer()) },
                 records: 1000,
                 every: Duration::from_secs(10),
                 heartbeat: Duration::from_hours(1),
@@ -309,6 +309,18 @@ async fn every_tampering_with_tree_and_checkpoints_has_its_finding() {
         ("UPDATE ledger_checkpoints SET size = size + 1", "checkpoint_altered"),
         ("UPDATE ledger_keys SET vkey = 'x+00000000+AAAA'", "key_altered"),
         ("DELETE FROM ledger_keys", "key_unknown"),
+        ("DELETE FROM ledger_keys", "key_missing"),
+        ("UPDATE ledger_checkpoints SET at = at + 1", "checkpoint_altered"),
+        ("UPDATE ledger_keys SET state = 'retired'", "key_altered"),
+        ("UPDATE ledger_keys SET retired_at = valid_from", "key_altered"),
+        ("UPDATE ledger_keys SET valid_from = valid_from - 1", "key_altered"),
+        ("UPDATE ledger_keys SET ledger_id = 'led_other'", "key_altered"),
+        ("UPDATE ledger_streams SET created_at = created_at - 1", "stream_altered"),
+        ("UPDATE ledger_streams SET node_id = 'other'", "stream_altered"),
+        ("UPDATE ledger_streams SET epoch = 0", "stream_altered"),
+        ("UPDATE ledger_streams SET predecessor = 'other'", "stream_altered"),
+        ("UPDATE ledger_streams SET closed_at = 5", "stream_altered"),
+        ("UPDATE ledger_streams SET closed_reason = 'nobody knows'", "stream_altered"),
         ("UPDATE ledger_streams SET frontier = NULL, head_seq = head_seq", ""),
         ("UPDATE ledger_streams SET frontier = (SELECT root FROM ledger_tiles LIMIT 1)", "frontier_altered"),
         ("DELETE FROM ledger_tiles", "tile_missing"),
@@ -398,6 +410,12 @@ async fn a_tail_cut_before_a_stored_checkpoint_is_missing_and_an_older_database_
         assert!(matches!(refused.await, Err(LedgerError::Damaged(_))));
         assert_eq!(again.reader().page(&stream, 0, 100).await.unwrap().len(), 4, "it is still read");
         again.stop().await;
+        assert_eq!(
+            checks(&db, &Scope::default()).await,
+            ["key_altered"],
+            "the record that the key came with"
+        );
+        execute(&db, "DELETE FROM ledger_keys").await;
         assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new(), "inside nothing shows it");
         let beside = Scope { keys: vec![vkey], notes: notes(&node), ..Scope::default() };
         assert_eq!(checks(&db, &beside).await, ["rollback"]);
@@ -437,6 +455,78 @@ async fn a_repair_closes_the_stream_and_begins_a_successor_that_names_the_old_he
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn how_a_stream_was_closed_is_what_its_successor_says() {
+    for db in stores().await {
+        let node = Node::new();
+        let old = node.filled(&db, 9).await.stream().to_string();
+        cut_to(&db, &old, 4).await;
+        execute(&db, "DELETE FROM ledger_checkpoints").await;
+        let signer = node.signer().into();
+        let done = repair(&db, &node.repair(&signer), "backup of Monday", 5).await.unwrap();
+        assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new(), "no successor was started yet");
+        node.filled(&db, 3).await;
+        assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new());
+        let of = |column: &str, value: &str| {
+            format!(
+                "UPDATE ledger_streams SET {column} = {value} WHERE closed_at IS NOT NULL OR closed_reason IS NOT NULL"
+            )
+        };
+        let found = |finding: &crate::verify::Finding| (finding.check, finding.stream.clone());
+        for (column, other, back) in [
+            ("closed_reason", "'backup of Tuesday'", "'backup of Monday'"),
+            ("closed_reason", "NULL", "'backup of Monday'"),
+            ("closed_at", "6", "5"),
+            ("closed_at", "NULL", "5"),
+        ] {
+            execute(&db, of(column, other)).await;
+            let report = verified(&db, &Scope::default()).await;
+            let found: Vec<_> = report.findings.iter().map(found).collect();
+            assert!(found.contains(&("stream_altered", old.clone())), "{column} {other}: {found:?}");
+            execute(&db, of(column, back)).await;
+        }
+        execute(&db, "UPDATE ledger_streams SET predecessor = NULL").await;
+        let report = verified(&db, &Scope::default()).await;
+        let found: Vec<_> = report.findings.iter().map(found).collect();
+        assert!(found.contains(&("stream_altered", done.successor.stream.clone())), "{found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_a_stream_are_as_its_rotations_tell() {
+    for db in stores().await {
+        let node = Node::new();
+        let ledger = node.start(&db).await;
+        write(&ledger, 3).await;
+        ledger.make_checkpoint().await.unwrap();
+        let by = systemprompt_models::RequestContext::new(
+            Arc::new(systemprompt_models::Principal::anonymous()),
+            systemprompt_models::ids::TraceId::generate(),
+        );
+        ledger.rotate_key(&by).await.unwrap();
+        assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new(), "while it is written");
+        ledger.stop().await;
+        assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new());
+        for (change, back) in [
+            (
+                "retired_at = retired_at + 1 WHERE state = 'retired'",
+                "retired_at = retired_at - 1 WHERE state = 'retired'",
+            ),
+            (
+                "valid_from = valid_from + 1 WHERE state = 'active'",
+                "valid_from = valid_from - 1 WHERE state = 'active'",
+            ),
+            ("state = 'active' WHERE state = 'retired'", "state = 'retired' WHERE retired_at IS NOT NULL"),
+            ("state = 'retired' WHERE state = 'active'", "state = 'active' WHERE retired_at IS NULL"),
+        ] {
+            execute(&db, format!("UPDATE ledger_keys SET {change}")).await;
+            assert_eq!(checks(&db, &Scope::default()).await, ["key_altered"], "{change}");
+            execute(&db, format!("UPDATE ledger_keys SET {back}")).await;
+        }
+        assert_eq!(checks(&db, &Scope::default()).await, Vec::<&str>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_an_older_version_gets_its_tree_at_the_next_start() {
     for db in stores().await {
         let node = Node::new();
@@ -447,6 +537,7 @@ async fn a_stream_of_an_older_version_gets_its_tree_at_the_next_start() {
         ledger.stop().await;
         execute(&db, "DELETE FROM ledger_tiles").await;
         execute(&db, "DELETE FROM ledger_checkpoints").await;
+        execute(&db, "DELETE FROM ledger_keys").await;
         execute(&db, "DELETE FROM ledger_entries WHERE kind = 'system.checkpoint'").await;
         let stream = ledger.stream().to_string();
         cut_to(&db, &stream, 700).await;
@@ -531,6 +622,7 @@ async fn streams_anchor_each_other() {
         let own = format!("stream = '{}'", first.stream());
         execute(&db, format!("DELETE FROM ledger_entries WHERE seq > 2 AND {own}")).await;
         execute(&db, format!("DELETE FROM ledger_checkpoints WHERE {own}")).await;
+        execute(&db, format!("DELETE FROM ledger_keys WHERE key_id LIKE '%/{}+%'", first.stream())).await;
         let blob = match &*db {
             Db::Sqlite(_) => format!("X'{}'", hex::encode(frontier.to_bytes())),
             Db::Postgres(_) => format!("'\\x{}'", hex::encode(frontier.to_bytes())),

@@ -93,7 +93,25 @@ impl LedgerReader {
     pub async fn payload(&self, entry: &LedgerRow, role: &str) -> Result<Body, PayloadError> {
         let found = self.payloads(entry).await?;
         let found = found.into_iter().find(|found| found.named.role == role);
-        let Some(Found { named, row, state }) = found else { return Err(PayloadError::NoSuch(role.into())) };
+        self.open(found.ok_or_else(|| PayloadError::NoSuch(role.into()))?).await
+    }
+
+    /// The body of the payload that a record at this place names, for who reads the record himself.
+    ///
+    /// # Errors
+    /// As [`Self::payload`].
+    pub async fn named_payload(&self, stream: &str, seq: i64, named: Named) -> Result<Body, PayloadError> {
+        let row = match Role::parse(&named.role) {
+            Some(role) => payloads::row(self.db(), role, stream, seq).await?,
+            None => None,
+        };
+        let state = state(&named, row.as_ref());
+        self.open(Found { named, row, state }).await
+    }
+
+    async fn open(&self, found: Found) -> Result<Body, PayloadError> {
+        let Found { named, row, state } = found;
+        let role = named.role.as_str();
         let not_stored = || PayloadError::NotStored { role: role.into(), state };
         if !matches!(state, State::Stored | State::Excerpt) {
             return Err(not_stored());

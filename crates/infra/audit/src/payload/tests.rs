@@ -314,6 +314,32 @@ async fn case_10_each_change_of_a_payload_shows_as_its_finding_at_its_seq() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn when_a_payload_was_erased_is_what_the_record_of_its_erasure_says() {
+    for db in stores().await {
+        let ledger = started(&db, Mode::Full, Scanner::new()).await;
+        recorded(&ledger, Payload::text(Role::Arguments, "the first")).await;
+        let erasure = crate::erase::Erasure {
+            subject_user: "usr_a".into(),
+            classes: std::collections::BTreeSet::new(),
+            reason: "asked for".into(),
+        };
+        ledger.erase(&by("usr_admin"), &erasure).await.unwrap();
+        let before = checked(&ledger).await;
+        assert!(before.is_intact() && before.erased == 1, "{before:?}");
+        for change in ["erased_at - 1", "NULL"] {
+            let sql = format!("UPDATE ledger_payloads SET erased_at = {change} WHERE erased_by IS NOT NULL");
+            let mut tx = db.write_tx().await.unwrap();
+            on_tx!(tx, conn => sqlx::query(sqlx::AssertSqlSafe(sql.clone())).execute(&mut *conn).await.map(drop))
+                .unwrap();
+            tx.commit().await.unwrap();
+            let report = checked(&ledger).await;
+            let found: Vec<_> = report.findings.iter().map(|f| (f.check, f.seq)).collect();
+            assert_eq!(found, [("payload_altered", 1)], "{change}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_large_body_that_was_changed_is_found_and_never_shown() {
     for db in stores().await {
         let ledger = started(&db, Mode::Full, Scanner::new()).await;

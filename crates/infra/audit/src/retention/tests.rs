@@ -168,6 +168,39 @@ async fn case_13_erasure_and_retention_over_500_days_leave_the_proof_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_came_behind_an_erasure_passes_for_erased_although_retention_took_some_of_its_rows() {
+    for db in stores().await {
+        let clock = ManualClock::at(T0);
+        let ledger = started(&db, &clock).await;
+        tool_call(&ledger, "usr_a").await;
+        clock.set(T0 + 100 * DAY_MS);
+        tool_call(&ledger, "usr_a").await;
+        let erasure =
+            Erasure { subject_user: "usr_a".into(), classes: BTreeSet::new(), reason: "asked for".into() };
+        let erased = ledger.erase(&by("usr_admin"), &erasure).await.unwrap();
+        assert_eq!(erased.counts, [(Class::Tool, 2)].into());
+        // In the same millisecond, and not part of the erasure.
+        tool_call(&ledger, "usr_a").await;
+        let done = ledger.retain_now(&RetentionRules::default(), &by("usr_admin")).await.unwrap();
+        assert_eq!(done.payloads, [(Class::Tool, 1)].into());
+        let before = checked(&ledger).await;
+        assert!(before.is_intact(), "{before:?}");
+        assert_eq!((before.erased, before.expired), (1, 1));
+        let changed = execute(
+            &db,
+            "UPDATE ledger_payloads SET salt = NULL, body = NULL,
+                 erased_at = (SELECT MAX(e.erased_at) FROM ledger_payloads e),
+                 erased_by = (SELECT MAX(e.erased_by) FROM ledger_payloads e)
+             WHERE class = 'tool' AND erased_by IS NULL",
+        )
+        .await;
+        assert_eq!(changed, 1);
+        let found: Vec<_> = checked(&ledger).await.findings.iter().map(|f| (f.check, f.seq)).collect();
+        assert_eq!(found, [("payload_missing", 4)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stub_that_is_younger_than_its_cutoff_or_not_in_the_list_is_tampering() {
     for db in stores().await {
         let clock = ManualClock::at(T0);

@@ -35,6 +35,10 @@ struct ErasureTold {
     count: usize,
     counts: BTreeMap<String, u64>,
     sha256: String,
+    /// Absent in records of older versions.
+    erased_at: Option<Millis>,
+    /// The last `seq` that it reached, by stream; absent in records of older versions, and of very many streams.
+    heads: Option<BTreeMap<String, i64>>,
 }
 
 /// What was met of an erasure.
@@ -254,6 +258,11 @@ impl<'a> Gone<'a> {
             }
             if self.is_erased(&row).await? {
                 report.erased += 1;
+                let told = row.erased_by.as_ref().and_then(|by| self.erasures.get(by)?.as_ref());
+                let is_then = told.and_then(|told| told.erased_at).is_none_or(|at| row.erased_at == Some(at));
+                if row.erased_at.is_none() || !is_then {
+                    return altered("a row that was erased at another time than its record says");
+                }
                 return Ok(None);
             }
             return missing("an erased row, and no record of that erasure");
@@ -308,6 +317,7 @@ impl<'a> Gone<'a> {
             row.subject_user.as_deref() == Some(&told.subject_user)
                 && told.classes.contains(&row.class)
                 && row.at <= told.at
+                && told.reaches(&row.stream, row.seq)
         });
         if is_covered {
             let met = self.erased.entry(by.clone()).or_default();
@@ -322,8 +332,8 @@ impl<'a> Gone<'a> {
         for (by, Met { list, counts }) in self.erased {
             let Some(Some(told)) = self.erasures.get(&by) else { continue };
             // Fewer: retention has taken some of the rows since, and the list cannot be made anew without them. Each that is
-            // missing was explained by itself, and each that is there is of this person, of a class and a time that the erasure
-            // covers; no class may have more of them than it told.
+            // missing was explained by itself, and each that is there is of this person, of a class that the erasure covers and
+            // stood there when it began, so that it was to be erased; no class may have more of them than it told.
             let is_more =
                 |(class, count): (&String, &u64)| told.counts.get(class).is_none_or(|told| count > told);
             let (count, digest) = (list.len(), list.finish());
@@ -344,6 +354,12 @@ impl<'a> Gone<'a> {
 type Wrong = (&'static str, String, String);
 
 impl ErasureTold {
+    /// Whether the entry stood there when the erasure began.
+    fn reaches(&self, stream: &str, seq: i64) -> bool {
+        let heads = self.heads.as_ref();
+        heads.is_none_or(|heads| heads.get(stream).is_some_and(|head| seq <= *head))
+    }
+
     fn read(row: &LedgerRow) -> Option<Self> {
         if row.kind != EntryKind::AdminAuditErase.as_str() {
             return None;
@@ -361,6 +377,8 @@ impl ErasureTold {
             count: detail.get("count")?.as_u64()? as usize,
             counts: serde_json::from_value(detail.get("counts")?.clone()).ok()?,
             sha256: detail.get("sha256")?.as_str()?.to_owned(),
+            erased_at: detail.get("erased_at").and_then(Value::as_i64),
+            heads: detail.get("heads").and_then(|heads| serde_json::from_value(heads.clone()).ok()),
         })
     }
 }

@@ -169,7 +169,7 @@ struct Part<'a> {
     /// Last `seq`, hash and time.
     last: (u64, Option<String>, Millis),
     outside: BTreeMap<u64, Vec<(Note, Hash)>>,
-    unmet: BTreeMap<u64, String>,
+    unmet: BTreeMap<u64, (String, Millis)>,
     signed_to: u64,
     newest: Option<Signed>,
 }
@@ -395,7 +395,15 @@ impl<'a> Part<'a> {
             return;
         }
         let check = match self.unmet.remove(&size) {
-            Some(found) if found == digest => return,
+            Some((found, at)) if found == digest => {
+                // Older records do not tell the time.
+                let made_at = detail.and_then(|detail| detail.get("made_at")?.as_i64());
+                if let Some(made_at) = made_at.filter(|made_at| *made_at != at) {
+                    let expected = format!("the checkpoint of {size} records made at {made_at}");
+                    report.add(self.finding("checkpoint_altered", seq, expected, format!("made at {at}")));
+                }
+                return;
+            }
             Some(_) => "checkpoint_altered",
             None => "checkpoint_missing",
         };
@@ -441,7 +449,7 @@ impl<'a> Part<'a> {
             if self.unmet.len() >= MAX_UNMET {
                 self.unmet.pop_first();
             }
-            self.unmet.insert(size, note_digest(text));
+            self.unmet.insert(size, (note_digest(text), at));
         }
         if fits {
             report.checkpoints += 1;

@@ -15,6 +15,7 @@ use crate::repository::tiles;
 use crate::tree::{Hash, Tile, Tree, from_hex};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
+use systemprompt_models::Millis;
 
 const PAGE: i64 = 500;
 /// Checkpoints whose record has not been met yet; there is one at most unless rows were forged.
@@ -67,6 +68,12 @@ pub(super) fn notes_of_no_stream(streams: &[Stream], notes: &[Note]) -> Vec<Find
         .collect()
 }
 
+/// What a record will say of a stored checkpoint.
+struct Unrecorded {
+    digest: String,
+    at: Millis,
+}
+
 /// The pass over one stream.
 pub(super) struct TreePass<'a> {
     reader: &'a LedgerReader,
@@ -81,8 +88,8 @@ pub(super) struct TreePass<'a> {
     exhausted: bool,
     /// Checkpoints kept elsewhere that are ahead, by size.
     outside: BTreeMap<u64, Vec<(Note, Hash)>>,
-    /// Digests of the notes whose records are still to come, by size.
-    unrecorded: BTreeMap<u64, String>,
+    /// Notes whose records are still to come, by size.
+    unrecorded: BTreeMap<u64, Unrecorded>,
     newest: Option<Signed>,
 }
 
@@ -231,7 +238,7 @@ impl<'a> TreePass<'a> {
         if self.unrecorded.len() >= MAX_UNRECORDED {
             self.unrecorded.pop_first();
         }
-        self.unrecorded.insert(size, note_digest(&row.note));
+        self.unrecorded.insert(size, Unrecorded { digest: note_digest(&row.note), at: row.at });
         let stream = self.stream;
         let altered = |what: &str| Finding {
             check: "checkpoint_altered",
@@ -322,7 +329,13 @@ impl<'a> TreePass<'a> {
             return None;
         }
         let check = match self.unrecorded.remove(&size) {
-            Some(found) if found == digest => return None,
+            Some(found) if found.digest == digest => {
+                // Older records do not tell the time.
+                let made_at = detail.get("made_at").and_then(Value::as_i64).filter(|at| *at != found.at)?;
+                let expected = format!("the checkpoint of {size} records made at {made_at}");
+                let found = format!("made at {}", found.at);
+                return Some(self.finding("checkpoint_altered", row.seq as u64, expected, found));
+            }
             Some(_) => "checkpoint_altered",
             None => "checkpoint_missing",
         };

@@ -1,8 +1,9 @@
-//! Files that are tried and never put in force: a draft of rules (`policy replay --draft`), and cases with what they must come
+//! Files that are tried and never put in force: a draft of rules and policies (`policy replay --draft`), and cases with what they must come
 //! out as (`policy test`). Read like every other file, with line and column of what is wrong.
 
 use super::access_control::{AccessEffect, EntityEntry, EntityType, Subject};
 use super::folder::read_text;
+use super::governance::PolicyConfig;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{Document, steps};
 use crate::schema::check::Checker;
@@ -11,11 +12,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Rules that are laid over those in force.
+/// Rules and policies that are laid over those in force.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyDraft {
-    /// What the draft is laid over.
+    /// What the rules of the draft are laid over; its policies are laid over those in force.
     pub base: DraftBase,
     /// Entities that are registered, or whose `default_included` changes.
     #[schemars(length(max = 10_000))]
@@ -23,6 +24,9 @@ pub struct PolicyDraft {
     /// A rule of the same entity and subject replaces the one in force.
     #[schemars(length(max = 10_000))]
     pub rules: Vec<DraftRule>,
+    /// A governance policy replaces the one of its id that is in force.
+    #[schemars(length(max = 64))]
+    pub policies: Vec<PolicyConfig>,
 }
 
 /// What stands before the draft.
@@ -116,13 +120,16 @@ impl DraftRule {
 }
 
 impl PolicyDraft {
+    /// Most policies of a draft.
+    pub const MAX_POLICIES: usize = 64;
+
     /// The first rule that cannot be used, and why.
     pub fn fault(&self) -> Option<(usize, &'static str)> {
         self.rules.iter().enumerate().find_map(|(index, rule)| rule.fault().map(|fault| (index, fault)))
     }
 }
 
-/// Reads a draft of rules.
+/// Reads a draft. The parameters of its policies are checked by the policies, where the draft is tried.
 ///
 /// # Errors
 /// Everything that is wrong with the file.
@@ -178,11 +185,14 @@ mod tests {
         )
         .unwrap();
         assert_eq!((read.base, read.rules.len()), (DraftBase::Current, 1));
+        let read = draft("policies:\n  - { id: pii, enabled: false }\n").unwrap();
+        assert!(read.policies.iter().all(|policy| policy.id == "pii" && !policy.enabled));
         for (text, says) in [
             ("rules:\n  - entity_type: mcp_tool\n    roles: [a]\n", "either `entity_id`"),
             ("rules:\n  - entity_type: mcp_tool\n    entity_id: a/b\n", "needs `roles`"),
             ("rule: []\n", "did you mean `rules`"),
             ("base: nothing\n", "allowed: current, empty"),
+            ("policies:\n  - { id: pii, parameters: {} }\n", "allowed: after, enabled, id, params"),
         ] {
             let Diagnostics(findings) = draft(text).unwrap_err();
             let told = findings[0].to_string();

@@ -1,31 +1,40 @@
-//! Replay of recorded decisions against a draft of rules (AUD-64, SEC-75): each is decided anew from the facts that its record
-//! holds. It streams, so memory does not grow with the ledger, and it changes nothing.
+//! Replay of recorded decisions against a draft (AUD-64, SEC-75): each is decided anew from the facts that its record holds, by
+//! the rules and by the policies behind them. It streams, so memory does not grow with the ledger, and it changes nothing.
 //!
-//! The rules are replayed, and what the policies behind them found stays as recorded: a call that a policy refused stays refused,
-//! and one that the rules refused, so that no policy was asked, counts as allowed once the draft allows it.
+//! The policies go by what was kept: the findings of the decision, and the arguments where a policy needs them. Where they are
+//! gone, cut or redacted and the decision turns on them, it is told as one that cannot be replayed.
 
+mod policies;
+mod record;
+mod tally;
+
+use super::audit::repository::GovernanceDecisionRepository;
 use super::draft::Tried;
 use super::hook::check_actors;
 use super::resolver::{RuleSet, resolve};
 use super::types::{AuthzDecision, AuthzRequest, EntityKind, EntityRef, entity_kind};
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
-use std::collections::HashMap;
-use systemprompt_audit::{Filter, LedgerReader};
+use crate::governance::replay::{Again, Notes, TriedPolicies};
+use aws_lc_rs::digest::{SHA256, digest};
+use policies::Place;
+use record::{KEPT_ROLES, Matched, Record, is_lost};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use systemprompt_audit::{Filter, LedgerReader, ReadError};
 use systemprompt_config::profile::governance::ActorCheck;
 use systemprompt_models::{Millis, Principal};
+use tally::{Decider, MAX_EXAMPLES, Tally};
 
 /// Most decisions that one replay looks at.
 pub const MAX_DECISIONS: u64 = 1_000_000;
-/// Groups that a report lists; the flips of further ones are counted.
-const MAX_GROUPS: usize = 500;
-/// Examples of a group.
-const MAX_EXAMPLES: usize = 3;
 const PAGE: i64 = 1000;
-/// Roles that a record keeps; one with that many may have had more.
-const KEPT_ROLES: usize = 32;
-/// Characters of a name that a record keeps.
-const KEPT_NAME: usize = 200;
+
+/// What a replay reads.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplaySource<'a> {
+    pub reader: &'a LedgerReader,
+    pub decisions: &'a GovernanceDecisionRepository,
+}
 
 /// Which decisions, and how the actors of a delegation chain count where the record does not say how they did.
 #[derive(Clone, Copy, Debug)]
@@ -46,9 +55,14 @@ pub struct ReplayReport {
     pub unchanged: u64,
     pub newly_denied: Flips,
     pub newly_allowed: Flips,
-    /// Decisions whose facts are gone or were cut.
+    /// Decisions that turn on what is gone or was cut.
     pub unreplayable: u64,
+    /// How many for what reason.
+    pub unreplayable_why: BTreeMap<&'static str, u64>,
     pub unreplayable_examples: Vec<String>,
+    /// Which policies were not decided again, and where not all content was looked at.
+    #[serde(flatten)]
+    pub notes: Notes,
     /// Records of filtered lists, which are no single decision.
     pub lists: u64,
     /// Whether there are more decisions in the time than one replay looks at.
@@ -71,113 +85,29 @@ pub struct Flips {
     pub other: u64,
 }
 
-/// Flips of one principal at one entity by one rule of the draft.
+/// Flips of one principal at one entity by one rule or policy of the draft.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FlipGroup {
+    /// `tool:<name>`, or the door, where the call was decided on no entity.
     pub entity: String,
     pub principal: String,
-    /// Band that decides now.
-    pub matched_by: &'static str,
+    /// Band of the rules, or policy, that decides now.
+    pub matched_by: String,
+    /// The rule of that band or policy; the policy's reason where it goes by none.
     pub rule_id: Option<String>,
+    /// Band or policy that decided then.
+    pub before: String,
     pub count: u64,
     /// Ledger ids.
     pub examples: Vec<String>,
 }
 
-/// The members of a record that a decision depends on.
-#[derive(Deserialize)]
-struct Record<'a> {
-    #[serde(borrow)]
-    actor: Actor<'a>,
-    #[serde(borrow)]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    outcome: Cow<'a, str>,
-    #[serde(default)]
-    act_chain: Vec<String>,
-    #[serde(borrow)]
-    detail: Detail<'a>,
-}
-
-#[derive(Deserialize)]
-struct Actor<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct Detail<'a> {
-    #[serde(default, borrow)]
-    matched: Vec<Matched<'a>>,
-    #[serde(default)]
-    roles: Vec<String>,
-    #[serde(default)]
-    department: Option<String>,
-    #[serde(default, borrow)]
-    tool: Option<Cow<'a, str>>,
-    #[serde(default)]
-    listed: Option<u64>,
-    #[serde(default)]
-    actors: Option<Vec<String>>,
-    #[serde(default)]
-    actor_check: Option<ActorCheck>,
-}
-
-#[derive(Deserialize)]
-struct Matched<'a> {
-    #[serde(borrow)]
-    entity: Cow<'a, str>,
-}
-
 /// How one decision came out.
 enum Outcome {
     Unchanged,
-    Flipped { now_allowed: bool, entity: EntityRef, decision: AuthzDecision },
-    Unreplayable,
+    Flipped { now_allowed: bool, entity: String, decider: Decider },
+    Unreplayable(&'static str),
     List,
-}
-
-type GroupKey = (String, String, Option<String>);
-
-#[derive(Default)]
-struct Tally {
-    count: u64,
-    groups: HashMap<GroupKey, FlipGroup>,
-    other: u64,
-}
-
-impl Tally {
-    fn add(&mut self, entity: &EntityRef, principal: &str, decision: &AuthzDecision, id: &str) {
-        self.count += 1;
-        let rule_id = decision.rule.as_ref().map(|rule| rule.id.to_string());
-        let key = (entity.to_string(), principal.to_owned(), rule_id.clone());
-        if !self.groups.contains_key(&key) && self.groups.len() >= MAX_GROUPS {
-            self.other += 1;
-            return;
-        }
-        let group = self.groups.entry(key).or_insert_with(|| FlipGroup {
-            entity: entity.to_string(),
-            principal: principal.to_owned(),
-            matched_by: decision.policy(),
-            rule_id,
-            count: 0,
-            examples: Vec::new(),
-        });
-        group.count += 1;
-        if group.examples.len() < MAX_EXAMPLES {
-            group.examples.push(id.to_owned());
-        }
-    }
-
-    fn flips(self) -> Flips {
-        let mut groups: Vec<FlipGroup> = self.groups.into_values().collect();
-        groups.sort_unstable_by(|a, b| {
-            let names =
-                |group: &FlipGroup| (group.entity.clone(), group.principal.clone(), group.rule_id.clone());
-            b.count.cmp(&a.count).then_with(|| names(a).cmp(&names(b)))
-        });
-        Flips { count: self.count, groups, other: self.other }
-    }
 }
 
 /// Decides recorded decisions anew.
@@ -185,13 +115,21 @@ impl Tally {
 /// # Errors
 /// When the ledger cannot be read.
 pub async fn replay(
-    reader: &LedgerReader,
+    source: ReplaySource<'_>,
     draft: &Tried,
+    policies: &TriedPolicies,
     scope: ReplayScope,
-) -> Result<ReplayReport, systemprompt_audit::ReadError> {
+) -> Result<ReplayReport, ReadError> {
     let mut report = ReplayReport { since: scope.since, until: scope.until, ..ReplayReport::default() };
     let (mut denied, mut allowed) = (Tally::default(), Tally::default());
-    let mut principal = Principal::anonymous();
+    let mut one = Deciding {
+        source,
+        rules: &draft.rules,
+        policies,
+        actors: scope.actors,
+        principal: Principal::anonymous(),
+    };
+    let reader = source.reader;
     let mut seen = 0_u64;
     'streams: for stream in reader.streams().await? {
         let mut cursor = match first_since(reader, &stream.stream, scope.since).await? {
@@ -210,22 +148,25 @@ pub async fn replay(
                     break 'streams;
                 }
                 seen += 1;
-                let outcome = entry.record.as_deref().map_or(Outcome::Unreplayable, |text| {
-                    decide(text, &draft.rules, scope.actors, &mut principal)
-                });
+                let place = Place { stream: &stream.stream, seq: entry.seq, id: &entry.id };
+                let outcome = match entry.record.as_deref() {
+                    Some(text) => one.decide(text, place, &mut report.notes).await?,
+                    None => Outcome::Unreplayable("record_pruned"),
+                };
                 match outcome {
                     Outcome::Unchanged => {
                         report.decisions += 1;
                         report.unchanged += 1;
                     }
-                    Outcome::Flipped { now_allowed, entity, decision } => {
+                    Outcome::Flipped { now_allowed, entity, decider } => {
                         report.decisions += 1;
                         let tally = if now_allowed { &mut allowed } else { &mut denied };
-                        tally.add(&entity, principal.user_id.as_str(), &decision, &entry.id);
+                        tally.add(entity, one.principal.user_id.as_str(), decider, &entry.id);
                     }
                     Outcome::List => report.lists += 1,
-                    Outcome::Unreplayable => {
+                    Outcome::Unreplayable(why) => {
                         report.unreplayable += 1;
+                        *report.unreplayable_why.entry(why).or_default() += 1;
                         if report.unreplayable_examples.len() < MAX_EXAMPLES {
                             report.unreplayable_examples.push(entry.id.clone());
                         }
@@ -242,66 +183,128 @@ pub async fn replay(
     Ok(report)
 }
 
-async fn first_since(
-    reader: &LedgerReader,
-    stream: &str,
-    since: Millis,
-) -> Result<Option<i64>, systemprompt_audit::ReadError> {
+async fn first_since(reader: &LedgerReader, stream: &str, since: Millis) -> Result<Option<i64>, ReadError> {
     let filter =
         Filter { stream: Some(stream.to_owned()), since: Some(since), ascending: true, ..Filter::default() };
     Ok(reader.filtered(&filter, None, 1).await?.first().map(|row| row.seq))
 }
 
-/// Decides one record anew. `principal` is used again for each, and afterwards holds who it was about.
-fn decide(text: &str, rules: &RuleSet, actors: ActorCheck, principal: &mut Principal) -> Outcome {
-    let Ok(record) = serde_json::from_str::<Record<'_>>(text) else { return Outcome::Unreplayable };
-    let detail = record.detail;
-    if detail.listed.is_some() {
-        return Outcome::List;
-    }
-    // Without an entity no rule had a say.
-    if detail.matched.is_empty() {
-        return Outcome::Unchanged;
-    }
-    let Some(entities) = entities(&detail.matched, detail.tool.as_deref(), rules) else {
-        return Outcome::Unreplayable;
-    };
-    if detail.roles.len() >= KEPT_ROLES {
-        return Outcome::Unreplayable;
-    }
-    principal.user_id = record.actor.id.as_ref().into();
-    principal.roles = detail.roles;
-    principal.department = detail.department;
-    principal.act_chain = detail.actors.unwrap_or(record.act_chain);
-    let actors = detail.actor_check.unwrap_or(actors);
-    let was_allowed = record.outcome != "deny";
-    // The policies ran when the rules let the call pass, and what they found stands.
-    let policies_allow = record.kind != "governance.decision" || was_allowed;
-    let compiled = rules.compile(principal);
-    let mut last = None;
-    for entity in entities {
-        let decision = resolve(rules, &compiled, &entity);
-        let request = AuthzRequest::new(principal, &entity);
-        let decision = check_actors(rules, actors, request, decision);
-        let is_allow = decision.is_allow();
-        last = Some((entity, decision));
-        if !is_allow {
-            break;
+/// What decides one record after the other. `principal` is used again for each, and afterwards holds who it was about.
+struct Deciding<'a> {
+    source: ReplaySource<'a>,
+    rules: &'a RuleSet,
+    policies: &'a TriedPolicies,
+    actors: ActorCheck,
+    principal: Principal,
+}
+
+impl Deciding<'_> {
+    async fn decide(&mut self, text: &str, place: Place<'_>, notes: &mut Notes) -> sqlx::Result<Outcome> {
+        let Ok(mut record) = serde_json::from_str::<Record<'_>>(text) else {
+            return Ok(Outcome::Unreplayable("record_unreadable"));
+        };
+        if record.detail.listed.is_some() {
+            return Ok(Outcome::List);
         }
+        // Neither an entity nor a policy had a say.
+        if record.detail.matched.is_empty() && record.detail.chain.is_empty() {
+            return Ok(Outcome::Unchanged);
+        }
+        let Some(entities) = record.detail.entities(self.rules) else {
+            return Ok(Outcome::Unreplayable("names_not_kept"));
+        };
+        if record.detail.roles.len() >= KEPT_ROLES {
+            return Ok(Outcome::Unreplayable("roles_not_kept"));
+        }
+        self.become_principal_of(&mut record);
+        let was_allowed = record.outcome != "deny";
+        let ruled = self.rule(entities, record.detail.actor_check.unwrap_or(self.actors));
+        let decider = |by: String, rule_id| Decider { by, rule_id, before: record.policy.to_string() };
+        let (entity, now_allowed, decider) = match ruled {
+            Some((entity, decision)) if !decision.is_allow() => {
+                (entity.to_string(), false, decider(decision.policy().to_owned(), rule_of(&decision)))
+            }
+            ruled => {
+                // A decision that is of no call never came to the policies.
+                let again = if record.detail.origin().is_some() || record.is_governed() {
+                    policies::decide(&self.source, self.policies, &record, place, &self.principal, notes)
+                        .await?
+                } else {
+                    Again::Allow
+                };
+                let entity = match &ruled {
+                    Some((entity, _)) => entity.to_string(),
+                    None => nameless(&record),
+                };
+                match (again, ruled) {
+                    (Again::Unknown(why), _) => return Ok(Outcome::Unreplayable(why)),
+                    (Again::Deny { policy, rule }, _) => (entity, false, decider(policy, rule)),
+                    (Again::Allow, Some((_, decision))) => {
+                        (entity, true, decider(decision.policy().to_owned(), rule_of(&decision)))
+                    }
+                    (Again::Allow, None) => (entity, true, decider("governance".to_owned(), None)),
+                }
+            }
+        };
+        Ok(if now_allowed == was_allowed {
+            Outcome::Unchanged
+        } else {
+            Outcome::Flipped { now_allowed, entity, decider }
+        })
     }
-    let Some((entity, decision)) = last else { return Outcome::Unchanged };
-    let now_allowed = decision.is_allow() && policies_allow;
-    if now_allowed == was_allowed {
-        Outcome::Unchanged
-    } else {
-        Outcome::Flipped { now_allowed, entity, decision }
+
+    fn become_principal_of(&mut self, record: &mut Record<'_>) {
+        let principal = &mut self.principal;
+        principal.user_id = record.actor.id.as_ref().into();
+        principal.session_id = record.session_id.as_deref().unwrap_or("anonymous").into();
+        principal.permissions = record.detail.permissions().unwrap_or_default();
+        principal.roles = std::mem::take(&mut record.detail.roles);
+        principal.department = record.detail.department.take();
+        let of_record = std::mem::take(&mut record.act_chain);
+        principal.act_chain = record.detail.actors.take().unwrap_or(of_record);
+    }
+
+    /// What the rules say of the entities, in order; the first that they deny decides.
+    fn rule(&self, entities: Vec<EntityRef>, actors: ActorCheck) -> Option<(EntityRef, AuthzDecision)> {
+        let compiled = self.rules.compile(&self.principal);
+        let mut last = None;
+        for entity in entities {
+            let decision = resolve(self.rules, &compiled, &entity);
+            let request = AuthzRequest::new(&self.principal, &entity);
+            let decision = check_actors(self.rules, actors, request, decision);
+            let is_allow = decision.is_allow();
+            last = Some((entity, decision));
+            if !is_allow {
+                break;
+            }
+        }
+        last
+    }
+}
+
+fn rule_of(decision: &AuthzDecision) -> Option<String> {
+    decision.rule.as_ref().map(|rule| rule.id.to_string())
+}
+
+/// What a call was about that was decided on no entity.
+fn nameless(record: &Record<'_>) -> String {
+    match (&record.detail.tool, record.detail.origin()) {
+        (Some(tool), _) => format!("tool:{tool}"),
+        (None, Some(origin)) => origin.as_str().to_owned(),
+        (None, None) => "call".to_owned(),
     }
 }
 
 /// What the call was decided on, and the tool where only the draft names it: a tool is decided on beside its server as soon as a
-/// rule speaks of it. `None` for a name that the record does not hold whole.
-fn entities(matched: &[Matched<'_>], tool: Option<&str>, rules: &RuleSet) -> Option<Vec<EntityRef>> {
-    let mut entities = Vec::with_capacity(matched.len() + 1);
+/// rule speaks of it. A call that was refused at its first entity was never decided on its server. `None` for a name that the
+/// record does not hold whole.
+fn entities(
+    matched: &[Matched<'_>],
+    server: Option<&str>,
+    tool: Option<&str>,
+    rules: &RuleSet,
+) -> Option<Vec<EntityRef>> {
+    let mut entities = Vec::with_capacity(matched.len() + 2);
     for one in matched {
         let (kind, id) = one.entity.split_once(':')?;
         if id.contains("[secret:") {
@@ -309,10 +312,19 @@ fn entities(matched: &[Matched<'_>], tool: Option<&str>, rules: &RuleSet) -> Opt
         }
         entities.push(EntityRef::new(entity_kind(kind)?, id));
     }
+    let is_of = |entities: &[EntityRef], kind| entities.iter().any(|entity| entity.kind == kind);
+    if let (Some(server), false, false) =
+        (server, matched.is_empty(), is_of(&entities, EntityKind::McpServer))
+    {
+        if is_lost(server) {
+            return None;
+        }
+        entities.push(EntityRef::new(EntityKind::McpServer, server));
+    }
+    let has_tool = is_of(&entities, EntityKind::McpTool);
     let server = entities.iter().find(|entity| entity.kind == EntityKind::McpServer);
-    let has_tool = entities.iter().any(|entity| entity.kind == EntityKind::McpTool);
     if let (Some(server), Some(tool), false) = (server, tool, has_tool) {
-        if tool.chars().count() >= KEPT_NAME {
+        if is_lost(tool) {
             return None;
         }
         // A hook names the tool as its client does: `mcp__<server>__<tool>`.
@@ -326,6 +338,14 @@ fn entities(matched: &[Matched<'_>], tool: Option<&str>, rules: &RuleSet) -> Opt
     // Rules that no longer name the tool leave it to its server.
     entities.retain(|entity| entity.kind != EntityKind::McpTool || rules.knows(entity));
     Some(entities)
+}
+
+/// Whether the digest is that of these arguments in canonical form, or of their bytes where they are no JSON.
+fn is_sha256_of(expected: &str, body: &[u8]) -> bool {
+    let canonical = serde_json::from_slice::<Value>(body)
+        .ok()
+        .and_then(|value| serde_json_canonicalizer::to_vec(&value).ok());
+    hex::encode(digest(&SHA256, canonical.as_deref().unwrap_or(body))) == expected
 }
 
 #[cfg(test)]

@@ -71,6 +71,7 @@ impl ContextHeaders {
             agent_name: self.agent_name,
             ai_tool_call_id: self.ai_tool_call_id,
             client_ip: None,
+            user_agent: None,
         })
     }
 }

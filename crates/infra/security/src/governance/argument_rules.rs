@@ -8,7 +8,7 @@ use super::allow::AllowList;
 use super::facts::CallFacts;
 use super::findings::{self, Action, Words};
 use super::params::{self, ParamError};
-use super::policy::{GovernancePolicy, Outcome};
+use super::policy::{GovernancePolicy, Outcome, Reads};
 use super::scan::{Confidence, Finding, MAX_DEPTH, MAX_FINDINGS, SecretScanner};
 use super::tool_name::{ToolName, fits};
 use regex::{Regex, RegexBuilder};
@@ -120,6 +120,16 @@ impl ArgumentRules {
             _ => {}
         }
     }
+
+    /// The rules on the tool of a call.
+    fn rules_on(&self, facts: &CallFacts<'_>) -> Vec<&Rule> {
+        let Some(tool) = facts.tool else { return Vec::new() };
+        let tool = ToolName::new(tool, facts.server);
+        let applies = |rule: &&Rule| {
+            tool.is(&rule.tool) || fits(&rule.tool, tool.given) || fits(&rule.tool, &tool.qualified())
+        };
+        self.rules.iter().filter(applies).collect()
+    }
 }
 
 fn compile(index: usize, source: Source) -> Result<Rule, ParamError> {
@@ -163,14 +173,10 @@ impl Test {
 
 impl GovernancePolicy for ArgumentRules {
     fn evaluate(&self, facts: &CallFacts<'_>) -> Outcome {
-        let Some(tool) = facts.tool else {
+        if facts.tool.is_none() {
             return Outcome::Skip { detail: "no tool is called".into() };
-        };
-        let tool = ToolName::new(tool, facts.server);
-        let applies = |rule: &&Rule| {
-            tool.is(&rule.tool) || fits(&rule.tool, tool.given) || fits(&rule.tool, &tool.qualified())
-        };
-        let rules: Vec<&Rule> = self.rules.iter().filter(applies).collect();
+        }
+        let rules = self.rules_on(facts);
         // The arguments come first.
         let (false, Some(arguments)) = (rules.is_empty(), facts.segments.first()) else {
             return Outcome::PASS;
@@ -195,5 +201,10 @@ impl GovernancePolicy for ArgumentRules {
             of.max().unwrap_or(Action::Block)
         };
         findings::outcome(findings, facts, &self.allowed, &WORDS, &action)
+    }
+
+    /// Most calls are of a tool that no rule is about.
+    fn reads(&self, facts: &CallFacts<'_>) -> Reads {
+        if self.rules_on(facts).is_empty() { Reads::Names } else { Reads::Arguments }
     }
 }

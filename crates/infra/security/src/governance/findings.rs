@@ -36,6 +36,26 @@ pub(super) fn outcome(
     action_of: &dyn Fn(&Finding) -> Action,
 ) -> Outcome {
     allowed.apply(facts, &mut findings);
+    conclude(findings, words, action_of)
+}
+
+/// The outcome of findings that were made before. What was let pass then still is: the entry may have ended since.
+pub(super) fn outcome_of_recorded(
+    findings: Vec<Finding>,
+    facts: &CallFacts<'_>,
+    allowed: &AllowList,
+    words: &Words,
+    action_of: &dyn Fn(&Finding) -> Action,
+) -> (Outcome, usize) {
+    let count = findings.len();
+    let (mut known, mut open): (Vec<Finding>, Vec<Finding>) =
+        findings.into_iter().partition(|finding| finding.allowed_by.is_some());
+    allowed.apply(facts, &mut open);
+    known.append(&mut open);
+    (conclude(known, words, action_of), count)
+}
+
+fn conclude(mut findings: Vec<Finding>, words: &Words, action_of: &dyn Fn(&Finding) -> Action) -> Outcome {
     let open = |f: &&Finding| f.allowed_by.is_none();
     let Some(action) = findings.iter().filter(open).map(action_of).max() else {
         if findings.is_empty() {

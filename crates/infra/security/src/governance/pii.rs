@@ -10,7 +10,7 @@ use super::facts::{CallFacts, Segment};
 use super::findings::{self, Action, Words};
 use super::kinds::Kinds;
 use super::params::ParamError;
-use super::policy::{GovernancePolicy, Outcome};
+use super::policy::{GovernancePolicy, Outcome, Reads};
 use super::scan::{Confidence, Finding, MAX_FINDINGS, SecretScanner, TooComplex};
 use super::seen_text::SeenText;
 use recognise::{RECOGNISERS, Recogniser};
@@ -112,5 +112,15 @@ impl GovernancePolicy for Pii {
             }
         }
         findings::outcome(findings, facts, &self.allowed, &WORDS, &|finding| self.action(finding))
+    }
+
+    fn reads(&self, _facts: &CallFacts<'_>) -> Reads {
+        Reads::Findings
+    }
+
+    fn decide_on(&self, facts: &CallFacts<'_>, findings: &[Finding]) -> Option<(Outcome, usize)> {
+        let own = findings.iter().filter(|finding| knows(&finding.rule_id)).cloned().collect();
+        let action = |finding: &Finding| self.action(finding);
+        Some(findings::outcome_of_recorded(own, facts, &self.allowed, &WORDS, &action))
     }
 }

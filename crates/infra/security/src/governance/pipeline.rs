@@ -155,10 +155,10 @@ pub enum PipelineError {
     NoPlace { id: String, after: String, suggestion: Option<String> },
 }
 
-struct Stage {
-    id: Arc<str>,
+pub(super) struct Stage {
+    pub(super) id: Arc<str>,
     /// None if it is switched off.
-    policy: Option<Policy>,
+    pub(super) policy: Option<Policy>,
 }
 
 /// The compiled pipeline. A reload builds a new one; the old one serves until then.
@@ -168,6 +168,7 @@ pub struct Pipeline {
     stages: Vec<Stage>,
     scanner: Arc<SecretScanner>,
     in_use: Scanner,
+    history: History,
 }
 
 impl Pipeline {
@@ -193,6 +194,7 @@ impl Pipeline {
             stages: stages.collect::<Result<_, PipelineError>>()?,
             scanner: parts.scanner.clone(),
             in_use: parts.in_use.clone(),
+            history: parts.history,
         })
     }
 
@@ -204,6 +206,15 @@ impl Pipeline {
     /// Ids of the policies in their order, and whether each is on.
     pub fn policies(&self) -> impl Iterator<Item = (&str, bool)> {
         self.stages.iter().map(|s| (&*s.id, self.enabled && s.policy.is_some()))
+    }
+
+    pub(super) fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// What becomes of a block that was refused in its conversation before.
+    pub(super) fn history(&self) -> History {
+        self.history
     }
 
     /// The scanner for secrets.
@@ -378,7 +389,7 @@ fn stage(id: &str, config: &GovernanceConfig, parts: &Parts) -> Result<Stage, Pi
 }
 
 /// A policy keeps no state that a panic could leave half changed: the counters of `rate_limit` are changed last.
-fn run(policy: &dyn GovernancePolicy, facts: &CallFacts<'_>) -> Outcome {
+pub(super) fn run(policy: &dyn GovernancePolicy, facts: &CallFacts<'_>) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| policy.evaluate(facts)))
         .unwrap_or_else(|_| Outcome::Fault { detail: "the policy panicked".into() })
 }

@@ -57,8 +57,30 @@ impl Outcome {
     }
 }
 
+/// What a policy decides by: a replay of a recorded decision has no more of the call than was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// The facts of the call, the names among them.
+    Names,
+    /// The content. Of a tool call the arguments are retained.
+    Arguments,
+    /// Findings in the content, which are kept with the decision.
+    Findings,
+}
+
 /// One layer of the pipeline. It decides from the facts alone and does no I/O: it runs on the path of every call, and
 /// one that takes longer than 100 ms counts as a fault, as does one that panics.
 pub trait GovernancePolicy: Send + Sync + 'static {
     fn evaluate(&self, facts: &CallFacts<'_>) -> Outcome;
+
+    /// What it decides this call by.
+    fn reads(&self, _facts: &CallFacts<'_>) -> Reads {
+        Reads::Arguments
+    }
+
+    /// The outcome of what was found in a call before, and how many of `findings` are of this policy. None unless it decides by
+    /// findings.
+    fn decide_on(&self, _facts: &CallFacts<'_>, _findings: &[Finding]) -> Option<(Outcome, usize)> {
+        None
+    }
 }

@@ -3,7 +3,7 @@
 
 use super::facts::CallFacts;
 use super::params::{self, ParamError};
-use super::policy::{GovernancePolicy, Outcome};
+use super::policy::{GovernancePolicy, Outcome, Reads};
 use super::tool_name::{ToolName, fits};
 use serde::Deserialize;
 use serde_json::Value;
@@ -125,5 +125,9 @@ impl GovernancePolicy for ScopeCheck {
                 ),
             ),
         }
+    }
+
+    fn reads(&self, _facts: &CallFacts<'_>) -> Reads {
+        Reads::Names
     }
 }

@@ -4,7 +4,7 @@ use super::allow::AllowList;
 use super::facts::{CallFacts, Segment};
 use super::findings::{self, Action, Words};
 use super::params::{self, ParamError, closest, hint};
-use super::policy::{GovernancePolicy, Outcome, Redaction};
+use super::policy::{GovernancePolicy, Outcome, Reads, Redaction};
 use super::scan::{Finding, FindingClass, SecretScanner};
 use serde::Deserialize;
 use serde_json::Value;
@@ -152,6 +152,16 @@ impl GovernancePolicy for SecretScan {
             }
             other => other,
         }
+    }
+
+    fn reads(&self, _facts: &CallFacts<'_>) -> Reads {
+        Reads::Findings
+    }
+
+    fn decide_on(&self, facts: &CallFacts<'_>, findings: &[Finding]) -> Option<(Outcome, usize)> {
+        let own = findings.iter().filter(|finding| self.scanner.knows(&finding.rule_id)).cloned().collect();
+        let action = |finding: &Finding| self.action(finding);
+        Some(findings::outcome_of_recorded(own, facts, &self.allowed, &WORDS, &action))
     }
 }
 

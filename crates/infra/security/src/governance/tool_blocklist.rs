@@ -3,7 +3,7 @@
 
 use super::facts::CallFacts;
 use super::params::{self, ParamError};
-use super::policy::{GovernancePolicy, Outcome};
+use super::policy::{GovernancePolicy, Outcome, Reads};
 use super::tool_name::ToolName;
 use serde::Deserialize;
 use serde_json::Value;
@@ -104,6 +104,10 @@ impl GovernancePolicy for ToolBlocklist {
             return Outcome::Pass { detail: Some("the caller's permission is exempt".into()) };
         }
         Outcome::fail("tool_blocked", format!("tools whose name says `{}` are blocked", token.word))
+    }
+
+    fn reads(&self, _facts: &CallFacts<'_>) -> Reads {
+        Reads::Names
     }
 }
 

@@ -7,10 +7,11 @@ use crate::authz::{AuthzDecision, EntityRef, insert_governance_decision};
 use crate::governance::chain::DISABLED_POLICY;
 use crate::governance::{Chain, Leak, Pipeline, Redaction, Verdict};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use systemprompt_audit::payload::reference;
 use systemprompt_audit::{Draft, EntryKind, Payload, Role, Unit};
 use systemprompt_models::ids::{CallId, DecisionId};
-use systemprompt_models::{Refusal, RequestContext};
+use systemprompt_models::{Permission, Refusal, RequestContext};
 
 /// What was decided on a call, not yet recorded.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub struct Judgement {
     /// Absent when an entity was denied: the pipeline does not run for a call that may not be made.
     pub(super) chain: Option<Chain>,
     pub(super) tool: Option<String>,
+    pub(super) server: Option<String>,
     pub(super) plugin: Option<String>,
     pub(super) agent: Option<String>,
     pub(super) agent_scope: Option<String>,
@@ -58,6 +60,7 @@ impl Judgement {
             entity.id = pipeline.conceal(&entity.id).into();
         }
         self.tool = conceal(self.tool);
+        self.server = conceal(self.server);
         self.plugin = conceal(self.plugin);
         self.agent = conceal(self.agent);
         self.agent_scope = conceal(self.agent_scope);
@@ -77,6 +80,7 @@ impl Judgement {
             entity.id = storable(entity.id.to_string()).into();
         }
         self.tool = bound(self.tool);
+        self.server = bound(self.server);
         self.plugin = bound(self.plugin);
         self.agent = bound(self.agent);
         self.agent_scope = bound(self.agent_scope);
@@ -169,10 +173,10 @@ impl Judgement {
         let origin = self.origin.as_str();
         let (policy, reason) = self.deciding();
         let draft = match &self.chain {
-            Some(chain) => self.governance_draft(chain, &policy, &reason),
+            Some(chain) => self.with_facts(self.governance_draft(chain, &policy, &reason)),
             None if !self.entities.is_empty() => {
                 let draft = authz_draft(&self.context, &self.entities, self.call_id.as_str(), origin);
-                draft.with("tool", self.tool.clone())
+                self.with_facts(draft)
             }
             // Neither an entity nor a pipeline: nothing vouches for the call, and the record says so.
             None => Draft::new(EntryKind::GovernanceDecision, &self.context, "deny"),
@@ -224,6 +228,23 @@ impl Judgement {
         }
     }
 
+    /// The facts that policies decide by, so that a replay is exact. Of the scope that the caller confines itself to, the words
+    /// that mean something.
+    fn with_facts(&self, draft: Draft) -> Draft {
+        let principal = &self.context.principal;
+        let words = |scope: &String| -> Vec<&'static str> {
+            let words = scope.split_ascii_whitespace().filter_map(|word| word.parse::<Permission>().ok());
+            let words: BTreeSet<_> = words.map(Permission::as_str).collect();
+            words.into_iter().collect()
+        };
+        draft
+            .with("tool", self.tool.clone())
+            .with("server", self.server.clone())
+            .with("permissions", principal.permissions.iter().map(|p| p.as_str()).collect::<Vec<_>>())
+            .with("agent", self.agent.clone())
+            .with("agent_scope", self.agent_scope.as_ref().map(words))
+    }
+
     fn governance_draft(&self, chain: &Chain, policy: &str, reason: &str) -> Draft {
         let outcome = if chain.is_allowed() { "allow" } else { "deny" };
         let draft = Draft::new(EntryKind::GovernanceDecision, &self.context, outcome)
@@ -232,7 +253,6 @@ impl Judgement {
             .with("call_id", self.call_id.as_str())
             .with("origin", self.origin.as_str())
             .with("source", "governance")
-            .with("tool", self.tool.clone())
             .with("plugin", self.plugin.clone())
             .with("rule_epoch", 0)
             .with("chain", links(chain));

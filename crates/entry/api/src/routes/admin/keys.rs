@@ -198,6 +198,13 @@ fn refused(error: KeyError) -> crate::Error {
         }
     };
     let refusal = Refusal::new(code, error.to_string());
+    // The id of a key that exists is public, as the key set is. What is none may be anything.
+    let refusal = match &error {
+        KeyError::TooYoung { kid, .. } | KeyError::StillNeeded { kid, .. } | KeyError::Ended { kid, .. } => {
+            refusal.with_public_part(kid.as_str())
+        }
+        _ => refusal,
+    };
     match error {
         KeyError::TooYoung { wait_s, .. } => {
             refusal.with_retry_after(u32::try_from(wait_s).unwrap_or(u32::MAX)).into()

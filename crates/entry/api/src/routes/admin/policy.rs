@@ -13,8 +13,10 @@ use std::collections::BTreeSet;
 use systemprompt_audit::MAX_SAFE_INTEGER;
 use systemprompt_config::services::access_control::{AccessEffect, Subject};
 use systemprompt_config::services::draft::{CasePrincipal, PolicyCase, PolicyDraft};
+use systemprompt_models::span::Moment;
 use systemprompt_models::{Code, Millis, Permission, Principal, Refusal};
 use systemprompt_runtime::AppContext;
+use systemprompt_runtime::replay::ReplayError;
 use systemprompt_security::authz::draft::Tried;
 use systemprompt_security::authz::explain::{Explanation, explain};
 use systemprompt_security::authz::{EntityKind, EntityRef};
@@ -41,7 +43,7 @@ pub fn routes() -> Vec<Route> {
         Route::post("/api/v1/admin/rules/replay", replay)
             .takes::<Replay>()
             .body_limit(BODY)
-            .doc("admin", "What a draft of rules would have changed about recorded decisions"),
+            .doc("admin", "What a draft of rules and policies would have changed about recorded decisions"),
     ]
 }
 
@@ -67,12 +69,23 @@ struct Simulation {
 #[serde(deny_unknown_fields)]
 struct Replay {
     draft: PolicyDraft,
-    /// Epoch milliseconds; 24 hours ago if absent.
+    /// Epoch milliseconds, or a text as `2026-11-22`, `2026-11-22T04:06:17Z`, `15m` (ago); 24 hours ago if absent.
     #[serde(default)]
-    since: Option<Millis>,
-    /// Epoch milliseconds; now if absent.
+    #[schemars(with = "Option<WrittenMoment>")]
+    since: Option<Moment>,
+    /// Written as `since`; now if absent.
     #[serde(default)]
-    until: Option<Millis>,
+    #[schemars(with = "Option<WrittenMoment>")]
+    until: Option<Moment>,
+}
+
+/// How a moment is written.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is there for its schema")]
+enum WrittenMoment {
+    Milliseconds(Millis),
+    Text(String),
 }
 
 fn wrong(field: impl Into<String>, allowed: impl Into<String>) -> Refusal {
@@ -154,18 +167,24 @@ async fn principal_of(context: &AppContext, asked: &CasePrincipal) -> crate::Res
     Ok(principal)
 }
 
-fn check(draft: Option<&PolicyDraft>) -> Result<(), Refusal> {
-    match draft.and_then(PolicyDraft::fault) {
-        Some((index, fault)) => Err(wrong(format!("draft.rules[{index}]"), fault)),
-        None => Ok(()),
+/// What is wrong with a draft is told before anything is tried with it.
+fn check(context: &AppContext, draft: Option<&PolicyDraft>) -> crate::Result<()> {
+    let Some(draft) = draft else { return Ok(()) };
+    if let Some((index, fault)) = draft.fault() {
+        return Err(wrong(format!("draft.rules[{index}]"), fault).into());
     }
+    if draft.policies.len() > PolicyDraft::MAX_POLICIES {
+        return Err(wrong("draft.policies", format!("at most {}", PolicyDraft::MAX_POLICIES)).into());
+    }
+    context.tried_policies(draft).map_err(ReplayError::Policies)?;
+    Ok(())
 }
 
 async fn simulate(
     State(context): State<AppContext>,
     Body(simulation): Body<Simulation>,
 ) -> crate::Result<Json<Value>> {
-    check(simulation.draft.as_ref())?;
+    check(&context, simulation.draft.as_ref())?;
     if simulation.cases.is_empty() || simulation.cases.len() > MAX_CASES {
         return Err(wrong("cases", format!("1 to {MAX_CASES}")).into());
     }
@@ -176,7 +195,12 @@ async fn simulate(
         failed += usize::from(!passed);
         cases.push(result);
     }
-    let warnings = warnings(&context, simulation.draft.as_ref(), &tried, &cases).await?;
+    let mut warnings = warnings(&context, simulation.draft.as_ref(), &tried, &cases).await?;
+    if simulation.draft.is_some_and(|draft| !draft.policies.is_empty()) {
+        warnings.push(
+            "cases ask the rules alone: the policies of the draft are tried by `policy replay`".to_owned(),
+        );
+    }
     let passed = cases.len() - failed;
     Ok(Json(json!({"passed": passed, "failed": failed, "cases": cases, "warnings": warnings})))
 }
@@ -279,11 +303,13 @@ async fn replay(
     Context(caller): Context,
     Body(replay): Body<Replay>,
 ) -> crate::Result<Json<Value>> {
-    check(Some(&replay.draft))?;
-    within_time("since", replay.since)?;
-    within_time("until", replay.until)?;
-    let until = replay.until.unwrap_or_else(|| context.clock.now().saturating_add(1));
-    let since = replay.since.unwrap_or_else(|| context.clock.now().saturating_sub(DEFAULT_SINCE_MS));
+    check(&context, Some(&replay.draft))?;
+    let now = context.clock.now();
+    let [since, until] = [replay.since, replay.until].map(|moment| moment.map(|moment| moment.at(now)));
+    within_time("since", since)?;
+    within_time("until", until)?;
+    let until = until.unwrap_or_else(|| now.saturating_add(1));
+    let since = since.unwrap_or_else(|| now.saturating_sub(DEFAULT_SINCE_MS));
     if since >= until {
         return Err(wrong("since", "a time before `until`").into());
     }
@@ -291,7 +317,16 @@ async fn replay(
     let tried = context.rules.tried(Some(&replay.draft)).await?;
     let mut body = json!(report);
     if let Some(map) = body.as_object_mut() {
-        map.insert("warnings".into(), warnings(&context, Some(&replay.draft), &tried, &[]).await?.into());
+        let mut told = warnings(&context, Some(&replay.draft), &tried, &[]).await?;
+        if !replay.draft.policies.is_empty()
+            && !context.tried_policies(&replay.draft).is_ok_and(|tried| tried.is_enabled())
+        {
+            told.push(
+                "the governance pipeline is switched off: the policies of the draft refuse nothing"
+                    .to_owned(),
+            );
+        }
+        map.insert("warnings".into(), told.into());
     }
     Ok(Json(body))
 }

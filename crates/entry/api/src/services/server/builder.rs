@@ -272,6 +272,9 @@ impl Edge {
             Ok(mut context) => {
                 context.trace_id = trace_id.clone();
                 context.client_ip = Some(seen.client);
+                if let Some(agent) = request.headers().get(header::USER_AGENT) {
+                    context = context.called(agent.as_bytes());
+                }
                 request.extensions_mut().insert(context);
                 let version = policy_version::of(&self.context.rules, found);
                 let mut response = next.run(request).await;

@@ -43,6 +43,9 @@ pub(super) fn unrepeated(mut refusal: Refusal, asked: &Uri) -> Refusal {
     let query = asked.query().unwrap_or_default().split('&').filter_map(|pair| Some(pair.split_once('=')?.1));
     for part in asked.path().split('/').chain(query).filter(|part| part.len() >= MAY_BE_SECRET) {
         let part = percent_decode_str(part).decode_utf8_lossy();
+        if refusal.public_part.as_deref() == Some(&*part) {
+            continue;
+        }
         let conceal = |text: &str| text.replace(&*part, NOT_REPEATED);
         if refusal.reason.contains(&*part) {
             refusal.reason = conceal(&refusal.reason).into();

@@ -5,9 +5,9 @@ use crate::confirm::Confirm;
 use crate::exit::CliError;
 use crate::output::{Column, Output, column, note, time};
 use crate::paging::Paging;
-use crate::span::parse_span;
 use serde_json::json;
 use std::time::Duration;
+use systemprompt_models::span::parse_span;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {

@@ -5,10 +5,10 @@ use crate::client::{Ask, Client, encoded};
 use crate::confirm::Confirm;
 use crate::exit::{CliError, Exit};
 use crate::output::{Column, Output, column, note, time};
-use crate::span::parse_span;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::time::Duration;
+use systemprompt_models::span::parse_span;
 use systemprompt_security::jwt::UnverifiedClaims;
 
 #[derive(Debug, clap::Subcommand)]

@@ -5,9 +5,9 @@ use crate::commands::admin::users::actor_of;
 use crate::exit::{CliError, Exit};
 use crate::output::{Column, Output, column};
 use crate::paging::Paging;
-use crate::span::{Moment, parse_moment};
 use serde_json::{Value, json};
 use systemprompt_audit::export::Format;
+use systemprompt_models::span::{Moment, parse_moment};
 use systemprompt_models::{Clock, SystemClock};
 
 #[derive(Debug, clap::Args)]

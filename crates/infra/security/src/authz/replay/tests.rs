@@ -1,13 +1,17 @@
+mod policies;
+
 use super::*;
 use crate::authz::audit::repository::GOVERNANCE_DECISIONS;
 use crate::authz::{Access, RuleType};
 use crate::authz::{AuthzExtension, RuleHook, RuleStore, UpsertRuleParams};
-use crate::governance::{Origin, Parts, Pipeline, RateLimiter, SecretScanner};
+use crate::governance::{Origin, Parts, Pipeline, RateLimiter, SecretScanner, Segment};
 use crate::plane::{Call, DecisionPlane};
 use serde_json::json;
 use std::sync::Arc;
+use systemprompt_audit::payload::{PayloadPolicy, Redact};
 use systemprompt_audit::{Ledger, Unit};
 use systemprompt_config::services::draft::{DraftBase, PolicyDraft};
+use systemprompt_config::services::governance::GovernanceConfig;
 use systemprompt_database::testing::{TestDb, databases};
 use systemprompt_database::{on, sql};
 use systemprompt_events::Bridge;
@@ -20,7 +24,10 @@ const CALLS: usize = 10_000;
 const TOGETHER: usize = 8;
 
 struct Node {
+    db: TestDb,
     rules: RuleStore,
+    config: GovernanceConfig,
+    parts: Parts,
     plane: DecisionPlane,
     ledger: Ledger,
 }
@@ -33,11 +40,16 @@ async fn engines() -> [TestDb; 2] {
 
 impl Node {
     /// A server `demo` that everybody may use, and a server `private` that nobody may.
-    async fn start(db: &TestDb) -> Self {
-        let ledger = systemprompt_audit::testing::ledger(db, &[&GOVERNANCE_DECISIONS]).await;
+    async fn start(db: TestDb) -> Self {
+        Self::with(db, json!([{"id": "rate_limit", "enabled": false}])).await
+    }
+
+    /// With policies of the operator's.
+    async fn with(db: TestDb, policies: serde_json::Value) -> Self {
+        let ledger = systemprompt_audit::testing::ledger(&db, &[&GOVERNANCE_DECISIONS]).await;
         let clock = Arc::new(SystemClock);
         let rules =
-            RuleStore::load((**db).clone(), ledger.clone(), clock.clone(), Bridge::default()).await.unwrap();
+            RuleStore::load((*db).clone(), ledger.clone(), clock.clone(), Bridge::default()).await.unwrap();
         let by = context("root", &[], None);
         for (id, default_included) in [("demo", true), ("private", false)] {
             let _entity = rules
@@ -45,20 +57,40 @@ impl Node {
                 .await
                 .unwrap();
         }
-        let config =
-            serde_json::from_value(json!({"policies": [{"id": "rate_limit", "enabled": false}]})).unwrap();
+        let config: GovernanceConfig = serde_json::from_value(json!({"policies": policies})).unwrap();
         let parts = Parts::new(
             Arc::new(SecretScanner::builtin().unwrap()),
             Arc::new(RateLimiter::new()),
             clock.clone(),
         );
         let pipeline = Pipeline::from_config(&config, &parts).unwrap();
+        let redactor: Arc<dyn Redact> = parts.scanner.clone();
+        ledger.keep_payloads(PayloadPolicy { redactor: Some(redactor), ..PayloadPolicy::default() });
         let hook = Arc::new(RuleHook::new(rules.clone(), ActorCheck::DenyOnly));
         let plane = DecisionPlane::new(hook, pipeline, ledger.clone(), clock);
-        Self { rules, plane, ledger }
+        Self { db, rules, config, parts, plane, ledger }
     }
 
     async fn call(&self, unit: &mut Unit, context: &RequestContext, server: &str, tool: &str) {
+        self.call_with(unit, context, server, tool, None).await;
+    }
+
+    /// A call as the proxy makes it: the arguments, and the rest of its parameters.
+    async fn call_with(
+        &self,
+        unit: &mut Unit,
+        context: &RequestContext,
+        server: &str,
+        tool: &str,
+        arguments: Option<&str>,
+    ) {
+        let others = json!({"name": tool}).to_string();
+        let content: Vec<Segment<'_>> = arguments
+            .map(|arguments| [("/params/arguments", arguments), ("/params", others.as_str())])
+            .into_iter()
+            .flatten()
+            .map(|(pointer, text)| Segment { pointer: pointer.into(), json: text.as_bytes() })
+            .collect();
         let judgement = self.plane.judge(Call {
             call_id: CallId::generate(),
             origin: Origin::Mcp,
@@ -70,15 +102,33 @@ impl Node {
             plugin: None,
             agent: None,
             agent_scope: None,
-            content: &[],
+            content: &content,
         });
         let _id = judgement.await.record(unit);
     }
 
     async fn replay(&self, draft: &PolicyDraft) -> ReplayReport {
+        self.replay_between(draft, 0, Millis::MAX).await
+    }
+
+    async fn replay_between(&self, draft: &PolicyDraft, since: Millis, until: Millis) -> ReplayReport {
+        self.replay_as(draft, since, until, ActorCheck::DenyOnly).await
+    }
+
+    async fn replay_as(
+        &self,
+        draft: &PolicyDraft,
+        since: Millis,
+        until: Millis,
+        actors: ActorCheck,
+    ) -> ReplayReport {
         let tried = self.rules.tried(Some(draft)).await.unwrap();
-        let scope = ReplayScope { since: 0, until: Millis::MAX, actors: ActorCheck::DenyOnly };
-        replay(&self.ledger.reader(), &tried, scope).await.unwrap()
+        let policies = TriedPolicies::of(&self.config, &draft.policies, &self.parts).unwrap();
+        let scope = ReplayScope { since, until, actors };
+        let (reader, decisions) =
+            (self.ledger.reader(), GovernanceDecisionRepository::new((*self.db).clone()));
+        let source = ReplaySource { reader: &reader, decisions: &decisions };
+        replay(source, &tried, &policies, scope).await.unwrap()
     }
 }
 
@@ -109,7 +159,7 @@ async fn count(db: &TestDb, users: &str, tool: &str, entity: &str, decision: &st
 #[tokio::test(flavor = "multi_thread")]
 async fn case_30_flips_of_ten_thousand_recorded_calls_equal_a_count_in_sql() {
     for db in engines().await {
-        let node = Node::start(&db).await;
+        let node = Node::start(db).await;
         let people: Vec<RequestContext> = (0..7)
             .map(|n| match n % 3 {
                 0 => context(&format!("guest_{n}"), &["guest"], None),
@@ -137,20 +187,25 @@ async fn case_30_flips_of_ten_thousand_recorded_calls_equal_a_count_in_sql() {
             {"entity_type": "mcp_server", "entity_id": "private", "access": "allow", "departments": ["it"]},
         ]);
         let report = node.replay(&draft(json!({"rules": rules}))).await;
-        let guests = count(&db, "guest%", "crm_lookup", "demo", "allow").await
-            + count(&db, "staff%", "crm_lookup", "demo", "allow").await;
-        let opened = count(&db, "root%", "%", "private", "deny").await;
+        let guests = count(&node.db, "guest%", "crm_lookup", "demo", "allow").await
+            + count(&node.db, "staff%", "crm_lookup", "demo", "allow").await;
+        // Behind the rules the policies are asked, who never were: this name they refuse.
+        let opened = count(&node.db, "root%", "%", "private", "deny").await
+            - count(&node.db, "root%", "delete_customer", "private", "deny").await;
         assert!(guests > 1000 && opened > 200, "{guests} {opened}");
         assert_eq!((report.newly_denied.count, report.newly_allowed.count), (guests, opened));
         assert_eq!(report.decisions, CALLS as u64);
         assert_eq!(report.unchanged, CALLS as u64 - guests - opened);
         let group = &report.newly_denied.groups[0];
-        assert_eq!((group.entity.as_str(), group.matched_by), ("mcp_tool:demo/crm_lookup", "role_deny"));
+        assert_eq!(
+            (group.entity.as_str(), group.matched_by.as_str()),
+            ("mcp_tool:demo/crm_lookup", "role_deny")
+        );
         assert_eq!(group.rule_id.as_deref(), Some("draft[0]/role:guest"));
         assert!(group.examples.len() == 3 && group.examples.iter().all(|id| id.starts_with("led_")));
         assert_eq!(report.newly_denied.groups.iter().map(|group| group.count).sum::<u64>(), guests);
-        // What a policy refused stays refused, whatever the rules say.
-        let denied = count(&db, "%", "delete_customer", "demo", "deny").await;
+        // What a policy refuses stays refused, whatever the rules say.
+        let denied = count(&node.db, "%", "delete_customer", "demo", "deny").await;
         assert!(denied > 1000);
         let everything = draft(json!({"base": "empty"}));
         let report = node.replay(&everything).await;
@@ -162,7 +217,7 @@ async fn case_30_flips_of_ten_thousand_recorded_calls_equal_a_count_in_sql() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_is_bounded_in_time_and_tells_what_it_cannot_decide() {
     for db in engines().await {
-        let node = Node::start(&db).await;
+        let node = Node::start(db).await;
         let roles: Vec<String> = (0..40).map(|n| format!("role-{n}")).collect();
         let many = context("many", &roles.iter().map(String::as_str).collect::<Vec<_>>(), None);
         let mut unit = Unit::new();
@@ -175,10 +230,9 @@ async fn a_replay_is_bounded_in_time_and_tells_what_it_cannot_decide() {
         let report = node.replay(&deny).await;
         assert_eq!((report.decisions, report.newly_denied.count, report.unreplayable), (1, 1, 1));
         assert_eq!(report.unreplayable_examples.len(), 1);
-        let tried = node.rules.tried(Some(&deny)).await.unwrap();
+        assert_eq!(report.unreplayable_why.get("roles_not_kept"), Some(&1));
         for (since, until) in [(Millis::MAX - 1, Millis::MAX), (0, 1)] {
-            let scope = ReplayScope { since, until, actors: ActorCheck::DenyOnly };
-            let report = replay(&node.ledger.reader(), &tried, scope).await.unwrap();
+            let report = node.replay_between(&deny, since, until).await;
             assert_eq!(report.decisions, 0);
         }
     }
@@ -187,7 +241,7 @@ async fn a_replay_is_bounded_in_time_and_tells_what_it_cannot_decide() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_draft_replaces_rules_of_the_same_entity_and_subject() {
     let [db, _postgres] = engines().await;
-    let node = Node::start(&db).await;
+    let node = Node::start(db).await;
     let by = context("root", &[], None);
     let params = UpsertRuleParams {
         entity_type: EntityKind::McpServer,
@@ -244,9 +298,7 @@ async fn a_replay_counts_the_actors_as_they_counted_and_as_the_draft_has_them() 
         }
 
         // `full` would deny them all; the records say that it was not so.
-        let unchanged = node.rules.tried(None).await.unwrap();
-        let scope = ReplayScope { since: 0, until: Millis::MAX, actors: ActorCheck::Full };
-        let report = replay(&node.ledger.reader(), &unchanged, scope).await.unwrap();
+        let report = node.replay_as(&draft(json!({})), 0, Millis::MAX, ActorCheck::Full).await;
         assert_eq!((report.decisions, report.flips(), report.unreplayable), (4, 0, 0), "{report:?}");
         let deny =
             json!({"entity_type": "mcp_server", "entity_id": "demo", "access": "deny", "users": ["mcp:crm"]});

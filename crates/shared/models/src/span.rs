@@ -1,9 +1,13 @@
 //! Times as people write them: spans such as `90s`, `15m`, `8h`, `7d`, and moments.
 
+use crate::clock::Millis;
+use serde::{Deserialize, Deserializer};
 use std::time::Duration;
-use systemprompt_models::Millis;
 
 /// A span; a bare number counts seconds.
+///
+/// # Errors
+/// What is allowed, where it is none.
 pub fn parse_span(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time; allowed: a number and s, m, h or d, such as 15m");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -36,6 +40,9 @@ impl Moment {
 }
 
 /// Reads a [`Moment`].
+///
+/// # Errors
+/// What is allowed, where it is none.
 pub fn parse_moment(text: &str) -> Result<Moment, String> {
     if text.len() >= 12 && text.bytes().all(|b| b.is_ascii_digit()) {
         return text.parse().map(Moment::At).map_err(|_| format!("`{text}` is too large"));
@@ -49,6 +56,25 @@ pub fn parse_moment(text: &str) -> Result<Moment, String> {
         )
     };
     parse_span(text).map(Moment::Before).map_err(wrong)
+}
+
+/// In JSON a number counts epoch milliseconds, however small, and a text is read as [`parse_moment`] does.
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(
+            untagged,
+            expecting = "expected a moment: 2026-11-22, 2026-11-22T04:06:17Z, 15m (ago), or epoch milliseconds"
+        )]
+        enum Written {
+            Number(Millis),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Number(at) => Ok(Self::At(at)),
+            Written::Text(text) => parse_moment(&text).map_err(serde::de::Error::custom),
+        }
+    }
 }
 
 /// `YYYY-MM-DD`, with `THH:MM:SS[.mmm]Z` or without.
@@ -99,7 +125,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use systemprompt_models::clock::iso8601;
+    use crate::clock::iso8601;
 
     #[test]
     fn spans_count_seconds() {
@@ -124,6 +150,19 @@ mod tests {
         assert_eq!(parse_moment("15m").map(|m| m.at(1_000_000)), Ok(100_000));
         for text in ["2023-02-29", "2026-13-01", "yesterday", "2026-11-22T25:00:00Z", "2026-11-22T04:06:17"] {
             assert!(parse_moment(text).is_err(), "{text}");
+        }
+    }
+    #[test]
+    fn a_moment_in_json_is_a_number_of_milliseconds_or_a_text() {
+        let read = |text: &str| serde_json::from_str::<Moment>(text);
+        assert_eq!(read("5").unwrap(), Moment::At(5));
+        assert_eq!(read("\"2026-11-22\"").unwrap(), parse_moment("2026-11-22").unwrap());
+        assert_eq!(read("\"24h\"").unwrap(), Moment::Before(Duration::from_hours(24)));
+        for (text, says) in
+            [("\"soon\"", "`soon` is no moment"), ("1.5", "expected a moment"), ("[1]", "expected a moment")]
+        {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
         }
     }
 }
