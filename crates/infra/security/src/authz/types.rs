@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use systemprompt_config::services::access_control::AccessEffect;
 use systemprompt_models::ids::RuleId;
 use systemprompt_models::{Millis, Principal, RequestContext};
 
@@ -86,6 +87,15 @@ impl FromStr for RuleType {
 pub enum Access {
     Allow,
     Deny,
+}
+
+impl From<AccessEffect> for Access {
+    fn from(effect: AccessEffect) -> Self {
+        match effect {
+            AccessEffect::Allow => Self::Allow,
+            AccessEffect::Deny => Self::Deny,
+        }
+    }
 }
 
 impl Access {
