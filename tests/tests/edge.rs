@@ -1,6 +1,7 @@
 //! The edge of a whole server (security.md, chapter 2 and its acceptance cases). The client is made to look like one from
 //! outside by a trusted proxy: the test itself, on loopback.
 
+mod agents;
 mod faults;
 
 use crate::http::{Answer, Client};

@@ -10,7 +10,8 @@ use xtask::process::{find, is_installed, output, run, target};
 /// The oldest Node that aimock runs on.
 const NODE: (u32, u32) = (20, 15);
 
-fn home() -> PathBuf {
+/// Where what is fetched is kept.
+pub(crate) fn home() -> PathBuf {
     target().join("accept")
 }
 

@@ -1,13 +1,17 @@
-//! `accept detection`: the figures of the secret scan on labelled examples and on sources in which there is nothing to find, and the
-//! same files through detect-secrets and CredSweeper of PyPI.
+//! `accept detection` (cases 26 to 28): the figures of the secret scan on labelled examples and on sources in which there is nothing
+//! to find, the same examples through detect-secrets and CredSweeper of PyPI, and the policy on personal data on presidio's cases.
 //!
-//! The examples of the rule set are in the tree. Those of noseyparker and kingfisher are read from copies of their rule files, where
-//! `--noseyparker FOLDER` and `--kingfisher FOLDER` name them.
+//! The examples of the rule set are in the tree; the others come from where `examples` says. A folder that was copied by hand takes
+//! the place of a repository: `--noseyparker FOLDER`, `--kingfisher FOLDER`, `--presidio FOLDER`.
 
-use super::{Tally, clients};
+mod compare;
+mod examples;
+mod personal;
+
+use super::Tally;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use xtask::process::{cargo, output, root, run, target, variable};
@@ -63,18 +67,6 @@ const TREE: u64 = 20 * 1024 * 1024;
 const LEAST: usize = 85;
 /// Most false findings in both trees.
 const MOST_FALSE: usize = 1;
-const OTHERS: [(&str, &str, &str); 2] = [
-    ("detect-secrets", "detect-secrets==1.5.0", "run_detect_secrets.py"),
-    ("CredSweeper", "CredSweeper==1.19.5", "run_credsweeper.py"),
-];
-
-/// Why another scanner's finding is none of ours, by the rule that the example stands under.
-const EXPLAINED: [(&str, &str); 4] = [
-    ("kingfisher.gcp.1", "the private key within was altered and is no PEM any more"),
-    ("kingfisher.gcp.3", "`ANzaSy…` is no prefix of Google's keys (`AIza`)"),
-    ("kingfisher.google.3", "one letter, repeated: a placeholder"),
-    ("kingfisher.privkey.1", "the key's body was cut into lines of a few letters"),
-];
 
 /// A labelled text.
 #[derive(Clone, Debug)]
@@ -86,31 +78,50 @@ struct Example {
 }
 
 pub(super) fn detection(args: &[String]) -> Result<Tally> {
-    let (mut noseyparker, mut kingfisher) = (None, None);
+    let mut named: BTreeMap<&str, PathBuf> = BTreeMap::new();
     let mut args = args.iter();
     while let Some(name) = args.next() {
-        let folder = args.next().map(PathBuf::from).with_context(|| format!("{name} takes a folder"))?;
-        match name.as_str() {
-            "--noseyparker" => noseyparker = Some(folder),
-            "--kingfisher" => kingfisher = Some(folder),
-            _ => bail!("accept detection [--noseyparker FOLDER] [--kingfisher FOLDER]"),
+        if !["--noseyparker", "--kingfisher", "--presidio"].contains(&name.as_str()) {
+            bail!("accept detection [--noseyparker FOLDER] [--kingfisher FOLDER] [--presidio FOLDER]");
         }
+        let folder = args.next().with_context(|| format!("{name} takes a folder"))?;
+        named.insert(name, PathBuf::from(folder));
     }
+    let named = |name: &str| named.get(name).map(PathBuf::as_path);
     run(&mut cargo(["build", "--package", "xtask", "--features", "detect", "--bin", "detect"]))?;
+    let others = compare::Others::install()?;
     let mut tally = Tally::default();
     println!("{} rules", detect(&["count"])?);
 
     own_examples(&mut tally)?;
-    if let Some(folder) = noseyparker {
-        let examples = read(&folder)?;
-        figures("noseyparker", &examples)?;
+    let (name, folder) = examples::kingfisher(others.python())?;
+    common(&mut tally, &name, &read(&folder)?, &others)?;
+    if let Some(folder) = examples::KINGFISHER_2025.get(named("--kingfisher"))? {
+        common(&mut tally, examples::KINGFISHER_2025.name, &read(&folder)?, &others)?;
     }
-    match kingfisher {
-        Some(folder) => common(&mut tally, &read(&folder)?)?,
-        None => println!("kingfisher: no --kingfisher FOLDER, so the common providers' part is left out"),
+    if let Some(folder) = examples::NOSEYPARKER.get(named("--noseyparker"))? {
+        figures(examples::NOSEYPARKER.name, &read(&folder)?)?;
+    }
+    if let Some(folder) = examples::PRESIDIO.get(named("--presidio"))? {
+        personal::presidio(&mut tally, others.python(), &folder)?;
     }
     false_findings(&mut tally)?;
     Ok(tally)
+}
+
+/// The common providers' examples among those of kingfisher: how many are found, and what other scanners find beside.
+fn common(tally: &mut Tally, name: &str, all: &[Example], others: &compare::Others) -> Result<()> {
+    figures(name, all)?;
+    let is_common = |example: &&Example| example.is_secret && COMMON.contains(&example.file.as_str());
+    let examples: Vec<Example> = all.iter().filter(is_common).cloned().collect();
+    let (found, secrets) = figures(&format!("{name}, common providers"), &examples)?;
+    let met = secrets > 0 && found * 100 >= secrets * LEAST;
+    step(
+        tally,
+        met,
+        &format!("{name}: {found} of {secrets} of common providers, at least {LEAST} % are wanted"),
+    );
+    others.compare(tally, name, &examples)
 }
 
 fn detect(args: &[&str]) -> Result<Value> {
@@ -193,75 +204,6 @@ fn figures(name: &str, examples: &[Example]) -> Result<(usize, usize)> {
         all(false)
     );
     Ok((found, secrets))
-}
-
-/// The common providers' examples, ours beside the other scanners.
-fn common(tally: &mut Tally, all: &[Example]) -> Result<()> {
-    figures("kingfisher", all)?;
-    let examples: Vec<Example> =
-        all.iter().filter(|e| e.is_secret && COMMON.contains(&e.file.as_str())).cloned().collect();
-    let (found, secrets) = figures("kingfisher, common providers", &examples)?;
-    let met = found * 100 >= secrets * LEAST;
-    step(tally, met, &format!("common providers: {found} of {secrets}, at least {LEAST} % are wanted"));
-
-    let texts: Vec<&str> = examples.iter().map(|e| e.text.as_str()).collect();
-    let mut columns =
-        vec![("systemprompt", ours(&texts)?.iter().map(|(s, _)| !s.is_empty()).collect::<Vec<bool>>())];
-    for (name, package, script) in OTHERS {
-        let python = clients::python(name, package)?;
-        let file = tempfile::NamedTempFile::new()?;
-        std::fs::write(file.path(), json!(texts).to_string())?;
-        let hits =
-            output(Command::new(python).arg(root().join("xtask/accept").join(script)).arg(file.path()))?;
-        let hits: Vec<bool> = serde_json::from_str(hits.lines().last().unwrap_or("[]"))?;
-        step(tally, hits.len() == texts.len(), &format!("{name} judged {} texts", hits.len()));
-        columns.push((name, hits));
-    }
-    table(&examples, &columns);
-    Ok(())
-}
-
-fn table(examples: &[Example], columns: &[(&str, Vec<bool>)]) {
-    let mut files: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (index, example) in examples.iter().enumerate() {
-        files.entry(&example.file).or_default().push(index);
-    }
-    let line = |cells: Vec<String>| println!("| {} |", cells.join(" | "));
-    let heads = ["provider", "examples"].into_iter().chain(columns.iter().map(|(name, _)| *name));
-    println!();
-    line(heads.map(str::to_owned).collect());
-    line(vec!["---".to_owned(); columns.len() + 2]);
-    for (file, indices) in &files {
-        let hit =
-            |hits: &Vec<bool>| indices.iter().filter(|i| hits.get(**i) == Some(&true)).count().to_string();
-        let cells = columns.iter().map(|(_, hits)| hit(hits));
-        line([(*file).to_owned(), indices.len().to_string()].into_iter().chain(cells).collect());
-    }
-    let total = |hits: &Vec<bool>| hits.iter().filter(|hit| **hit).count().to_string();
-    let totals = columns.iter().map(|(_, hits)| total(hits));
-    line(["all".to_owned(), examples.len().to_string()].into_iter().chain(totals).collect());
-
-    // What another scanner finds and this one does not, with the rule that the example stands under.
-    let Some(((_, ours), others)) = columns.split_first() else { return };
-    let mut missed = BTreeSet::new();
-    for (index, example) in examples.iter().enumerate() {
-        for (name, hits) in others {
-            if hits.get(index) == Some(&true) && ours.get(index) != Some(&true) {
-                missed.insert((example.rule.as_str(), *name, shape(&example.text)));
-            }
-        }
-    }
-    println!("\nfound by others alone: {}", missed.len());
-    for (rule, name, shape) in missed {
-        let why = EXPLAINED.iter().find(|(known, _)| *known == rule).map_or("not explained", |(_, why)| why);
-        println!("  {rule}, by {name}: {shape} ({why})");
-    }
-}
-
-/// What a text looks like, its letters and digits taken out of words longer than a name.
-fn shape(text: &str) -> String {
-    let words = text.split_whitespace().take(8).map(|word| if word.len() > 24 { "…" } else { word });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Sources in which there is no secret.

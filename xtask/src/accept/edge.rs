@@ -1,4 +1,7 @@
-//! `accept edge`: Claude Code with its HTTP hooks on a mock model (case 22), and the tiers of the rate limits under wrk (case 14).
+//! `accept edge`: stock programs and a browser from outside (cases 10 and 11), Claude Code with its HTTP hooks on a mock model
+//! (case 22), and the tiers of the rate limits under wrk (case 14).
+
+mod outside;
 
 use super::main_job::{Aimock, UPSTREAM_KEY};
 use super::{Tally, clients};
@@ -20,6 +23,8 @@ const TOLERANCE: u64 = 5;
 pub(super) fn edge() -> Result<Tally> {
     run(&mut cargo(["build", "--package", "systemprompt-cli"]))?;
     let mut tally = Tally::default();
+    outside::programs(&mut tally)?;
+    outside::browser(&mut tally)?;
     claude_code(&mut tally)?;
     tiers(&mut tally)?;
     Ok(tally)

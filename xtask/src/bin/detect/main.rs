@@ -2,10 +2,12 @@
 //! process of its own, since the library below would make every other command wait for it.
 //!
 //! `detect examples FILE` reads a JSON array of texts and writes, for each, the rules that hit. `detect tree BYTES FOLDER…` scans
-//! so many bytes of each folder's text files and writes every specific finding.
+//! so many bytes of each folder's text files and writes every specific finding. `detect pii FILE` reads texts as `examples` does and
+//! writes what personal data the policy finds in them.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
 
+mod personal;
 mod rule_files;
 mod tree;
 
@@ -34,10 +36,10 @@ fn run(args: &[&str]) -> Result<Value> {
     let scanner = SecretScanner::builtin()?;
     match args {
         ["examples", file] => {
-            let texts = std::fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
-            let texts: Vec<String> = serde_json::from_str(&texts)?;
+            let texts = texts(file)?;
             Ok(texts.iter().map(|text| hits(&scanner, text)).collect())
         }
+        ["pii", file] => personal::judge(scanner, &texts(file)?),
         ["rules", folder] => rule_files::examples(Path::new(folder)),
         ["own", folder] => rule_files::own(Path::new(folder)),
         ["tree", bytes, folders @ ..] if !folders.is_empty() => {
@@ -46,8 +48,15 @@ fn run(args: &[&str]) -> Result<Value> {
             Ok(tree::scan(&scanner, most, &folders))
         }
         ["count"] => Ok(json!(scanner.rules().count())),
-        _ => bail!("detect examples FILE | rules FOLDER | own FOLDER | tree BYTES FOLDER… | count"),
+        _ => {
+            bail!("detect examples FILE | pii FILE | rules FOLDER | own FOLDER | tree BYTES FOLDER… | count")
+        }
     }
+}
+
+fn texts(file: &str) -> Result<Vec<String>> {
+    let texts = std::fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
+    Ok(serde_json::from_str(&texts)?)
 }
 
 /// Rules that hit, by class.

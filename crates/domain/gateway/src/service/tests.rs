@@ -8,6 +8,7 @@ use fixture::{
     principal, streamed, user,
 };
 use futures_util::StreamExt as _;
+use http::HeaderName;
 use serde_json::{Value, json};
 use std::time::Duration;
 use systemprompt_audit::verify::{Scope, verify};

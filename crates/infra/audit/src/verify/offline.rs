@@ -3,6 +3,7 @@
 
 use super::links::{KeyChain, LINK};
 use super::stubs::Stubs;
+use super::tree::{MISMATCH, differs};
 use super::{Exported, Finding, Report, Signed};
 use crate::chain::{genesis, leaf_digest};
 use crate::checkpoint::note_digest;
@@ -339,17 +340,8 @@ impl<'a> Part<'a> {
 
     fn compare(&mut self, size: u64, root: &Hash, kept: &str, report: &mut Report) -> bool {
         let Some(tree) = &self.tree else { return false };
-        let found = tree.root();
-        if found == *root {
-            return true;
-        }
-        let expected = format!("root {} of the checkpoint that is {kept}", hex::encode(root));
-        report.add(self.finding(
-            "checkpoint_mismatch",
-            size,
-            expected,
-            format!("root {}", hex::encode(found)),
-        ));
+        let Some((expected, found)) = differs(root, &tree.root(), kept) else { return true };
+        report.add(self.finding(MISMATCH, size, expected, found));
         self.tree = None;
         false
     }

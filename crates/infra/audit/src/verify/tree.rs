@@ -287,17 +287,8 @@ impl<'a> TreePass<'a> {
     /// Compares a signed root with the tree; after the first difference the rest would only repeat it.
     fn compare(&mut self, size: u64, root: &Hash, kept: &str, report: &mut Report) -> bool {
         let Some(tree) = &self.tree else { return false };
-        let found = tree.frontier().root();
-        if found == *root {
-            return true;
-        }
-        let expected = format!("root {} of the checkpoint that is {kept}", hex::encode(root));
-        report.add(self.finding(
-            "checkpoint_mismatch",
-            size,
-            expected,
-            format!("root {}", hex::encode(found)),
-        ));
+        let Some((expected, found)) = differs(root, &tree.frontier().root(), kept) else { return true };
+        report.add(self.finding(MISMATCH, size, expected, found));
         self.tree = None;
         false
     }
@@ -414,6 +405,16 @@ impl<'a> TreePass<'a> {
 fn detail_of(row: &LedgerRow) -> Option<Value> {
     let mut record: Value = serde_json::from_str(row.record.as_deref()?).ok()?;
     record.get_mut("detail").map(Value::take)
+}
+
+/// What is told where a signed root is not the one that the records make.
+pub(super) const MISMATCH: &str = "checkpoint_mismatch";
+
+/// What was signed and what was found, in words, where a checkpoint does not have the root that the records make. `kept` says where
+/// the checkpoint is.
+pub(super) fn differs(signed: &Hash, built: &Hash, kept: &str) -> Option<(String, String)> {
+    let expected = || format!("root {} of the checkpoint that is {kept}", hex::encode(signed));
+    (signed != built).then(|| (expected(), format!("root {}", hex::encode(built))))
 }
 
 pub(super) fn code(error: NoteError) -> &'static str {

@@ -222,28 +222,14 @@ impl<'a> Merge<'a, '_> {
 
     fn rules(&mut self, document: &Document, file: &'a AccessControlConfig) {
         for (index, rule) in file.rules.iter().enumerate() {
-            let at = |finding: Diagnostic, key: &str| document.locate(finding, &steps!["rules", index, key]);
-            match (&rule.entity_id, &rule.entity_match) {
-                (Some(id), None) => {
-                    self.findings.extend(bad_id(rule.entity_type, id).map(|f| at(f, "entity_id")));
-                }
-                (None, Some(pattern)) if !pattern.contains('*') => {
-                    let finding = Diagnostic::error("invalid_value", format!("`{pattern}` has no `*`"))
-                        .with_remedy("one entity is named by `entity_id`");
-                    self.findings.push(at(finding, "entity_match"));
-                }
-                (None, Some(pattern)) => {
-                    self.findings.extend(untidy(pattern).map(|f| at(f, "entity_match")));
-                }
-                (both, _) => {
-                    let what = if both.is_some() { "not both" } else { "one of them is missing" };
-                    let finding = Diagnostic::error(
-                        "entity_required",
-                        format!("a rule has either `entity_id` or `entity_match`; {what}"),
-                    );
+            if let Err((member, finding)) =
+                named(rule.entity_type, rule.entity_id.as_deref(), rule.entity_match.as_deref())
+            {
+                let Some(member) = member else {
                     self.findings.push(document.locate(finding, &steps!["rules", index]));
                     continue;
-                }
+                };
+                self.findings.push(document.locate(finding, &steps!["rules", index, member]));
             }
             if rule.roles.is_empty() && rule.departments.is_empty() {
                 let finding = Diagnostic::error("subject_required", "a rule needs `roles` or `departments`");
@@ -317,6 +303,34 @@ fn untidy(name: &str) -> Option<Diagnostic> {
         return None;
     };
     Some(finding.with_remedy("write the name as it is"))
+}
+
+/// The entities that a rule names, and whether by a pattern; or what is wrong with that, and the member to blame. Every file that holds
+/// rules is read with this.
+pub(super) fn named<'r>(
+    kind: EntityType,
+    id: Option<&'r str>,
+    pattern: Option<&'r str>,
+) -> Result<(&'r str, bool), (Option<&'static str>, Diagnostic)> {
+    match (id, pattern) {
+        (Some(id), None) => match bad_id(kind, id) {
+            None => Ok((id, false)),
+            Some(finding) => Err((Some("entity_id"), finding)),
+        },
+        (None, Some(pattern)) if !pattern.contains('*') => {
+            let finding = Diagnostic::error("invalid_value", format!("`{pattern}` has no `*`"));
+            Err((Some("entity_match"), finding.with_remedy("one entity is named by `entity_id`")))
+        }
+        (None, Some(pattern)) => match untidy(pattern) {
+            None => Ok((pattern, true)),
+            Some(finding) => Err((Some("entity_match"), finding)),
+        },
+        (both, _) => {
+            let what = if both.is_some() { "not both" } else { "one of them is missing" };
+            let told = format!("a rule has either `entity_id` or `entity_match`; {what}");
+            Err((None, Diagnostic::error("entity_required", told)))
+        }
+    }
 }
 
 fn bad_id(kind: EntityType, id: &str) -> Option<Diagnostic> {

@@ -1,7 +1,7 @@
 //! Files that are tried and never put in force: a draft of rules and policies (`policy replay --draft`), and cases with what they must come
 //! out as (`policy test`). Read like every other file, with line and column of what is wrong.
 
-use super::access_control::{AccessEffect, EntityEntry, EntityType, Subject};
+use super::access_control::{AccessEffect, EntityEntry, EntityType, Subject, named};
 use super::folder::read_text;
 use super::governance::PolicyConfig;
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -100,22 +100,23 @@ pub struct CasePrincipal {
 }
 
 impl DraftRule {
-    /// Id or pattern of the entities, and whether it is a pattern; none if the rule names both or neither.
+    /// Id or pattern of the entities, and whether it is a pattern; none if the rule does not name them as it must.
     pub fn entity(&self) -> Option<(&str, bool)> {
-        match (&self.entity_id, &self.entity_match) {
-            (Some(id), None) if !id.contains('*') => Some((id, false)),
-            (None, Some(pattern)) if pattern.contains('*') => Some((pattern, true)),
-            _ => None,
-        }
+        self.named().ok()
     }
 
-    /// What is wrong with the rule beyond its form.
-    pub fn fault(&self) -> Option<&'static str> {
-        if self.entity().is_none() {
-            return Some("a rule has either `entity_id`, without `*`, or `entity_match`, with `*`");
+    fn named(&self) -> Result<(&str, bool), (Option<&'static str>, Diagnostic)> {
+        named(self.entity_type, self.entity_id.as_deref(), self.entity_match.as_deref())
+    }
+
+    /// What is wrong with the rule beyond its form, and the member to blame.
+    fn finding(&self) -> Option<(Option<&'static str>, Diagnostic)> {
+        if let Err(fault) = self.named() {
+            return Some(fault);
         }
         let is_about_nobody = self.roles.is_empty() && self.departments.is_empty() && self.users.is_empty();
-        is_about_nobody.then_some("a rule needs `roles`, `departments` or `users`")
+        let told = "a rule needs `roles`, `departments` or `users`";
+        is_about_nobody.then(|| (None, Diagnostic::error("subject_required", told)))
     }
 }
 
@@ -124,8 +125,9 @@ impl PolicyDraft {
     pub const MAX_POLICIES: usize = 64;
 
     /// The first rule that cannot be used, and why.
-    pub fn fault(&self) -> Option<(usize, &'static str)> {
-        self.rules.iter().enumerate().find_map(|(index, rule)| rule.fault().map(|fault| (index, fault)))
+    pub fn fault(&self) -> Option<(usize, String)> {
+        let mut rules = self.rules.iter().enumerate();
+        rules.find_map(|(index, rule)| rule.finding().map(|(_, finding)| (index, finding.message)))
     }
 }
 
@@ -136,8 +138,11 @@ impl PolicyDraft {
 pub fn read_draft(file: &Path) -> Result<PolicyDraft, Diagnostics> {
     let (document, draft) = read::<PolicyDraft>(file, "policy draft")?;
     let faults = draft.rules.iter().enumerate().filter_map(|(index, rule)| {
-        let finding = Diagnostic::error("invalid_value", rule.fault()?);
-        Some(document.locate(finding, &steps!["rules", index]))
+        let (member, finding) = rule.finding()?;
+        Some(match member {
+            Some(member) => document.locate(finding, &steps!["rules", index, member]),
+            None => document.locate(finding, &steps!["rules", index]),
+        })
     });
     let faults: Vec<Diagnostic> = faults.collect();
     if faults.is_empty() { Ok(draft) } else { Err(Diagnostics(faults)) }
@@ -190,6 +195,10 @@ mod tests {
         for (text, says) in [
             ("rules:\n  - entity_type: mcp_tool\n    roles: [a]\n", "either `entity_id`"),
             ("rules:\n  - entity_type: mcp_tool\n    entity_id: a/b\n", "needs `roles`"),
+            // What a rule names is read as in the files that are put in force.
+            ("rules:\n  - entity_type: mcp_tool\n    entity_id: a\n    roles: [a]\n", "does not name a tool"),
+            ("rules:\n  - entity_type: agent\n    entity_id: a*\n    roles: [a]\n", "an id has no `*`"),
+            ("rules:\n  - entity_type: agent\n    entity_match: a\n    roles: [a]\n", "has no `*`"),
             ("rule: []\n", "did you mean `rules`"),
             ("base: nothing\n", "allowed: current, empty"),
             ("policies:\n  - { id: pii, parameters: {} }\n", "allowed: after, enabled, id, params"),

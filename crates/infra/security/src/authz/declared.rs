@@ -5,11 +5,11 @@ use super::error::AuthzError;
 use super::ingestion::IngestOptions;
 use super::repository::UpsertRuleParams;
 use super::resolver::pattern_matches;
-use super::types::{Access, AccessRule, Department, Entity, EntityKind, EntityRef, RuleType};
+use super::types::{AccessRule, Department, Entity, EntityKind, EntityRef, RuleType};
 use std::collections::{BTreeMap, HashSet};
 use systemprompt_audit::Draft;
 use systemprompt_config::AccessControlConfig;
-use systemprompt_config::services::access_control::{AccessEffect, DepartmentEntry, RuleEntry};
+use systemprompt_config::services::access_control::{DepartmentEntry, RuleEntry};
 use systemprompt_models::ids::RuleId;
 
 /// Source of the rows that follow the configuration.
@@ -131,10 +131,7 @@ fn row(rule: &RuleEntry, rule_type: RuleType, subject: &str) -> UpsertRuleParams
         is_pattern,
         rule_type,
         rule_value: subject.to_owned(),
-        access: match rule.access {
-            AccessEffect::Allow => Access::Allow,
-            AccessEffect::Deny => Access::Deny,
-        },
+        access: rule.access.into(),
         justification: rule.justification.clone(),
         source: DECLARED,
         created_by: "system".to_owned(),

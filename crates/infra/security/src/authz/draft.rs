@@ -4,9 +4,9 @@
 use super::error::AuthzError;
 use super::resolver::{MAX_RULES, RuleSet};
 use super::store::RuleStore;
-use super::types::{Access, AccessRule, Entity, EntityKind, RuleType};
+use super::types::{AccessRule, Entity, EntityKind, RuleType};
 use std::collections::HashMap;
-use systemprompt_config::services::access_control::{AccessEffect, Subject};
+use systemprompt_config::services::access_control::Subject;
 use systemprompt_config::services::draft::{DraftBase, DraftRule, PolicyDraft};
 use systemprompt_models::ids::RuleId;
 
@@ -93,10 +93,7 @@ fn rows_of(index: usize, rule: &DraftRule) -> Vec<AccessRule> {
             is_pattern,
             rule_type,
             rule_value: subject.as_str().to_owned(),
-            access: match rule.access {
-                AccessEffect::Allow => Access::Allow,
-                AccessEffect::Deny => Access::Deny,
-            },
+            access: rule.access.into(),
             justification: None,
             source: SOURCE.to_owned(),
             created_by: SOURCE.to_owned(),

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use systemprompt_config::profile::governance::ActorCheck;
+use systemprompt_config::services::access_control::AccessEffect;
 use systemprompt_models::ids::RuleId;
 use systemprompt_models::{Millis, Principal, RequestContext};
 
@@ -87,6 +88,15 @@ impl FromStr for RuleType {
 pub enum Access {
     Allow,
     Deny,
+}
+
+impl From<AccessEffect> for Access {
+    fn from(effect: AccessEffect) -> Self {
+        match effect {
+            AccessEffect::Allow => Self::Allow,
+            AccessEffect::Deny => Self::Deny,
+        }
+    }
 }
 
 impl Access {

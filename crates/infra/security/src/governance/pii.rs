@@ -28,6 +28,9 @@ pub(super) fn knows(id: &str) -> bool {
     RECOGNISERS.iter().any(|r| r.id() == id)
 }
 
+/// A match: its kind, its place in the text, and how sure it is.
+type Hit = (&'static str, Range<usize>, Confidence);
+
 /// The compiled policy.
 pub struct Pii {
     scanner: Arc<SecretScanner>,
@@ -65,7 +68,7 @@ impl Pii {
                 return;
             }
             let text = &*recognise::without_long_words(plain);
-            let mut hits: Vec<(&str, Range<usize>, Confidence)> = Vec::new();
+            let mut hits: Vec<Hit> = Vec::new();
             for recogniser in &RECOGNISERS {
                 recogniser.find(text, &mut |span, confidence| {
                     if hits.len() < MAX_FINDINGS {
@@ -73,13 +76,7 @@ impl Pii {
                     }
                 });
             }
-            // A part of a card's number looks like a telephone's.
-            let surer = |(_, span, confidence): &(&str, Range<usize>, Confidence)| {
-                hits.iter().any(|(_, other, sure)| {
-                    sure > confidence && other.start < span.end && span.start < other.end
-                })
-            };
-            for (kind, span, confidence) in hits.iter().filter(|hit| !surer(hit)).cloned() {
+            for (kind, span, confidence) in hits.iter().filter(|hit| !is_part(hit, &hits)).cloned() {
                 if findings.len() < MAX_FINDINGS {
                     let place = folded.as_ref().map_or(span.clone(), |(_, origin)| origin(span.clone()));
                     let found = self.scanner.finding_of(kind, (text, span), pointer(), confidence);
@@ -100,6 +97,16 @@ impl Pii {
         });
         Ok(findings)
     }
+}
+
+/// Whether a match is a part of one that says more: a part of a card's number looks like a telephone's, and an address may hold one of
+/// the other version.
+fn is_part((_, span, confidence): &Hit, hits: &[Hit]) -> bool {
+    hits.iter().any(|(_, other, sure)| {
+        let overlaps = other.start < span.end && span.start < other.end;
+        let holds = other.start <= span.start && span.end <= other.end && other != span;
+        overlaps && sure > confidence || holds && sure == confidence
+    })
 }
 
 impl GovernancePolicy for Pii {

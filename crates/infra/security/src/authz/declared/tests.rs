@@ -1,4 +1,5 @@
 use super::*;
+use crate::authz::types::Access;
 use crate::authz::{AuthzExtension, RuleStore, resolve};
 use serde_json::json;
 use std::sync::Arc;

@@ -12,6 +12,8 @@ pub(super) const CARD_ID: &str = "pii-payment-card";
 const IBAN_ID: &str = "pii-iban";
 /// A run of letters and digits of this length is base64 or the like: nothing that is looked for stands in one.
 const LONG_WORD: usize = 256;
+/// Digits of the shortest group that cards are written in.
+const SHORTEST_GROUP: usize = 3;
 /// How far a word may stand from what it explains, in bytes.
 const CONTEXT: usize = 48;
 
@@ -30,6 +32,8 @@ pub(super) struct Recogniser {
     pattern: &'static LazyLock<Option<Regex>>,
     check: fn(&str) -> Check,
     words: &'static [&'static str],
+    /// Where a match that is too long may end.
+    cuts: &'static [char],
 }
 
 macro_rules! pattern {
@@ -46,27 +50,46 @@ pattern!(
 pattern!(CARD, r"[1-6](?:[ .-]?[0-9]){11,18}");
 pattern!(IBAN, r"[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}");
 pattern!(IPV4, r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:/[0-9]{1,2})?");
-pattern!(IPV6, r"[0-9A-Fa-f:]{0,39}:[0-9A-Fa-f:.]{0,40}");
+pattern!(
+    IPV6,
+    r"[0-9A-Fa-f:]{0,39}:(?:[0-9A-Fa-f:.]{0,40}[0-9A-Fa-f:])?(?:%[0-9A-Za-z]{1,16})?(?:/[0-9]{1,3})?"
+);
 pattern!(SSN, r"[0-9]{3}[- .][0-9]{2}[- .][0-9]{4}|[0-9]{9}|[0-9]{5}-[0-9]{4}|[0-9]{3}-[0-9]{6}");
 pattern!(PHONE, r"(?:\+[0-9]{1,3}[ .-]?)?(?:\([0-9]{1,5}\)[ .-]?)?[0-9]{1,12}(?:[ .-][0-9]{1,8}){0,6}");
 
+const GROUPS: &[char] = &[' ', '-', '.'];
+
 pub(super) static RECOGNISERS: [Recogniser; 7] = [
-    Recogniser { id: "pii-email", pattern: &EMAIL, check: email, words: &[] },
-    Recogniser { id: CARD_ID, pattern: &CARD, check: card, words: &[] },
-    Recogniser { id: IBAN_ID, pattern: &IBAN, check: iban, words: &[] },
-    Recogniser { id: "pii-ipv4", pattern: &IPV4, check: ipv4, words: &["ip", "address", "ipv4"] },
-    Recogniser { id: "pii-ipv6", pattern: &IPV6, check: ipv6, words: &["ip", "address", "ipv6"] },
+    Recogniser { id: "pii-email", pattern: &EMAIL, check: email, words: &[], cuts: GROUPS },
+    Recogniser { id: CARD_ID, pattern: &CARD, check: card, words: &[], cuts: GROUPS },
+    Recogniser { id: IBAN_ID, pattern: &IBAN, check: iban, words: &["iban", "account"], cuts: GROUPS },
+    Recogniser {
+        id: "pii-ipv4",
+        pattern: &IPV4,
+        check: ipv4,
+        words: &["ip", "address", "ipv4"],
+        cuts: &['/'],
+    },
+    Recogniser {
+        id: "pii-ipv6",
+        pattern: &IPV6,
+        check: ipv6,
+        words: &["ip", "address", "ipv6"],
+        cuts: &['/', '%'],
+    },
     Recogniser {
         id: "pii-us-ssn",
         pattern: &SSN,
         check: ssn,
         words: &["ssn", "ssns", "social", "security", "ssid"],
+        cuts: GROUPS,
     },
     Recogniser {
         id: PHONE_ID,
         pattern: &PHONE,
         check: phone,
         words: &["phone", "telephone", "number", "mobile", "cell", "cellphone", "call", "tel", "fax"],
+        cuts: GROUPS,
     },
 ];
 
@@ -84,22 +107,24 @@ impl Recogniser {
         let Some(pattern) = self.pattern.as_ref() else { return };
         let mut from = 0;
         while let Some(hit) = pattern.find_at(text, from) {
-            from = hit.end();
             let mut before = text.get(..hit.start()).unwrap_or_default().chars().rev();
             let mut after = text.get(hit.end()..).unwrap_or_default().chars();
-            if joins(&mut before) || joins(&mut after) {
-                continue;
-            }
             // A pattern takes as much as it can; what is too long by a group may still begin with one that is right.
-            let Some((span, check)) = self.longest(text, hit.range()) else {
-                // Words that look like the beginning of one must not take the one behind them along.
-                if self.id == IBAN_ID {
-                    from = hit.start() + 1;
-                }
+            let span = match (joins(&mut before), joins(&mut after)) {
+                (true, _) => None,
+                (false, true) => self.shorter(text, &hit.range()),
+                (false, false) => Some(hit.range()),
+            };
+            let Some((span, check)) = span.and_then(|span| self.longest(text, span)) else {
+                from = self.next(text, &hit.range());
                 continue;
             };
             from = span.end.max(hit.start() + 1);
             let confidence = match check {
+                // One sum in ten is right by chance, and groups of an account number are many.
+                Check::Valid if self.id == CARD_ID && follows_account_head(text, span.start) => {
+                    Confidence::Low
+                }
                 Check::Valid => Confidence::High,
                 _ if self.explained(text, &span) => Confidence::Medium,
                 _ => Confidence::Low,
@@ -116,14 +141,40 @@ impl Recogniser {
     /// The longest part from the match's start that the check lets stand and that ends where a group ends.
     fn longest(&self, text: &str, mut span: Range<usize>) -> Option<(Range<usize>, Check)> {
         loop {
-            let part = text.get(span.clone())?;
-            match (self.check)(part) {
-                Check::No => {}
+            match (self.check)(text.get(span.clone())?) {
+                Check::No => span = self.shorter(text, &span)?,
                 check => return Some((span, check)),
             }
-            let cut = part.rfind([' ', '-', '.']).filter(|cut| *cut > 0)?;
-            span.end = span.start + cut;
         }
+    }
+
+    /// The match without its last group.
+    fn shorter(&self, text: &str, span: &Range<usize>) -> Option<Range<usize>> {
+        let part = text.get(span.clone())?;
+        // The groups of any long number look like a telephone's; only what is parted in another way than its own groups is another.
+        let cut = if self.id == PHONE_ID && !part.starts_with(['+', '(']) {
+            part.rfind(' ').filter(|cut| part.find(' ') == Some(*cut))
+        } else {
+            part.rfind(self.cuts)
+        };
+        let cut = cut.filter(|cut| *cut > 0)?;
+        Some(span.start..span.start + cut)
+    }
+
+    /// Where to look on behind a match that is none: words that look like the beginning of an account number, and numbers too short
+    /// for a card's group, must not take along what stands behind them.
+    fn next(&self, text: &str, span: &Range<usize>) -> usize {
+        let part = text.get(span.clone()).unwrap_or_default();
+        let mut groups = part.split(self.cuts);
+        let first = groups.next().unwrap_or_default().len() + 1;
+        let skipped = match self.id {
+            IBAN_ID => first,
+            CARD_ID if first <= SHORTEST_GROUP => {
+                first + groups.map(|g| g.len() + 1).take_while(|g| *g <= SHORTEST_GROUP).sum::<usize>()
+            }
+            _ => part.len(),
+        };
+        span.start + skipped.min(part.len())
     }
 
     fn explained(&self, text: &str, span: &Range<usize>) -> bool {
@@ -142,6 +193,15 @@ fn joins(beside: &mut dyn Iterator<Item = char>) -> bool {
     }
 }
 
+/// Whether the group before is the head of an account number: two letters and two digits.
+fn follows_account_head(text: &str, at: usize) -> bool {
+    let before = text.get(..at).unwrap_or_default();
+    let word =
+        before.strip_suffix([' ', '-']).unwrap_or_default().rsplit(|c: char| !c.is_alphanumeric()).next();
+    let Some(&[a, b, c, d]) = word.map(str::as_bytes) else { return false };
+    a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && c.is_ascii_digit() && d.is_ascii_digit()
+}
+
 fn digits(text: &str) -> impl DoubleEndedIterator<Item = u32> + '_ {
     text.chars().filter_map(|c| c.to_digit(10))
 }
@@ -155,11 +215,19 @@ fn email(text: &str) -> Check {
     }
 }
 
-/// 12 to 19 digits with a valid Luhn sum, not all the same.
+/// As many digits as the issuers that begin with the first one give out, with a valid Luhn sum, not all the same.
 fn card(text: &str) -> Check {
     let count = digits(text).count();
-    let first = digits(text).next();
-    if !(12..=19).contains(&count) || digits(text).all(|d| Some(d) == first) || !groups_are_even(text) {
+    let Some(first) = digits(text).next() else { return Check::No };
+    let is_issued = match first {
+        1 => count == 15,
+        2 => count == 16,
+        3 => (14..=16).contains(&count),
+        4 => matches!(count, 13 | 16 | 19),
+        5 | 6 => (12..=19).contains(&count),
+        _ => false,
+    };
+    if !is_issued || digits(text).all(|digit| digit == first) || !groups_are_even(text) {
         return Check::No;
     }
     let sum: u32 = digits(text)
@@ -180,7 +248,7 @@ fn groups_are_even(text: &str) -> bool {
     let pointed = text.contains('.');
     let mut groups = text.split([' ', '-', '.']);
     let four = groups.clone().next().is_some_and(|group| group.len() == 4);
-    (!pointed || four && groups.clone().count() >= 3) && groups.all(|group| group.len() >= 3)
+    (!pointed || four && groups.clone().count() >= 3) && groups.all(|group| group.len() >= SHORTEST_GROUP)
 }
 
 /// Whether a JSON number is a card's. Points in time and ids are numbers as well, and one in ten has a valid sum: here the beginning
@@ -231,30 +299,30 @@ pub(super) fn without_long_words(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// ISO 13616: the country's letters and check digits moved behind, letters as numbers, modulo 97 is one.
+/// ISO 13616: the country's letters and check digits moved behind, letters as numbers, modulo 97 is one. The number is as long as its
+/// country's are; of a country that is not in the registry it is an IBAN only if a word says so.
 fn iban(text: &str) -> Check {
     let plain: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
-    if !(15..=34).contains(&plain.len()) {
+    let is_lower = plain.bytes().any(|b| b.is_ascii_lowercase());
+    if !(15..=34).contains(&plain.len()) || is_lower && plain.bytes().any(|b| b.is_ascii_uppercase()) {
         return Check::No;
     }
+    let country = plain.get(..2).unwrap_or_default().to_ascii_uppercase();
+    let length = IBAN_LENGTHS.iter().find(|(_, of)| of.split(' ').any(|c| c == country));
     let (head, tail) = plain.split_at(4);
     let rest = tail.chars().chain(head.chars()).filter_map(|c| c.to_digit(36));
-    if plain.bytes().any(|b| b.is_ascii_lowercase()) && !has_length_of_country(&plain) {
-        return Check::No;
-    }
     let sum = rest
         .fold(0u32, |sum, value| if value > 9 { (sum * 100 + value) % 97 } else { (sum * 10 + value) % 97 });
-    if sum == 1 { Check::Valid } else { Check::No }
-}
-
-/// Whether the number is as long as its country's are. In lower case much else looks like one.
-fn has_length_of_country(plain: &str) -> bool {
-    let country = plain.get(..2).unwrap_or_default().to_ascii_uppercase();
-    IBAN_LENGTHS.iter().any(|(length, of)| *length == plain.len() && of.split(' ').any(|c| c == country))
+    match length {
+        Some((length, _)) if *length == plain.len() && sum == 1 => Check::Valid,
+        // In lower case much else looks like one.
+        None if sum == 1 && !is_lower => Check::Plausible,
+        _ => Check::No,
+    }
 }
 
 /// Lengths of the IBAN registry, with their countries.
-const IBAN_LENGTHS: [(usize, &str); 17] = [
+const IBAN_LENGTHS: [(usize, &str); 18] = [
     (15, "NO"),
     (16, "BE"),
     (18, "DK FI FO GL NL SD FK"),
@@ -271,6 +339,7 @@ const IBAN_LENGTHS: [(usize, &str); 17] = [
     (29, "BR EG PS QA UA"),
     (30, "JO KW MU YE"),
     (31, "MT SC"),
+    (32, "LC"),
     (33, "RU"),
 ];
 
@@ -284,13 +353,21 @@ fn ipv4(text: &str) -> Check {
 }
 
 fn ipv6(text: &str) -> Check {
-    // Times and names of modules (`12:30:00`, `a::b`) look like it; five colons or a long part do not.
-    let told: Result<Ipv6Addr, _> = text.parse();
-    let groups = text.split(':').filter(|g| !g.is_empty()).count();
-    match told {
-        Ok(_) if groups >= 3 || text == "::1" => Check::Valid,
-        Ok(_) if text == "::" => Check::Plausible,
-        _ => Check::No,
+    let (address, prefix) = text.split_once('/').unwrap_or((text, "128"));
+    let (address, _zone) = address.split_once('%').unwrap_or((address, ""));
+    if address.parse::<Ipv6Addr>().is_err() || !prefix.parse::<u8>().is_ok_and(|bits| bits <= 128) {
+        return Check::No;
+    }
+    // Times and names of modules (`12:30:00`, `a::b`) look like it; three groups, a whole one with a digit, or the form of the other
+    // version within do not.
+    let mut groups = address.split(':').filter(|g| !g.is_empty());
+    let is_whole = |group: &str| group.len() == 4 && group.bytes().any(|b| b.is_ascii_digit());
+    if groups.clone().count() >= 3 || address == "::1" || address.contains('.') {
+        Check::Valid
+    } else if address == "::" || groups.any(is_whole) {
+        Check::Plausible
+    } else {
+        Check::No
     }
 }
 
