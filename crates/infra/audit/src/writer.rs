@@ -167,10 +167,6 @@ impl Writer {
         if alone {
             send();
         } else {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "it waits for nothing, and answers while the node drains too"
-            )]
             self.shared.callers.spawn(async move { send() });
         }
     }

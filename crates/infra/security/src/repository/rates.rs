@@ -176,17 +176,16 @@ impl RateConnection {
 
     /// A transaction; dropped without [`RateTx::commit`] nothing was charged.
     pub(crate) async fn begin(&mut self) -> Result<RateTx<'_>, sqlx::Error> {
-        let open = match self.open.take() {
-            Some(open) => open,
-            None => {
-                let mut conn = PgConnection::connect_with(&self.options).await?;
-                // A server that crashes may forget the charges of its last moments, which frees a few calls at most; whoever
-                // waits for a decision does not wait for the disk twice.
-                conn.execute("SET synchronous_commit = off").await?;
-                // The plan is the same for every batch.
-                conn.execute("SET plan_cache_mode = force_generic_plan").await?;
-                conn
-            }
+        let open = if let Some(open) = self.open.take() {
+            open
+        } else {
+            let mut conn = PgConnection::connect_with(&self.options).await?;
+            // A server that crashes may forget the charges of its last moments, which frees a few calls at most; whoever
+            // waits for a decision does not wait for the disk twice.
+            conn.execute("SET synchronous_commit = off").await?;
+            // The plan is the same for every batch.
+            conn.execute("SET plan_cache_mode = force_generic_plan").await?;
+            conn
         };
         self.open.insert(open).begin().await.map(RateTx)
     }

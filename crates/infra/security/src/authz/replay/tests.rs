@@ -270,7 +270,7 @@ async fn a_draft_replaces_rules_of_the_same_entity_and_subject() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_counts_the_actors_as_they_counted_and_as_the_draft_has_them() {
     for db in engines().await {
-        let node = Node::start(&db).await;
+        let node = Node::start(db).await;
         let mut unit = Unit::new();
         for chain in [&["agent:planner", "mcp:crm"][..], &[]] {
             let mut acted = context("ann", &["guest"], None);
@@ -311,7 +311,7 @@ async fn a_replay_counts_the_actors_as_they_counted_and_as_the_draft_has_them() 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_record_names_the_actor_for_whom_a_call_was_denied() {
     for db in engines().await {
-        let node = Node::start(&db).await;
+        let node = Node::start(db).await;
         let params = UpsertRuleParams {
             entity_type: EntityKind::McpServer,
             entity_id: "demo".into(),

@@ -120,7 +120,6 @@ impl Worker {
             let failed = match charged {
                 Ok(Ok(charges)) => {
                     // To wake them from within their runtime is cheaper than from here, one after another.
-                    #[expect(clippy::disallowed_methods, reason = "it waits for nothing")]
                     self.callers.spawn(async move {
                         for (answer, charge) in answers.into_iter().zip(charges) {
                             let _ = answer.send(charge);
