@@ -32,6 +32,12 @@ impl Extension for AuthzExtension {
                 sqlite: include_str!("../../migrations/sqlite/2011_departments.sql"),
                 postgres: include_str!("../../migrations/postgres/2011_departments.sql"),
             },
+            Migration {
+                version: 2012,
+                name: "decision_indexes",
+                sqlite: include_str!("../../migrations/sqlite/2012_decision_indexes.sql"),
+                postgres: include_str!("../../migrations/postgres/2012_decision_indexes.sql"),
+            },
         ]
     }
 

@@ -37,6 +37,7 @@ impl Extension for GovernanceExtension {
             migration!(2051, "webhook_replays"),
             migration!(2052, "hook_events"),
             migration!(2053, "nodes"),
+            migration!(2054, "call_limit_room"),
         ]
     }
 }

@@ -1,10 +1,3 @@
--- Decisions are found by their id, as the ledger's entries name it; what else is asked for, the ledger's own indexes answer.
-DROP INDEX governance_decisions_session;
-DROP INDEX governance_decisions_user;
-DROP INDEX governance_decisions_decision;
-DROP INDEX governance_decisions_trace;
-DROP INDEX governance_decisions_created;
-
 -- Charges come in order of time and are swept by it: a summary of each part of the table says enough.
 DROP INDEX governance_charges_at;
 CREATE INDEX governance_charges_at ON governance_charges USING BRIN (charged_at) WITH (pages_per_range = 32);
