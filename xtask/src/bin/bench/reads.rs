@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 const ROWS: u64 = 1_000_000;
 const CONNECTIONS: usize = 50;
+/// People among the newest records, at least: each sends some twenty calls in a row.
+const FEWEST: usize = 20;
 /// Queries by each person, pages followed, and records proved.
 const EACH: usize = 10;
 const PAGES: usize = 100;
@@ -73,7 +75,7 @@ async fn ask(engine: Engine, product: &Product) -> Result<Vec<String>> {
     let newest = items(&newest)?;
     let people: BTreeSet<&str> =
         newest.iter().filter_map(|item| item.pointer("/record/actor/id")?.as_str()).collect();
-    ensure!(people.len() == 50, "{} people among the newest records", people.len());
+    ensure!(people.len() >= FEWEST, "{} people among the newest records", people.len());
     let now = newest.first().and_then(|item| item.get("at")?.as_i64()).context("a time")? + 1000;
 
     let mut by_person = histogram()?;

@@ -14,15 +14,15 @@ pub struct DecisionEntry {
 }
 
 impl LedgerReader {
-    /// At most `limit` decisions of a stream behind `seq`, in order.
+    /// The decisions of a stream behind `after`, up to and with `to`, in order.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn decisions(&self, stream: &str, after: i64, limit: i64) -> sqlx::Result<Vec<DecisionEntry>> {
+    pub async fn decisions(&self, stream: &str, after: i64, to: i64) -> sqlx::Result<Vec<DecisionEntry>> {
         on!(self.db(), pool => sqlx::query_as(sql!(
             "SELECT seq, id, at, record FROM ledger_entries
-             WHERE stream = $1 AND seq > $2 AND kind IN ('authz.decision', 'governance.decision')
-             ORDER BY seq LIMIT $3"
-        )).bind(stream).bind(after).bind(limit).fetch_all(pool).await)
+             WHERE stream = $1 AND seq > $2 AND seq <= $3 AND kind IN ('authz.decision', 'governance.decision')
+             ORDER BY seq"
+        )).bind(stream).bind(after).bind(to).fetch_all(pool).await)
     }
 }

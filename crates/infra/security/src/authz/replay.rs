@@ -27,6 +27,7 @@ use tally::{Decider, MAX_EXAMPLES, Tally};
 
 /// Most decisions that one replay looks at.
 pub const MAX_DECISIONS: u64 = 1_000_000;
+/// Records that are looked at together, decisions or not.
 const PAGE: i64 = 1000;
 
 /// What a replay reads.
@@ -136,11 +137,12 @@ pub async fn replay(
             Some(seq) => seq - 1,
             None => continue,
         };
-        loop {
-            let page = reader.decisions(&stream.stream, cursor, PAGE).await?;
+        // Records behind the head as it was read belong to the time after the question.
+        while cursor < stream.head_seq {
+            let to = stream.head_seq.min(cursor + PAGE);
+            let page = reader.decisions(&stream.stream, cursor, to).await?;
             for entry in &page {
-                // Records behind the head as it was read belong to the time after the question.
-                if entry.seq > stream.head_seq || entry.at >= scope.until {
+                if entry.at >= scope.until {
                     continue 'streams;
                 }
                 if seen >= MAX_DECISIONS {
@@ -173,10 +175,7 @@ pub async fn replay(
                     }
                 }
             }
-            match page.last() {
-                Some(last) if page.len() as i64 == PAGE => cursor = last.seq,
-                _ => break,
-            }
+            cursor = to;
         }
     }
     (report.newly_denied, report.newly_allowed) = (denied.flips(), allowed.flips());

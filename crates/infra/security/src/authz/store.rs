@@ -148,6 +148,8 @@ impl RuleStore {
             self.0.confirmed_at.fetch_max(asked_at, Ordering::Relaxed);
             return Ok(());
         }
+        // Held on to, the old set would be freed here, among the requests.
+        drop(rules);
         self.reload().await
     }
 

@@ -1,6 +1,9 @@
 //! What a vulnerability scanner looks like: its paths, its agents, its speed (SEC-22). Pure functions, linear in their
 //! input, ASCII case-insensitive; the edge decides which requests are asked about.
 
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use std::sync::LazyLock;
+
 /// Extensions that probes ask for. Compared with what follows the last dot of the last path segment.
 pub const SCANNER_EXTENSIONS: [&str; 12] =
     ["php", "env", "git", "sql", "bak", "old", "zip", "gz", "db", "config", "cgi", "htm"];
@@ -83,7 +86,7 @@ pub struct ScannerDetector;
 impl ScannerDetector {
     /// Whether probes ask for `path` (without a query).
     pub fn is_scanner_path(path: &str) -> bool {
-        Self::has_scanner_extension(path) || SCANNER_PATHS.iter().any(|part| contains(path, part))
+        Self::has_scanner_extension(path) || PATHS.is_in(path)
     }
 
     /// Whether the extension alone makes `path` a probe.
@@ -99,7 +102,7 @@ impl ScannerDetector {
         agent.len() < MIN_USER_AGENT_LENGTH
             || agent.eq_ignore_ascii_case("Mozilla/5.0")
             || starts_with(agent, "wordpress/")
-            || SCANNER_AGENTS.iter().any(|part| contains(agent, part))
+            || AGENTS.is_in(agent)
             || Self::is_outdated_browser(agent)
             || GENERIC_CLIENTS.iter().any(|(part, shortest)| agent.len() < *shortest && contains(agent, part))
     }
@@ -121,6 +124,34 @@ impl ScannerDetector {
         Self::is_scanner_path(path)
             || agent.is_none_or(Self::is_scanner_agent)
             || Self::is_high_velocity(count, seconds)
+    }
+}
+
+static PATHS: LazyLock<Parts> = LazyLock::new(|| Parts::of(&SCANNER_PATHS));
+static AGENTS: LazyLock<Parts> = LazyLock::new(|| Parts::of(&SCANNER_AGENTS));
+
+/// A table of parts that is looked for in one pass.
+struct Parts {
+    table: &'static [&'static str],
+    /// None if it could not be made; the parts are then looked for one after the other.
+    automaton: Option<AhoCorasick>,
+}
+
+impl Parts {
+    fn of(table: &'static [&'static str]) -> Self {
+        let automaton = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(table)
+            .ok();
+        Self { table, automaton }
+    }
+
+    fn is_in(&self, text: &str) -> bool {
+        match &self.automaton {
+            Some(automaton) => automaton.is_match(text),
+            None => self.table.iter().any(|part| contains(text, part)),
+        }
     }
 }
 
