@@ -62,12 +62,13 @@ fn measure(engine: Engine) -> Result<Vec<String>> {
     // Look-ups and checkpoints follow the writer; they are caught up with when nobody waits for them.
     std::thread::sleep(Duration::from_secs(15));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let row = runtime.block_on(ask(engine, &product))?;
+    let entries = product.count("ledger_entries")?;
+    let row = runtime.block_on(ask(engine, &product, entries))?;
     product.verify()?;
     Ok(row)
 }
 
-async fn ask(engine: Engine, product: &Product) -> Result<Vec<String>> {
+async fn ask(engine: Engine, product: &Product, entries: u64) -> Result<Vec<String>> {
     #[expect(clippy::disallowed_methods, reason = "the load generator's own client")]
     let http = reqwest::Client::builder().no_proxy().build()?;
     let asker = Asker { http, product };
@@ -119,7 +120,7 @@ async fn ask(engine: Engine, product: &Product) -> Result<Vec<String>> {
     };
     Ok(vec![
         engine.name().to_owned(),
-        product.count("ledger_entries")?.to_string(),
+        entries.to_string(),
         ms(&by_person, 50.0),
         ms(&by_person, 99.0),
         ms(&first, 50.0),
