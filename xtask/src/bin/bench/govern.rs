@@ -47,7 +47,7 @@ pub fn bench(options: &Options) -> Result<()> {
         &machine::describe(&std::env::temp_dir())?,
         &format!(
             "`POST /api/v1/hooks/govern?plugin_id=demo` over HTTP/1.1 keep-alive, closed loop, {PRINCIPALS} principals \
-             with {SESSIONS_EACH} sessions each, every call with an id of its own; entity rule, four policies, durable ledger (full sync); \
+             with {SESSIONS_EACH} sessions each, every call with an id of its own; entity rule, six policies, durable ledger (full sync); \
              HTTP and pipeline limits raised; generator, server and, on PostgreSQL, the database on the same cores. Answers \
              other than 200 with the right decision end the run as failed; rows in `governance_decisions` must equal requests."
         ),

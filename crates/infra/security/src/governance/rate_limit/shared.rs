@@ -161,8 +161,8 @@ impl Worker {
     }
 }
 
-/// Charges a batch in one transaction: calls that were paid at another door cost nothing; the others need a free cell of their session and of
-/// their user.
+/// Charges a batch in one transaction: calls that were paid at another door cost nothing; the others need a free cell of their
+/// session and of their user.
 async fn charge_all(conn: &mut RateConnection, wanted: &[Wanted]) -> Result<Vec<Charge>, sqlx::Error> {
     let Some(rate) = wanted.first().map(|w| w.rate) else { return Ok(Vec::new()) };
     let at = wanted.iter().map(|w| w.at).max().unwrap_or_default();
