@@ -23,7 +23,8 @@ use systemprompt_leak::{Hold, Scanner};
 use systemprompt_mcp::{McpOptions, McpParts, McpService};
 use systemprompt_models::ids::{DecisionId, uuid_v7};
 use systemprompt_models::{Clock, Millis, SystemClock, Tasks};
-use systemprompt_oauth::{ApiKeys, Users};
+use systemprompt_oauth::at_rest::AtRest;
+use systemprompt_oauth::{ApiKeys, OAuthParts, OAuthState, Settings, Users};
 use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::authz::hook::{HookParts, from_config};
 use systemprompt_security::authz::webhook_server::own_rules;
@@ -226,9 +227,27 @@ async fn boot_loaded(
     let bans = BanStore::open(db.clone(), ledger.clone(), Arc::clone(&clock), bridge.clone()).await?;
     let verifier = Verifier::new(issuer.clone(), Arc::clone(&class_keys), keys.keys(), Arc::clone(&clock));
     let users = Users::new(db.clone(), ledger.clone(), Arc::clone(&clock));
-    let api_keys = ApiKeys::new(db.clone(), users.clone(), ledger.clone(), Arc::clone(&clock), pepper)?;
-    let auth = AuthValidationService::new(Arc::new(verifier), Arc::clone(&sessions))
-        .with_api_keys(Arc::new(api_keys.clone()));
+    let at_rest = AtRest::new(pepper, loaded.secrets.get("oauth_at_rest_pepper_previous"))
+        .map_err(BootError::Pepper)?;
+    let api_keys =
+        ApiKeys::new(db.clone(), users.clone(), ledger.clone(), Arc::clone(&clock), at_rest.clone());
+    let verifier = Arc::new(verifier);
+    let oauth = OAuthState::new(OAuthParts {
+        db: db.clone(),
+        ledger: ledger.clone(),
+        clock: Arc::clone(&clock),
+        at_rest,
+        users: users.clone(),
+        sessions: Arc::clone(&sessions),
+        session_tokens: SessionGenerator::new(Arc::clone(&class_keys), issuer.clone(), Arc::clone(&clock)),
+        keys: keys.keys(),
+        verifier: Arc::clone(&verifier),
+        settings: Settings::of(&profile),
+        hosts: crate::egress::hosts(&loaded).map_err(|e| BootError::Egress(e.to_string()))?,
+    })
+    .map_err(|e| BootError::Egress(e.to_string()))?;
+    let auth =
+        AuthValidationService::new(verifier, Arc::clone(&sessions)).with_api_keys(Arc::new(api_keys.clone()));
     steps.done("caches");
 
     let gateway = ClaudeGatewayService::new(
@@ -310,6 +329,7 @@ async fn boot_loaded(
         pipeline_parts: parts,
         users,
         api_keys,
+        oauth,
         auth: Arc::new(auth),
         sessions,
         session_tokens: SessionGenerator::new(Arc::clone(&class_keys), issuer.clone(), Arc::clone(&clock)),

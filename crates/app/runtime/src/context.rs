@@ -19,7 +19,7 @@ use systemprompt_leak::{Hold, Scanner};
 use systemprompt_mcp::McpService;
 use systemprompt_models::ids::TraceId;
 use systemprompt_models::{Clock, Millis, Principal, RequestContext, Tasks, UserType};
-use systemprompt_oauth::{ApiKeys, Users};
+use systemprompt_oauth::{ApiKeys, OAuthState, Users};
 use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::authz::{DecisionService, GovernanceDecisionRepository, RuleStore};
 use systemprompt_security::bans::BanStore;
@@ -68,6 +68,8 @@ pub struct Inner {
     pub(crate) pipeline_parts: Parts,
     pub users: Users,
     pub api_keys: ApiKeys,
+    /// The authorization server.
+    pub oauth: OAuthState,
     pub auth: Arc<AuthValidationService>,
     /// What hooks of coding agents tell.
     pub hook_events: HookEvents,

@@ -92,12 +92,7 @@ impl AppContext {
         pending.record(&mut unit, Some(by));
         let permit = self.ledger.commit(unit).await?;
         let expires_at = self.clock.now() + life.as_millis() as Millis;
-        let session = NewSession {
-            id: session_id,
-            user_id: Some(user.id.clone()),
-            source: SessionSource::Cli,
-            expires_at,
-        };
+        let session = NewSession::new(session_id, Some(user.id.clone()), SessionSource::Cli, expires_at);
         self.sessions.create(&session).await?;
         Ok(pending.release(permit))
     }

@@ -11,6 +11,7 @@ use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
 use systemprompt_config::watch::Trigger;
 use systemprompt_config::{Diagnostic, LoadOptions, Loaded, Reload, Watch};
 use systemprompt_models::RequestContext;
+use systemprompt_oauth::Settings;
 use systemprompt_security::authz::AuthzError;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -191,6 +192,7 @@ impl AppContext {
             }
             return Err(error);
         }
+        self.oauth.configure(Settings::of(&loaded.profile));
         self.plane.swap_pipeline(pipeline);
         self.ledger.keep_payloads(crate::retention::payload_policy(&loaded, &self.pipeline_parts.scanner));
         self.mcp.configure(&loaded.services.mcp_servers, &loaded.secrets);

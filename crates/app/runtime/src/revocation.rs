@@ -95,7 +95,7 @@ impl AppContext {
     pub async fn revoke_session(&self, by: &RequestContext, id: &SessionId) -> Result<bool, RevokeError> {
         let draft = Draft::new(EntryKind::OauthSessionRevoked, by, "ok");
         self.record_one(draft.with("ended", id.as_str())).await?;
-        let was_live = self.sessions.revoke(id, "revoked").await?;
+        let was_live = self.sessions.revoke(id, "revoked").await? > 0;
         self.tell_revocation(id.as_str()).await;
         Ok(was_live)
     }

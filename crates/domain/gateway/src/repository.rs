@@ -71,7 +71,7 @@ pub static AI_REQUESTS: Table = Table {
         Col::int("sent_at"),
         Col::int("closed_at"),
     ],
-    opened_by: EntryKind::InferenceOpened,
+    opened_by: Some(EntryKind::InferenceOpened),
     mirror: &[
         ("id", "/detail/request_id"),
         ("route", "/detail/route"),

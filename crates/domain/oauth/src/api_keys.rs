@@ -1,10 +1,9 @@
 //! API keys: 256 random bits that are shown once and kept as a keyed digest.
 
+use crate::at_rest::{AtRest, Label};
 use crate::error::IdentityError;
 use crate::repository::api_keys::ApiKeyRepository;
 use crate::users::Users;
-use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
-use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use systemprompt_audit::{Draft, EntryKind, Ledger, Payload, Role, Unit};
@@ -61,7 +60,7 @@ pub struct ApiKeys {
     users: Users,
     ledger: Ledger,
     clock: Arc<dyn Clock>,
-    digest_key: Arc<hmac::Key>,
+    at_rest: AtRest,
 }
 
 impl std::fmt::Debug for ApiKeys {
@@ -70,38 +69,13 @@ impl std::fmt::Debug for ApiKeys {
     }
 }
 
-struct DigestKey;
-
-impl KeyType for DigestKey {
-    fn len(&self) -> usize {
-        32
-    }
-}
-
 impl ApiKeys {
-    /// `pepper` is the secret `oauth_at_rest_pepper`.
-    ///
-    /// # Errors
-    /// When no key can be derived from the pepper.
-    pub fn new(
-        db: Db,
-        users: Users,
-        ledger: Ledger,
-        clock: Arc<dyn Clock>,
-        pepper: &Secret<String>,
-    ) -> Result<Self, IdentityError> {
-        let mut bytes = [0_u8; 32];
-        Salt::new(HKDF_SHA256, b"systemprompt/api-key/1")
-            .extract(pepper.expose().as_bytes())
-            .expand(&[b"digest"], DigestKey)
-            .and_then(|okm| okm.fill(&mut bytes))
-            .map_err(|_| ApiKeyError::Random)?;
-        let digest_key = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes));
-        Ok(Self { repository: ApiKeyRepository::new(db), users, ledger, clock, digest_key })
+    pub fn new(db: Db, users: Users, ledger: Ledger, clock: Arc<dyn Clock>, at_rest: AtRest) -> Self {
+        Self { repository: ApiKeyRepository::new(db), users, ledger, clock, at_rest }
     }
 
     fn digest(&self, key: &str) -> String {
-        hex::encode(hmac::sign(&self.digest_key, key.as_bytes()))
+        self.at_rest.digest(Label::ApiKey, key).hex
     }
 
     /// Makes a key. The value is returned this once and stored nowhere.

@@ -21,11 +21,19 @@ impl Extension for OauthExtension {
     }
 
     fn migrations(&self) -> Vec<Migration> {
-        vec![Migration {
-            version: 3001,
-            name: "users",
-            sqlite: include_str!("../migrations/sqlite/3001_users.sql"),
-            postgres: include_str!("../migrations/postgres/3001_users.sql"),
-        }]
+        vec![
+            Migration {
+                version: 3001,
+                name: "users",
+                sqlite: include_str!("../migrations/sqlite/3001_users.sql"),
+                postgres: include_str!("../migrations/postgres/3001_users.sql"),
+            },
+            Migration {
+                version: 3002,
+                name: "oauth",
+                sqlite: include_str!("../migrations/sqlite/3002_oauth.sql"),
+                postgres: include_str!("../migrations/postgres/3002_oauth.sql"),
+            },
+        ]
     }
 }

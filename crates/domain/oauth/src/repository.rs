@@ -1,4 +1,6 @@
-//! The SQL of users and API keys.
+//! The SQL of the identity tables.
 
 pub mod api_keys;
+pub mod client;
+pub mod oauth;
 pub mod users;

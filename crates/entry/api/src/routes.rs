@@ -6,6 +6,7 @@ pub mod govern;
 pub mod health;
 pub mod hooks;
 pub mod mcp;
+pub mod oauth;
 pub mod openapi;
 pub mod stream;
 pub mod wellknown;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub fn all(metrics: &Arc<Metrics>) -> Vec<Route> {
     let mut routes = health::routes(metrics);
     routes.extend(wellknown::routes());
+    routes.extend(oauth::routes());
     routes.extend(gateway::routes());
     routes.extend(mcp::routes());
     routes.extend(hooks::routes());

@@ -78,7 +78,8 @@ impl Col {
 /// `open` lists every column that a new row sets (the key among them, and `ledger_opened`); `close` those that the one
 /// closing update sets (`ledger_closed` among them). A table that is never closed has an empty `close`.
 ///
-/// `opened_by` is the kind of record that always comes with a row, and the mirrors name the columns that repeat a member of
+/// `opened_by` is the kind of record that always comes with a row. Without one the ledger writes the rows and vouches for none:
+/// they come and go, as those of sessions do, and the table has no `ledger_opened`. The mirrors name the columns that repeat a member of
 /// the opening or the closing record (column, JSON pointer into the record): verification reports a missing row and a column
 /// that differs.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ pub struct Table {
     pub key: &'static str,
     pub open: &'static [Col],
     pub close: &'static [Col],
-    pub opened_by: EntryKind,
+    pub opened_by: Option<EntryKind>,
     pub mirror: &'static [(&'static str, &'static str)],
     pub mirror_closed: &'static [(&'static str, &'static str)],
 }

@@ -6,6 +6,7 @@ pub mod check;
 pub mod database;
 pub mod gateway;
 pub mod governance;
+pub mod identity;
 pub mod listen;
 pub mod paths;
 pub mod rate_limits;
@@ -76,6 +77,8 @@ impl Profile {
 
     /// `security.jwt_issuer`, else the external URL.
     pub fn jwt_issuer(&self) -> String {
-        self.security.jwt_issuer.clone().unwrap_or_else(|| self.api_external_url())
+        let issuer =
+            self.security.jwt_issuer.as_deref().map(|issuer| issuer.trim_end_matches('/').to_owned());
+        issuer.unwrap_or_else(|| self.api_external_url())
     }
 }

@@ -11,6 +11,7 @@ pub mod jwt;
 pub mod keys;
 pub mod manifest_signing;
 pub mod nodes;
+pub mod opaque;
 pub mod plane;
 pub mod redaction;
 mod repository;

@@ -67,10 +67,20 @@ impl<'de> Deserialize<'de> for JwtAudience {
 pub struct Actor {
     pub sub: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<ClientId>,
+    /// Issuer of the actor, where it is another one than that of the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act: Option<Box<Actor>>,
 }
 
 impl Actor {
+    /// An actor of this deployment that acts for `act`.
+    pub fn new(sub: impl Into<String>, act: Option<Box<Actor>>) -> Self {
+        Self { sub: sub.into(), client_id: None, iss: None, act }
+    }
+
     /// Subjects from the outermost actor inwards.
     pub fn chain(&self) -> Vec<String> {
         let mut chain = vec![self.sub.clone()];
@@ -93,7 +103,7 @@ pub struct JwtClaims {
     pub nbf: i64,
     pub iat: i64,
     pub jti: Jti,
-    /// Space-separated permissions.
+    /// Space-separated permissions, with the scopes of OpenID Connect that were granted.
     pub scope: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub username: String,
@@ -117,7 +127,12 @@ pub struct JwtClaims {
 }
 
 impl JwtClaims {
-    /// The permissions of the scope; words that are none are left out (the verifier refuses such a token).
+    /// Whether the scope has this word.
+    pub fn has_scope(&self, word: &str) -> bool {
+        self.scope.split_ascii_whitespace().any(|w| w == word)
+    }
+
+    /// The permissions of the scope; words that are none are left out (the verifier refuses what it does not know).
     pub fn permissions(&self) -> Vec<Permission> {
         self.scope.split_ascii_whitespace().filter_map(|w| w.parse().ok()).collect()
     }

@@ -15,6 +15,8 @@ pub enum Envelope {
     Anthropic,
     /// JSON-RPC 2.0 on MCP routes; refusals of the edge keep their HTTP status.
     Mcp,
+    /// RFC 6749 section 5.2, the authorization server.
+    OAuth,
     /// `hooks/govern`: always 200 with an explicit deny, since hook clients go on at any other status.
     Hook,
     /// `hooks/track`: always 200 and an empty object; a header says that nothing was recorded.
@@ -42,6 +44,7 @@ impl Envelope {
             Self::Problem => problem(refusal),
             Self::Anthropic => anthropic(refusal),
             Self::Mcp => mcp(refusal),
+            Self::OAuth => oauth(refusal),
             Self::Hook => hook(refusal, event),
             Self::HookTrack => Rendered { status: 200, content_type: JSON, body: json!({}) },
             Self::InferenceHook => inference(refusal),
@@ -68,6 +71,30 @@ fn inference(refusal: &Refusal) -> Rendered {
     let reason = refusal.sentence();
     let body = inference_denial(&reason, reference.as_ref().map(AsRef::as_ref));
     Rendered { status, content_type: JSON, body }
+}
+
+/// Errors that no endpoint of the authorization server made: of the edge, or of a credential that does not count.
+fn oauth(refusal: &Refusal) -> Rendered {
+    let error = match refusal.code {
+        Code::Unauthenticated | Code::InvalidToken => "invalid_token",
+        Code::InsufficientScope => "insufficient_scope",
+        Code::RateLimited => "temporarily_unavailable",
+        code => match code.status() {
+            403 => "access_denied",
+            409 => "conflict",
+            503 => "temporarily_unavailable",
+            status if status >= 500 => "server_error",
+            _ => "invalid_request",
+        },
+    };
+    // Descriptions are ASCII (RFC 6749 section 5.2).
+    let description: String = refusal.sentence().chars().filter(|c| matches!(c, ' '..='~')).collect();
+    let description = description.replace(['"', '\\'], "'");
+    let mut body = json!({"error": error, "error_description": description});
+    if let (Some(trace), Some(map)) = (&refusal.trace_id, body.as_object_mut()) {
+        map.insert("trace_id".into(), Value::from(trace.as_str()));
+    }
+    Rendered { status: refusal.status(), content_type: JSON, body }
 }
 
 fn problem(refusal: &Refusal) -> Rendered {

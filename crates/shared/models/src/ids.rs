@@ -97,7 +97,7 @@ ids! {
     /// A person, or the synthetic user of a client.
     UserId = "usr_";
     /// A signed-in session; a key of rate limits and conversations.
-    SessionId = "ses_";
+    SessionId = "sess_";
     /// An OAuth client.
     ClientId = "cli_";
     /// An API key (not its secret).
@@ -127,6 +127,10 @@ ids! {
     LeaseId = "lea_";
     /// An access rule.
     RuleId = "rul_";
+    /// One act of authorising a client: the parent of its codes and tokens.
+    GrantId = "grt_";
+    /// A step of a passkey ceremony.
+    ChallengeId = "chl_";
     /// The unique id of a token (`jti`).
     Jti = "jti_";
     /// A conversation as a model client names it, bound to its principal.

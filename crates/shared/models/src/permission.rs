@@ -209,6 +209,10 @@ pub fn parse_permissions(scope: &str) -> Result<Vec<Permission>, PermissionError
     Ok(set)
 }
 
+/// The scopes of OpenID Connect (Core 1.0 section 5.4, and `offline_access`): they say what a client learns of a person and for
+/// how long, and permit nothing here.
+pub const OIDC_SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+
 /// The scope string of a permission set.
 pub fn scope_of(permissions: &[Permission]) -> String {
     permissions.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(" ")

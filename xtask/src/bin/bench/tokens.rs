@@ -131,12 +131,8 @@ impl House {
         for _ in 0..SESSIONS {
             let id = SessionId::generate();
             let pending = self.generator.generate_for(SessionUse::Cli, &params(&id))?;
-            let session = NewSession {
-                id,
-                user_id: Some(UserId::new("usr_bench")),
-                source: SessionSource::Cli,
-                expires_at: pending.expires_at(),
-            };
+            let user = Some(UserId::new("usr_bench"));
+            let session = NewSession::new(id, user, SessionSource::Cli, pending.expires_at());
             self.sessions.create(&session).await?;
             let mut unit = Unit::new();
             pending.record(&mut unit, None);

@@ -23,6 +23,8 @@ pub enum BootError {
     Rules(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("secrets: `{0}` is missing; `systemprompt up` makes it")]
     SecretMissing(&'static str),
+    #[error("secrets: {0}")]
+    Pepper(systemprompt_oauth::at_rest::PepperError),
     #[error("database: {0}")]
     Claim(#[from] ClaimError),
     #[error("database: {0}")]

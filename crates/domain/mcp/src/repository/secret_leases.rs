@@ -23,7 +23,7 @@ pub static TABLE: Table = Table {
         Col::text("ledger_opened"),
     ],
     close: &[Col::int("ended_at"), Col::text("end_reason"), Col::text("ledger_closed")],
-    opened_by: EntryKind::SecretLeased,
+    opened_by: Some(EntryKind::SecretLeased),
     mirror: &[
         ("id", "/detail/lease"),
         ("secret_name", "/detail/name"),

@@ -54,7 +54,7 @@ pub static TABLE: Table = Table {
         Col::int("execution_time_ms"),
         Col::text("ledger_closed"),
     ],
-    opened_by: EntryKind::ToolOpened,
+    opened_by: Some(EntryKind::ToolOpened),
     mirror: &[
         ("mcp_execution_id", "/detail/execution_id"),
         ("server_name", "/detail/server"),

@@ -33,7 +33,7 @@ static TABLE: Table = Table {
         Col::text("ledger_opened"),
     ],
     close: &[Col::text("status"), Col::text("ledger_closed")],
-    opened_by: EntryKind::ToolOpened,
+    opened_by: Some(EntryKind::ToolOpened),
     mirror: &[("tool", "/detail/tool")],
     mirror_closed: &[("status", "/outcome")],
 };

@@ -152,8 +152,10 @@ pub(crate) async fn prune(
     part: &Part<'_>,
     cutoffs: &[(String, Millis)],
 ) -> sqlx::Result<(u64, u64)> {
+    let tables: Vec<&'static Table> =
+        tables.iter().copied().filter(|table| table.opened_by.is_some()).collect();
     let mut prefixes = Vec::with_capacity(tables.len());
-    for table in tables {
+    for table in &tables {
         prefixes.push(companions::key_prefix(db, table).await?);
     }
     let mut tx = db.write_tx().await?;

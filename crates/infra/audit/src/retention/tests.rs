@@ -22,7 +22,7 @@ static TABLE: Table = Table {
     key: "id",
     open: &[Col::text("id"), Col::text("ledger_opened")],
     close: &[],
-    opened_by: EntryKind::ToolOpened,
+    opened_by: Some(EntryKind::ToolOpened),
     mirror: &[],
     mirror_closed: &[],
 };

@@ -5,10 +5,12 @@ use super::audit::kept::{RECORD_FAMILIES, SIX_MONTHS_DAYS};
 use super::audit::{SinkConfig, SinkKind, WitnessKind};
 use super::gateway::{ProviderAuth, ProviderConfig, ProviderKind, RouteConfig};
 use super::governance::{AuthzHookConfig, AuthzHookMode, History, UNRESTRICTED_ACKNOWLEDGEMENT};
+use super::identity::Wanted;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Step, steps};
 use crate::schema::HttpUrl;
 use std::collections::HashMap;
+use systemprompt_models::Permission;
 
 /// Response headers that `server.security_headers` may replace.
 pub const SECURITY_HEADERS: [&str; 8] = [
@@ -257,7 +259,14 @@ impl Check<'_> {
                 self.add(&steps!["security", "allowed_resource_audiences", index], finding);
             }
         }
+        self.identity(profile);
         for (index, issuer) in security.trusted_issuers.iter().enumerate() {
+            let is_twice =
+                security.trusted_issuers.iter().take(index).any(|other| other.issuer == issuer.issuer);
+            if is_twice {
+                let finding = Diagnostic::error("duplicate", "this issuer is named twice");
+                self.add(&steps!["security", "trusted_issuers", index, "issuer"], finding);
+            }
             let safe = HttpUrl::parse(&issuer.jwks_uri).is_some_and(|u| u.secure || u.is_loopback());
             if !safe {
                 let finding =
@@ -270,6 +279,47 @@ impl Check<'_> {
                 let finding =
                     Diagnostic::error("invalid_value", format!("the path prefix `{path}` must begin with /"));
                 self.add(&steps!["security", "scanner", "allow_paths", index], finding);
+            }
+        }
+    }
+
+    fn identity(&mut self, profile: &Profile) {
+        let security = &profile.security;
+        if let Some(issuer) = &security.jwt_issuer {
+            let fits = HttpUrl::parse(issuer).is_some_and(|url| url.secure || url.is_loopback());
+            if !fits {
+                let finding = Diagnostic::error(
+                    "invalid_value",
+                    "an issuer is an https address, or http on loopback, without query and fragment",
+                );
+                self.add(&steps!["security", "jwt_issuer"], finding);
+            }
+        }
+        let identity = &security.identity;
+        let lacks_verification = identity.webauthn.user_verification == Wanted::Preferred;
+        if lacks_verification && !identity.password.enabled {
+            let finding =
+                Diagnostic::error("invalid_value", "a passkey without user verification is one factor alone")
+                    .with_remedy("keep `required`, or set `security.identity.password.enabled: true`");
+            self.add(&steps!["security", "identity", "webauthn", "user_verification"], finding);
+        }
+        if identity.session.idle > identity.session.absolute {
+            let finding = Diagnostic::error(
+                "invalid_value",
+                "a session cannot rest longer than it lives (security.identity.session.absolute)",
+            );
+            self.add(&steps!["security", "identity", "session", "idle"], finding);
+        }
+        let cimd = &identity.cimd;
+        if !(cimd.cache_min..=cimd.cache_max).contains(&cimd.cache_default) {
+            let finding =
+                Diagnostic::error("invalid_value", "cache_default lies between cache_min and cache_max");
+            self.add(&steps!["security", "identity", "cimd", "cache_default"], finding);
+        }
+        for (role, permissions) in &identity.role_permissions {
+            if permissions.contains(&Permission::Anonymous) {
+                let finding = Diagnostic::error("invalid_value", "no role permits `anonymous`");
+                self.add(&steps!["security", "identity", "role_permissions", role.as_str()], finding);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `security`: tokens and the probe scanner.
 
+use super::identity::IdentityConfig;
 use super::values::Cidr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,7 @@ pub struct SecurityConfig {
     /// Signing keys as a JWK Set or PEM, 0600; the data folder's `keys` if absent.
     pub signing_key_path: Option<PathBuf>,
     pub trusted_issuers: Vec<TrustedIssuer>,
+    pub identity: IdentityConfig,
     pub scanner: ScannerConfig,
     pub egress: EgressConfig,
 }
@@ -78,8 +80,39 @@ pub struct TrustedIssuer {
     pub issuer: String,
     #[schemars(extend("format" = "http-url"))]
     pub jwks_uri: String,
+    /// `aud` that its tokens must have.
     #[schemars(length(min = 1, max = 512))]
     pub audience: String,
+    #[serde(default = "all_algorithms")]
+    #[schemars(length(min = 1))]
+    pub algorithms: Vec<SigningAlgorithm>,
+    #[serde(default)]
+    pub subject_mapping: SubjectMapping,
+    /// Longest time since a token's `iat`, in seconds.
+    #[serde(default = "default_max_age")]
+    #[schemars(range(min = 10, max = 86_400))]
+    pub max_age: u32,
+}
+
+fn all_algorithms() -> Vec<SigningAlgorithm> {
+    vec![SigningAlgorithm::RS256, SigningAlgorithm::ES256, SigningAlgorithm::EdDSA]
+}
+
+fn default_max_age() -> u32 {
+    3600
+}
+
+/// Which user a subject of a trusted issuer is (ID-60).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SubjectMapping {
+    /// The one that was linked to it.
+    #[default]
+    Linked,
+    /// Also the one with the same mail address, if the issuer has verified it.
+    VerifiedEmail,
+    /// Also a new one, with the default roles.
+    Provision,
 }
 
 /// Probe detection (SEC-22 to SEC-24).
@@ -124,6 +157,7 @@ impl Default for SecurityConfig {
             signing_algorithm: SigningAlgorithm::RS256,
             signing_key_path: None,
             trusted_issuers: Vec::new(),
+            identity: IdentityConfig::default(),
             scanner: ScannerConfig::default(),
             egress: EgressConfig::default(),
         }

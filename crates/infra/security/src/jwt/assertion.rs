@@ -136,7 +136,7 @@ impl AssertionIssuer {
             return Err(AssertionError::ChainTooLong);
         }
         let inner = principal.act_chain.iter().rev();
-        let inner = inner.fold(None, |act, sub| Some(Box::new(Actor { sub: sub.clone(), act })));
+        let inner = inner.fold(None, |act, sub| Some(Box::new(Actor::new(sub.clone(), act))));
         let now = self.clock.now_seconds();
         let claims = Claims {
             iss: self.issuer.clone(),
@@ -146,7 +146,7 @@ impl AssertionIssuer {
             scope: scope_of(&principal.permissions),
             roles: principal.roles.clone(),
             department: principal.department.clone(),
-            act: Some(Actor { sub: audience, act: inner }),
+            act: Some(Actor::new(audience, inner)),
             jti: Jti::generate().to_string(),
             iat: now,
             exp: now + MAX_ASSERTION_LIFE,

@@ -1,6 +1,7 @@
 //! Tokens: signing them, and the one verifier (RFC 7515, RFC 7519, RFC 8725, RFC 9068). A second verifier may not be
 //! written; what checks a token asks [`Verifier`], through [`crate::auth::AuthValidationService`] for anything that is live.
 
+pub mod access;
 pub mod assertion;
 mod compact;
 pub mod sign;
@@ -11,6 +12,7 @@ pub mod unverified;
 mod vectors;
 pub mod verifier;
 
+pub use access::{AccessFacts, AccessTokens, SignError, SignedAccess};
 pub use assertion::{AssertionError, AssertionIssuer, VerifiedAssertion};
 pub use sign::{IssueError, PendingToken};
 pub use surface::{Surface, Target};

@@ -9,8 +9,10 @@ use serde::Deserialize;
 use systemprompt_models::claims::MAX_ACT_DEPTH;
 use systemprompt_models::ids::{ClientId, Jti, SessionId, UserId};
 use systemprompt_models::json::{JsonFault, check_object};
-use systemprompt_models::permission::scope_of;
-use systemprompt_models::{Actor, JwtAudience, JwtClaims, RateLimitTier, UserType, parse_permissions};
+use systemprompt_models::permission::{OIDC_SCOPES, scope_of};
+use systemprompt_models::{
+    Actor, JwtAudience, JwtClaims, Permission, RateLimitTier, UserType, parse_permissions,
+};
 
 /// Tolerance on `nbf` and `iat`, in seconds: the nodes' clocks differ. Our own tokens end exactly at `exp`.
 pub const JWT_LEEWAY: i64 = 30;
@@ -112,12 +114,9 @@ impl SignedClaims {
         let jti = filled(self.jti).ok_or(JwtError::JtiMissing)?;
         let session_id = filled(self.session_id).ok_or(JwtError::SessionMissing)?;
         check_actors(self.act.as_ref())?;
-        let permissions = self.scope.as_deref().map(parse_permissions);
-        let Some(Ok(permissions)) = permissions else { return Err(JwtError::ScopeInvalid) };
+        let (permissions, scope) = read_scope(self.scope.as_deref().unwrap_or_default())?;
         let user_type = UserType::of(&permissions);
-        if permissions.is_empty() {
-            return Err(JwtError::ScopeInvalid);
-        } else if self.user_type != Some(user_type) {
+        if self.user_type != Some(user_type) {
             return Err(JwtError::UserTypeMismatch);
         }
         // A token cannot raise its own tier above its user type (SEC-30).
@@ -133,7 +132,7 @@ impl SignedClaims {
             nbf: self.nbf.unwrap_or_default(),
             iat: self.iat.unwrap_or_default(),
             jti: Jti::from(jti),
-            scope: scope_of(&permissions),
+            scope,
             username: self.username,
             email: self.email,
             user_type,
@@ -147,6 +146,24 @@ impl SignedClaims {
             act: self.act,
         })
     }
+}
+
+/// The permissions of a scope, and the scope with each word once. Without a permission it may only be about who somebody is.
+fn read_scope(text: &str) -> Result<(Vec<Permission>, String), JwtError> {
+    let (oidc, words): (Vec<&str>, Vec<&str>) =
+        text.split_ascii_whitespace().partition(|word| OIDC_SCOPES.contains(word));
+    let permissions = parse_permissions(&words.join(" ")).map_err(|_| JwtError::ScopeInvalid)?;
+    let mut scope = scope_of(&permissions);
+    for name in OIDC_SCOPES.iter().filter(|name| oidc.contains(name)) {
+        if !scope.is_empty() {
+            scope.push(' ');
+        }
+        scope.push_str(name);
+    }
+    if permissions.is_empty() && !oidc.contains(&"openid") {
+        return Err(JwtError::ScopeInvalid);
+    }
+    Ok((permissions, scope))
 }
 
 fn filled(text: Option<String>) -> Option<String> {

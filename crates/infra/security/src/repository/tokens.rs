@@ -3,9 +3,10 @@
 
 use crate::session::live::{NewSession, SessionRow, SessionSource};
 use crate::session::revoked::{Cutoff, CutoffKind};
+use systemprompt_audit::{Cell, Col, OpenRow, Table};
 use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
 use systemprompt_models::Millis;
-use systemprompt_models::ids::{EntryId, Jti, SessionId, UserId};
+use systemprompt_models::ids::{ClientId, EntryId, GrantId, Jti, SessionId, UserId};
 
 /// Reads and writes sessions and revocations.
 #[derive(Clone, Debug)]
@@ -26,7 +27,6 @@ pub(crate) struct SessionFacts {
 pub(crate) type RevokedRow = (String, Millis);
 
 type CutoffRow = (String, String, Millis, String, Millis);
-type ListRow = (String, Option<String>, String, Millis, Millis, Millis, Option<Millis>, Option<String>);
 
 impl TokenRepository {
     pub fn new(db: Db) -> Self {
@@ -34,18 +34,40 @@ impl TokenRepository {
     }
 
     pub(crate) async fn insert_session(&self, new: &NewSession, now: Millis) -> Result<(), sqlx::Error> {
+        let facts = &new.facts;
         let mut tx = self.db.write_tx().await?;
         on_tx!(tx, conn => sqlx::query(sql!(
-            "INSERT INTO user_sessions (id, user_id, source, created_at, last_seen_at, expires_at)
-             VALUES ($1, $2, $3, $4, $4, $5)"
+            "INSERT INTO user_sessions (id, user_id, source, created_at, last_seen_at, expires_at, ends_at, auth_time, acr, amr,
+                 ip_prefix, user_agent, client_id, owner_id, grant_id, parent_session_id)
+             VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
         ))
             .bind(new.id.as_str())
             .bind(new.user_id.as_ref().map(UserId::as_str))
             .bind(new.source.as_str())
             .bind(now)
             .bind(new.expires_at)
+            .bind(facts.ends_at.unwrap_or(new.expires_at))
+            .bind(facts.auth_time)
+            .bind(&facts.acr)
+            .bind(&facts.amr)
+            .bind(&facts.ip_prefix)
+            .bind(facts.user_agent.as_deref().map(shortened))
+            .bind(facts.client_id.as_ref().map(ClientId::as_str))
+            .bind(facts.owner_id.as_ref().map(UserId::as_str))
+            .bind(facts.grant_id.as_ref().map(GrantId::as_str))
+            .bind(facts.parent.as_ref().map(SessionId::as_str))
             .execute(&mut *conn).await.map(drop))?;
         tx.commit().await
+    }
+
+    /// A session as lists show it.
+    pub(crate) async fn find_session(&self, id: &SessionId) -> Result<Option<SessionRow>, sqlx::Error> {
+        let row: Option<ListRow> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT id, user_id, source, created_at, last_seen_at, expires_at, revoked_at, revoked_reason, ends_at, auth_time,
+                 acr, amr, ip_prefix, user_agent, client_id, owner_id, grant_id, parent_session_id
+             FROM user_sessions WHERE id = $1"
+        )).bind(id.as_str()).fetch_optional(pool).await)?;
+        Ok(row.map(ListRow::listed))
     }
 
     pub(crate) async fn session(&self, id: &SessionId) -> Result<Option<SessionFacts>, sqlx::Error> {
@@ -66,13 +88,14 @@ impl TokenRepository {
         limit: i64,
     ) -> Result<Vec<SessionRow>, sqlx::Error> {
         let rows: Vec<ListRow> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id, user_id, source, created_at, last_seen_at, expires_at, revoked_at, revoked_reason
+            "SELECT id, user_id, source, created_at, last_seen_at, expires_at, revoked_at, revoked_reason, ends_at, auth_time,
+                 acr, amr, ip_prefix, user_agent, client_id, owner_id, grant_id, parent_session_id
              FROM user_sessions WHERE user_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2"
         )).bind(user.as_str()).bind(limit).fetch_all(pool).await)?;
-        Ok(rows.into_iter().map(listed).collect())
+        Ok(rows.into_iter().map(ListRow::listed).collect())
     }
 
-    /// Moves the end of a live session. Returns whether there was one.
+    /// Moves the end of a live session, at most to its last. Returns whether there was one.
     pub(crate) async fn extend_session(
         &self,
         id: &SessionId,
@@ -81,7 +104,8 @@ impl TokenRepository {
     ) -> Result<bool, sqlx::Error> {
         let mut tx = self.db.write_tx().await?;
         let touched = on_tx!(tx, conn => sqlx::query(sql!(
-            "UPDATE user_sessions SET expires_at = $1 WHERE id = $2 AND revoked_at IS NULL AND expires_at > $3"
+            "UPDATE user_sessions SET expires_at = CASE WHEN ends_at < $1 THEN ends_at ELSE $1 END
+             WHERE id = $2 AND revoked_at IS NULL AND expires_at > $3"
         )).bind(expires_at).bind(id.as_str()).bind(now).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         tx.commit().await?;
         Ok(touched == 1)
@@ -95,21 +119,46 @@ impl TokenRepository {
         Ok(epoch)
     }
 
-    /// Ends one session. Returns until when that matters, or `None` if it was not live.
+    /// Ends one session and those that came from it. Returns those that were live.
     pub(crate) async fn revoke_session(
         &self,
         id: &SessionId,
         reason: &str,
         now: Millis,
-    ) -> Result<Option<Millis>, sqlx::Error> {
+    ) -> Result<Vec<RevokedRow>, sqlx::Error> {
         let mut tx = self.db.write_tx().await?;
         let epoch = next_epoch(&mut tx).await?;
-        let row: Option<(Millis,)> = on_tx!(tx, conn => sqlx::query_as(sql!(
-            "UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
-             WHERE id = $4 AND revoked_at IS NULL RETURNING expires_at"
-        )).bind(now).bind(reason).bind(epoch).bind(id.as_str()).fetch_optional(&mut *conn).await)?;
+        let rows = on_tx!(tx, conn => sqlx::query_as(sql!(
+            "WITH RECURSIVE tree (id) AS (
+                 SELECT id FROM user_sessions WHERE id = $4
+                 UNION
+                 SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
+             UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
+             WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $1 RETURNING id, expires_at"
+        )).bind(now).bind(reason).bind(epoch).bind(id.as_str()).fetch_all(&mut *conn).await)?;
         tx.commit().await?;
-        Ok(row.map(|(expires_at,)| expires_at))
+        Ok(rows)
+    }
+
+    /// Ends the sessions of a grant and those that came from them.
+    pub(crate) async fn revoke_grant(
+        &self,
+        grant: &GrantId,
+        reason: &str,
+        now: Millis,
+    ) -> Result<Vec<RevokedRow>, sqlx::Error> {
+        let mut tx = self.db.write_tx().await?;
+        let epoch = next_epoch(&mut tx).await?;
+        let rows = on_tx!(tx, conn => sqlx::query_as(sql!(
+            "WITH RECURSIVE tree (id) AS (
+                 SELECT id FROM user_sessions WHERE grant_id = $4
+                 UNION
+                 SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
+             UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
+             WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $1 RETURNING id, expires_at"
+        )).bind(now).bind(reason).bind(epoch).bind(grant.as_str()).fetch_all(&mut *conn).await)?;
+        tx.commit().await?;
+        Ok(rows)
     }
 
     /// Ends every live session of a user.
@@ -272,21 +321,129 @@ async fn end_sessions(
     epoch: i64,
 ) -> Result<Vec<(String, Millis)>, sqlx::Error> {
     on_tx!(*tx, conn => sqlx::query_as(sql!(
-        "UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
-         WHERE user_id = $4 AND revoked_at IS NULL AND expires_at > $1 RETURNING id, expires_at"
+        "WITH RECURSIVE tree (id) AS (
+             SELECT id FROM user_sessions WHERE user_id = $4 AND revoked_at IS NULL AND expires_at > $1
+             UNION
+             SELECT id FROM user_sessions WHERE owner_id = $4 AND revoked_at IS NULL AND expires_at > $1
+             UNION
+             SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
+         UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
+         WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $1 RETURNING id, expires_at"
     )).bind(now).bind(reason).bind(epoch).bind(user.as_str()).fetch_all(&mut *conn).await)
 }
 
-fn listed(row: ListRow) -> SessionRow {
-    let (id, user_id, source, created_at, last_seen_at, expires_at, revoked_at, revoked_reason) = row;
-    SessionRow {
-        id: SessionId::from(id),
-        user_id: user_id.map(UserId::from),
-        source: SessionSource::parse(&source),
-        created_at,
-        last_seen_at,
-        expires_at,
-        revoked_at,
-        revoked_reason,
+/// The columns of a session.
+#[derive(sqlx::FromRow)]
+struct ListRow {
+    id: String,
+    user_id: Option<String>,
+    source: String,
+    created_at: Millis,
+    last_seen_at: Millis,
+    expires_at: Millis,
+    revoked_at: Option<Millis>,
+    revoked_reason: Option<String>,
+    ends_at: Option<Millis>,
+    auth_time: Option<i64>,
+    acr: Option<String>,
+    amr: Option<String>,
+    ip_prefix: Option<String>,
+    user_agent: Option<String>,
+    client_id: Option<String>,
+    owner_id: Option<String>,
+    grant_id: Option<String>,
+    parent_session_id: Option<String>,
+}
+
+impl ListRow {
+    fn listed(self) -> SessionRow {
+        SessionRow {
+            id: SessionId::from(self.id),
+            user_id: self.user_id.map(UserId::from),
+            source: SessionSource::parse(&self.source),
+            created_at: self.created_at,
+            last_seen_at: self.last_seen_at,
+            expires_at: self.expires_at,
+            revoked_at: self.revoked_at,
+            revoked_reason: self.revoked_reason,
+            ends_at: self.ends_at,
+            auth_time: self.auth_time,
+            acr: self.acr,
+            amr: self.amr,
+            ip_prefix: self.ip_prefix,
+            user_agent: self.user_agent,
+            client_id: self.client_id.map(ClientId::from),
+            owner_id: self.owner_id.map(UserId::from),
+            grant_id: self.grant_id.map(GrantId::from),
+            parent_session_id: self.parent_session_id.map(SessionId::from),
+        }
     }
+}
+
+/// Sessions whose rows the ledger's writer inserts. It vouches for none of them: they end and go.
+pub(crate) static SESSIONS: Table = Table {
+    name: "user_sessions",
+    key: "id",
+    open: &[
+        Col::text("id"),
+        Col::text("user_id"),
+        Col::text("source"),
+        Col::int("created_at"),
+        Col::int("last_seen_at"),
+        Col::int("expires_at"),
+        Col::int("ends_at"),
+        Col::int("auth_time"),
+        Col::text("acr"),
+        Col::text("amr"),
+        Col::text("ip_prefix"),
+        Col::text("user_agent"),
+        Col::text("client_id"),
+        Col::text("owner_id"),
+        Col::text("grant_id"),
+        Col::text("parent_session_id"),
+    ],
+    close: &[],
+    opened_by: None,
+    mirror: &[],
+    mirror_closed: &[],
+};
+
+/// The row of a new session, for a unit.
+#[derive(Debug)]
+pub struct SessionOpened {
+    pub(crate) session: NewSession,
+    pub(crate) now: Millis,
+}
+
+impl OpenRow for SessionOpened {
+    const TABLE: &'static Table = &SESSIONS;
+
+    fn cells(self) -> Vec<Cell> {
+        let text = |text: &str| Cell::Text(text.into());
+        let maybe = |text: Option<&str>| text.map_or(Cell::Null, |text| Cell::Text(text.into()));
+        let NewSession { id, user_id, source, expires_at, facts } = self.session;
+        vec![
+            text(id.as_str()),
+            maybe(user_id.as_ref().map(UserId::as_str)),
+            text(source.as_str()),
+            Cell::Int(self.now),
+            Cell::Int(self.now),
+            Cell::Int(expires_at),
+            Cell::Int(facts.ends_at.unwrap_or(expires_at)),
+            facts.auth_time.map_or(Cell::Null, Cell::Int),
+            maybe(facts.acr.as_deref()),
+            maybe(facts.amr.as_deref()),
+            maybe(facts.ip_prefix.as_deref()),
+            maybe(facts.user_agent.as_deref().map(shortened)),
+            maybe(facts.client_id.as_ref().map(ClientId::as_str)),
+            maybe(facts.owner_id.as_ref().map(UserId::as_str)),
+            maybe(facts.grant_id.as_ref().map(GrantId::as_str)),
+            maybe(facts.parent.as_ref().map(SessionId::as_str)),
+        ]
+    }
+}
+
+/// As much of a user agent as is kept.
+fn shortened(agent: &str) -> &str {
+    agent.get(..agent.floor_char_boundary(256)).unwrap_or(agent)
 }

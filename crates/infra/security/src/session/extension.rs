@@ -1,5 +1,7 @@
 //! The extension that brings the tables of sessions, revocations and signing keys.
 
+use crate::repository::tokens::SESSIONS;
+use systemprompt_audit::Table;
 use systemprompt_database::Migration;
 use systemprompt_extension::Extension;
 
@@ -16,6 +18,10 @@ impl Extension for TokensExtension {
         env!("CARGO_PKG_VERSION")
     }
 
+    fn tables(&self) -> Vec<&'static Table> {
+        vec![&SESSIONS]
+    }
+
     fn migrations(&self) -> Vec<Migration> {
         vec![
             Migration {
@@ -29,6 +35,12 @@ impl Extension for TokensExtension {
                 name: "token_ends",
                 sqlite: include_str!("../../migrations/sqlite/2002_token_ends.sql"),
                 postgres: include_str!("../../migrations/postgres/2002_token_ends.sql"),
+            },
+            Migration {
+                version: 2060,
+                name: "session_facts",
+                sqlite: include_str!("../../migrations/sqlite/2060_session_facts.sql"),
+                postgres: include_str!("../../migrations/postgres/2060_session_facts.sql"),
             },
         ]
     }

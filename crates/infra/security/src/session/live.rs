@@ -8,7 +8,7 @@
 use super::revoked::{Cutoff, Revoked};
 use crate::error::{AuthError, JwtError};
 use crate::jwt::sign::MAX_TOKEN_LIFE;
-use crate::repository::tokens::{RevokedRow, SessionFacts, TokenRepository};
+use crate::repository::tokens::{RevokedRow, SessionFacts, SessionOpened, TokenRepository};
 use moka::sync::Cache;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use systemprompt_database::Db;
-use systemprompt_models::ids::{ClientId, EntryId, Jti, SessionId, UserId};
+use systemprompt_models::ids::{ClientId, EntryId, GrantId, Jti, SessionId, UserId};
 use systemprompt_models::{Clock, Millis};
 
 /// Longest time that the copy may stay unconfirmed (SEC-2).
@@ -76,7 +76,43 @@ pub struct NewSession {
     /// `None` for an anonymous visitor.
     pub user_id: Option<UserId>,
     pub source: SessionSource,
+    /// When it ends if nobody uses it.
     pub expires_at: Millis,
+    pub facts: SignIn,
+}
+
+/// What is known of how a session came about (ID-78).
+#[derive(Clone, Debug, Default)]
+pub struct SignIn {
+    /// When it ends in any case; `expires_at` if absent.
+    pub ends_at: Option<Millis>,
+    /// When the person signed in, in epoch seconds.
+    pub auth_time: Option<i64>,
+    /// Authentication context class.
+    pub acr: Option<String>,
+    /// Authentication methods (RFC 8176), space-separated.
+    pub amr: Option<String>,
+    pub ip_prefix: Option<String>,
+    /// At most 256 characters of it are kept.
+    pub user_agent: Option<String>,
+    pub client_id: Option<ClientId>,
+    /// The person whom a client's own session serves.
+    pub owner_id: Option<UserId>,
+    pub grant_id: Option<GrantId>,
+    /// The session whose end is the end of this one.
+    pub parent: Option<SessionId>,
+}
+
+impl NewSession {
+    /// A session of which nothing more is known.
+    pub fn new(id: SessionId, user_id: Option<UserId>, source: SessionSource, expires_at: Millis) -> Self {
+        Self { id, user_id, source, expires_at, facts: SignIn::default() }
+    }
+
+    /// The row of this session, to be opened in the unit of the record that tells of it.
+    pub fn into_row(self, now: Millis) -> SessionOpened {
+        SessionOpened { session: self, now }
+    }
 }
 
 /// A session as lists show it.
@@ -92,6 +128,25 @@ pub struct SessionRow {
     pub expires_at: Millis,
     pub revoked_at: Option<Millis>,
     pub revoked_reason: Option<String>,
+    /// When it ends however much it is used.
+    pub ends_at: Option<Millis>,
+    /// Epoch seconds.
+    pub auth_time: Option<i64>,
+    pub acr: Option<String>,
+    pub amr: Option<String>,
+    pub ip_prefix: Option<String>,
+    pub user_agent: Option<String>,
+    pub client_id: Option<ClientId>,
+    pub owner_id: Option<UserId>,
+    pub grant_id: Option<GrantId>,
+    pub parent_session_id: Option<SessionId>,
+}
+
+impl SessionRow {
+    /// Whether it counts at `now`.
+    pub fn is_live(&self, now: Millis) -> bool {
+        self.revoked_at.is_none() && now < self.expires_at
+    }
 }
 
 /// Why sessions or revocations could not be looked at or changed.
@@ -226,19 +281,34 @@ impl Sessions {
         Ok(self.repository.sessions_of(user, MAX_LIST).await?)
     }
 
-    /// Ends a session, with every token of it. Returns whether it was live.
+    /// Ends a session and those that came from it, with every token of them. Returns how many were live.
     ///
     /// # Errors
-    /// When the row cannot be written; the session then goes on.
-    pub async fn revoke(&self, id: &SessionId, reason: &str) -> Result<bool, SessionError> {
-        let until = self.repository.revoke_session(id, reason, self.clock.now()).await?;
+    /// When the rows cannot be written; the sessions then go on.
+    pub async fn revoke(&self, id: &SessionId, reason: &str) -> Result<usize, SessionError> {
+        let ended = self.repository.revoke_session(id, reason, self.clock.now()).await?;
         self.live.invalidate(id);
-        let Some(until) = until else { return Ok(false) };
-        self.apply(|revoked| revoked.add_session(id.clone(), until));
-        Ok(true)
+        Ok(self.apply_ended(ended))
     }
 
-    /// Ends every session of a user. Returns how many were live.
+    /// Ends the sessions of a grant and those that came from them. Returns how many were live.
+    ///
+    /// # Errors
+    /// As [`Self::revoke`].
+    pub async fn revoke_grant(&self, grant: &GrantId, reason: &str) -> Result<usize, SessionError> {
+        let ended = self.repository.revoke_grant(grant, reason, self.clock.now()).await?;
+        Ok(self.apply_ended(ended))
+    }
+
+    /// A session as its row has it, whether it counts or not.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn find(&self, id: &SessionId) -> Result<Option<SessionRow>, SessionError> {
+        Ok(self.repository.find_session(id).await?)
+    }
+
+    /// Ends every session of a user and of the clients that serve them. Returns how many were live.
     ///
     /// # Errors
     /// As [`Self::revoke`].

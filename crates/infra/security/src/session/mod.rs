@@ -6,9 +6,9 @@ pub mod generator;
 pub mod live;
 pub mod revoked;
 
-pub use crate::repository::tokens::next_epoch;
+pub use crate::repository::tokens::{SessionOpened, next_epoch};
 pub use claims::ValidatedSessionClaims;
 pub use extension::TokensExtension;
 pub use generator::{SessionGenerator, SessionParams, SessionUse};
-pub use live::{NewSession, SessionError, SessionRow, SessionSource, Sessions};
+pub use live::{NewSession, SessionError, SessionRow, SessionSource, Sessions, SignIn};
 pub use revoked::{Cutoff, CutoffKind, EVERYBODY};

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
-const EXPOSED: &str = "x-trace-id, etag, retry-after, ratelimit, ratelimit-policy, www-authenticate, mcp-session-id, \
+const EXPOSED: &str = "x-trace-id, etag, retry-after, ratelimit, ratelimit-policy, www-authenticate, dpop-nonce, mcp-session-id, \
                        x-policy-version";
 /// Request headers that a page may send; a name that ends in `-` stands for all that begin so.
 const ALLOWED: [&str; 11] = [
@@ -31,12 +31,34 @@ pub enum Sharing {
     Public,
     /// The listed origins, with credentials.
     Listed,
+    /// Nobody: pages, and what sets or reads the cookie of a sign-in (ID-4).
+    Nobody,
 }
+
+/// Endpoints of the authorization server that read no cookie.
+const OPEN_ENDPOINTS: [&str; 8] =
+    ["token", "register", "revoke", "introspect", "userinfo", "par", "device_authorization", "health"];
+/// Pages at the root.
+const PAGES: [&str; 4] = ["/login", "/device", "/setup", "/webauthn"];
 
 /// The sharing of a path.
 pub fn sharing(path: &str) -> Sharing {
-    let is_public = path.starts_with("/.well-known/") || path == "/api/v1/openapi.json";
-    if is_public { Sharing::Public } else { Sharing::Listed }
+    if path.starts_with("/.well-known/") || path == "/api/v1/openapi.json" {
+        return Sharing::Public;
+    }
+    let endpoint =
+        path.strip_prefix("/api/v1/core/oauth/").map(|rest| rest.split('/').next().unwrap_or_default());
+    match endpoint {
+        Some("clients") => Sharing::Listed,
+        Some(name) if OPEN_ENDPOINTS.contains(&name) => Sharing::Public,
+        Some(_) => Sharing::Nobody,
+        None => {
+            let is_page = PAGES.iter().any(|page| {
+                path.strip_prefix(page).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            });
+            if is_page { Sharing::Nobody } else { Sharing::Listed }
+        }
+    }
 }
 
 /// Whether a browser asks what it may send.
@@ -48,10 +70,13 @@ pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
 
 /// Whether pages of the origin that a request names may read the answer.
 pub fn is_allowed(headers: &HeaderMap, sharing: Sharing, listed: &[String]) -> bool {
-    sharing == Sharing::Public
-        || headers
+    match sharing {
+        Sharing::Public => true,
+        Sharing::Nobody => false,
+        Sharing::Listed => headers
             .get(header::ORIGIN)
-            .is_some_and(|origin| listed.iter().any(|one| one.as_bytes() == origin.as_bytes()))
+            .is_some_and(|origin| listed.iter().any(|one| one.as_bytes() == origin.as_bytes())),
+    }
 }
 
 /// The answer to a preflight of an allowed origin.
@@ -85,7 +110,7 @@ pub fn apply(answer: &mut HeaderMap, origin: Option<&HeaderValue>, sharing: Shar
             answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
             origin.clone()
         }
-        Sharing::Listed => return,
+        Sharing::Listed | Sharing::Nobody => return,
     };
     answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, value);
     answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));

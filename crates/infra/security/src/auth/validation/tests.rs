@@ -73,8 +73,7 @@ impl Fixture {
     async fn session(&self, user: Option<&str>) -> SessionId {
         let id = SessionId::generate();
         let user_id = user.map(UserId::from);
-        let new =
-            NewSession { id: id.clone(), user_id, source: SessionSource::Cli, expires_at: NOW + 24 * HOUR };
+        let new = NewSession::new(id.clone(), user_id, SessionSource::Cli, NOW + 24 * HOUR);
         self.sessions.create(&new).await.unwrap();
         id
     }

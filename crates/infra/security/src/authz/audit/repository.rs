@@ -42,7 +42,7 @@ pub static GOVERNANCE_DECISIONS: Table = Table {
         Col::int("created_at"),
     ],
     close: &[],
-    opened_by: EntryKind::GovernanceDecision,
+    opened_by: Some(EntryKind::GovernanceDecision),
     mirror: &[
         ("actor_kind", "/actor/kind"),
         ("actor_id", "/actor/id"),

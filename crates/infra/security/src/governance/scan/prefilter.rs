@@ -14,8 +14,10 @@ use super::keywords::break_len;
 use super::rules::RuleSet;
 use std::ops::Range;
 
-/// Places beyond this number are not told apart: every string is looked at.
+/// With more places than these, or than one in so many bytes of a long segment, they are not told apart: every string is looked
+/// at.
 const MAX_PLACES: usize = 4096;
+const BYTES_A_PLACE: usize = 64;
 /// Bytes around percent-encoded words that decide whether a keyword there counts.
 const AROUND: usize = 512;
 /// A line of base64 that begins with so many characters may continue the one before.
@@ -43,14 +45,15 @@ impl Places {
 
 /// The places of a raw segment.
 pub(super) fn places(rules: &RuleSet, folding: &Folding, raw: &[u8]) -> Places {
-    let mut look = Look { rules, folding, raw, places: Vec::new() };
+    let room = MAX_PLACES.max(raw.len() / BYTES_A_PLACE);
+    let mut look = Look { rules, folding, raw, room, places: Vec::new() };
     look.keywords();
     look.escapes();
     look.disguises();
     look.percent();
     look.base64();
     let mut sorted = look.places;
-    let everywhere = sorted.len() >= MAX_PLACES;
+    let everywhere = sorted.len() >= room;
     sorted.sort_unstable();
     Places { sorted, everywhere }
 }
@@ -59,19 +62,20 @@ struct Look<'a> {
     rules: &'a RuleSet,
     folding: &'a Folding,
     raw: &'a [u8],
+    room: usize,
     places: Vec<usize>,
 }
 
 impl Look<'_> {
     /// Adds a place; false when there are enough.
-    fn add(places: &mut Vec<usize>, at: usize) -> bool {
-        places.push(at);
-        places.len() < MAX_PLACES
+    fn add(&mut self, at: usize) -> bool {
+        self.places.push(at);
+        self.places.len() < self.room
     }
 
     fn keywords(&mut self) {
-        let places = &mut self.places;
-        self.rules.keywords.each(self.raw, &mut |at, _| Self::add(places, at));
+        let (rules, raw) = (self.rules, self.raw);
+        rules.keywords.each(raw, &mut |at, _| self.add(at));
     }
 
     fn escapes(&mut self) {
@@ -79,12 +83,12 @@ impl Look<'_> {
             let (c, len) = decode::escape(self.raw, at);
             let hides = u8::try_from(c).is_ok_and(|b| b < 0x80 && decode::may_be_keyword(b))
                 || self.folding.of(u32::from(c)) != Fold::Keep;
-            if len > 1 && hides && !Self::add(&mut self.places, at) {
+            if len > 1 && hides && !self.add(at) {
                 return;
             }
         }
         for at in memchr::memmem::find_iter(self.raw, b"\\/") {
-            if !Self::add(&mut self.places, at) {
+            if !self.add(at) {
                 return;
             }
         }
@@ -107,7 +111,7 @@ impl Look<'_> {
             let folded = self.raw.get(around).and_then(|text| self.folding.fold(text));
             if folded.is_some_and(|f| self.rules.keywords.any(&f.text)) {
                 self.places.extend(group);
-                if self.places.len() >= MAX_PLACES {
+                if self.places.len() >= self.room {
                     return;
                 }
             }
@@ -139,7 +143,7 @@ impl Look<'_> {
             };
             if holds(false) || decode::is_form(text) && holds(true) {
                 self.places.extend(group);
-                if self.places.len() >= MAX_PLACES {
+                if self.places.len() >= self.room {
                     return;
                 }
             }
@@ -152,9 +156,7 @@ impl Look<'_> {
             let (end, matters) = self.run_matters(run.clone());
             from = end;
             let behind = self.behind_escape(&run);
-            if (matters || !behind.is_empty() && self.run_matters(behind).1)
-                && !Self::add(&mut self.places, run.start)
-            {
+            if (matters || !behind.is_empty() && self.run_matters(behind).1) && !self.add(run.start) {
                 return;
             }
         }

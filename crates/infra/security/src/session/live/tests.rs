@@ -17,12 +17,7 @@ async fn node(db: &TestDb, clock: &ManualClock) -> Sessions {
 }
 
 async fn opened(sessions: &Sessions, user: Option<&str>) -> SessionId {
-    let new = NewSession {
-        id: SessionId::generate(),
-        user_id: user.map(UserId::from),
-        source: SessionSource::Cli,
-        expires_at: NOW + HOUR,
-    };
+    let new = NewSession::new(SessionId::generate(), user.map(UserId::from), SessionSource::Cli, NOW + HOUR);
     sessions.create(&new).await.unwrap();
     new.id
 }
@@ -106,8 +101,8 @@ async fn a_revocation_counts_here_at_once_and_elsewhere_after_a_refresh() {
         }
 
         let epoch = here.epoch();
-        assert!(here.revoke(&one, "signed out").await.unwrap());
-        assert!(!here.revoke(&one, "signed out").await.unwrap());
+        assert_eq!(here.revoke(&one, "signed out").await.unwrap(), 1);
+        assert_eq!(here.revoke(&one, "signed out").await.unwrap(), 0);
         assert!(here.epoch() > epoch);
         assert_eq!(ask(&here, &one, "ada", "j1", NOW).await, Err(JwtError::SessionEnded));
 
@@ -283,4 +278,32 @@ async fn a_token_for_a_cut_off_subject_waits_for_the_next_second() {
     clock.set(NOW - 60_000);
     let refused = sessions.wait_to_issue(&"ada".into(), None).await;
     assert!(matches!(refused, Err(SessionError::ClockBehind)));
+}
+
+#[tokio::test]
+async fn a_session_takes_those_that_came_from_it_along() {
+    for db in engines().await {
+        let clock = ManualClock::at(NOW);
+        let sessions = node(&db, &clock).await;
+        let parent = opened(&sessions, Some("usr_ada")).await;
+        let mut child = NewSession::new(
+            SessionId::generate(),
+            Some("usr_ada".into()),
+            SessionSource::Exchange,
+            NOW + HOUR,
+        );
+        child.facts.parent = Some(parent.clone());
+        sessions.create(&child).await.unwrap();
+        let mut grandchild =
+            NewSession::new(SessionId::generate(), Some("usr_bot".into()), SessionSource::Oauth, NOW + HOUR);
+        grandchild.facts.parent = Some(child.id.clone());
+        grandchild.facts.grant_id = Some("grt_1".into());
+        sessions.create(&grandchild).await.unwrap();
+        let other = opened(&sessions, Some("usr_ada")).await;
+        assert_eq!(sessions.revoke_grant(&"grt_1".into(), "test").await.unwrap(), 1);
+        assert_eq!(sessions.revoke(&parent, "test").await.unwrap(), 2);
+        assert!(!sessions.find(&child.id).await.unwrap().unwrap().is_live(NOW));
+        assert!(sessions.find(&other).await.unwrap().unwrap().is_live(NOW));
+        assert!(ask(&sessions, &child.id, "usr_ada", "jti_1", NOW).await.is_err());
+    }
 }

@@ -1,0 +1,4 @@
+//! The types of the authorization server.
+
+pub mod clients;
+pub mod oauth;

@@ -1,0 +1,1 @@
+//! Messages of dynamic registration (RFC 7591, RFC 7592).

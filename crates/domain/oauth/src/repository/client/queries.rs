@@ -1,0 +1,131 @@
+//! Reading clients.
+
+use super::ClientRepository;
+use crate::models::clients::{ApplicationType, ClientKind, ClientRelations, ClientStatus, OAuthClient};
+use crate::models::oauth::{ClientAuthMethod, GrantType};
+use systemprompt_database::{on, sql};
+use systemprompt_models::ids::{ClientId, UserId};
+use systemprompt_models::{JwtAudience, Millis};
+use systemprompt_security::keys::SigningAlgorithm;
+
+/// A row of `oauth_clients`.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct OAuthClientRow {
+    client_id: String,
+    name: String,
+    kind: String,
+    auth_method: String,
+    application_type: String,
+    first_party: i64,
+    status: String,
+    user_id: String,
+    owner_user_id: Option<String>,
+    plugin_id: Option<String>,
+    allowed_audiences: String,
+    jwks: Option<String>,
+    jwks_uri: Option<String>,
+    client_uri: Option<String>,
+    logo_uri: Option<String>,
+    policy_uri: Option<String>,
+    tos_uri: Option<String>,
+    software_id: Option<String>,
+    software_version: Option<String>,
+    id_token_signed_response_alg: String,
+    metadata_digest: String,
+    created_at: Millis,
+    updated_at: Millis,
+    last_used_at: Option<Millis>,
+    version: i64,
+}
+
+impl OAuthClientRow {
+    /// A word that this version does not know makes a client that may do nothing.
+    fn client(self, relations: ClientRelations) -> OAuthClient {
+        let (kind, method) = (ClientKind::parse(&self.kind), ClientAuthMethod::parse(&self.auth_method));
+        let algorithm = SigningAlgorithm::parse(&self.id_token_signed_response_alg);
+        let known = kind.is_some() && method.is_some() && algorithm.is_some();
+        let status = ClientStatus::parse(&self.status).filter(|_| known).unwrap_or(ClientStatus::Disabled);
+        OAuthClient {
+            client_id: ClientId::new(self.client_id),
+            name: self.name,
+            kind: kind.unwrap_or(ClientKind::Registered),
+            auth_method: method.unwrap_or(ClientAuthMethod::PrivateKeyJwt),
+            application_type: ApplicationType::parse(&self.application_type).unwrap_or(ApplicationType::Web),
+            first_party: self.first_party != 0,
+            status,
+            user_id: UserId::new(self.user_id),
+            owner_user_id: self.owner_user_id.map(UserId::from),
+            plugin_id: self.plugin_id,
+            allowed_audiences: self
+                .allowed_audiences
+                .split_ascii_whitespace()
+                .map(JwtAudience::from)
+                .collect(),
+            relations,
+            jwks: self.jwks,
+            jwks_uri: self.jwks_uri,
+            client_uri: self.client_uri,
+            logo_uri: self.logo_uri,
+            policy_uri: self.policy_uri,
+            tos_uri: self.tos_uri,
+            software_id: self.software_id,
+            software_version: self.software_version,
+            id_token_signed_response_alg: algorithm.unwrap_or(SigningAlgorithm::Rs256),
+            metadata_digest: self.metadata_digest,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            last_used_at: self.last_used_at,
+            version: self.version,
+        }
+    }
+}
+
+impl ClientRepository {
+    /// The client of this id, whatever its status.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub async fn find_client_by_id(&self, id: &str) -> sqlx::Result<Option<OAuthClient>> {
+        let row: Option<OAuthClientRow> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT client_id, name, kind, auth_method, application_type, first_party, status, user_id, owner_user_id, plugin_id,
+                 allowed_audiences, jwks, jwks_uri, client_uri, logo_uri, policy_uri, tos_uri, software_id, software_version,
+                 id_token_signed_response_alg, metadata_digest, created_at, updated_at, last_used_at, version
+             FROM oauth_clients WHERE client_id = $1"
+        )).bind(id).fetch_optional(pool).await)?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(row.client(self.relations(id).await?)))
+    }
+
+    /// The lists of a client, in one reading.
+    pub(crate) async fn relations(&self, id: &str) -> sqlx::Result<ClientRelations> {
+        let rows: Vec<(String, String)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT kind, value FROM oauth_client_redirect_uris WHERE client_id = $1
+             UNION ALL SELECT 'grant', value FROM oauth_client_grant_types WHERE client_id = $1
+             UNION ALL SELECT 'response', value FROM oauth_client_response_types WHERE client_id = $1
+             UNION ALL SELECT 'scope', value FROM oauth_client_scopes WHERE client_id = $1
+             UNION ALL SELECT 'contact', value FROM oauth_client_contacts WHERE client_id = $1
+             ORDER BY 1, 2"
+        )).bind(id).fetch_all(pool).await)?;
+        let mut relations = ClientRelations::default();
+        for (list, value) in rows {
+            match list.as_str() {
+                "login" => relations.redirect_uris.push(value),
+                "post_logout" => relations.post_logout_redirect_uris.push(value),
+                "grant" => relations.grant_types.extend(GrantType::parse(&value)),
+                "response" => relations.response_types.push(value),
+                "scope" => relations.scopes.push(value),
+                _ => relations.contacts.push(value),
+            }
+        }
+        Ok(relations)
+    }
+
+    /// Digests of the secrets of a client that count at `now`.
+    pub(crate) async fn live_secrets(&self, id: &str, now: Millis) -> sqlx::Result<Vec<String>> {
+        let rows: Vec<(String,)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT secret_digest FROM oauth_client_secrets
+             WHERE client_id = $1 AND (expires_at IS NULL OR expires_at > $2) ORDER BY created_at"
+        )).bind(id).bind(now).fetch_all(pool).await)?;
+        Ok(rows.into_iter().map(|(digest,)| digest).collect())
+    }
+}

@@ -1,0 +1,4 @@
+//! What the endpoints do.
+
+pub mod http;
+pub mod validation;

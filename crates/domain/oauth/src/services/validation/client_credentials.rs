@@ -1,0 +1,131 @@
+//! How a client proves who it is (ID-13, RFC 6749 section 2.3).
+
+use crate::at_rest::Label;
+use crate::error::{OauthError, OauthResult};
+use crate::models::clients::OAuthClient;
+use crate::models::oauth::ClientAuthMethod;
+use crate::services::http::Parameters;
+use crate::state::OAuthState;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+use subtle::ConstantTimeEq as _;
+use systemprompt_models::Secret;
+
+/// What is compared where there is nothing to compare with.
+const DUMMY_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// A client that has shown who it is; one without a secret has only said so.
+#[derive(Clone, Debug)]
+pub struct AuthenticatedClient {
+    pub client: OAuthClient,
+    pub method: ClientAuthMethod,
+}
+
+impl AuthenticatedClient {
+    /// # Errors
+    /// `invalid_client` for a client that cannot keep a secret.
+    pub fn confidential(self) -> OauthResult<Self> {
+        if self.method == ClientAuthMethod::None { Err(OauthError::invalid_client()) } else { Ok(self) }
+    }
+}
+
+enum Proof {
+    /// Pairs of id and secret that the header may mean: decoded, and as it stands.
+    Basic(Vec<(String, Secret<String>)>),
+    Post(String, Secret<String>),
+    None(String),
+}
+
+/// The client of a request, by its `Authorization` header or its parameters.
+///
+/// # Errors
+/// `invalid_client`, the same for every reason; `invalid_request` for two methods at once or none at all.
+pub async fn authenticate(
+    state: &OAuthState,
+    authorization: Option<&str>,
+    parameters: &Parameters,
+) -> OauthResult<AuthenticatedClient> {
+    match proof(authorization, parameters)? {
+        Proof::Basic(pairs) => by_secret(state, ClientAuthMethod::ClientSecretBasic, &pairs).await,
+        Proof::Post(id, secret) => {
+            by_secret(state, ClientAuthMethod::ClientSecretPost, &[(id, secret)]).await
+        }
+        Proof::None(id) => {
+            let client = state.clients.find_client_by_id(&id).await?;
+            let client =
+                client.filter(|c| c.is_active() && c.is_public()).ok_or_else(OauthError::invalid_client)?;
+            Ok(AuthenticatedClient { client, method: ClientAuthMethod::None })
+        }
+    }
+}
+
+fn proof(authorization: Option<&str>, parameters: &Parameters) -> OauthResult<Proof> {
+    let (id, secret) = (parameters.get("client_id"), parameters.get("client_secret"));
+    match (authorization, id, secret) {
+        (Some(_), _, Some(_)) => Err(OauthError::invalid_request("two methods of client authentication")),
+        (Some(header), id, None) => {
+            let pairs = basic(header).ok_or_else(OauthError::invalid_client)?;
+            if id.is_some_and(|id| !pairs.iter().any(|(named, _)| named == id)) {
+                return Err(OauthError::invalid_request(
+                    "client_id is not the client of the Authorization header",
+                ));
+            }
+            Ok(Proof::Basic(pairs))
+        }
+        (None, Some(id), Some(secret)) => Ok(Proof::Post(id.to_owned(), Secret::from(secret))),
+        (None, Some(id), None) => Ok(Proof::None(id.to_owned())),
+        (None, None, _) => Err(OauthError::invalid_request("client_id is missing")),
+    }
+}
+
+/// The pairs that a Basic header may mean: halves are form-encoded (RFC 6749 section 2.3.1), which some clients forget.
+fn basic(header: &str) -> Option<Vec<(String, Secret<String>)>> {
+    let (scheme, rest) = header.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let text = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
+    let (id, secret) = text.split_once(':')?;
+    let mut pairs = Vec::with_capacity(2);
+    let decode = |text: &str| {
+        percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+    };
+    if let (Some(id), Some(secret)) = (decode(id), decode(secret)) {
+        pairs.push((id, Secret::from(secret)));
+    }
+    if !pairs.iter().any(|(known, value)| known == id && value.expose() == secret) {
+        pairs.push((id.to_owned(), Secret::from(secret)));
+    }
+    Some(pairs)
+}
+
+async fn by_secret(
+    state: &OAuthState,
+    method: ClientAuthMethod,
+    pairs: &[(String, Secret<String>)],
+) -> OauthResult<AuthenticatedClient> {
+    let now = state.now();
+    for (id, secret) in pairs {
+        let client = state.clients.find_client_by_id(id).await?;
+        let stored = state.clients.live_secrets(id, now).await?;
+        let (present, previous) = state.at_rest.candidates(Label::ClientSecret, secret.expose());
+        let is_right =
+            stored.iter().map(String::as_str).chain([DUMMY_DIGEST]).fold(false, |found, digest| {
+                let same = digest.as_bytes().ct_eq(present.as_bytes())
+                    | digest.as_bytes().ct_eq(previous.as_bytes());
+                found | bool::from(same)
+            });
+        let takes = |client: &OAuthClient| {
+            // Basic and post replace each other; no other method does.
+            matches!(
+                client.auth_method,
+                ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost
+            )
+        };
+        if let Some(client) = client.filter(|client| is_right && client.is_active() && takes(client)) {
+            return Ok(AuthenticatedClient { client, method });
+        }
+    }
+    Err(OauthError::invalid_client())
+}

@@ -1,0 +1,3 @@
+//! Checks of what comes in.
+
+pub mod client_credentials;

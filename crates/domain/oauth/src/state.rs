@@ -1,0 +1,204 @@
+//! What every endpoint of the authorization server works with, made once by the boot.
+
+use crate::at_rest::AtRest;
+use crate::repository::client::ClientRepository;
+use crate::repository::oauth::OAuthRepository;
+use crate::users::Users;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use systemprompt_audit::{Draft, Ledger, Unit};
+use systemprompt_config::profile::Profile;
+use systemprompt_config::profile::identity::IdentityConfig;
+use systemprompt_config::profile::security::{SigningAlgorithm as ConfiguredAlgorithm, TrustedIssuer};
+use systemprompt_database::Db;
+use systemprompt_models::{Clock, JwtAudience, Millis};
+use systemprompt_net::Egress;
+use systemprompt_net::egress::{Class, EgressError, HostRules, Policy, client_under};
+use systemprompt_security::jwt::{AccessTokens, Verifier};
+use systemprompt_security::keys::{SharedKeys, SigningAlgorithm};
+use systemprompt_security::session::{SessionGenerator, Sessions};
+
+/// The configuration as the endpoints use it; replaced whole by a reload.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `security.jwt_issuer`, byte for byte what stands in `iss`.
+    pub issuer: String,
+    /// Without a slash at the end.
+    pub external_url: String,
+    pub display_name: String,
+    /// Seconds.
+    pub access_life: i64,
+    /// Seconds.
+    pub refresh_life: i64,
+    /// Audiences of a token that names none.
+    pub audiences: Vec<JwtAudience>,
+    pub allowed_resource_audiences: Vec<String>,
+    pub allow_registration: bool,
+    pub algorithm: SigningAlgorithm,
+    pub trusted_issuers: Vec<TrustedIssuer>,
+    pub identity: IdentityConfig,
+}
+
+impl Settings {
+    /// The settings of a profile; `external_url` is what `up` found out where the profile says nothing.
+    pub fn of(profile: &Profile) -> Self {
+        let security = &profile.security;
+        let algorithm = match security.signing_algorithm {
+            ConfiguredAlgorithm::RS256 => SigningAlgorithm::Rs256,
+            ConfiguredAlgorithm::ES256 => SigningAlgorithm::Es256,
+            ConfiguredAlgorithm::EdDSA => SigningAlgorithm::EdDsa,
+        };
+        Self {
+            issuer: profile.jwt_issuer(),
+            external_url: profile.api_external_url(),
+            display_name: profile.display_name.clone().unwrap_or_else(|| profile.name.clone()),
+            access_life: i64::from(security.jwt_access_token_expiration),
+            refresh_life: i64::from(security.jwt_refresh_token_expiration),
+            audiences: security.jwt_audiences.clone(),
+            allowed_resource_audiences: security.allowed_resource_audiences.clone(),
+            allow_registration: security.allow_registration,
+            algorithm,
+            trusted_issuers: security.trusted_issuers.clone(),
+            identity: security.identity.clone(),
+        }
+    }
+
+    /// The address of an endpoint of [`crate::constants::OAUTH_BASE`], as `/token`.
+    pub fn endpoint(&self, path: &str) -> String {
+        format!("{}{}{path}", self.external_url, crate::constants::OAUTH_BASE)
+    }
+
+    /// Whether browsers reach this deployment over plain http, which only loopback may.
+    pub fn is_insecure(&self) -> bool {
+        self.external_url.starts_with("http://")
+    }
+}
+
+/// What the boot hands over.
+pub struct OAuthParts {
+    pub db: Db,
+    pub ledger: Ledger,
+    pub clock: Arc<dyn Clock>,
+    pub at_rest: AtRest,
+    pub users: Users,
+    pub sessions: Arc<Sessions>,
+    pub session_tokens: SessionGenerator,
+    pub keys: SharedKeys,
+    pub verifier: Arc<Verifier>,
+    pub settings: Settings,
+    /// Which hosts may be fetched from.
+    pub hosts: HostRules,
+}
+
+/// The authorization server. Clones are the same one.
+#[derive(Clone)]
+pub struct OAuthState(Arc<Inner>);
+
+/// The parts; [`OAuthState`] derefs to them.
+pub struct Inner {
+    pub db: Db,
+    pub ledger: Ledger,
+    pub clock: Arc<dyn Clock>,
+    pub at_rest: AtRest,
+    pub users: Users,
+    pub sessions: Arc<Sessions>,
+    pub session_tokens: SessionGenerator,
+    pub tokens: AccessTokens,
+    pub verifier: Arc<Verifier>,
+    pub keys: SharedKeys,
+    /// Fetches what outsiders name: metadata documents, keys, logos.
+    pub egress: Egress,
+    pub(crate) clients: ClientRepository,
+    pub(crate) oauth: OAuthRepository,
+    settings: ArcSwap<Settings>,
+}
+
+impl std::ops::Deref for OAuthState {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for OAuthState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OAuthState").field("issuer", &self.settings().issuer).finish_non_exhaustive()
+    }
+}
+
+impl OAuthState {
+    /// # Errors
+    /// When no client for outgoing requests can be made.
+    pub fn new(parts: OAuthParts) -> Result<Self, EgressError> {
+        let egress = client_under(Class::Untrusted, Policy::default(), parts.hosts)?;
+        Ok(Self(Arc::new(Inner {
+            tokens: AccessTokens::new(
+                parts.settings.issuer.as_str(),
+                Arc::clone(&parts.keys),
+                Arc::clone(&parts.clock),
+            ),
+            clients: ClientRepository::new(parts.db.clone()),
+            oauth: OAuthRepository::new(parts.db.clone()),
+            db: parts.db,
+            ledger: parts.ledger,
+            clock: parts.clock,
+            at_rest: parts.at_rest,
+            users: parts.users,
+            sessions: parts.sessions,
+            session_tokens: parts.session_tokens,
+            verifier: parts.verifier,
+            keys: parts.keys,
+            egress,
+            settings: ArcSwap::from_pointee(parts.settings),
+        })))
+    }
+
+    /// The configuration in force; a request keeps the one that it began with.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Puts another configuration in force.
+    pub fn configure(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Epoch milliseconds.
+    pub(crate) fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    /// Records one thing and waits until it is durable.
+    pub(crate) async fn record(&self, draft: Draft) -> Result<(), systemprompt_audit::LedgerError> {
+        let mut unit = Unit::new();
+        unit.record(draft);
+        self.ledger.append(unit).await.map(drop)
+    }
+}
+
+/// What is needed to issue tokens, and whether it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub keys: bool,
+    pub database: bool,
+    pub ledger: bool,
+}
+
+impl Health {
+    pub fn is_well(self) -> bool {
+        self.keys && self.database && self.ledger
+    }
+}
+
+impl OAuthState {
+    pub async fn health(&self) -> Health {
+        let keys = self.keys.load();
+        Health {
+            keys: keys.signer(self.settings().algorithm).is_ok()
+                && keys.signer(SigningAlgorithm::Rs256).is_ok(),
+            database: self.clients.find_client_by_id("").await.is_ok(),
+            ledger: self.ledger.condition().is_ready(),
+        }
+    }
+}

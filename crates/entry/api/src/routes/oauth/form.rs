@@ -1,0 +1,71 @@
+//! The form body of an OAuth endpoint (ID-1).
+
+use super::answer::Fault;
+use crate::extract::{Context, read};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, header};
+use systemprompt_models::RequestContext;
+use systemprompt_oauth::services::http::Parameters;
+use systemprompt_oauth::{ErrorCode, OauthError};
+
+/// Largest body of an endpoint, and of those that take an authorization request.
+pub const FORM_BODY: usize = 8 * 1024;
+pub const AUTHORIZE_BODY: usize = 16 * 1024;
+/// Largest JSON body of registration and of passkey ceremonies.
+pub const JSON_BODY: usize = 64 * 1024;
+
+/// The parameters of a form, with who asks. Parameters of such an endpoint in the query are refused: queries are logged on
+/// their way.
+#[derive(Clone, Debug)]
+pub struct Form {
+    pub parameters: Parameters,
+    pub context: RequestContext,
+    pub headers: HeaderMap,
+}
+
+impl<S: Sync> FromRequest<S> for Form {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let (mut parts, body) = request.into_parts();
+        let Context(context) =
+            Context::from_request_parts(&mut parts, state).await.map_err(IntoResponse::into_response)?;
+        let fault = |error| Fault::new(&context, error).into_response();
+        if parts.uri.query().is_some_and(|query| !query.is_empty()) {
+            return Err(fault(OauthError::invalid_request("parameters belong into the body")));
+        }
+        if !is_form(&parts.headers) {
+            let error = OauthError::invalid_request("send application/x-www-form-urlencoded");
+            let mut response = fault(error);
+            *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(response);
+        }
+        let body = read(body).await.map_err(|refusal| {
+            let mut response = fault(OauthError::new(ErrorCode::InvalidRequest, "the body cannot be read"));
+            let status = http::StatusCode::from_u16(refusal.status());
+            *response.status_mut() = status.unwrap_or(http::StatusCode::BAD_REQUEST);
+            response
+        })?;
+        let parameters = Parameters::parse(&body).map_err(fault)?;
+        Ok(Self { parameters, context, headers: parts.headers })
+    }
+}
+
+impl Form {
+    /// The `Authorization` header, if it is text.
+    pub fn authorization(&self) -> Option<&str> {
+        self.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok())
+    }
+
+    /// The answer to an error.
+    pub fn fault(&self, error: OauthError) -> Response {
+        Fault::of_client(&self.context, &self.headers, error).into_response()
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = value.split(';').next().unwrap_or_default().trim();
+    media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}

@@ -1,0 +1,14 @@
+//! The authorization server: `/api/v1/core/oauth`, its pages, and its part of `/.well-known`. A file is named after its endpoint:
+//! it extracts, calls one function of `systemprompt_oauth`, and renders.
+
+pub mod answer;
+pub mod form;
+pub mod health;
+pub mod visitor;
+
+use crate::services::server::route::Route;
+
+/// Every route of the authorization server.
+pub fn routes() -> Vec<Route> {
+    health::routes()
+}
