@@ -230,6 +230,7 @@ mod tests {
             Envelope::Problem => ("/code", "/trace_id"),
             Envelope::Anthropic => ("/error/type", "/request_id"),
             Envelope::Mcp => ("/error/data/code", "/error/data/trace_id"),
+            Envelope::OAuth => ("/error", "/trace_id"),
             Envelope::Hook => ("/hookSpecificOutput/permissionDecision", ""),
             Envelope::HookTrack => ("", ""),
             Envelope::InferenceHook => ("/action", ""),
@@ -244,7 +245,7 @@ mod tests {
     #[test]
     fn one_refusal_looks_as_each_protocol_wants_it() {
         let none = Value::Null;
-        let table: [(Envelope, [(u16, Value); 5]); 6] = [
+        let table: [(Envelope, [(u16, Value); 5]); 7] = [
             (
                 Envelope::Problem,
                 [
@@ -273,6 +274,16 @@ mod tests {
                     (429, json!("rate_limited")),
                     (500, json!("internal")),
                     (503, json!("ledger_unavailable")),
+                ],
+            ),
+            (
+                Envelope::OAuth,
+                [
+                    (401, json!("invalid_token")),
+                    (403, json!("access_denied")),
+                    (429, json!("temporarily_unavailable")),
+                    (500, json!("server_error")),
+                    (503, json!("temporarily_unavailable")),
                 ],
             ),
             (Envelope::Hook, [200; 5].map(|status| (status, json!("deny")))),

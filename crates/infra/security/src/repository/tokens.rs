@@ -46,7 +46,7 @@ impl TokenRepository {
             .bind(new.source.as_str())
             .bind(now)
             .bind(new.expires_at)
-            .bind(facts.ends_at.unwrap_or(new.expires_at))
+            .bind(facts.ends_at)
             .bind(facts.auth_time)
             .bind(&facts.acr)
             .bind(&facts.amr)
@@ -429,7 +429,7 @@ impl OpenRow for SessionOpened {
             Cell::Int(self.now),
             Cell::Int(self.now),
             Cell::Int(expires_at),
-            Cell::Int(facts.ends_at.unwrap_or(expires_at)),
+            facts.ends_at.map_or(Cell::Null, Cell::Int),
             facts.auth_time.map_or(Cell::Null, Cell::Int),
             maybe(facts.acr.as_deref()),
             maybe(facts.amr.as_deref()),

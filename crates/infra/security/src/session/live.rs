@@ -84,7 +84,7 @@ pub struct NewSession {
 /// What is known of how a session came about (ID-78).
 #[derive(Clone, Debug, Default)]
 pub struct SignIn {
-    /// When it ends in any case; `expires_at` if absent.
+    /// When it ends however much it is used; absent if it may be extended without end.
     pub ends_at: Option<Millis>,
     /// When the person signed in, in epoch seconds.
     pub auth_time: Option<i64>,
