@@ -1,4 +1,5 @@
 //! What the endpoints do.
 
 pub mod http;
+pub mod templating;
 pub mod validation;

@@ -4,11 +4,14 @@
 pub mod answer;
 pub mod form;
 pub mod health;
+pub mod page;
 pub mod visitor;
 
 use crate::services::server::route::Route;
 
 /// Every route of the authorization server.
 pub fn routes() -> Vec<Route> {
-    health::routes()
+    let mut routes = health::routes();
+    routes.extend(page::routes());
+    routes
 }

@@ -1,0 +1,2 @@
+"use strict";
+// What the pages need a program for: the passkey ceremonies. Everything else works without.

@@ -1,0 +1,109 @@
+//! The words of the pages, in English and German.
+
+macro_rules! texts {
+    ($($name:ident: $en:literal, $de:literal;)*) => {
+        /// The words of the pages in one language.
+        #[derive(Debug)]
+        pub struct Texts {
+            /// The language's own tag, for the page.
+            pub lang: &'static str,
+            $(pub $name: &'static str,)*
+        }
+
+        pub static ENGLISH: Texts = Texts { lang: "en", $($name: $en,)* };
+        pub static GERMAN: Texts = Texts { lang: "de", $($name: $de,)* };
+    };
+}
+
+texts! {
+    // Errors.
+    error_title: "This did not work", "Das hat nicht geklappt";
+    error_code: "Error", "Fehler";
+    trace: "Reference", "Vorgang";
+    error_client: "The application that sent you here is not known to this installation, or may not use it.",
+        "Die Anwendung, die Sie hierher geschickt hat, ist dieser Installation nicht bekannt oder darf sie nicht benutzen.";
+    error_redirect: "The address to which the application wants the answer sent is not one that it has registered.",
+        "Die Adresse, an die die Anwendung die Antwort schicken lassen will, hat sie nicht angemeldet.";
+    error_request: "The request is not valid. Go back to the application and begin again.",
+        "Die Anfrage ist nicht gültig. Gehen Sie zur Anwendung zurück und beginnen Sie von vorn.";
+    error_expired: "This request has expired or belongs to another browser. Go back to the application and begin again.",
+        "Diese Anfrage ist abgelaufen oder gehört zu einem anderen Browser. Gehen Sie zur Anwendung zurück und beginnen Sie von vorn.";
+    error_forged: "The form did not come from this page. Nothing was changed.",
+        "Das Formular kam nicht von dieser Seite. Es wurde nichts geändert.";
+    error_busy: "The server cannot answer at the moment. Try again shortly.",
+        "Der Server kann gerade nicht antworten. Versuchen Sie es gleich noch einmal.";
+
+    // Consent.
+    consent_title: "Allow access", "Zugriff erlauben";
+    consent_allow: "Allow", "Darf";
+    consent_question: "?", " zugreifen?";
+    consent_lead: "The application asks to act with your account. You decide what it may do.",
+        "Die Anwendung möchte mit Ihrem Konto handeln. Sie entscheiden, was sie darf.";
+    never_verified: "Nobody has verified this application.", "Niemand hat diese Anwendung geprüft.";
+    never_verified_more: "It chose its name itself. Go on only if you have just started it.",
+        "Ihren Namen hat sie sich selbst gegeben. Machen Sie nur weiter, wenn Sie sie eben gestartet haben.";
+    any_program: "The answer goes to a program on this computer. Any program that runs here could receive it.",
+        "Die Antwort geht an ein Programm auf diesem Rechner. Jedes Programm, das hier läuft, könnte sie empfangen.";
+    not_you: "Not you?", "Nicht Sie?";
+    consent_scopes: "It may", "Sie darf";
+    consent_where: "Where the answer goes", "Wohin die Antwort geht";
+    consent_redirect: "Sent to", "Empfänger";
+    consent_client_id: "Application", "Anwendung";
+    consent_resource: "For", "Für";
+    allow: "Allow", "Erlauben";
+    deny: "Deny", "Ablehnen";
+    policy: "Privacy policy", "Datenschutz";
+    terms: "Terms", "Bedingungen";
+    scope_openid: "Know who you are", "Wissen, wer Sie sind";
+    scope_profile: "See your name and language", "Ihren Namen und Ihre Sprache sehen";
+    scope_email: "See your mail address", "Ihre Mailadresse sehen";
+    scope_offline_access: "Keep access when you have signed out", "Zugriff behalten, wenn Sie sich abgemeldet haben";
+    scope_user: "Use models and this installation's interfaces as you", "Modelle und Schnittstellen dieser Installation als Sie benutzen";
+    scope_mcp: "Call the tools that you may call", "Die Werkzeuge aufrufen, die Sie aufrufen dürfen";
+    scope_a2a: "Send messages to agents in your name", "In Ihrem Namen Nachrichten an Agenten schicken";
+    scope_admin: "Administer everything: users, rules, keys and records", "Alles verwalten: Benutzer, Regeln, Schlüssel und Aufzeichnungen";
+    scope_other: "Use this permission", "Diese Berechtigung benutzen";
+
+    // Signing out.
+    logout_title: "Sign out?", "Abmelden?";
+    logout_lead: "Your session in this browser ends, and what applications hold of it.",
+        "Ihre Sitzung in diesem Browser endet, und was Anwendungen von ihr haben.";
+    logout: "Sign out", "Abmelden";
+    logged_out_title: "You are signed out", "Sie sind abgemeldet";
+    logged_out_lead: "You can close this page.", "Sie können diese Seite schließen.";
+
+    // Passing an answer on by form.
+    continue_title: "Going back to the application", "Zurück zur Anwendung";
+    continue_lead: "If nothing happens, press the button.", "Wenn nichts geschieht, drücken Sie den Knopf.";
+    continue_button: "Continue", "Weiter";
+}
+
+/// The language of a page: that of the request, else that of the browser, else English.
+pub fn preferred(ui_locales: Option<&str>, accept_language: Option<&str>) -> &'static Texts {
+    let wanted = ui_locales.unwrap_or_default().split_ascii_whitespace();
+    let accepted =
+        accept_language.unwrap_or_default().split(',').map(|part| part.split(';').next().unwrap_or_default());
+    wanted.chain(accepted).find_map(|tag| known(tag.trim())).unwrap_or(&ENGLISH)
+}
+
+fn known(tag: &str) -> Option<&'static Texts> {
+    let language = tag.split('-').next().unwrap_or_default();
+    [&ENGLISH, &GERMAN].into_iter().find(|texts| texts.lang.eq_ignore_ascii_case(language))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_decides_before_the_browser() {
+        for (wanted, accepted, want) in [
+            (Some("fr de-AT"), Some("en"), "de"),
+            (None, Some("fr-FR, de;q=0.8, en;q=0.7"), "de"),
+            (None, Some("xx"), "en"),
+            (None, None, "en"),
+        ] {
+            assert_eq!(preferred(wanted, accepted).lang, want);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Pages: their headers, and the files that they load.
+
+use super::answer::unstored;
+use crate::services::server::route::Route;
+use axum::extract::Path;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use systemprompt_config::profile::rate_limits::RateGroup;
+use systemprompt_models::{Code, Refusal, RequestContext};
+use systemprompt_oauth::services::templating::{self, ErrorPage, Frame, Page};
+use systemprompt_oauth::{ErrorCode, OauthError};
+use systemprompt_runtime::AppContext;
+
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/api/v1/core/oauth/assets/{name}", file)
+            .public(RateGroup::Content)
+            .doc("identity", "A file of the sign-in pages"),
+    ]
+}
+
+async fn file(Path(name): Path<String>) -> crate::Result<Response> {
+    let asset =
+        templating::asset(&name).ok_or_else(|| Refusal::new(Code::NotFound, "there is no such file"))?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(asset.media_type)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable")),
+    ];
+    Ok((headers, asset.bytes).into_response())
+}
+
+/// The answer with a page.
+pub fn page(status: StatusCode, page: &Page) -> Response {
+    let mut response = (status, axum::response::Html(page.html.clone())).into_response();
+    let headers = response.headers_mut();
+    unstored(headers);
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    if let Ok(policy) = HeaderValue::from_str(&page.policy()) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
+/// What the pages of a request have in common.
+pub fn frame(context: &AppContext, headers: &HeaderMap, ui_locales: Option<&str>) -> Frame {
+    let language = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+    Frame::new(&context.oauth.settings(), ui_locales, language)
+}
+
+/// A redirect after which the browser asks with GET (RFC 9700 section 4.12).
+pub fn see_other(location: &str) -> Response {
+    let location = HeaderValue::from_str(location).unwrap_or(HeaderValue::from_static("/"));
+    let mut response = (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response();
+    unstored(response.headers_mut());
+    response
+}
+
+/// A page for an error that goes nowhere else.
+pub fn error_page(frame: Frame, request: &RequestContext, error: &OauthError) -> Response {
+    if error.is_ours() {
+        let source = std::error::Error::source(error);
+        tracing::error!(%error, source = ?source, trace_id = %request.trace_id, "an identity page failed");
+    }
+    let t = frame.t;
+    let message = match error.code() {
+        ErrorCode::InvalidClient | ErrorCode::UnauthorizedClient => t.error_client,
+        ErrorCode::InvalidRedirectUri => t.error_redirect,
+        ErrorCode::InvalidGrant | ErrorCode::ExpiredToken => t.error_expired,
+        ErrorCode::AccessDenied => t.error_forged,
+        ErrorCode::TemporarilyUnavailable | ErrorCode::ServerError => t.error_busy,
+        _ => t.error_request,
+    };
+    let status = match error.code() {
+        ErrorCode::InvalidClient => 400,
+        _ => error.status(),
+    };
+    let template = ErrorPage {
+        title: t.error_title.to_owned(),
+        message: message.to_owned(),
+        code: error.code().as_str().to_owned(),
+        trace_id: request.trace_id.to_string(),
+        frame,
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    match Page::render(&template) {
+        Ok(rendered) => page(status, &rendered),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
