@@ -145,7 +145,7 @@ impl AppContext {
     }
 
     /// Tells other nodes that what `id` names has ended, so that they look at once.
-    pub(crate) async fn tell_revocation(&self, id: &str) {
+    pub async fn tell_revocation(&self, id: &str) {
         self.bridge.publish(Channel::Revocations, id).await;
     }
 

@@ -1,5 +1,7 @@
 //! The extension that brings the identity tables.
 
+use crate::repository::oauth::authorize::{CODES, GRANTS};
+use systemprompt_audit::Table;
 use systemprompt_database::Migration;
 use systemprompt_extension::Extension;
 
@@ -18,6 +20,10 @@ impl Extension for OauthExtension {
 
     fn depends_on(&self) -> &'static [&'static str] {
         &["authz"]
+    }
+
+    fn tables(&self) -> Vec<&'static Table> {
+        vec![&GRANTS, &CODES]
     }
 
     fn migrations(&self) -> Vec<Migration> {

@@ -3,7 +3,7 @@
 use crate::at_rest::AtRest;
 use crate::repository::client::ClientRepository;
 use crate::repository::oauth::OAuthRepository;
-use crate::users::Users;
+use crate::users::{User, UserStatus, Users};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use systemprompt_audit::{Draft, Ledger, Unit};
@@ -11,7 +11,7 @@ use systemprompt_config::profile::Profile;
 use systemprompt_config::profile::identity::IdentityConfig;
 use systemprompt_config::profile::security::{SigningAlgorithm as ConfiguredAlgorithm, TrustedIssuer};
 use systemprompt_database::Db;
-use systemprompt_models::{Clock, JwtAudience, Millis};
+use systemprompt_models::{Clock, JwtAudience, Millis, Permission};
 use systemprompt_net::Egress;
 use systemprompt_net::egress::{Class, EgressError, HostRules, Policy, client_under};
 use systemprompt_security::jwt::{AccessTokens, Verifier};
@@ -66,6 +66,20 @@ impl Settings {
     /// The address of an endpoint of [`crate::constants::OAUTH_BASE`], as `/token`.
     pub fn endpoint(&self, path: &str) -> String {
         format!("{}{}{path}", self.external_url, crate::constants::OAUTH_BASE)
+    }
+
+    /// What a person may do now: the permissions of their roles. Whoever may not act has none.
+    pub fn permissions_of(&self, user: &User) -> Vec<Permission> {
+        if user.status != UserStatus::Active {
+            return Vec::new();
+        }
+        let named = |permission: &Permission| {
+            let of = |role: &String| {
+                self.identity.role_permissions.get(role).is_some_and(|all| all.contains(permission))
+            };
+            user.roles.iter().any(of)
+        };
+        Permission::ALL.into_iter().filter(named).collect()
     }
 
     /// Whether browsers reach this deployment over plain http, which only loopback may.
@@ -167,6 +181,14 @@ impl OAuthState {
     /// Epoch milliseconds.
     pub(crate) fn now(&self) -> Millis {
         self.clock.now()
+    }
+
+    /// The client of this id, whatever its status.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn client(&self, id: &str) -> crate::OauthResult<Option<crate::models::clients::OAuthClient>> {
+        Ok(self.clients.find_client_by_id(id).await?)
     }
 
     /// Records one thing and waits until it is durable.

@@ -151,6 +151,16 @@ pub struct ErrorPage {
     pub trace_id: String,
 }
 
+/// A page that sends itself on to a client (OAuth 2.0 Form Post Response Mode).
+#[derive(Template)]
+#[template(path = "form_post.html")]
+pub struct FormPostPage {
+    pub frame: Frame,
+    pub target: String,
+    pub fields: Vec<(&'static str, String)>,
+    pub nonce: String,
+}
+
 /// A page that says one thing.
 #[derive(Template)]
 #[template(path = "message.html")]

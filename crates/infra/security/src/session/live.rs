@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use systemprompt_database::Db;
 use systemprompt_models::ids::{ClientId, EntryId, GrantId, Jti, SessionId, UserId};
-use systemprompt_models::{Clock, Millis};
+use systemprompt_models::{Clock, JwtClaims, Millis};
 
 /// Longest time that the copy may stay unconfirmed (SEC-2).
 pub const MAX_UNCONFIRMED: Millis = 30_000;
@@ -404,6 +404,26 @@ impl Sessions {
         } else {
             Ok(facts.expires_at)
         }
+    }
+
+    /// Whether a verified token still counts: neither it nor its session nor its subject was ended.
+    ///
+    /// # Errors
+    /// What was ended, or revocation that cannot be confirmed.
+    pub async fn check_claims(&self, claims: &JwtClaims) -> Result<Millis, AuthError> {
+        let now = self.clock.now();
+        if !self.is_confirmed(now) {
+            return Err(AuthError::RevocationUnavailable(None));
+        }
+        let claimed = Claimed {
+            jti: &claims.jti,
+            session: &claims.session_id,
+            user: &claims.sub,
+            client: claims.client_id.as_ref(),
+            issued_at: claims.iat,
+            anonymous: claims.is_anonymous(),
+        };
+        self.check(claimed, now).await
     }
 
     /// Asks the copy alone.

@@ -1,5 +1,8 @@
 //! Rows of grants, codes, tokens and what leads to them.
 
+pub mod authorize;
+pub mod consents;
+
 use systemprompt_database::Db;
 
 /// Reads and writes what the endpoints leave behind.

@@ -1,3 +1,5 @@
 //! Checks of what comes in.
 
 pub mod client_credentials;
+pub mod oauth_params;
+pub mod redirect_uri;

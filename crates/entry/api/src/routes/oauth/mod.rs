@@ -2,9 +2,15 @@
 //! it extracts, calls one function of `systemprompt_oauth`, and renders.
 
 pub mod answer;
+pub mod authorize;
+pub mod consent;
+pub mod flow;
 pub mod form;
 pub mod health;
+pub mod logout;
 pub mod page;
+pub mod par;
+pub mod userinfo;
 pub mod visitor;
 
 use crate::services::server::route::Route;
@@ -13,5 +19,10 @@ use crate::services::server::route::Route;
 pub fn routes() -> Vec<Route> {
     let mut routes = health::routes();
     routes.extend(page::routes());
+    routes.extend(authorize::routes());
+    routes.extend(par::routes());
+    routes.extend(consent::routes());
+    routes.extend(userinfo::routes());
+    routes.extend(logout::routes());
     routes
 }

@@ -1,0 +1,139 @@
+//! Signing out at the request of a client (OpenID Connect RP-Initiated Logout 1.0; ID-71).
+
+use super::http::Parameters;
+use super::templating::Frame;
+use crate::at_rest::Label;
+use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::state::OAuthState;
+use askama::Template;
+use serde_json::Value;
+use subtle::ConstantTimeEq as _;
+use systemprompt_audit::{Draft, EntryKind};
+use systemprompt_models::ids::SessionId;
+use systemprompt_models::{Principal, RequestContext};
+use url::form_urlencoded::Serializer;
+
+/// Asks whether to sign out.
+#[derive(Template)]
+#[template(path = "logout.html")]
+pub struct LogoutPage {
+    pub frame: Frame,
+    pub action: String,
+    pub csrf: String,
+    /// The parameters of the request, which the form carries on.
+    pub fields: Vec<(&'static str, String)>,
+}
+
+/// What follows a request to sign out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Logout {
+    /// The person must confirm it.
+    Ask,
+    /// Done; back to the client, if it named a registered address.
+    Done(Option<String>),
+}
+
+/// The name of a session in ID tokens: it tells nothing of the session itself.
+pub fn sid(state: &OAuthState, session: &SessionId) -> String {
+    state.at_rest.digest(Label::SessionName, session.as_str()).hex.chars().take(32).collect()
+}
+
+/// What binds the form to the session.
+pub fn csrf(state: &OAuthState, visitor: &Principal) -> String {
+    state.at_rest.digest(Label::Csrf, &format!("logout {}", visitor.session_id)).hex
+}
+
+/// The parameters that a confirmation carries on.
+pub fn fields(parameters: &Parameters) -> Vec<(&'static str, String)> {
+    ["id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales"]
+        .into_iter()
+        .filter_map(|name| Some((name, parameters.get(name)?.to_owned())))
+        .collect()
+}
+
+/// Signs out, or says that the person must be asked.
+///
+/// # Errors
+/// A hint that is no ID token of ours, an address that is not registered, a form that is not ours.
+pub async fn logout(
+    state: &OAuthState,
+    context: &RequestContext,
+    visitor: Option<&Principal>,
+    parameters: &Parameters,
+    is_form: bool,
+) -> OauthResult<Logout> {
+    let hint = hint(state, parameters)?;
+    let back = back(state, parameters, hint.as_ref()).await?;
+    let Some(visitor) = visitor else { return Ok(Logout::Done(back)) };
+    let is_this_session = hint
+        .as_ref()
+        .and_then(|claims| claims.get("sid"))
+        .and_then(Value::as_str)
+        .is_some_and(|named| named == sid(state, &visitor.session_id));
+    let is_confirmed = is_form && parameters.get("csrf").is_some();
+    if is_confirmed {
+        let is_ours =
+            csrf(state, visitor).as_bytes().ct_eq(parameters.get("csrf").unwrap_or_default().as_bytes());
+        if !bool::from(is_ours) {
+            return Err(OauthError::new(ErrorCode::AccessDenied, "csrf is not of this page"));
+        }
+    } else if !is_this_session {
+        return Ok(Logout::Ask);
+    }
+    end(state, context, visitor).await?;
+    Ok(Logout::Done(back))
+}
+
+/// Ends a browser session with what hangs on it.
+///
+/// # Errors
+/// When it cannot be recorded or written; the session then goes on.
+pub async fn end(state: &OAuthState, context: &RequestContext, visitor: &Principal) -> OauthResult<()> {
+    let draft = Draft::new(EntryKind::OauthLogout, context, "ok")
+        .with("user_id", visitor.user_id.as_str())
+        .with("ended", visitor.session_id.as_str());
+    state.record(draft).await?;
+    state.oauth.end_grants_of_session(visitor.session_id.as_str(), state.now()).await?;
+    state.sessions.revoke(&visitor.session_id, "logout").await?;
+    Ok(())
+}
+
+fn hint(state: &OAuthState, parameters: &Parameters) -> OauthResult<Option<serde_json::Map<String, Value>>> {
+    match parameters.get("id_token_hint") {
+        None => Ok(None),
+        Some(hint) => state
+            .tokens
+            .read_id_token(hint)
+            .map(Some)
+            .map_err(|_| OauthError::invalid_request("id_token_hint is no ID token of this server")),
+    }
+}
+
+/// The registered address of the client that the hint or `client_id` names, with `state` behind it.
+async fn back(
+    state: &OAuthState,
+    parameters: &Parameters,
+    hint: Option<&serde_json::Map<String, Value>>,
+) -> OauthResult<Option<String>> {
+    let Some(uri) = parameters.get("post_logout_redirect_uri") else { return Ok(None) };
+    let wrong = || OauthError::invalid_request("post_logout_redirect_uri is not registered");
+    let audience = hint.and_then(|claims| claims.get("aud")).and_then(Value::as_str);
+    let named = parameters.get("client_id");
+    if let (Some(audience), Some(named)) = (audience, named)
+        && audience != named
+    {
+        return Err(OauthError::invalid_request("client_id is not the client of id_token_hint"));
+    }
+    let client = match audience.or(named) {
+        Some(id) => state.client(id).await?,
+        None => None,
+    };
+    let client = client.ok_or_else(wrong)?;
+    if !client.relations.post_logout_redirect_uris.iter().any(|known| known == uri) {
+        return Err(wrong());
+    }
+    let Some(echo) = parameters.get("state") else { return Ok(Some(uri.to_owned())) };
+    let query = Serializer::new(String::new()).append_pair("state", echo).finish();
+    let joint = if uri.contains('?') { '&' } else { '?' };
+    Ok(Some(format!("{uri}{joint}{query}")))
+}

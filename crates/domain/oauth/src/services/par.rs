@@ -1,0 +1,52 @@
+//! Pushed authorization requests (RFC 9126): checked when they come, kept for a minute and a half, used once.
+
+use crate::at_rest::Label;
+use crate::constants::{PAR_TTL_SECONDS, PAR_URN};
+use crate::error::{OauthError, OauthResult};
+use crate::services::authorize::request;
+use crate::services::http::Parameters;
+use crate::services::validation::client_credentials::authenticate;
+use crate::state::OAuthState;
+use systemprompt_models::Secret;
+use systemprompt_security::opaque;
+use url::form_urlencoded::Serializer;
+
+/// Parameters by which a client proves itself, which are no part of the request.
+const PROOFS: [&str; 3] = ["client_secret", "client_assertion", "client_assertion_type"];
+
+/// Takes a pushed request; returns its name.
+///
+/// # Errors
+/// What the client is told.
+pub async fn push(
+    state: &OAuthState,
+    authorization: Option<&str>,
+    parameters: &Parameters,
+) -> OauthResult<Secret<String>> {
+    let client = authenticate(state, authorization, parameters).await?.client;
+    if parameters.get("request_uri").is_some() {
+        return Err(OauthError::invalid_request("request_uri cannot be pushed"));
+    }
+    let redirect = request::redirect_uri(&client, parameters)?;
+    request::read(state, &client, redirect, parameters, false)?;
+    let kept = kept(client.client_id.as_str(), parameters);
+    let id = opaque::generate("")?;
+    let digest = state.at_rest.digest(Label::Par, id.expose());
+    let now = state.now();
+    let row = (client.client_id.as_str(), kept, &*digest.pepper_id);
+    state
+        .oauth
+        .store_pushed(&digest.hex, (row.0, &row.1, row.2), (now, now + PAR_TTL_SECONDS * 1000))
+        .await?;
+    Ok(Secret::new(format!("{PAR_URN}{}", id.expose())))
+}
+
+/// The parameters that make up the request, as a form.
+fn kept(client_id: &str, parameters: &Parameters) -> String {
+    let mut kept = Serializer::new(String::new());
+    for (name, value) in parameters.iter().filter(|(name, _)| !PROOFS.contains(name) && *name != "client_id")
+    {
+        kept.append_pair(name, value);
+    }
+    kept.append_pair("client_id", client_id).finish()
+}

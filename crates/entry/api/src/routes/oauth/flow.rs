@@ -1,0 +1,47 @@
+//! The cookie that binds what a browser has begun to that browser (ID-42, ID-80).
+
+use http::{HeaderMap, HeaderValue, header};
+use systemprompt_models::Secret;
+use systemprompt_oauth::constants::{AUTHORIZE_REQUEST_TTL_SECONDS, FLOW_COOKIE, FLOW_PREFIX};
+use systemprompt_oauth::{OauthError, OauthResult};
+use systemprompt_runtime::AppContext;
+use systemprompt_security::extraction::CookieExtractor;
+use systemprompt_security::opaque;
+
+/// The flow of a browser.
+pub struct Flow {
+    pub value: Secret<String>,
+    is_new: bool,
+}
+
+impl Flow {
+    /// The flow that the cookie names, or a new one.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn of(_context: &AppContext, headers: &HeaderMap) -> OauthResult<Self> {
+        let shown = CookieExtractor::new(FLOW_COOKIE).extract(headers).ok();
+        match shown.filter(|value| opaque::has_form(FLOW_PREFIX, value.expose())) {
+            Some(value) => Ok(Self { value, is_new: false }),
+            None => {
+                Ok(Self { value: opaque::generate(FLOW_PREFIX).map_err(OauthError::from)?, is_new: true })
+            }
+        }
+    }
+
+    /// Gives a new flow to the browser.
+    pub fn keep(&self, context: &AppContext, headers: &mut HeaderMap) {
+        if !self.is_new {
+            return;
+        }
+        let secure = if context.oauth.settings().is_insecure() { "" } else { "; Secure" };
+        let text = format!(
+            "{FLOW_COOKIE}={}; Path=/; Max-Age={AUTHORIZE_REQUEST_TTL_SECONDS}; HttpOnly; SameSite=Lax{secure}",
+            self.value.expose()
+        );
+        if let Ok(mut value) = HeaderValue::from_str(&text) {
+            value.set_sensitive(true);
+            headers.append(header::SET_COOKIE, value);
+        }
+    }
+}

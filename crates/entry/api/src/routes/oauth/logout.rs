@@ -1,0 +1,115 @@
+//! `GET|POST /api/v1/core/oauth/logout` (OpenID Connect RP-Initiated Logout 1.0).
+
+use super::form::{FORM_BODY, Form};
+use super::page::{error_page, frame, page, see_other};
+use super::visitor::Visitor;
+use crate::extract::Context;
+use crate::services::server::route::Route;
+use axum::extract::{FromRequest, Request, State};
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use systemprompt_config::profile::rate_limits::RateGroup;
+use systemprompt_models::envelope::Envelope;
+use systemprompt_models::{Principal, RequestContext};
+use systemprompt_oauth::constants::SESSION_COOKIE;
+use systemprompt_oauth::services::http::Parameters;
+use systemprompt_oauth::services::logout::{self, Logout, LogoutPage};
+use systemprompt_oauth::services::templating::{MessagePage, Page};
+use systemprompt_oauth::{ErrorCode, OauthError, OauthResult};
+use systemprompt_runtime::AppContext;
+use systemprompt_security::auth::csrf;
+
+const LOGOUT: &str = "/api/v1/core/oauth/logout";
+
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::get(LOGOUT, get)
+            .public(RateGroup::OauthPublic)
+            .envelope(Envelope::OAuth)
+            .doc("identity", "Signs the person out, at the request of a client"),
+        Route::post(LOGOUT, post)
+            .public(RateGroup::OauthPublic)
+            .envelope(Envelope::OAuth)
+            .body_limit(FORM_BODY)
+            .doc("identity", "The same, and the confirmation of its page"),
+    ]
+}
+
+async fn get(
+    State(context): State<AppContext>,
+    Context(request): Context,
+    Visitor(visitor): Visitor,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    match Parameters::parse(uri.query().unwrap_or_default().as_bytes()) {
+        Ok(parameters) => {
+            answer(&context, &request, visitor.as_deref(), (&headers, &parameters), false).await
+        }
+        Err(error) => error_page(frame(&context, &headers, None), &request, &error),
+    }
+}
+
+async fn post(State(context): State<AppContext>, Visitor(visitor): Visitor, request: Request) -> Response {
+    let form = match Form::from_request(request, &context).await {
+        Ok(form) => form,
+        Err(response) => return response,
+    };
+    let origin = context.oauth.settings().external_url.clone();
+    let is_own = csrf::is_allowed(&Method::POST, &form.headers, &origin);
+    if form.parameters.get("csrf").is_some() && !is_own {
+        let error = OauthError::new(ErrorCode::AccessDenied, "the form came from another origin");
+        return error_page(frame(&context, &form.headers, None), &form.context, &error);
+    }
+    answer(&context, &form.context, visitor.as_deref(), (&form.headers, &form.parameters), true).await
+}
+
+async fn answer(
+    context: &AppContext,
+    request: &RequestContext,
+    visitor: Option<&Principal>,
+    (headers, parameters): (&HeaderMap, &Parameters),
+    is_form: bool,
+) -> Response {
+    let shown = frame(context, headers, parameters.get("ui_locales"));
+    let done = logout::logout(&context.oauth, request, visitor, parameters, is_form).await;
+    let rendered = match (done, visitor) {
+        (Ok(Logout::Ask), Some(visitor)) => Page::render(&LogoutPage {
+            frame: shown.clone(),
+            action: context.oauth.settings().endpoint("/logout"),
+            csrf: logout::csrf(&context.oauth, visitor),
+            fields: logout::fields(parameters),
+        })
+        .map(|page| match parameters.get("post_logout_redirect_uri") {
+            Some(uri) => page.leading_to(uri),
+            None => page,
+        }),
+        (Ok(Logout::Done(Some(back))), visitor) => return ended(context, visitor, see_other(&back)).await,
+        (Ok(_), visitor) => match signed_out(&shown) {
+            Ok(rendered) => return ended(context, visitor, page(StatusCode::OK, &rendered)).await,
+            Err(error) => Err(error),
+        },
+        (Err(error), _) => Err(error),
+    };
+    match rendered {
+        Ok(rendered) => page(StatusCode::OK, &rendered),
+        Err(error) => error_page(shown, request, &error),
+    }
+}
+
+fn signed_out(frame: &systemprompt_oauth::services::templating::Frame) -> OauthResult<Page> {
+    let (title, message) = (frame.t.logged_out_title.to_owned(), frame.t.logged_out_lead.to_owned());
+    Page::render(&MessagePage { frame: frame.clone(), title, message })
+}
+
+/// Takes the cookie away, and tells other nodes of the session.
+async fn ended(context: &AppContext, visitor: Option<&Principal>, mut response: Response) -> Response {
+    let text = format!("{SESSION_COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax");
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        response.headers_mut().append(header::SET_COOKIE, value);
+    }
+    if let Some(visitor) = visitor {
+        context.tell_revocation(visitor.session_id.as_str()).await;
+    }
+    response
+}
