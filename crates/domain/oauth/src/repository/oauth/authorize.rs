@@ -193,7 +193,7 @@ impl OAuthRepository {
         let mut tx = self.db.write_tx().await?;
         let (of_flow, of_all): (i64, i64) = on_tx!(tx, conn => sqlx::query_as(sql!(
             "SELECT (SELECT COUNT(*) FROM oauth_authorize_requests WHERE flow_digest = $1 AND expires_at > $2),
-                    (SELECT COUNT(*) FROM (SELECT 1 FROM oauth_authorize_requests LIMIT 100001) AS some)"
+                    (SELECT COUNT(*) FROM (SELECT 1 FROM oauth_authorize_requests LIMIT 100001) AS first)"
         )).bind(flow_digest).bind(now).fetch_one(&mut *conn).await)?;
         if of_flow >= MAX_OF_FLOW || of_all >= MAX_OF_ALL {
             tx.rollback().await?;

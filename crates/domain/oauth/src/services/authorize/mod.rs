@@ -207,3 +207,6 @@ pub(crate) async fn refuse(
     state.record(draft).await.map_err(OauthError::from)?;
     Ok(Next::Client(Answer::error(&state.settings().issuer, asked, &error)))
 }
+
+#[cfg(test)]
+mod tests;
