@@ -58,6 +58,8 @@ pub enum EgressError {
     Unresolved { host: String },
     #[error("the answer is encoded, which was not asked for")]
     Encoded,
+    #[error("the answer has another media type than was asked for")]
+    MediaType,
     #[error("the answer is larger than {limit} bytes")]
     TooLarge { limit: usize },
     #[error("the answer is a redirect ({0}); redirects are not followed")]
@@ -98,21 +100,72 @@ pub struct Wanted {
     pub max_bytes: usize,
     /// Statuses that count.
     pub statuses: &'static [u16],
+    pub media: Media,
+}
+
+/// Which media types count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Media {
+    Any,
+    /// `application/json` and `application/*+json`.
+    Json,
+    /// PNG, JPEG, WebP.
+    Picture,
+}
+
+impl Media {
+    fn accept(self) -> &'static str {
+        match self {
+            Self::Any => "*/*",
+            Self::Json => "application/json",
+            Self::Picture => "image/png, image/jpeg, image/webp",
+        }
+    }
+
+    /// Whether `content_type` is one of them; parameters do not matter.
+    fn takes(self, content_type: Option<&str>) -> bool {
+        let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
+        let essence = essence.trim().to_ascii_lowercase();
+        match self {
+            Self::Any => true,
+            Self::Json => {
+                let subtype = essence.strip_prefix("application/").unwrap_or_default();
+                subtype == "json" || subtype.strip_suffix("+json").is_some_and(|name| !name.is_empty())
+            }
+            Self::Picture => matches!(essence.as_str(), "image/png" | "image/jpeg" | "image/webp"),
+        }
+    }
+}
+
+/// An answer that was wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    pub body: Bytes,
+    /// Without parameters, in lower case.
+    pub media_type: Option<String>,
+    /// For how long the answer says that it holds, as far as it does (RFC 9111 section 4.2); zero where it must not be kept.
+    pub fresh_for: Option<Duration>,
 }
 
 impl Wanted {
     /// A client's metadata document.
-    pub const CLIENT_METADATA: Self = Self::of(5 * 1024);
+    pub const CLIENT_METADATA: Self = Self::of(5 * 1024).only(Media::Json);
     /// A JWK Set.
-    pub const JWKS: Self = Self::of(256 * 1024);
+    pub const JWKS: Self = Self::of(256 * 1024).only(Media::Json);
     /// A picture.
-    pub const LOGO: Self = Self::of(256 * 1024);
+    pub const LOGO: Self = Self::of(256 * 1024).only(Media::Picture);
     /// Anything else.
     pub const OTHER: Self = Self::of(64 * 1024);
 
     /// A body of at most `max_bytes` under exactly 200.
     pub const fn of(max_bytes: usize) -> Self {
-        Self { max_bytes, statuses: &[200] }
+        Self { max_bytes, statuses: &[200], media: Media::Any }
+    }
+
+    /// Of certain media types alone.
+    pub const fn only(mut self, media: Media) -> Self {
+        self.media = media;
+        self
     }
 }
 
@@ -196,15 +249,21 @@ impl Egress {
 
     /// The body at `url` as a use wants it. Whoever asks for the same meanwhile gets the same answer; nothing is kept after it.
     pub async fn fetch_as(&self, url: &str, wanted: Wanted) -> Result<Bytes, EgressError> {
+        self.document(url, wanted).await.map(|fetched| fetched.body)
+    }
+
+    /// As [`fetch_as`](Self::fetch_as), with what the answer says of its body.
+    pub async fn document(&self, url: &str, wanted: Wanted) -> Result<Fetched, EgressError> {
         let checked = self.rules.check(url)?;
-        let key = format!("{} {:?} {checked}", wanted.max_bytes, wanted.statuses);
+        let key = format!("{} {:?} {:?} {checked}", wanted.max_bytes, wanted.statuses, wanted.media);
         self.traffic.once(key, || self.fetch_once(checked, wanted)).await
     }
 
-    async fn fetch_once(&self, url: Url, wanted: Wanted) -> Result<Bytes, EgressError> {
+    async fn fetch_once(&self, url: Url, wanted: Wanted) -> Result<Fetched, EgressError> {
         let host = url.host_str().filter(|_| self.rules.class == Class::Untrusted);
         let _place = self.traffic.enter(host, Instant::now())?;
         let request = self.client.request(Method::GET, url).header("accept-encoding", "identity");
+        let request = request.header("accept", wanted.media.accept());
         let mut response = self.send(request).await?;
         let status = response.status().as_u16();
         if !wanted.statuses.contains(&status) {
@@ -214,6 +273,15 @@ impl Egress {
         if encoding.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
             return Err(EgressError::Encoded);
         }
+        let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let content_type = text("content-type");
+        if !wanted.media.takes(content_type) {
+            return Err(EgressError::MediaType);
+        }
+        let media_type = content_type
+            .and_then(|value| value.split(';').next())
+            .map(|essence| essence.trim().to_ascii_lowercase());
+        let fresh_for = freshness(text("cache-control"), text("age"), text("expires"), text("date"));
         let limit = wanted.max_bytes;
         if response.content_length().is_some_and(|length| length > limit as u64) {
             return Err(EgressError::TooLarge { limit });
@@ -225,8 +293,39 @@ impl Egress {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body.freeze())
+        Ok(Fetched { body: body.freeze(), media_type, fresh_for })
     }
+}
+
+/// How long an answer is fresh for a shared cache (RFC 9111 section 4.2.1), less the time that it was on its way.
+fn freshness(
+    control: Option<&str>,
+    age: Option<&str>,
+    expires: Option<&str>,
+    date: Option<&str>,
+) -> Option<Duration> {
+    let mut life = None;
+    for directive in control.unwrap_or_default().split(',') {
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        let seconds = value.trim().trim_matches('"').parse::<u64>().ok();
+        match name.trim().to_ascii_lowercase().as_str() {
+            "no-store" | "no-cache" | "private" => return Some(Duration::ZERO),
+            // The one for shared caches outweighs the other.
+            "s-maxage" => life = seconds.map(|seconds| (true, seconds)).or(life),
+            "max-age" if !matches!(life, Some((true, _))) => life = seconds.map(|seconds| (false, seconds)),
+            _ => {}
+        }
+    }
+    let by_date = || {
+        let expires = expires?;
+        // What is no date lies in the past (section 5.3).
+        let Ok(end) = httpdate::parse_http_date(expires) else { return Some(0) };
+        let start = httpdate::parse_http_date(date?).ok()?;
+        Some(end.duration_since(start).map_or(0, |life| life.as_secs()))
+    };
+    let life = life.map(|(_, seconds)| seconds).or_else(by_date)?;
+    let age = age.and_then(|age| age.trim().parse::<u64>().ok()).unwrap_or(0);
+    Some(Duration::from_secs(life.saturating_sub(age)))
 }
 
 impl From<reqwest::Error> for EgressError {
@@ -258,6 +357,7 @@ impl EgressError {
                 | Self::Redirect(_)
                 | Self::Status(_)
                 | Self::Encoded
+                | Self::MediaType
                 | Self::Timeout
                 | Self::Transport(_)
         )

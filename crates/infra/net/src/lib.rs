@@ -6,4 +6,4 @@ pub mod egress;
 pub mod stream;
 pub mod tls;
 
-pub use egress::{Class, Egress, EgressError, HostRules, Policy, Wanted};
+pub use egress::{Class, Egress, EgressError, Fetched, HostRules, Media, Policy, Wanted};

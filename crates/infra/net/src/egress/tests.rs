@@ -300,3 +300,43 @@ async fn the_operators_lists_close_and_open_hosts() {
         tokio::time::timeout(Duration::from_millis(300), egress.fetch("https://vault.internal/", 8)).await;
     assert!(!matches!(tried, Ok(Err(EgressError::AddressNotAllowed { .. }))), "{tried:?}");
 }
+
+#[test]
+fn an_answer_is_fresh_for_as_long_as_it_says() {
+    let date = Some("Sun, 22 Nov 2026 16:00:00 GMT");
+    let seconds = |n| Some(Duration::from_secs(n));
+    for (control, age, expires, want) in [
+        (None, None, None, None),
+        (Some("max-age=60"), None, None, seconds(60)),
+        (Some("public, Max-Age=\"60\""), Some("10"), None, seconds(50)),
+        (Some("max-age=60"), Some("90"), None, seconds(0)),
+        (Some("s-maxage=5, max-age=60"), None, None, seconds(5)),
+        (Some("max-age=60, s-maxage=5"), None, None, seconds(5)),
+        (Some("max-age=60, no-store"), None, None, seconds(0)),
+        (Some("no-cache"), None, None, seconds(0)),
+        (Some("max-age=60"), None, Some("Sun, 22 Nov 2026 17:00:00 GMT"), seconds(60)),
+        (None, None, Some("Sun, 22 Nov 2026 17:00:00 GMT"), seconds(3600)),
+        (None, None, Some("0"), seconds(0)),
+        (Some("max-age=x"), None, None, None),
+    ] {
+        assert_eq!(freshness(control, age, expires, date), want, "{control:?} {age:?} {expires:?}");
+    }
+}
+
+#[test]
+fn media_types_are_compared_without_their_parameters() {
+    for (media, text, want) in [
+        (Media::Json, Some("application/json"), true),
+        (Media::Json, Some("Application/JSON; charset=utf-8"), true),
+        (Media::Json, Some("application/jwk-set+json"), true),
+        (Media::Json, Some("application/+json"), false),
+        (Media::Json, Some("text/json"), false),
+        (Media::Json, Some("application/jsonx"), false),
+        (Media::Json, None, false),
+        (Media::Picture, Some("image/png"), true),
+        (Media::Picture, Some("image/svg+xml"), false),
+        (Media::Any, None, true),
+    ] {
+        assert_eq!(media.takes(text), want, "{media:?} {text:?}");
+    }
+}

@@ -1,8 +1,7 @@
 //! How much is fetched at once and from whom (SEC-102): so many under way in all and per host, so many a minute per host, and one
 //! fetch for all who want the same.
 
-use super::EgressError;
-use bytes::Bytes;
+use super::{EgressError, Fetched};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -18,7 +17,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 /// Most hosts that are remembered; with more a new one is refused until some were silent for a minute.
 const MAX_HOSTS: usize = 4096;
 
-type Shared = OnceCell<Result<Bytes, EgressError>>;
+type Shared = OnceCell<Result<Fetched, EgressError>>;
 
 /// The fetches of one client.
 #[derive(Clone, Debug)]
@@ -106,9 +105,9 @@ impl Traffic {
     }
 
     /// Runs `fetch`, or waits for the one that is under way under the same key. Whoever asks after its end fetches anew.
-    pub async fn once<F>(&self, key: String, fetch: impl FnOnce() -> F) -> Result<Bytes, EgressError>
+    pub async fn once<F>(&self, key: String, fetch: impl FnOnce() -> F) -> Result<Fetched, EgressError>
     where
-        F: Future<Output = Result<Bytes, EgressError>>,
+        F: Future<Output = Result<Fetched, EgressError>>,
     {
         let cell = {
             let mut shared = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -167,7 +166,9 @@ mod tests {
             async move {
                 count.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                if fails { Err(EgressError::Status(500)) } else { Ok(Bytes::from_static(b"x")) }
+                let fetched =
+                    Fetched { body: bytes::Bytes::from_static(b"x"), media_type: None, fresh_for: None };
+                if fails { Err(EgressError::Status(500)) } else { Ok(fetched) }
             }
         };
         let asked = (0..8).map(|_| traffic.once("k".to_owned(), || fetch(true)));
