@@ -3,7 +3,8 @@
 use crate::at_rest::AtRest;
 use crate::repository::client::ClientRepository;
 use crate::repository::oauth::OAuthRepository;
-use crate::users::Users;
+use crate::services::refusals::Refusals;
+use crate::users::{User, UserStatus, Users};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use systemprompt_audit::{Draft, Ledger, Unit};
@@ -11,7 +12,7 @@ use systemprompt_config::profile::Profile;
 use systemprompt_config::profile::identity::IdentityConfig;
 use systemprompt_config::profile::security::{SigningAlgorithm as ConfiguredAlgorithm, TrustedIssuer};
 use systemprompt_database::Db;
-use systemprompt_models::{Clock, JwtAudience, Millis};
+use systemprompt_models::{Clock, JwtAudience, Millis, Permission};
 use systemprompt_net::Egress;
 use systemprompt_net::egress::{Class, EgressError, HostRules, Policy, client_under};
 use systemprompt_security::jwt::{AccessTokens, Verifier};
@@ -63,6 +64,21 @@ impl Settings {
         }
     }
 
+    /// What roles permit together, in the order of [`Permission::ALL`].
+    pub fn permissions_of<'a>(&self, roles: impl IntoIterator<Item = &'a str>) -> Vec<Permission> {
+        let table = &self.identity.role_permissions;
+        let granted: Vec<Permission> = roles.into_iter().filter_map(|role| table.get(role)).flatten().copied().collect();
+        Permission::ALL.into_iter().filter(|permission| granted.contains(permission)).collect()
+    }
+
+    /// What a user may now; nothing unless active.
+    pub fn permissions_of_user(&self, user: &User) -> Vec<Permission> {
+        if user.status != UserStatus::Active {
+            return Vec::new();
+        }
+        self.permissions_of(user.roles.iter().map(String::as_str))
+    }
+
     /// The address of an endpoint of [`crate::constants::OAUTH_BASE`], as `/token`.
     pub fn endpoint(&self, path: &str) -> String {
         format!("{}{}{path}", self.external_url, crate::constants::OAUTH_BASE)
@@ -110,6 +126,7 @@ pub struct Inner {
     pub egress: Egress,
     pub(crate) clients: ClientRepository,
     pub(crate) oauth: OAuthRepository,
+    pub(crate) refusals: Refusals,
     settings: ArcSwap<Settings>,
 }
 
@@ -150,6 +167,7 @@ impl OAuthState {
             verifier: parts.verifier,
             keys: parts.keys,
             egress,
+            refusals: Refusals::default(),
             settings: ArcSwap::from_pointee(parts.settings),
         })))
     }

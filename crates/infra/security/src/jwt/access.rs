@@ -2,6 +2,9 @@
 
 use super::sign::{IssueError, compact, header};
 use crate::keys::{KeyError, SharedKeys, SigningAlgorithm};
+use aws_lc_rs::digest::{SHA256, SHA512, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use std::sync::Arc;
 use systemprompt_models::claims::MAX_ACT_DEPTH;
@@ -61,6 +64,20 @@ impl AccessFacts {
 pub struct SignedAccess {
     pub claims: JwtClaims,
     pub token: Secret<String>,
+}
+
+impl SignedAccess {
+    /// `at_hash` of an ID token that is signed with `algorithm` (OpenID Connect Core section 3.1.3.6): the left half of the hash
+    /// that the algorithm uses.
+    pub fn at_hash(&self, algorithm: SigningAlgorithm) -> String {
+        let kind = match algorithm {
+            SigningAlgorithm::Rs256 | SigningAlgorithm::Es256 => &SHA256,
+            SigningAlgorithm::EdDsa => &SHA512,
+        };
+        let hash = digest(kind, self.token.expose().as_bytes());
+        let hash = hash.as_ref();
+        URL_SAFE_NO_PAD.encode(hash.get(..hash.len() / 2).unwrap_or_default())
+    }
 }
 
 /// Signs access and ID tokens.

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use systemprompt_database::Db;
 use systemprompt_models::ids::{ClientId, EntryId, GrantId, Jti, SessionId, UserId};
-use systemprompt_models::{Clock, Millis};
+use systemprompt_models::{Clock, JwtClaims, Millis};
 
 /// Longest time that the copy may stay unconfirmed (SEC-2).
 pub const MAX_UNCONFIRMED: Millis = 30_000;
@@ -357,6 +357,18 @@ impl Sessions {
     /// When the table cannot be read.
     pub async fn is_token_revoked(&self, jti: &Jti) -> Result<bool, SessionError> {
         Ok(self.repository.is_token_revoked(jti).await?)
+    }
+
+    /// Whether a verified token and its session count, asked of the tables.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub async fn is_token_live(&self, claims: &JwtClaims) -> Result<bool, SessionError> {
+        let Some(state) = self.repository.token_state(claims).await? else { return Ok(false) };
+        let is_cut = state.not_before.is_some_and(|cut| claims.iat <= cut.div_euclid(1000));
+        let is_own = state.user_id.as_deref().is_none_or(|owner| owner == claims.sub.as_str());
+        let ended = state.revoked_at.is_some() || state.expires_at <= self.clock.now();
+        Ok(state.revocations == 0 && !is_cut && is_own && !ended)
     }
 
     /// Returns when a token of this subject can be issued: in the second of a cut it would be dead at once.

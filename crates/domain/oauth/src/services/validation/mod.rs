@@ -1,3 +1,4 @@
 //! Checks of what comes in.
 
+pub mod audience;
 pub mod client_credentials;

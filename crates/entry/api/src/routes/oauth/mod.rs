@@ -2,6 +2,7 @@
 //! it extracts, calls one function of `systemprompt_oauth`, and renders.
 
 pub mod answer;
+pub mod endpoints;
 pub mod form;
 pub mod health;
 pub mod page;
@@ -12,6 +13,7 @@ use crate::services::server::route::Route;
 /// Every route of the authorization server.
 pub fn routes() -> Vec<Route> {
     let mut routes = health::routes();
+    routes.extend(endpoints::routes());
     routes.extend(page::routes());
     routes
 }
