@@ -95,6 +95,11 @@ impl AtRest {
         )
     }
 
+    /// The digest of a secret that was just made.
+    pub fn digest_of(&self, label: Label, secret: &Secret<String>) -> Digest {
+        self.digest(label, secret.expose())
+    }
+
     /// The digests under which `value` may be stored: the present one, then the one before.
     pub fn candidates(&self, label: Label, value: &str) -> (String, String) {
         let mut all = self.0.iter().map(|pepper| pepper.hex(label, value.as_bytes()));

@@ -3,6 +3,7 @@
 use crate::at_rest::AtRest;
 use crate::repository::client::ClientRepository;
 use crate::repository::oauth::OAuthRepository;
+use crate::services::refusals::Refusals;
 use crate::users::{User, UserStatus, Users};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -63,23 +64,25 @@ impl Settings {
         }
     }
 
-    /// The address of an endpoint of [`crate::constants::OAUTH_BASE`], as `/token`.
-    pub fn endpoint(&self, path: &str) -> String {
-        format!("{}{}{path}", self.external_url, crate::constants::OAUTH_BASE)
+    /// What roles permit together, in the order of [`Permission::ALL`].
+    pub fn permissions_of<'a>(&self, roles: impl IntoIterator<Item = &'a str>) -> Vec<Permission> {
+        let table = &self.identity.role_permissions;
+        let granted: Vec<Permission> =
+            roles.into_iter().filter_map(|role| table.get(role)).flatten().copied().collect();
+        Permission::ALL.into_iter().filter(|permission| granted.contains(permission)).collect()
     }
 
-    /// What a person may do now: the permissions of their roles. Whoever may not act has none.
-    pub fn permissions_of(&self, user: &User) -> Vec<Permission> {
+    /// What a user may now; nothing unless active.
+    pub fn permissions_of_user(&self, user: &User) -> Vec<Permission> {
         if user.status != UserStatus::Active {
             return Vec::new();
         }
-        let named = |permission: &Permission| {
-            let of = |role: &String| {
-                self.identity.role_permissions.get(role).is_some_and(|all| all.contains(permission))
-            };
-            user.roles.iter().any(of)
-        };
-        Permission::ALL.into_iter().filter(named).collect()
+        self.permissions_of(user.roles.iter().map(String::as_str))
+    }
+
+    /// The address of an endpoint of [`crate::constants::OAUTH_BASE`], as `/token`.
+    pub fn endpoint(&self, path: &str) -> String {
+        format!("{}{}{path}", self.external_url, crate::constants::OAUTH_BASE)
     }
 
     /// Whether browsers reach this deployment over plain http, which only loopback may.
@@ -124,6 +127,7 @@ pub struct Inner {
     pub egress: Egress,
     pub(crate) clients: ClientRepository,
     pub(crate) oauth: OAuthRepository,
+    pub(crate) refusals: Refusals,
     settings: ArcSwap<Settings>,
 }
 
@@ -164,6 +168,7 @@ impl OAuthState {
             verifier: parts.verifier,
             keys: parts.keys,
             egress,
+            refusals: Refusals::default(),
             settings: ArcSwap::from_pointee(parts.settings),
         })))
     }

@@ -125,7 +125,7 @@ impl Waiting {
     }
 
     fn grantable(&self, state: &OAuthState, person: &SignedIn) -> OauthResult<Vec<String>> {
-        let permissions = state.settings().permissions_of(&person.user);
+        let permissions = state.settings().permissions_of_user(&person.user);
         oauth_params::grantable(self.asked.scopes.as_deref(), &self.client, &permissions)
     }
 }

@@ -1,6 +1,6 @@
 //! What clients and resource servers read of this deployment (OpenID Connect Discovery 1.0, RFC 8414, RFC 9728).
 
-use super::validation::oauth_params::{SURFACES, is_named_surface};
+use super::validation::audience::{SURFACES, is_named_surface};
 use crate::models::oauth::{ClientAuthMethod, GrantType, ResponseMode};
 use crate::services::authorize::request::Prompt;
 use crate::state::{OAuthState, Settings};

@@ -102,8 +102,8 @@ fn hint(state: &OAuthState, parameters: &Parameters) -> OauthResult<Option<serde
     match parameters.get("id_token_hint") {
         None => Ok(None),
         Some(hint) => state
-            .tokens
-            .read_id_token(hint)
+            .verifier
+            .verify_id_token(hint)
             .map(Some)
             .map_err(|_| OauthError::invalid_request("id_token_hint is no ID token of this server")),
     }

@@ -3,9 +3,13 @@
 pub mod authorize;
 pub mod consent;
 pub mod discovery;
+pub mod generation;
 pub mod http;
 pub mod logout;
 pub mod par;
+pub mod refusals;
+pub mod scopes;
 pub mod templating;
+pub mod token;
 pub mod userinfo;
 pub mod validation;

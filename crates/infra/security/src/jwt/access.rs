@@ -1,12 +1,11 @@
 //! Access tokens (RFC 9068) and ID tokens (OpenID Connect Core 1.0 section 2), signed by the key ring.
 
-use super::compact::Compact;
 use super::sign::{IssueError, compact, header};
-use super::verifier::check_signature;
-use crate::error::JwtError;
-use crate::keys::{KeyError, SharedKeys, SigningAlgorithm, TokenAlgorithm};
+use crate::keys::{KeyError, SharedKeys, SigningAlgorithm};
+use aws_lc_rs::digest::{SHA256, SHA512, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
-use serde_json::{Map, Value};
 use std::sync::Arc;
 use systemprompt_models::claims::MAX_ACT_DEPTH;
 use systemprompt_models::ids::{ClientId, Jti, SessionId, UserId};
@@ -65,6 +64,20 @@ impl AccessFacts {
 pub struct SignedAccess {
     pub claims: JwtClaims,
     pub token: Secret<String>,
+}
+
+impl SignedAccess {
+    /// `at_hash` of an ID token that is signed with `algorithm` (OpenID Connect Core section 3.1.3.6): the left half of the hash
+    /// that the algorithm uses.
+    pub fn at_hash(&self, algorithm: SigningAlgorithm) -> String {
+        let kind = match algorithm {
+            SigningAlgorithm::Rs256 | SigningAlgorithm::Es256 => &SHA256,
+            SigningAlgorithm::EdDsa => &SHA512,
+        };
+        let hash = digest(kind, self.token.expose().as_bytes());
+        let hash = hash.as_ref();
+        URL_SAFE_NO_PAD.encode(hash.get(..hash.len() / 2).unwrap_or_default())
+    }
 }
 
 /// Signs access and ID tokens.
@@ -147,30 +160,6 @@ impl AccessTokens {
         claims: &impl Serialize,
     ) -> Result<Secret<String>, SignError> {
         self.sign(algorithm, "JWT", claims)
-    }
-
-    /// The claims of an ID token of ours, whose end does not matter: it says who somebody was, it lets nobody in.
-    ///
-    /// # Errors
-    /// What is no ID token that a published key signed for this issuer.
-    pub fn read_id_token(&self, token: &str) -> Result<Map<String, Value>, JwtError> {
-        let parts = Compact::split(token)?;
-        let header = parts.header()?;
-        if header.typ.as_deref() != Some("JWT") {
-            return Err(JwtError::TypeNotAccepted);
-        }
-        let kid = header.kid.as_deref().ok_or(JwtError::KeyMissing)?;
-        let keys = self.keys.load();
-        let key = keys.verification_key(kid, self.clock.now()).ok_or(JwtError::KeyUnknown)?;
-        let algorithm = TokenAlgorithm::Ring(key.algorithm());
-        check_signature(&header, &parts, algorithm, key.may_verify, &key.decoding)?;
-        let claims: Map<String, Value> =
-            serde_json::from_slice(&parts.claims()?).map_err(|_| JwtError::ClaimsInvalid)?;
-        if claims.get("iss").and_then(Value::as_str) == Some(&*self.issuer) {
-            Ok(claims)
-        } else {
-            Err(JwtError::IssuerMismatch)
-        }
     }
 
     fn sign(

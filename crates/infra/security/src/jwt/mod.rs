@@ -4,6 +4,7 @@
 pub mod access;
 pub mod assertion;
 mod compact;
+pub mod foreign;
 pub mod sign;
 pub mod signed_claims;
 pub mod surface;
@@ -14,6 +15,7 @@ pub mod verifier;
 
 pub use access::{AccessFacts, AccessTokens, SignError, SignedAccess};
 pub use assertion::{AssertionError, AssertionIssuer, VerifiedAssertion};
+pub use foreign::verify_foreign;
 pub use sign::{IssueError, PendingToken};
 pub use surface::{Surface, Target};
 pub use unverified::UnverifiedClaims;

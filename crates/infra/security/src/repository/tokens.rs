@@ -3,10 +3,10 @@
 
 use crate::session::live::{NewSession, SessionRow, SessionSource};
 use crate::session::revoked::{Cutoff, CutoffKind};
-use systemprompt_audit::{Cell, Col, OpenRow, Table};
+use systemprompt_audit::{Cell, Col, Guard, OpenRow, Table};
 use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
-use systemprompt_models::Millis;
 use systemprompt_models::ids::{ClientId, EntryId, GrantId, Jti, SessionId, UserId};
+use systemprompt_models::{JwtClaims, Millis};
 
 /// Reads and writes sessions and revocations.
 #[derive(Clone, Debug)]
@@ -109,6 +109,22 @@ impl TokenRepository {
         )).bind(expires_at).bind(id.as_str()).bind(now).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         tx.commit().await?;
         Ok(touched == 1)
+    }
+
+    /// What the tables know of a token; nothing without its session.
+    pub(crate) async fn token_state(&self, claims: &JwtClaims) -> Result<Option<TokenState>, sqlx::Error> {
+        on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT s.user_id, s.expires_at, s.revoked_at,
+                 (SELECT COUNT(*) FROM oauth_jti_revocations WHERE jti = $2) AS revocations,
+                 (SELECT MAX(not_before) FROM token_cutoffs
+                  WHERE (kind = 'user' AND id = $3) OR (kind = 'client' AND id = $4) OR kind = 'all') AS not_before
+             FROM user_sessions s WHERE s.id = $1"
+        ))
+            .bind(claims.session_id.as_str())
+            .bind(claims.jti.as_str())
+            .bind(claims.sub.as_str())
+            .bind(claims.client_id.as_ref().map_or("", ClientId::as_str))
+            .fetch_optional(pool).await)
     }
 
     /// The number of the last revocation.
@@ -299,6 +315,34 @@ impl TokenRepository {
             )).bind(at).bind(id.as_str()).execute(&mut *conn).await.map(drop))?;
         }
         tx.commit().await
+    }
+}
+
+/// What the tables know of a token.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub(crate) struct TokenState {
+    /// `None` for an anonymous session.
+    pub user_id: Option<String>,
+    pub expires_at: Millis,
+    pub revoked_at: Option<Millis>,
+    /// Of the token itself.
+    pub revocations: i64,
+    /// The last cut of its user, its client or everybody.
+    pub not_before: Option<Millis>,
+}
+
+/// Name of the guard of [`session_lives`].
+pub const SESSION_ENDED: &str = "session_ended";
+
+/// Holds if a session counts, and keeps it from ending before the unit is written.
+pub fn session_lives(id: &SessionId, now: Millis) -> Guard {
+    Guard {
+        name: SESSION_ENDED,
+        sql: sql!(
+            "UPDATE user_sessions SET last_seen_at = CASE WHEN last_seen_at < $1 THEN $1 ELSE last_seen_at END
+             WHERE id = $2 AND revoked_at IS NULL AND expires_at > $1"
+        ),
+        cells: vec![now.into(), id.as_str().into()],
     }
 }
 

@@ -359,6 +359,18 @@ impl Sessions {
         Ok(self.repository.is_token_revoked(jti).await?)
     }
 
+    /// Whether a verified token and its session count, asked of the tables.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub async fn is_token_live(&self, claims: &JwtClaims) -> Result<bool, SessionError> {
+        let Some(state) = self.repository.token_state(claims).await? else { return Ok(false) };
+        let is_cut = state.not_before.is_some_and(|cut| claims.iat <= cut.div_euclid(1000));
+        let is_own = state.user_id.as_deref().is_none_or(|owner| owner == claims.sub.as_str());
+        let ended = state.revoked_at.is_some() || state.expires_at <= self.clock.now();
+        Ok(state.revocations == 0 && !is_cut && is_own && !ended)
+    }
+
     /// Returns when a token of this subject can be issued: in the second of a cut it would be dead at once.
     ///
     /// # Errors

@@ -120,13 +120,12 @@ impl Authorization<'_> {
 
     fn draft(&self, kind: EntryKind, context: &RequestContext) -> Draft {
         let person = self.signed_in;
-        let asked: &[String] = self.asked.scopes.as_deref().unwrap_or_default();
         Draft::new(kind, context, "ok")
             .with_subject("oauth_client", self.client.client_id.as_str())
             .with("user_id", person.user.id.as_str())
             .with("session_id", person.session.id.as_str())
             .with("redirect_host", host_of(&self.asked.redirect_uri))
-            .with("scopes_asked", asked.join(" "))
+            .with("scopes_asked", self.asked.scopes.clone().unwrap_or_default())
             .with("scopes", self.scopes.join(" "))
             .with("resources", self.asked.resources.join(" "))
             .with("acr", person.session.acr.clone().unwrap_or_default())

@@ -38,7 +38,7 @@ pub struct AuthorizationRequest {
     pub nonce: Option<String>,
     pub code_challenge: String,
     /// What was asked for and is known; `None` if no scope was.
-    pub scopes: Option<Vec<String>>,
+    pub scopes: Option<String>,
     pub resources: Vec<String>,
     pub prompt: Vec<Prompt>,
     /// Seconds.
@@ -174,7 +174,7 @@ pub fn read(
         nonce: echoed("nonce")?,
         code_challenge,
         scopes: oauth_params::known_scopes(parameters.get("scope"))?,
-        resources: oauth_params::resources(&settings, parameters.all("resource"))?,
+        resources: oauth_params::resources(&settings, parameters)?,
         prompt: prompt(parameters, settings.allow_registration)?,
         max_age: max_age(parameters)?,
         login_hint: parameters
@@ -243,7 +243,7 @@ fn subject(
     let hinted = match parameters.get("id_token_hint") {
         None => None,
         Some(hint) => {
-            let known = state.tokens.read_id_token(hint).ok();
+            let known = state.verifier.verify_id_token(hint).ok();
             let subject = known.as_ref().and_then(|claims| claims.get("sub")).and_then(Value::as_str);
             let subject = subject
                 .ok_or_else(|| OauthError::invalid_request("id_token_hint is no ID token of this server"))?;

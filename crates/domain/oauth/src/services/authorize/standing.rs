@@ -84,7 +84,7 @@ pub async fn need(
     if !is_enough(state, asked, person)? {
         return Ok(Need::SignIn);
     }
-    let permissions = state.settings().permissions_of(&person.user);
+    let permissions = state.settings().permissions_of_user(&person.user);
     let scopes = oauth_params::grantable(asked.scopes.as_deref(), client, &permissions)?;
     if asked.asks(Prompt::SelectAccount) {
         return Ok(Need::Choice);

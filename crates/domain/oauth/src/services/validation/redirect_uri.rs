@@ -119,9 +119,7 @@ pub fn resolve<'u>(client: &'u OAuthClient, given: Option<&'u str>) -> OauthResu
     let registered = &client.relations.redirect_uris;
     match (given, registered.as_slice()) {
         (Some(given), _) if registered.iter().any(|uri| matches(uri, given)) => Ok(given),
-        (Some(_), _) => {
-            Err(OauthError::new(ErrorCode::InvalidRedirectUri, "redirect_uri is not registered"))
-        }
+        (Some(_), _) => Err(OauthError::new(ErrorCode::InvalidRedirectUri, "redirect_uri is not registered")),
         (None, [only]) => Ok(only),
         (None, _) => Err(OauthError::new(ErrorCode::InvalidRedirectUri, "redirect_uri is missing")),
     }
@@ -275,7 +273,9 @@ mod tests {
         assert_eq!(application_type_of(["https://a.example/"].into_iter()), Web);
         assert_eq!(application_type_of(["https://a.example/", "http://localhost/"].into_iter()), Native);
         assert_eq!(application_type_of(["com.example.app:/cb"].into_iter()), Native);
-        assert!(is_local("http://127.0.0.1/cb") && is_local("com.example.app:/cb") && is_local("https://[::1]/"));
+        assert!(
+            is_local("http://127.0.0.1/cb") && is_local("com.example.app:/cb") && is_local("https://[::1]/")
+        );
         assert!(!is_local("https://app.example/cb"));
     }
 }

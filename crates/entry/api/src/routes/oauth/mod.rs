@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod authorize;
 pub mod consent;
+pub mod endpoints;
 pub mod flow;
 pub mod form;
 pub mod health;
@@ -18,6 +19,7 @@ use crate::services::server::route::Route;
 /// Every route of the authorization server.
 pub fn routes() -> Vec<Route> {
     let mut routes = health::routes();
+    routes.extend(endpoints::routes());
     routes.extend(page::routes());
     routes.extend(authorize::routes());
     routes.extend(par::routes());

@@ -1,0 +1,93 @@
+//! The token endpoint (RFC 6749 section 3.2): which grant it is, who asks, and what becomes of a refusal.
+
+use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::models::oauth::GrantType;
+use crate::services::generation::{ClientTokenOptions, TokenResponse, generate_client_tokens};
+use crate::services::http::Parameters;
+use crate::services::refusals::Refusal;
+use crate::services::validation::audience;
+use crate::services::validation::client_credentials::{AuthenticatedClient, authenticate};
+use crate::state::OAuthState;
+use systemprompt_audit::EntryKind;
+use systemprompt_models::RequestContext;
+
+/// What comes to an endpoint where clients prove themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientRequest<'a> {
+    pub context: &'a RequestContext,
+    pub authorization: Option<&'a str>,
+    pub parameters: &'a Parameters,
+}
+
+/// Answers a token request.
+///
+/// # Errors
+/// Those of RFC 6749 section 5.2, RFC 8628 section 3.5, RFC 8693 section 2.2.2 and RFC 8707 section 2.
+pub async fn token(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<TokenResponse> {
+    let mut client = None;
+    let answer = answer(state, request, &mut client).await;
+    if let Err(error) = &answer {
+        let client = client.as_ref().map(|known| known.client.client_id.as_str());
+        refused(state, request.context, "token", EntryKind::OauthTokenRefused, error, client).await;
+    }
+    answer
+}
+
+async fn answer(
+    state: &OAuthState,
+    request: ClientRequest<'_>,
+    known: &mut Option<AuthenticatedClient>,
+) -> OauthResult<TokenResponse> {
+    let parameters = request.parameters;
+    let grant = GrantType::parse(parameters.need("grant_type")?).ok_or_else(|| {
+        OauthError::new(ErrorCode::UnsupportedGrantType, "grant_type is none of those that are served")
+    })?;
+    let asking = known.insert(authenticate(state, request.authorization, parameters).await?);
+    if !asking.client.has_grant(grant) {
+        return Err(unauthorized());
+    }
+    match grant {
+        GrantType::ClientCredentials => {
+            let client = &asking.clone().confidential()?.client;
+            let options = ClientTokenOptions {
+                scope: parameters.get("scope"),
+                plugin_id: parameters.get("plugin_id"),
+                audience: audience::requested(parameters)?,
+            };
+            generate_client_tokens(state, client, request.context, options).await
+        }
+        GrantType::AuthorizationCode
+        | GrantType::RefreshToken
+        | GrantType::TokenExchange
+        | GrantType::DeviceCode => Err(unauthorized()),
+    }
+}
+
+/// A grant that the client was not given.
+pub(crate) fn unauthorized() -> OauthError {
+    OauthError::new(ErrorCode::UnauthorizedClient, "grant_type is not allowed for this client")
+}
+
+/// Records a refusal. That it could not be recorded lets nobody in.
+pub(crate) async fn refused(
+    state: &OAuthState,
+    context: &RequestContext,
+    endpoint: &'static str,
+    kind: EntryKind,
+    error: &OauthError,
+    client_id: Option<&str>,
+) {
+    // A device that asks again is no event, and what failed here was logged.
+    let is_waiting = matches!(error.code(), ErrorCode::AuthorizationPending | ErrorCode::SlowDown);
+    if is_waiting || error.is_ours() {
+        return;
+    }
+    let description = error.description();
+    let refusal =
+        Refusal { kind, endpoint, error: error.code().as_str(), reason: Some(&description), client_id };
+    if let Some(draft) = state.refusals.entry(context, &refusal, state.now())
+        && let Err(error) = state.record(draft).await
+    {
+        tracing::warn!(%error, endpoint, "a refusal could not be recorded");
+    }
+}
