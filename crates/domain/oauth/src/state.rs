@@ -52,7 +52,7 @@ impl Settings {
         Self {
             issuer: profile.jwt_issuer(),
             external_url: profile.api_external_url(),
-            display_name: profile.display_name.clone().unwrap_or_else(|| profile.name.clone()),
+            display_name: profile.display_name.clone().unwrap_or_else(|| "systemprompt".to_owned()),
             access_life: i64::from(security.jwt_access_token_expiration),
             refresh_life: i64::from(security.jwt_refresh_token_expiration),
             audiences: security.jwt_audiences.clone(),

@@ -37,11 +37,37 @@ pub async fn authenticate(
 
 /// The URI by which a token may name what a path belongs to (RFC 8707), where that is not a surface's own name.
 pub fn resource_of(surface: Surface, path: &str, external_url: &str) -> Option<String> {
+    resource_path(surface, path).map(|path| format!("{external_url}{path}"))
+}
+
+/// The path of the protected resource that a path belongs to, by which its metadata is found (RFC 9728).
+fn resource_path(surface: Surface, path: &str) -> Option<String> {
     match surface {
-        Surface::Mcp => Some(format!("{external_url}{}", path.trim_end_matches('/'))),
-        Surface::Gateway => Some(format!("{external_url}/v1")),
-        _ => None,
+        Surface::Site => None,
+        Surface::Api | Surface::Govern | Surface::Webhook => Some("/api/v1".to_owned()),
+        Surface::Gateway => Some("/v1".to_owned()),
+        Surface::Bridge => Some("/v1/bridge".to_owned()),
+        Surface::Hooks => Some("/api/v1/hooks".to_owned()),
+        Surface::Mcp => Some(path.trim_end_matches('/').to_owned()),
+        Surface::A2a => {
+            let name = path.strip_prefix("/api/v1/agents/")?.split('/').next()?;
+            Some(format!("/api/v1/agents/{name}"))
+        }
     }
+}
+
+/// What tells a client without a credential that counts where to get one (RFC 9728 section 5.1): the metadata of the resource and
+/// the scopes of the operation.
+pub fn challenge(access: Access, path: &str, external_url: &str, is_invalid: bool) -> Option<HeaderValue> {
+    let Access::Signed { surface, any_of, .. } = access else { return None };
+    let resource = resource_path(surface, path)?;
+    let error = if is_invalid { "error=\"invalid_token\", " } else { "" };
+    let scopes: Vec<&str> = any_of.iter().map(|permission| permission.as_str()).collect();
+    let scope = if scopes.is_empty() { String::new() } else { format!(", scope=\"{}\"", scopes.join(" ")) };
+    let text = format!(
+        "Bearer {error}resource_metadata=\"{external_url}/.well-known/oauth-protected-resource{resource}\"{scope}"
+    );
+    HeaderValue::from_str(&text).ok()
 }
 
 /// Whether a principal may call a route.

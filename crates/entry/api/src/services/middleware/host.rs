@@ -1,6 +1,7 @@
 //! Which names a request may call this server by, and from which pages it may come (SEC-14, MCP-18): on a loopback bind both
 //! keep a page of another site from talking to it through the browser (DNS rebinding).
 
+use super::cors::{self, Sharing};
 use http::{Method, Request, Uri, header};
 use std::net::IpAddr;
 use systemprompt_config::profile::Profile;
@@ -34,6 +35,9 @@ pub fn check_origin<B>(request: &Request<B>, profile: &Profile, envelope: Envelo
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
         && !request.headers().contains_key(header::UPGRADE);
     let on_loopback = server.host.is_loopback();
+    if is_for_all_origins(request.uri().path()) {
+        return Ok(());
+    }
     if envelope != Envelope::Mcp && (is_safe || !on_loopback) {
         return Ok(());
     }
@@ -53,6 +57,12 @@ pub fn check_origin<B>(request: &Request<B>, profile: &Profile, envelope: Envelo
         return Ok(());
     }
     Err(Refusal::new(Code::OriginNotAllowed, "the Origin is none of this deployment's"))
+}
+
+/// Endpoints that read no cookie, and those to which pages of clients send a browser by a form of theirs.
+fn is_for_all_origins(path: &str) -> bool {
+    cors::sharing(path) == Sharing::Public
+        || matches!(path, "/api/v1/core/oauth/authorize" | "/api/v1/core/oauth/logout")
 }
 
 /// The name in a `Host`, without port and brackets.

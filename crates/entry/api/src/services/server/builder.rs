@@ -162,7 +162,20 @@ impl Edge {
             let cookies = response.headers_mut().remove(header::SET_COOKIE);
             let event = event.as_deref().and_then(OnceLock::get).map(String::as_str);
             let refusal = refusal::unrepeated(refusal, &asked).with_trace(trace_id.clone());
+            let code = refusal.code;
             response = refusal::render(envelope, event, refusal, accept.as_ref());
+            let challenge = match code {
+                Code::Unauthenticated | Code::InvalidToken => found.and_then(|route| {
+                    let external = settings.profile.api_external_url();
+                    auth::challenge(route.access, asked.path(), &external, code == Code::InvalidToken)
+                }),
+                _ => None,
+            };
+            if let Some(challenge) =
+                challenge.filter(|_| response.headers().contains_key(header::WWW_AUTHENTICATE))
+            {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            }
             if let Some(cookies) = cookies {
                 response.headers_mut().insert(header::SET_COOKIE, cookies);
             }
