@@ -7,6 +7,7 @@ mod crash;
 mod detection;
 mod edge;
 mod fuzz;
+mod identity;
 mod main_job;
 mod security;
 
@@ -25,8 +26,9 @@ pub(crate) fn accept(args: &[String]) -> Result<ExitCode> {
         [name] if name == "edge" => edge::edge()?,
         [name, rest @ ..] if name == "fuzz" => fuzz::fuzz(rest)?,
         [name, rest @ ..] if name == "detection" => detection::detection(rest)?,
+        [name] if name == "identity" => identity::identity()?,
         [name] if name == "security" => security::security()?,
-        _ => bail!("cargo xtask accept main-job|security|audit|edge|detection|crash|fuzz"),
+        _ => bail!("cargo xtask accept main-job|security|audit|edge|identity|detection|crash|fuzz"),
     };
     println!("\n{} passed, {} failed", tally.passed, tally.failed);
     Ok(if tally.failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

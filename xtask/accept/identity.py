@@ -1,0 +1,105 @@
+"""Stock OAuth clients of PyPI against the authorization server: Authlib, idpyoidc and requests-oauthlib (cases A8 to A10).
+
+People are signed in by the browser's script; here clients act for themselves, register, and look at tokens."""
+
+import secrets
+
+import requests
+from authlib.integrations.requests_client import OAuth2Session
+from idpyoidc.client.rp_handler import RPHandler
+from requests_oauthlib import OAuth2Session as RequestsSession
+from oauthlib.oauth2 import BackendApplicationClient, InvalidClientError
+from requests.auth import HTTPBasicAuth
+
+from steps import Steps, refused, setting
+
+import os
+
+os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = "1"
+os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
+
+given = setting()
+url = given["url"]
+step = Steps("identity (PyPI)")
+metadata = requests.get(f"{url}/.well-known/oauth-authorization-server", timeout=10).json()
+admin = {"authorization": f"Bearer {given['admin_token']}"}
+
+
+def client():
+    """A confidential client that acts for itself."""
+    body = {
+        "client_name": "nightly",
+        "grant_types": ["client_credentials"],
+        "scope": "service user",
+        "token_endpoint_auth_method": "client_secret_basic",
+    }
+    answer = requests.post(f"{url}/api/v1/admin/clients", json=body, headers=admin, timeout=10)
+    assert answer.status_code == 201, answer.text
+    made = answer.json()
+    return made["client_id"], made["client_secret"]
+
+
+with step("a client is made by an administrator"):
+    client_id, client_secret = client()
+
+for method in ("client_secret_basic", "client_secret_post"):
+    with step(f"A8 Authlib: client credentials by {method}, introspection, revocation"):
+        session = OAuth2Session(client_id, client_secret, token_endpoint_auth_method=method, scope="service")
+        token = session.fetch_token(metadata["token_endpoint"], grant_type="client_credentials")
+        assert token["token_type"] == "Bearer" and token["scope"] == "service", token
+        assert "refresh_token" not in token, token
+        seen = session.introspect_token(metadata["introspection_endpoint"], token=token["access_token"]).json()
+        assert seen["active"] is True and seen["client_id"] == client_id, seen
+        session.revoke_token(metadata["revocation_endpoint"], token=token["access_token"])
+        seen = session.introspect_token(metadata["introspection_endpoint"], token=token["access_token"])
+        assert seen.text == '{"active":false}', seen.text
+
+with step("A9 idpyoidc: discovery and dynamic registration"):
+    handler = RPHandler(
+        base_url="https://app.example",
+        client_configs={
+            "ours": {
+                "issuer": url,
+                "redirect_uris": ["https://app.example/authz_cb/ours"],
+                "response_types_supported": ["code"],
+                "scopes_supported": ["openid", "profile"],
+                "client_type": "oidc",
+                "services": {
+                    "discovery": {"class": "idpyoidc.client.oidc.provider_info_discovery.ProviderInfoDiscovery"},
+                    "registration": {"class": "idpyoidc.client.oidc.registration.Registration"},
+                    "authorization": {"class": "idpyoidc.client.oidc.authorization.Authorization"},
+                    "accesstoken": {"class": "idpyoidc.client.oidc.access_token.AccessToken"},
+                },
+                "add_ons": {"pkce": {"function": "idpyoidc.client.oauth2.add_on.pkce.add_support", "kwargs": {"code_challenge_length": 64, "code_challenge_method": "S256"}}},
+            }
+        },
+        httpc_params={"verify": False},
+    )
+    begun = handler.begin("ours")
+    begun = begun if isinstance(begun, str) else begun["url"]
+    assert begun.startswith(metadata["authorization_endpoint"]) and "code_challenge_method=S256" in begun, begun
+    answer = requests.get(begun, allow_redirects=False, timeout=10)
+    assert answer.status_code == 303 and "/login?request=" in answer.headers["location"], answer.text
+
+with step("A10 requests-oauthlib: client credentials, and a wrong secret"):
+    session = RequestsSession(client=BackendApplicationClient(client_id=client_id))
+    token = session.fetch_token(metadata["token_endpoint"], auth=HTTPBasicAuth(client_id, client_secret), scope=["user"])
+    assert token["scope"] == ["user"], token
+    wrong = HTTPBasicAuth(client_id, secrets.token_urlsafe(32))
+    refused(
+        InvalidClientError,
+        lambda: RequestsSession(client=BackendApplicationClient(client_id=client_id)).fetch_token(
+            metadata["token_endpoint"], auth=wrong, scope=["user"]
+        ),
+    )
+
+with step("a scope is needed, and only words that are known"):
+    for scope, error in ((None, "invalid_scope"), ("user owner", "invalid_scope"), ("hook:govern", "invalid_scope")):
+        form = {"grant_type": "client_credentials"}
+        if scope:
+            form["scope"] = scope
+        answer = requests.post(metadata["token_endpoint"], data=form, auth=(client_id, client_secret), timeout=10)
+        assert (answer.status_code, answer.json()["error"]) == (400, error), answer.text
+        assert answer.headers["cache-control"] == "no-store", answer.headers
+
+step.finish()
