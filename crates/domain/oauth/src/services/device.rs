@@ -149,13 +149,12 @@ async fn open(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Dev
 /// What a device may ask for: what its client may have of what a person can give (ID-38).
 fn scopes(client: &OAuthClient, asked: Option<&str>) -> OauthResult<Scopes> {
     let own = Scopes::of_client(client).for_persons();
-    let scopes = match asked {
-        Some(text) => Scopes::of(text).and(&own),
-        None => {
-            let mut own = own;
-            own.permissions.retain(|permission| *permission != Permission::Admin);
-            own
-        }
+    let scopes = if let Some(text) = asked {
+        Scopes::of(text).and(&own)
+    } else {
+        let mut own = own;
+        own.permissions.retain(|permission| *permission != Permission::Admin);
+        own
     };
     if scopes.is_enough() {
         Ok(scopes)
@@ -186,7 +185,7 @@ fn new_user_code() -> OauthResult<(Secret<String>, Secret<String>)> {
 
 /// A code as a person typed it, without case, spaces and dashes.
 fn normal(typed: &str) -> String {
-    typed.chars().filter(|c| c.is_ascii_alphabetic()).take(32).map(|c| c.to_ascii_uppercase()).collect()
+    typed.chars().filter(|c| !matches!(c, ' ' | '-')).take(32).map(|c| c.to_ascii_uppercase()).collect()
 }
 
 async fn row_of(state: &OAuthState, user_code: &str) -> OauthResult<Option<DeviceCode>> {

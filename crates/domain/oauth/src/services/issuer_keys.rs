@@ -33,7 +33,7 @@ impl IssuerKeys {
         issuer: &TrustedIssuer,
         kid: &str,
     ) -> Option<Arc<[Jwk]>> {
-        let cached = self.entry(issuer)?;
+        let cached = self.entry(issuer);
         // Held while it is fetched: whoever asks meanwhile waits for the same answer.
         let mut cached = cached.lock().await;
         let now = state.now();
@@ -50,7 +50,7 @@ impl IssuerKeys {
                     cached.read_at = Some(now);
                 }
                 Err(why) => {
-                    tracing::warn!(issuer = issuer.issuer, why, "keys of a trusted issuer cannot be had")
+                    tracing::warn!(issuer = issuer.issuer, why, "keys of a trusted issuer cannot be had");
                 }
             }
         }
@@ -59,13 +59,13 @@ impl IssuerKeys {
         is_kept.then(|| Arc::clone(&cached.keys))
     }
 
-    fn entry(&self, issuer: &TrustedIssuer) -> Option<Arc<tokio::sync::Mutex<Cached>>> {
+    fn entry(&self, issuer: &TrustedIssuer) -> Arc<tokio::sync::Mutex<Cached>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = format!("{} {}", issuer.issuer, issuer.jwks_uri);
         if all.len() >= MAX_ISSUERS && !all.contains_key(&key) {
             all.clear();
         }
-        Some(Arc::clone(all.entry(key).or_default()))
+        Arc::clone(all.entry(key).or_default())
     }
 }
 

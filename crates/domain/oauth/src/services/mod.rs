@@ -21,3 +21,6 @@ pub mod templating;
 pub mod token;
 pub mod userinfo;
 pub mod validation;
+
+#[cfg(test)]
+mod tests;

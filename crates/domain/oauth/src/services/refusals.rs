@@ -92,10 +92,11 @@ impl Refusals {
                     .with("endpoint", key.endpoint)
                     .with("error", key.error)
                     .with("count", beyond);
-                drafts.push(match key.is_client {
-                    true => draft.with("client", key.who.as_str()),
+                drafts.push(if key.is_client {
+                    draft.with("client", key.who.as_str())
+                } else {
                     // An address is somebody's, so it is a payload.
-                    false => draft.with_payload(Payload::of(Role::Addresses, &json!({"network": key.who}))),
+                    draft.with_payload(Payload::of(Role::Addresses, &json!({"network": key.who})))
                 });
             }
             false
