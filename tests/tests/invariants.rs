@@ -273,7 +273,10 @@ const EXPOSES: &[(&str, &str)] = &[
     ("crates/entry/cli/src/operator.rs", "the operator's token, kept for the command line"),
     ("crates/entry/cli/src/running.rs", "the URL of the database whose lock is tried"),
     ("crates/entry/api/src/routes/admin/keys.rs", "a new API key, in the one answer that shows it"),
-    ("crates/entry/api/src/routes/oauth/endpoints/token.rs", "new tokens, in the one answer that shows them"),
+    (
+        "crates/entry/api/src/routes/oauth/endpoints/",
+        "new tokens and codes, in the one answer that shows them",
+    ),
     ("crates/entry/api/src/routes/admin/tokens.rs", "a new token, in the one answer that shows it"),
 ];
 

@@ -19,6 +19,8 @@ const COUNTERS_EVERY: Duration = Duration::from_mins(1);
 const REFUSALS_EVERY: Duration = Duration::from_mins(1);
 const KEYS_EVERY: Duration = Duration::from_secs(30);
 const CHILDREN_EVERY: Duration = Duration::from_secs(5);
+/// How often it is asked whether the clean-up of identity rows is due, and counted refusals are recorded.
+const OAUTH_CLEANUP_LOOK: Duration = Duration::from_mins(1);
 /// Longest wait for tasks that close what they opened.
 const DRAIN_TASKS: Duration = Duration::from_secs(10);
 
@@ -104,6 +106,22 @@ pub(crate) fn start_loops(context: &AppContext) {
         async move { node.refresh_keys().await }
     });
     context.start_retention();
+    let node = context.clone();
+    tasks.spawn_loop("oauth-cleanup", OAUTH_CLEANUP_LOOK, move || {
+        let node = node.clone();
+        async move {
+            node.oauth.record_refusals().await;
+            let name = crate::boot::instance_id(&node.config());
+            match node.oauth.clean_up_if_due(&name).await {
+                Ok(None) => {}
+                Ok(Some(done)) => {
+                    let rows = done.deleted.values().sum::<u64>();
+                    tracing::info!(rows, elapsed_ms = done.elapsed_ms, deleted = ?done.deleted, "ended identity rows deleted");
+                }
+                Err(error) => tracing::warn!(%error, "ended identity rows could not be deleted"),
+            }
+        }
+    });
     let node = context.clone();
     tasks.spawn_loop("mcp-children", CHILDREN_EVERY, move || {
         let node = node.clone();

@@ -108,6 +108,11 @@ impl AtRest {
         (present, previous)
     }
 
+    /// As [`Self::candidates`], of a secret that was made again.
+    pub fn candidates_of(&self, label: Label, secret: &Secret<String>) -> (String, String) {
+        self.candidates(label, secret.expose())
+    }
+
     /// The tag of `value` under the pepper of this id; of the present one if there is no such pepper. For what is derived rather
     /// than stored.
     pub fn tag(&self, label: Label, pepper_id: &str, value: &[u8]) -> Vec<u8> {

@@ -40,6 +40,12 @@ impl Extension for OauthExtension {
                 sqlite: include_str!("../migrations/sqlite/3002_oauth.sql"),
                 postgres: include_str!("../migrations/postgres/3002_oauth.sql"),
             },
+            Migration {
+                version: 3020,
+                name: "identity_jobs",
+                sqlite: include_str!("../migrations/sqlite/3020_identity_jobs.sql"),
+                postgres: include_str!("../migrations/postgres/3020_identity_jobs.sql"),
+            },
         ]
     }
 }

@@ -3,6 +3,7 @@
 use crate::at_rest::AtRest;
 use crate::repository::client::ClientRepository;
 use crate::repository::oauth::OAuthRepository;
+use crate::services::issuer_keys::IssuerKeys;
 use crate::services::refusals::Refusals;
 use crate::users::{User, UserStatus, Users};
 use arc_swap::ArcSwap;
@@ -128,6 +129,7 @@ pub struct Inner {
     pub(crate) clients: ClientRepository,
     pub(crate) oauth: OAuthRepository,
     pub(crate) refusals: Refusals,
+    pub(crate) issuer_keys: IssuerKeys,
     settings: ArcSwap<Settings>,
 }
 
@@ -169,6 +171,7 @@ impl OAuthState {
             keys: parts.keys,
             egress,
             refusals: Refusals::default(),
+            issuer_keys: IssuerKeys::default(),
             settings: ArcSwap::from_pointee(parts.settings),
         })))
     }

@@ -265,7 +265,7 @@ pub fn resolve_client_permissions(
 }
 
 /// The audiences of a client's own token: open unless the client is held to some, but for `internal` (ID-54).
-fn client_audiences(
+pub(crate) fn client_audiences(
     settings: &Settings,
     client: &OAuthClient,
     requested: Vec<JwtAudience>,

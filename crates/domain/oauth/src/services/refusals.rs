@@ -1,9 +1,10 @@
 //! Refusals of the protocol endpoints: the first ten a minute of one key become an entry each, all further ones one entry with
 //! their count (ID-111). So nobody fills the ledger from outside, and nothing goes unseen.
 
+use serde_json::json;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use systemprompt_audit::{Draft, EntryKind};
+use systemprompt_audit::{Draft, EntryKind, Payload, Role};
 use systemprompt_models::{Millis, RequestContext};
 
 /// Entries of one key a minute that stand alone.
@@ -29,6 +30,7 @@ struct Key {
     error: &'static str,
     /// Client, else the network of the caller; empty of those beyond the bound.
     who: String,
+    is_client: bool,
 }
 
 #[derive(Debug)]
@@ -47,10 +49,17 @@ impl Refusals {
     pub fn entry(&self, context: &RequestContext, refusal: &Refusal<'_>, now: Millis) -> Option<Draft> {
         let who = refusal.client_id.map(str::to_owned).or_else(|| ip_prefix(context)).unwrap_or_default();
         let kind = refusal.kind;
-        let mut key = Key { kind: kind.as_str(), endpoint: refusal.endpoint, error: refusal.error, who };
+        let mut key = Key {
+            kind: kind.as_str(),
+            endpoint: refusal.endpoint,
+            error: refusal.error,
+            who,
+            is_client: refusal.client_id.is_some(),
+        };
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() >= MAX_KEYS && !windows.contains_key(&key) {
             key.who.clear();
+            key.is_client = false;
         }
         let is_shared = key.who.is_empty();
         let window = windows.entry(key).or_insert(Window { kind, began: now, count: 0 });
@@ -79,13 +88,16 @@ impl Refusals {
             let told = if key.who.is_empty() { 0 } else { ALONE };
             let beyond = window.count.saturating_sub(told);
             if beyond > 0 {
-                drafts.push(
-                    Draft::system(window.kind, "refused")
-                        .with("endpoint", key.endpoint)
-                        .with("error", key.error)
-                        .with("who", key.who.as_str())
-                        .with("count", beyond),
-                );
+                let draft = Draft::system(window.kind, "refused")
+                    .with("endpoint", key.endpoint)
+                    .with("error", key.error)
+                    .with("count", beyond);
+                drafts.push(if key.is_client {
+                    draft.with("client", key.who.as_str())
+                } else {
+                    // An address is somebody's, so it is a payload.
+                    draft.with_payload(Payload::of(Role::Addresses, &json!({"network": key.who})))
+                });
             }
             false
         });
@@ -137,7 +149,7 @@ mod tests {
         assert!(counts.take(1000).is_empty(), "the minute is not over");
         let told = counts.take(WINDOW + 60);
         assert_eq!(told.len(), 1);
-        assert_eq!((&told[0].detail["count"], &told[0].detail["who"]), (&40.into(), &"192.0.2.1/32".into()));
+        assert_eq!(told[0].detail["count"], 40);
         assert!(counts.entry(&context("192.0.2.1"), &refusal(None), WINDOW + 61).is_some(), "a new minute");
     }
 

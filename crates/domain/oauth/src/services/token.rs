@@ -1,5 +1,9 @@
 //! The token endpoint (RFC 6749 section 3.2): which grant it is, who asks, and what becomes of a refusal.
 
+mod code;
+pub(crate) mod family;
+mod refresh;
+
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::oauth::GrantType;
 use crate::services::generation::{ClientTokenOptions, TokenResponse, generate_client_tokens};
@@ -7,6 +11,7 @@ use crate::services::http::Parameters;
 use crate::services::refusals::Refusal;
 use crate::services::validation::audience;
 use crate::services::validation::client_credentials::{AuthenticatedClient, authenticate};
+use crate::services::{device, exchange};
 use crate::state::OAuthState;
 use systemprompt_audit::EntryKind;
 use systemprompt_models::RequestContext;
@@ -56,10 +61,12 @@ async fn answer(
             };
             generate_client_tokens(state, client, request.context, options).await
         }
-        GrantType::AuthorizationCode
-        | GrantType::RefreshToken
-        | GrantType::TokenExchange
-        | GrantType::DeviceCode => Err(unauthorized()),
+        GrantType::AuthorizationCode => code::exchange(state, request, &asking.client).await,
+        GrantType::RefreshToken => refresh::exchange(state, request, &asking.client).await,
+        GrantType::DeviceCode => device::exchange(state, request, &asking.client).await,
+        GrantType::TokenExchange => {
+            exchange::exchange(state, request, &asking.clone().confidential()?.client).await
+        }
     }
 }
 

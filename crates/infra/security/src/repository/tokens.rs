@@ -268,6 +268,18 @@ impl TokenRepository {
         )).bind(since).bind(now).bind(limit).fetch_all(pool).await)
     }
 
+    /// Deletes at most `limit` sessions that ended before `before`. An earlier end by revocation changes nothing: until its own end
+    /// a token of it must be known as ended.
+    pub(crate) async fn delete_sessions(&self, before: Millis, limit: i64) -> Result<u64, sqlx::Error> {
+        let mut tx = self.db.write_tx().await?;
+        let deleted = on_tx!(tx, conn => sqlx::query(sql!(
+            "DELETE FROM user_sessions WHERE id IN
+                 (SELECT id FROM user_sessions WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
+        )).bind(before).bind(limit).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        tx.commit().await?;
+        Ok(deleted)
+    }
+
     /// Whether a token was revoked by its id, from the table.
     pub(crate) async fn is_token_revoked(&self, jti: &Jti) -> Result<bool, sqlx::Error> {
         let row: Option<(Millis,)> = on!(&self.db, pool => sqlx::query_as(sql!(

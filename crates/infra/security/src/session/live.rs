@@ -351,6 +351,14 @@ impl Sessions {
         Ok(self.repository.cutoffs(-1, self.clock.now(), MAX_LIST).await?)
     }
 
+    /// Deletes at most `limit` sessions that ended before `before`; returns how many.
+    ///
+    /// # Errors
+    /// When the rows cannot be deleted.
+    pub async fn delete_ended(&self, before: Millis, limit: i64) -> Result<u64, SessionError> {
+        Ok(self.repository.delete_sessions(before, limit).await?)
+    }
+
     /// Whether a token was revoked by its id, asked of the table (introspection shows no copy's state).
     ///
     /// # Errors

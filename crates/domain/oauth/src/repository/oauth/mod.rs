@@ -1,7 +1,13 @@
 //! Rows of grants, codes, tokens and what leads to them.
 
+pub mod auth_code;
 pub mod authorize;
+pub(crate) mod cleanup;
 pub mod consents;
+pub mod device;
+pub mod federated;
+pub mod grants;
+pub mod refresh_token;
 
 use systemprompt_database::Db;
 

@@ -1,0 +1,55 @@
+//! Rows of `federated_identities` (which user a subject of another issuer is) and of one-use tokens of others.
+
+use super::OAuthRepository;
+use systemprompt_audit::Guard;
+use systemprompt_database::{on, on_tx, sql};
+use systemprompt_models::Millis;
+
+/// Name of the guard that one use of a foreign token passes.
+pub(crate) const TOKEN_REPLAYED: &str = "oauth_foreign_token_replayed";
+
+impl OAuthRepository {
+    /// The user that a subject of an issuer is linked to.
+    pub(crate) async fn linked_user(&self, issuer: &str, subject: &str) -> sqlx::Result<Option<String>> {
+        let row: Option<(String,)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT user_id FROM federated_identities WHERE issuer = $1 AND subject = $2"
+        )).bind(issuer).bind(subject).fetch_optional(pool).await)?;
+        Ok(row.map(|(user,)| user))
+    }
+
+    /// The active user with this address, in lower case.
+    pub(crate) async fn user_by_email(&self, email: &str) -> sqlx::Result<Option<String>> {
+        let row: Option<(String,)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT id FROM users WHERE email_key = $1 AND status = 'active'"
+        )).bind(email).fetch_optional(pool).await)?;
+        Ok(row.map(|(id,)| id))
+    }
+
+    /// Links a subject; who was first stays.
+    pub(crate) async fn link_user(
+        &self,
+        issuer: &str,
+        subject: &str,
+        user: &str,
+        now: Millis,
+    ) -> sqlx::Result<()> {
+        let mut tx = self.db.write_tx().await?;
+        on_tx!(tx, conn => sqlx::query(sql!(
+            "INSERT INTO federated_identities (issuer, subject, user_id, created_at) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (issuer, subject) DO NOTHING"
+        )).bind(issuer).bind(subject).bind(user).bind(now).execute(&mut *conn).await.map(drop))?;
+        tx.commit().await
+    }
+}
+
+/// Takes the id of a foreign token, once.
+pub(crate) fn foreign_token_used(issuer: &str, jti: &str, expires_at: Millis) -> Guard {
+    Guard {
+        name: TOKEN_REPLAYED,
+        sql: sql!(
+            "INSERT INTO oauth_assertion_jtis (issuer, jti, expires_at) VALUES ($1, $2, $3)
+             ON CONFLICT (issuer, jti) DO NOTHING"
+        ),
+        cells: vec![issuer.into(), jti.into(), expires_at.into()],
+    }
+}

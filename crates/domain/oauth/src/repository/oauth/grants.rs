@@ -1,0 +1,96 @@
+//! Rows of `oauth_grants`: one act of authorising a client, and its end.
+
+use super::OAuthRepository;
+use systemprompt_audit::Guard;
+use systemprompt_database::{on, sql};
+use systemprompt_models::Millis;
+
+/// Name of the guard that holds while a grant counts.
+pub(crate) const GRANT_ENDED: &str = "oauth_grant_ended";
+/// Name of the guard that ends a grant once.
+pub(crate) const GRANT_REVOKED: &str = "oauth_grant_revoked";
+
+/// A grant. Lists are space-separated.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Grant {
+    pub grant_id: String,
+    pub user_id: String,
+    pub client_id: String,
+    /// The browser session it was given in.
+    pub session_id: Option<String>,
+    pub kind: String,
+    pub scopes: String,
+    pub resources: String,
+    pub offline: i64,
+    pub created_at: Millis,
+    pub family_expires_at: Millis,
+    pub revoked_at: Option<Millis>,
+}
+
+impl Grant {
+    pub fn is_live(&self, now: Millis) -> bool {
+        self.revoked_at.is_none() && now < self.family_expires_at
+    }
+
+    /// The browser session whose end is the end of this grant.
+    pub fn parent(&self) -> Option<&str> {
+        self.session_id.as_deref().filter(|_| self.offline == 0)
+    }
+}
+
+impl OAuthRepository {
+    pub(crate) async fn find_grant(&self, id: &str) -> sqlx::Result<Option<Grant>> {
+        on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT grant_id, user_id, client_id, session_id, kind, scopes, resources, offline, created_at, family_expires_at,
+                 revoked_at
+             FROM oauth_grants WHERE grant_id = $1"
+        )).bind(id).fetch_optional(pool).await)
+    }
+}
+
+/// Inserts a grant.
+pub(crate) fn grant_opened(new: &Grant) -> Guard {
+    Guard {
+        name: "oauth_grant_opened",
+        sql: sql!(
+            "INSERT INTO oauth_grants (grant_id, user_id, client_id, session_id, kind, scopes, resources, offline, created_at,
+                 family_expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+        ),
+        cells: vec![
+            new.grant_id.as_str().into(),
+            new.user_id.as_str().into(),
+            new.client_id.as_str().into(),
+            new.session_id.as_deref().into(),
+            new.kind.as_str().into(),
+            new.scopes.as_str().into(),
+            new.resources.as_str().into(),
+            new.offline.into(),
+            new.created_at.into(),
+            new.family_expires_at.into(),
+        ],
+    }
+}
+
+/// Holds if a grant counts, and keeps it from ending before the unit is written.
+pub(crate) fn grant_used(id: &str, now: Millis) -> Guard {
+    Guard {
+        name: GRANT_ENDED,
+        sql: sql!(
+            "UPDATE oauth_grants SET last_used_at = $1
+             WHERE grant_id = $2 AND revoked_at IS NULL AND family_expires_at > $1"
+        ),
+        cells: vec![now.into(), id.into()],
+    }
+}
+
+/// Ends a grant that was not ended before.
+pub(crate) fn grant_revoked(id: &str, reason: &str, now: Millis) -> Guard {
+    Guard {
+        name: GRANT_REVOKED,
+        sql: sql!(
+            "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $2 WHERE grant_id = $3 AND revoked_at IS NULL"
+        ),
+        cells: vec![now.into(), reason.into(), id.into()],
+    }
+}

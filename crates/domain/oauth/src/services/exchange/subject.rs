@@ -1,0 +1,343 @@
+//! The token that is exchanged, and whom it stands for (ID-60): one of ours, whose session counts, or one of a trusted issuer.
+
+use crate::constants::FOREIGN_LEEWAY_SECONDS;
+use crate::error::{IdentityError, OauthError, OauthResult};
+use crate::models::clients::OAuthClient;
+use crate::repository::oauth::federated::foreign_token_used;
+use crate::services::generation::{TokenUser, active_user};
+use crate::services::id_token::is_sid_of;
+use crate::services::scopes::Scopes;
+use crate::state::OAuthState;
+use crate::users::{NewUser, User};
+use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::{Map, Value};
+use systemprompt_audit::Guard;
+use systemprompt_config::profile::security::{SigningAlgorithm as Configured, SubjectMapping, TrustedIssuer};
+use systemprompt_models::ids::{SessionId, UserId};
+use systemprompt_models::{Actor, JwtClaims, RequestContext};
+use systemprompt_security::jwt::foreign::unverified_kid;
+use systemprompt_security::jwt::{UnverifiedClaims, verify_foreign};
+use systemprompt_security::keys::{SigningAlgorithm, TokenClass};
+
+/// Longest `jti` and `sub` of another issuer that are taken.
+const MAX_FOREIGN_ID: usize = 255;
+
+/// Whom a token stands for, and what of it goes on.
+pub(super) struct Subject {
+    pub user: TokenUser,
+    /// What it may now.
+    pub scopes: Scopes,
+    /// The session whose end is the end of the new one; another issuer's token has none here.
+    pub session: Option<SessionId>,
+    pub act: Option<Actor>,
+    pub may_act: Option<Value>,
+    /// Epoch seconds.
+    pub expires_at: i64,
+    pub auth_time: Option<i64>,
+    pub issuer: String,
+    /// Takes the id of another issuer's token, once.
+    pub spent: Option<Guard>,
+}
+
+/// One text for whatever is wrong, so that nobody learns which issuers and users there are.
+pub(super) fn invalid() -> OauthError {
+    OauthError::invalid_grant("subject_token or actor_token is not valid")
+}
+
+pub(super) async fn read(
+    state: &OAuthState,
+    context: &RequestContext,
+    client: &OAuthClient,
+    token: &str,
+    is_id_token: bool,
+) -> OauthResult<Subject> {
+    let unverified_claims = UnverifiedClaims::decode(token).map_err(|_| invalid())?;
+    let issuer = unverified_claims.issuer().ok_or_else(invalid)?;
+    if issuer == state.tokens.issuer() {
+        return if is_id_token { by_id_token(state, client, token).await } else { own(state, token).await };
+    }
+    let settings = state.settings();
+    let trusted = settings.trusted_issuers.iter().find(|trusted| trusted.issuer == issuer);
+    foreign(state, context, trusted.ok_or_else(invalid)?, token).await
+}
+
+/// The claims of an access token of ours that counts, asked of the tables.
+pub(super) async fn own_access(state: &OAuthState, token: &str) -> OauthResult<JwtClaims> {
+    let verified = state.verifier.verify_own(token).map_err(|_| invalid())?;
+    if verified.class != TokenClass::Access || !state.sessions.is_token_live(&verified.claims).await? {
+        return Err(invalid());
+    }
+    Ok(verified.claims)
+}
+
+async fn own(state: &OAuthState, token: &str) -> OauthResult<Subject> {
+    let claims = own_access(state, token).await?;
+    let scopes = Scopes::of(&claims.scope);
+    let (user, scopes) = match client_of(state, &claims).await? {
+        // A client's own token: what the client may is what it may have.
+        Some(client) if client.is_active() => {
+            let scopes = scopes.and(&Scopes::of_client(&client));
+            let user = TokenUser {
+                id: claims.sub.clone(),
+                username: claims.username.clone(),
+                email: claims.email.clone(),
+                roles: claims.roles.clone(),
+                department: claims.department.clone(),
+            };
+            (user, scopes)
+        }
+        Some(_) => return Err(invalid()),
+        None => {
+            let user = active_user(state, &claims.sub).await.map_err(unless_ours)?;
+            let scopes = scopes.permitted(&state.settings().permissions_of_user(&user));
+            (TokenUser::from(&user), scopes)
+        }
+    };
+    Ok(Subject {
+        user,
+        scopes,
+        session: Some(claims.session_id),
+        act: claims.act,
+        may_act: None,
+        expires_at: claims.exp,
+        auth_time: claims.auth_time,
+        issuer: claims.iss,
+        spent: None,
+    })
+}
+
+/// The client whose own token this is.
+async fn client_of(state: &OAuthState, claims: &JwtClaims) -> OauthResult<Option<OAuthClient>> {
+    let Some(id) = &claims.client_id else { return Ok(None) };
+    let client = state.clients.find_client_by_id(id.as_str()).await?;
+    Ok(client.filter(|client| client.user_id == claims.sub))
+}
+
+/// An ID token counts where it was given to, while the session counts that it tells of.
+async fn by_id_token(state: &OAuthState, client: &OAuthClient, token: &str) -> OauthResult<Subject> {
+    let claims = state.verifier.verify_id_token(token).map_err(|_| invalid())?;
+    let now = state.clock.now_seconds();
+    let expires_at = number(&claims, "exp").filter(|exp| *exp > now).ok_or_else(invalid)?;
+    if text(&claims, "aud") != Some(client.client_id.as_str()) {
+        return Err(invalid());
+    }
+    let (sub, sid) = (text(&claims, "sub").ok_or_else(invalid)?, text(&claims, "sid").ok_or_else(invalid)?);
+    let user = active_user(state, &UserId::new(sub)).await.map_err(unless_ours)?;
+    let sessions = state.sessions.list(&user.id).await?;
+    let session = sessions
+        .into_iter()
+        .find(|session| session.is_live(state.now()) && is_sid_of(state, sid, &session.id));
+    let permissions = state.settings().permissions_of_user(&user);
+    Ok(Subject {
+        session: Some(session.ok_or_else(invalid)?.id),
+        user: TokenUser::from(&user),
+        scopes: Scopes { permissions, oidc: Vec::new() }.for_persons(),
+        act: None,
+        may_act: None,
+        expires_at,
+        auth_time: number(&claims, "auth_time"),
+        issuer: state.tokens.issuer().to_owned(),
+        spent: None,
+    })
+}
+
+async fn foreign(
+    state: &OAuthState,
+    context: &RequestContext,
+    trusted: &TrustedIssuer,
+    token: &str,
+) -> OauthResult<Subject> {
+    let kid = unverified_kid(token).map_err(|_| invalid())?;
+    let keys = state.issuer_keys.of(state, trusted, &kid).await.ok_or_else(invalid)?;
+    let algorithms: Vec<SigningAlgorithm> = trusted.algorithms.iter().copied().map(algorithm).collect();
+    let claims = verify_foreign(token, &keys, &algorithms).map_err(|_| invalid())?;
+    let expires_at = check_foreign(&claims, trusted, state.clock.now_seconds()).ok_or_else(invalid)?;
+    let sub = text(&claims, "sub").filter(|sub| is_id(sub)).ok_or_else(invalid)?;
+    let jti = text(&claims, "jti");
+    if claims.contains_key("jti") && !jti.is_some_and(is_id) {
+        return Err(invalid());
+    }
+    let act = match claims.get("act") {
+        None => None,
+        Some(act) => Some(serde_json::from_value(act.clone()).map_err(|_| invalid())?),
+    };
+    let user = user_of(state, context, trusted, sub, &claims).await?;
+    let permissions = state.settings().permissions_of_user(&user);
+    let until = expires_at.saturating_add(FOREIGN_LEEWAY_SECONDS).saturating_mul(1000);
+    Ok(Subject {
+        user: TokenUser::from(&user),
+        scopes: Scopes { permissions, oidc: Vec::new() }.for_persons(),
+        session: None,
+        act: act.map(|act| named(act, &trusted.issuer)),
+        may_act: claims.get("may_act").cloned(),
+        expires_at,
+        auth_time: number(&claims, "auth_time"),
+        issuer: trusted.issuer.clone(),
+        spent: jti.map(|jti| foreign_token_used(&trusted.issuer, jti, until)),
+    })
+}
+
+/// An actor of another issuer is named with it, so that nobody there can be taken for somebody here.
+fn named(actor: Actor, issuer: &str) -> Actor {
+    Actor {
+        iss: actor.iss.or_else(|| Some(issuer.to_owned())),
+        act: actor.act.map(|inner| Box::new(named(*inner, issuer))),
+        ..actor
+    }
+}
+
+/// The end of a token of another issuer, if its claims hold.
+fn check_foreign(claims: &Map<String, Value>, trusted: &TrustedIssuer, now: i64) -> Option<i64> {
+    let audience = match claims.get("aud")? {
+        Value::String(one) => *one == trusted.audience,
+        Value::Array(many) => many.iter().any(|one| one.as_str() == Some(&trusted.audience)),
+        _ => false,
+    };
+    let (exp, iat) = (number(claims, "exp")?, number(claims, "iat")?);
+    let nbf = if claims.contains_key("nbf") { number(claims, "nbf")? } else { iat };
+    let latest = now.saturating_add(FOREIGN_LEEWAY_SECONDS);
+    let holds = text(claims, "iss")? == trusted.issuer
+        && audience
+        && exp > iat
+        && now < exp.saturating_add(FOREIGN_LEEWAY_SECONDS)
+        && iat <= latest
+        && nbf <= latest
+        && now.saturating_sub(iat) <= i64::from(trusted.max_age).saturating_add(FOREIGN_LEEWAY_SECONDS);
+    holds.then_some(exp)
+}
+
+/// The user that a subject of another issuer is here, as the configuration maps it.
+async fn user_of(
+    state: &OAuthState,
+    context: &RequestContext,
+    trusted: &TrustedIssuer,
+    sub: &str,
+    claims: &Map<String, Value>,
+) -> OauthResult<User> {
+    if let Some(id) = state.oauth.linked_user(&trusted.issuer, sub).await? {
+        return active_user(state, &UserId::new(id)).await.map_err(unless_ours);
+    }
+    let is_verified = claims.get("email_verified").and_then(Value::as_bool) == Some(true);
+    let email = text(claims, "email").filter(|_| is_verified);
+    let id = match trusted.subject_mapping {
+        SubjectMapping::Linked => None,
+        SubjectMapping::VerifiedEmail => match email {
+            Some(email) => state.oauth.user_by_email(&email.to_lowercase()).await?,
+            None => None,
+        },
+        SubjectMapping::Provision => Some(provision(state, context, trusted, sub, email).await?.to_string()),
+    };
+    let id = id.ok_or_else(invalid)?;
+    state.oauth.link_user(&trusted.issuer, sub, &id, state.now()).await?;
+    // Who was linked first stays.
+    let linked = state.oauth.linked_user(&trusted.issuer, sub).await?.ok_or_else(invalid)?;
+    active_user(state, &UserId::new(linked)).await.map_err(unless_ours)
+}
+
+/// A user for a subject that is new here. The name follows from issuer and subject, so that two calls at once make one.
+async fn provision(
+    state: &OAuthState,
+    context: &RequestContext,
+    trusted: &TrustedIssuer,
+    sub: &str,
+    email: Option<&str>,
+) -> OauthResult<UserId> {
+    let hash = digest(&SHA256, format!("{} {sub}", trusted.issuer).as_bytes());
+    let username = format!("fed-{}", hex::encode(hash.as_ref().get(..16).unwrap_or_default()));
+    let new = |email: Option<&str>| NewUser {
+        username: username.clone(),
+        email: email.map(str::to_owned),
+        roles: state.settings().identity.default_roles.clone(),
+        ..NewUser::default()
+    };
+    let mut made = state.users.create(context, new(email)).await;
+    if matches!(made, Err(IdentityError::Taken("email") | IdentityError::Invalid(_))) {
+        // The address is another user's, whom this subject is not.
+        made = state.users.create(context, new(None)).await;
+    }
+    match made {
+        Ok(user) => Ok(user.id),
+        Err(IdentityError::Taken(_)) => {
+            let known = state.users.find(&username).await?;
+            known.map(|user| user.id).ok_or_else(invalid)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Keeps what failed here, and makes of everything else the one text.
+fn unless_ours(error: OauthError) -> OauthError {
+    if error.is_ours() { error } else { invalid() }
+}
+
+fn algorithm(configured: Configured) -> SigningAlgorithm {
+    match configured {
+        Configured::RS256 => SigningAlgorithm::Rs256,
+        Configured::ES256 => SigningAlgorithm::Es256,
+        Configured::EdDSA => SigningAlgorithm::EdDsa,
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=MAX_FOREIGN_ID).contains(&text.len()) && !text.contains('\0')
+}
+
+fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    claims.get(name).and_then(Value::as_str)
+}
+
+fn number(claims: &Map<String, Value>, name: &str) -> Option<i64> {
+    let value = claims.get(name)?;
+    value.as_i64().or_else(|| value.as_f64().filter(|n| n.is_finite() && n.abs() < 1e12).map(|n| n as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a26_claims_of_another_issuer_hold_for_one_audience_and_for_their_time() {
+        let trusted: TrustedIssuer = serde_json::from_value(json!({
+            "issuer": "https://idp.example", "jwks_uri": "https://idp.example/jwks", "audience": "here", "max_age": 600
+        }))
+        .unwrap();
+        let good = json!({"iss": "https://idp.example", "aud": "here", "sub": "s", "iat": 1000, "exp": 1300});
+        let rows = [
+            (json!({}), true),
+            (json!({"aud": ["there", "here"]}), true),
+            (json!({"nbf": 1010}), true),
+            (json!({"exp": 1071}), true),
+            (json!({"iss": "https://idp.example/"}), false),
+            (json!({"iss": "https://IDP.example"}), false),
+            (json!({"aud": "there"}), false),
+            (json!({"aud": []}), false),
+            (json!({"exp": 1070}), false),
+            (json!({"exp": null}), false),
+            (json!({"iat": null}), false),
+            (json!({"iat": 1131}), false),
+            (json!({"nbf": 1131}), false),
+            (json!({"iat": 469, "exp": 1300}), false),
+            (json!({"exp": "1300"}), false),
+        ];
+        for (change, want) in rows {
+            let mut claims = good.as_object().unwrap().clone();
+            for (name, value) in change.as_object().unwrap() {
+                claims.insert(name.clone(), value.clone());
+                if value.is_null() {
+                    claims.remove(name);
+                }
+            }
+            assert_eq!(check_foreign(&claims, &trusted, 1100).is_some(), want, "{change}");
+        }
+    }
+
+    #[test]
+    fn actors_of_another_issuer_keep_its_name() {
+        let inner =
+            Actor::new("a", Some(Box::new(Actor { iss: Some("other".into()), ..Actor::new("b", None) })));
+        let named = named(inner, "https://idp.example");
+        assert_eq!(named.iss.as_deref(), Some("https://idp.example"));
+        assert_eq!(named.act.unwrap().iss.as_deref(), Some("other"));
+    }
+}

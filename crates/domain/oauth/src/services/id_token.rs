@@ -1,0 +1,105 @@
+//! ID tokens (OpenID Connect Core section 2): who signed in, when and how, for one client.
+
+use crate::at_rest::Label;
+use crate::constants::ID_TOKEN_SECONDS;
+use crate::error::OauthResult;
+use crate::models::clients::OAuthClient;
+use crate::state::OAuthState;
+use crate::users::User;
+use serde_json::{Map, Value, json};
+use systemprompt_models::Secret;
+use systemprompt_models::ids::{Jti, SessionId};
+use systemprompt_security::jwt::SignedAccess;
+
+/// What an ID token says.
+#[derive(Clone, Copy)]
+pub struct IdTokenFacts<'a> {
+    pub client: &'a OAuthClient,
+    pub user: &'a User,
+    /// The browser session, of which the client learns a digest.
+    pub session: &'a SessionId,
+    /// Epoch seconds.
+    pub auth_time: i64,
+    pub acr: Option<&'a str>,
+    /// Space-separated.
+    pub amr: Option<&'a str>,
+    /// Of the authorization request; a refreshed ID token has none.
+    pub nonce: Option<&'a str>,
+    /// The `claims` parameter, JSON.
+    pub claims: Option<&'a str>,
+    /// The access token that is given out with it.
+    pub access: Option<&'a SignedAccess>,
+}
+
+/// `sid` of a session: a client can tell two of its user's sessions apart, and end none.
+pub fn sid(state: &OAuthState, session: &SessionId) -> String {
+    state.at_rest.digest(Label::SessionName, session.as_str()).hex
+}
+
+/// Whether `text` is the `sid` of this session, under the present pepper or the one before.
+pub fn is_sid_of(state: &OAuthState, text: &str, session: &SessionId) -> bool {
+    let (present, previous) = state.at_rest.candidates(Label::SessionName, session.as_str());
+    text == present || text == previous
+}
+
+/// Signs an ID token with the algorithm that the client registered.
+///
+/// # Errors
+/// No key of that algorithm on this node.
+pub fn id_token(state: &OAuthState, facts: IdTokenFacts<'_>) -> OauthResult<Secret<String>> {
+    let algorithm = facts.client.id_token_signed_response_alg;
+    let now = state.clock.now_seconds();
+    let claims = claims(&facts, state.tokens.issuer(), &sid(state, facts.session), now);
+    Ok(state.tokens.id_token(algorithm, &claims)?)
+}
+
+fn claims(facts: &IdTokenFacts<'_>, issuer: &str, sid: &str, now: i64) -> Value {
+    let client = facts.client.client_id.as_str();
+    let mut claims = Map::new();
+    let fixed = json!({
+        "iss": issuer,
+        "sub": facts.user.id.as_str(),
+        "aud": client,
+        "azp": client,
+        "exp": now + ID_TOKEN_SECONDS,
+        "iat": now,
+        "auth_time": facts.auth_time,
+        "sid": sid,
+        "jti": Jti::generate().as_str(),
+    });
+    if let Value::Object(fixed) = fixed {
+        claims.extend(fixed);
+    }
+    let mut put = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            claims.insert(name.to_owned(), value);
+        }
+    };
+    put("nonce", facts.nonce.map(Into::into));
+    put("acr", facts.acr.map(Into::into));
+    put("amr", facts.amr.map(|amr| amr.split_ascii_whitespace().collect::<Vec<_>>().into()));
+    let algorithm = facts.client.id_token_signed_response_alg;
+    put("at_hash", facts.access.map(|access| access.at_hash(algorithm).into()));
+    for name in wanted(facts.claims) {
+        put(&name, member(facts.user, &name));
+    }
+    Value::Object(claims)
+}
+
+/// The names that a `claims` parameter asks of the ID token (Core section 5.5).
+fn wanted(parameter: Option<&str>) -> Vec<String> {
+    let parsed = parameter.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let members = parsed.as_ref().and_then(|value| value.get("id_token")).and_then(Value::as_object);
+    members.map(|members| members.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// What is known of a user under a claim's name; nothing that the token says of itself.
+fn member(user: &User, name: &str) -> Option<Value> {
+    match name {
+        "name" => user.display_name.clone().map(Into::into),
+        "preferred_username" => Some(user.username.clone().into()),
+        "email" => user.email.clone().map(Into::into),
+        "updated_at" => Some(user.updated_at.div_euclid(1000).into()),
+        _ => None,
+    }
+}

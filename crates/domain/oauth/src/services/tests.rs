@@ -1,0 +1,9 @@
+//! The token endpoint and its neighbours, on both engines, with a clock that the tests move.
+
+mod client;
+mod code;
+mod device;
+mod exchange;
+mod plane;
+mod refresh;
+mod tokens;

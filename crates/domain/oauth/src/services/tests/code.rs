@@ -1,0 +1,124 @@
+//! The authorization code grant (ID-46, ID-115, ID-116).
+
+use super::plane::{Plane, VERIFIER, at_once, planes, word};
+use crate::services::id_token::is_sid_of;
+use std::sync::Arc;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_gives_tokens_in_a_session_of_their_grant() {
+    for plane in planes().await {
+        let (tokens, grant) = plane.signed_in("openid user mcp", "").await;
+        assert_eq!((tokens.scope.as_str(), tokens.expires_in), ("user mcp openid", 90));
+        let claims = plane.claims(&tokens.access_token);
+        assert_eq!((&claims.sub, claims.session_id.uuid()), (&plane.bob, grant.uuid()));
+        assert_eq!(claims.auth_time, Some(super::plane::START / 1000 - 60));
+        let session = plane.state.sessions.find(&claims.session_id).await.unwrap().unwrap();
+        assert_eq!(
+            (session.parent_session_id.as_ref(), session.grant_id),
+            (Some(&plane.session), Some(grant))
+        );
+
+        let id = plane.state.verifier.verify_id_token(tokens.id_token.unwrap().expose()).unwrap();
+        let text = |name: &str| id[name].as_str().unwrap_or_default().to_owned();
+        assert_eq!(
+            (text("aud"), text("azp"), text("nonce")),
+            ("public".into(), "public".into(), "n-0S6".into())
+        );
+        assert_eq!((text("sub"), text("acr")), (plane.bob.to_string(), "phrh".into()));
+        assert_eq!(id["amr"], serde_json::json!(["hwk", "user"]));
+        assert_eq!(id["exp"].as_i64().unwrap() - id["iat"].as_i64().unwrap(), 3600);
+        assert!(is_sid_of(&plane.state, &text("sid"), &plane.session) && !text("sid").contains("sess_"));
+        assert_eq!(text("at_hash").len(), 22, "half of SHA-256: the ID token is RS256");
+
+        // The end of the browser's session is the end of all that.
+        assert!(plane.is_live(&tokens.access_token).await);
+        plane.state.sessions.revoke(&plane.session, "sign_out").await.unwrap();
+        assert!(!plane.is_live(&tokens.access_token).await);
+        let refresh = tokens.refresh_token.unwrap();
+        assert!(!plane.is_live(&refresh).await);
+        assert_eq!(word(&plane.refresh(refresh.expose(), "").await), "invalid_grant");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_115_of_32_uses_of_one_code_one_wins_and_then_all_is_dead() {
+    for plane in planes().await {
+        let plane = Arc::new(plane);
+        let (code, _) = plane.code("openid offline_access user", "").await;
+        let answers = at_once(32, || {
+            let (plane, form) = (Arc::clone(&plane), Plane::code_form(&code));
+            async move { plane.token(None, &form).await }
+        })
+        .await;
+        let refused = answers.iter().filter(|answer| word(answer) == "invalid_grant").count();
+        let mut won: Vec<_> = answers.into_iter().filter_map(Result::ok).collect();
+        assert_eq!((won.len(), refused), (1, 31));
+        let won = won.remove(0);
+        assert!(!plane.is_live(&won.access_token).await);
+        let refresh = won.refresh_token.unwrap();
+        assert_eq!(word(&plane.refresh(refresh.expose(), "").await), "invalid_grant");
+        assert_eq!(plane.records("oauth.code_reuse").await.len(), 1);
+        assert_eq!(plane.records("oauth.token").await.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_115_a_second_use_ends_the_grant_at_once_and_after_half_a_minute() {
+    for plane in planes().await {
+        for wait in [0, 30_000, 20 * 3_600_000] {
+            let (code, grant) = plane.code("user", "").await;
+            let tokens = plane.token(None, &Plane::code_form(&code)).await.unwrap();
+            plane.clock.advance(wait);
+            assert_eq!(word(&plane.token(None, &Plane::code_form(&code)).await), "invalid_grant");
+            assert!(!plane.is_live(&tokens.access_token).await);
+            let ended = plane.state.oauth.find_grant(grant.as_str()).await.unwrap().unwrap();
+            assert!(ended.revoked_at.is_some() || wait > 5_000_000, "{wait}");
+            // A third use tells nothing new.
+            assert_eq!(word(&plane.token(None, &Plane::code_form(&code)).await), "invalid_grant");
+        }
+        assert_eq!(plane.records("oauth.code_reuse").await.len(), 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_116_a_code_is_bound_to_client_redirect_uri_challenge_and_resources() {
+    for plane in planes().await {
+        let swaps: [(&str, &str, &str, bool); 6] = [
+            ("client_id=public", "client_id=other", "invalid_grant", false),
+            ("app.example", "evil.example", "invalid_grant", true),
+            ("&redirect_uri=https://app.example/callback", "", "invalid_grant", true),
+            (VERIFIER, "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXj", "invalid_grant", true),
+            ("code_verifier=", "ignored=", "invalid_grant", true),
+            ("grant_type=", "resource=https://b.example&grant_type=", "invalid_target", true),
+        ];
+        for (from, to, error, spends) in swaps {
+            let (code, _) = plane.code("user", "https://rs.example").await;
+            let good = Plane::code_form(&code);
+            assert_eq!(word(&plane.token(None, &good.replace(from, to)).await), error, "{to}");
+            let after = plane.token(None, &good).await;
+            assert_eq!(word(&after), if spends { "invalid_grant" } else { "ok" }, "{to}");
+        }
+        let (code, _) = plane.code("user", "https://rs.example").await;
+        let narrowed = format!("{}&resource=HTTPS://rs.example/", Plane::code_form(&code));
+        let tokens = plane.token(None, &narrowed).await.unwrap();
+        assert_eq!(plane.claims(&tokens.access_token).aud[0].as_str(), "https://rs.example");
+        let expired = plane.code("user", "").await.0;
+        plane.clock.advance(600_000);
+        assert_eq!(word(&plane.token(None, &Plane::code_form(&expired)).await), "invalid_grant");
+        assert_eq!(word(&plane.token(None, &Plane::code_form("ac_short")).await), "invalid_grant");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_say_what_client_and_user_may_now() {
+    for plane in planes().await {
+        let (tokens, _) = plane.signed_in("openid user admin service hook:track", "").await;
+        assert_eq!(
+            tokens.scope, "user openid",
+            "no service, no hooks, and the rest is neither bob's nor the client's"
+        );
+        let (code, _) = plane.code("user", "").await;
+        plane.change("UPDATE users SET status = 'suspended'").await;
+        assert_eq!(word(&plane.token(None, &Plane::code_form(&code)).await), "invalid_grant");
+    }
+}

@@ -1,0 +1,279 @@
+//! Token exchange (ID-59 to ID-63, A26).
+
+use super::plane::{ISSUER, Plane, START, planes, planes_with, word};
+use crate::error::OauthResult;
+use crate::services::generation::TokenResponse;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use systemprompt_models::Actor;
+use systemprompt_security::keys::{PrivateKey, SigningAlgorithm};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+const TYPES: &str = "urn:ietf:params:oauth:token-type";
+const IDP: &str = "https://idp.example";
+
+async fn exchange(
+    plane: &Plane,
+    client: &str,
+    token: &str,
+    kind: &str,
+    more: &str,
+) -> OauthResult<TokenResponse> {
+    let grant = "urn:ietf:params:oauth:grant-type:token-exchange";
+    let form = format!("grant_type={grant}&subject_token={token}&subject_token_type={TYPES}:{kind}{more}");
+    plane.token(Some(client), &form).await
+}
+
+/// What exchanges: one client more than the depth of a chain may be.
+async fn chain_of_clients(plane: &Plane) {
+    for n in 1..=6 {
+        let grants = "urn:ietf:params:oauth:grant-type:token-exchange";
+        plane.client(&format!("hop-{n}"), "client_secret_basic", grants, "user mcp", "").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a26_each_exchange_adds_an_actor_until_there_are_five() {
+    for plane in planes().await {
+        chain_of_clients(&plane).await;
+        let mut token = plane.signed_in("openid user mcp", "").await.0.access_token;
+        for n in 1..=6 {
+            let answer = exchange(&plane, &format!("hop-{n}"), token.expose(), "access_token", "").await;
+            if n == 6 {
+                assert_eq!(word(&answer), "invalid_request");
+                break;
+            }
+            let tokens = answer.unwrap();
+            assert_eq!(tokens.issued_token_type, Some("urn:ietf:params:oauth:token-type:access_token"));
+            assert!(tokens.refresh_token.is_none() && tokens.id_token.is_none());
+            let claims = plane.claims(&tokens.access_token);
+            assert_eq!((&claims.sub, tokens.scope.as_str()), (&plane.bob, "user mcp"));
+            let want: Vec<String> = (1..=n).rev().map(|n| format!("user-of-hop-{n}")).collect();
+            assert_eq!(claims.act.as_ref().map(Actor::chain), Some(want));
+            token = tokens.access_token;
+        }
+        let told = plane.records("oauth.exchange").await;
+        assert_eq!((told.len(), told[4]["act_chain"].as_array().unwrap().len()), (5, 5));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_63_a_child_dies_with_its_parent_and_lives_no_longer() {
+    for plane in planes().await {
+        chain_of_clients(&plane).await;
+        let parent = plane.signed_in("user", "").await.0.access_token;
+        plane.clock.advance(30_000);
+        let child = exchange(&plane, "hop-1", parent.expose(), "access_token", "").await.unwrap();
+        assert_eq!(child.expires_in, 60, "what is left of the parent");
+        let grandchild = exchange(&plane, "hop-2", child.access_token.expose(), "jwt", "").await.unwrap();
+        assert!(plane.is_live(&grandchild.access_token).await);
+        plane.state.sessions.revoke(&plane.claims(&parent).session_id, "test").await.unwrap();
+        for token in [&parent, &child.access_token, &grandchild.access_token] {
+            assert!(!plane.is_live(token).await);
+        }
+        assert_eq!(
+            word(&exchange(&plane, "hop-1", parent.expose(), "access_token", "").await),
+            "invalid_grant"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_61_an_exchange_only_narrows() {
+    for plane in planes().await {
+        chain_of_clients(&plane).await;
+        let subject = plane.signed_in("user mcp a2a", "").await.0;
+        let token = subject.access_token.expose();
+        let refresh = subject.refresh_token.unwrap();
+        let rows = [
+            (token.as_str(), "access_token", "", "ok"),
+            (token, "access_token", "&scope=user+admin", "ok"),
+            (token, "access_token", "&scope=a2a", "invalid_scope"),
+            (token, "access_token", "&audience=mcp&resource=https://rs.example", "ok"),
+            (token, "access_token", "&resource=https://elsewhere.example", "invalid_target"),
+            (token, "access_token", "&audience=internal", "invalid_target"),
+            (refresh.expose(), "refresh_token", "", "invalid_request"),
+            (refresh.expose(), "access_token", "", "invalid_grant"),
+            (token, "saml2", "", "invalid_request"),
+            (token, "id_token", "", "invalid_grant"),
+            (token, "access_token", "&actor_token=x", "invalid_request"),
+            (
+                token,
+                "access_token",
+                "&requested_token_type=urn:ietf:params:oauth:token-type:refresh_token",
+                "invalid_request",
+            ),
+        ];
+        for (token, kind, more, want) in rows {
+            assert_eq!(word(&exchange(&plane, "hop-1", token, kind, more).await), want, "{kind} {more}");
+        }
+        let form =
+            "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&client_id=public&subject_token=x";
+        assert_eq!(word(&plane.token(None, form).await), "unauthorized_client");
+        // An actor of its own.
+        let actor = plane.token(Some("acme-ci"), "grant_type=client_credentials&scope=user").await.unwrap();
+        let more =
+            format!("&actor_token={}&actor_token_type={TYPES}:access_token", actor.access_token.expose());
+        let acted = exchange(&plane, "hop-1", token, "access_token", &more).await.unwrap();
+        let act = plane.claims(&acted.access_token).act.unwrap();
+        assert_eq!((act.sub.as_str(), act.client_id.unwrap().as_str()), ("user-of-acme-ci", "acme-ci"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_60_an_id_token_counts_at_its_own_client_while_its_session_lives() {
+    for plane in planes().await {
+        let grants = "authorization_code urn:ietf:params:oauth:grant-type:token-exchange";
+        plane.client("web-app", "client_secret_basic", grants, "openid user", "").await;
+        plane.client("thief", "client_secret_basic", grants, "openid user", "").await;
+        let (code, _) = plane.code("openid user", "").await;
+        plane.change("UPDATE oauth_auth_codes SET client_id = 'web-app'").await;
+        plane.change("UPDATE oauth_grants SET client_id = 'web-app'").await;
+        let form = Plane::code_form(&code).replace("client_id=public&", "");
+        let id_token = plane.token(Some("web-app"), &form).await.unwrap().id_token.unwrap();
+        let tokens = exchange(&plane, "web-app", id_token.expose(), "id_token", "").await.unwrap();
+        assert_eq!((tokens.scope.as_str(), &plane.claims(&tokens.access_token).sub), ("user", &plane.bob));
+        assert_eq!(
+            word(&exchange(&plane, "thief", id_token.expose(), "id_token", "").await),
+            "invalid_grant"
+        );
+        assert_eq!(
+            word(&exchange(&plane, "web-app", id_token.expose(), "access_token", "").await),
+            "invalid_grant"
+        );
+        plane.state.sessions.revoke(&plane.session, "test").await.unwrap();
+        assert!(!plane.is_live(&tokens.access_token).await);
+        assert_eq!(
+            word(&exchange(&plane, "web-app", id_token.expose(), "id_token", "").await),
+            "invalid_grant"
+        );
+    }
+}
+
+/// A server of one document; counts how often it is asked.
+struct Keys {
+    address: String,
+    asked: Arc<AtomicUsize>,
+    _task: tokio::task::JoinSet<()>,
+}
+
+async fn serve(document: Value) -> Keys {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/jwks", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let mut task = tokio::task::JoinSet::new();
+    task.spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            counter.fetch_add(1, Ordering::SeqCst);
+            let mut buffer = [0; 2048];
+            let _ = stream.read(&mut buffer).await;
+            let body = document.to_string();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    Keys { address, asked, _task: task }
+}
+
+fn signed(key: &PrivateKey, kid: &str, claims: &Value) -> String {
+    let header = json!({"typ": "JWT", "alg": key.algorithm().as_str(), "kid": kid});
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let input = format!("{}.{}", part(&header), part(claims));
+    format!("{input}.{}", URL_SAFE_NO_PAD.encode(key.sign(input.as_bytes()).unwrap()))
+}
+
+fn claims(change: &Value) -> Value {
+    let now = START / 1000;
+    let mut claims = json!({"iss": IDP, "sub": "s-1", "aud": "here", "iat": now, "exp": now + 600});
+    for (name, value) in change.as_object().unwrap() {
+        claims[name.as_str()] = value.clone();
+    }
+    claims
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a26_a_trusted_issuers_token_counts_once_and_a_look_alike_never() {
+    let key = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
+    let stranger = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
+    let keys = serve(json!({"keys": [key.public().to_jwk()]})).await;
+    let trusted = json!([{"issuer": IDP, "jwks_uri": keys.address, "audience": "here", "subject_mapping": "verified_email"}]);
+    let planes =
+        planes_with(|settings| settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap());
+    for plane in planes.await {
+        chain_of_clients(&plane).await;
+        let bob = json!({"email": "Bob@example.org", "email_verified": true});
+        let with = |more: Value| {
+            let mut all = bob.clone();
+            all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            claims(&all)
+        };
+        let rows = [
+            (signed(&key, key.kid(), &claims(&json!({"email": "bob@example.org"}))), "invalid_grant"),
+            (
+                signed(
+                    &key,
+                    key.kid(),
+                    &claims(&json!({"email": "bob@example.org", "email_verified": "true"})),
+                ),
+                "invalid_grant",
+            ),
+            (signed(&key, key.kid(), &with(json!({"iss": "https://idp.example/"}))), "invalid_grant"),
+            (signed(&key, key.kid(), &with(json!({"iss": "https://idp.exampIe"}))), "invalid_grant"),
+            (signed(&key, key.kid(), &with(json!({"aud": "there"}))), "invalid_grant"),
+            (signed(&key, key.kid(), &with(json!({"iat": START / 1000 - 7200}))), "invalid_grant"),
+            (signed(&stranger, key.kid(), &with(json!({}))), "invalid_grant"),
+            (signed(&key, key.kid(), &with(json!({"may_act": {"sub": "somebody"}}))), "invalid_grant"),
+            (signed(&key, key.kid(), &with(json!({"jti": "once"}))), "ok"),
+            (signed(&key, key.kid(), &with(json!({"jti": "once"}))), "invalid_grant"),
+            (signed(&key, key.kid(), &with(json!({"may_act": {"sub": "user-of-hop-1"}}))), "ok"),
+            // Linked now, so that the address does not matter any more.
+            (signed(&key, key.kid(), &claims(&json!({}))), "ok"),
+            (signed(&key, key.kid(), &claims(&json!({"sub": "s-2"}))), "invalid_grant"),
+        ];
+        for (n, (token, want)) in rows.iter().enumerate() {
+            assert_eq!(word(&exchange(&plane, "hop-1", token, "jwt", "").await), *want, "row {n}");
+        }
+        let token = signed(&key, key.kid(), &claims(&json!({"act": {"sub": "proxy"}})));
+        let tokens = exchange(&plane, "hop-1", &token, "jwt", "&scope=user").await.unwrap();
+        let claims = plane.claims(&tokens.access_token);
+        assert_eq!((&claims.sub, claims.iss.as_str()), (&plane.bob, ISSUER));
+        let inner = claims.act.unwrap().act.unwrap();
+        assert_eq!((inner.sub.as_str(), inner.iss.as_deref()), ("proxy", Some(IDP)));
+    }
+    assert_eq!(keys.asked.load(Ordering::SeqCst), 2, "once for each of the two servers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_131_a_thousand_unknown_keys_cause_one_fetch_a_minute() {
+    let key = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
+    let keys = serve(json!({"keys": [key.public().to_jwk()]})).await;
+    let trusted = json!([{"issuer": IDP, "jwks_uri": keys.address, "audience": "here", "subject_mapping": "provision"}]);
+    let planes =
+        planes_with(|settings| settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap());
+    let [plane, _] = planes.await;
+    chain_of_clients(&plane).await;
+    let trusted = plane.state.settings().trusted_issuers[0].clone();
+    for n in 0..1000 {
+        let known = plane.state.issuer_keys.of(&plane.state, &trusted, &format!("kid-{n}")).await;
+        assert!(known.is_some_and(|keys| keys.iter().all(|key| key.kid != format!("kid-{n}"))));
+    }
+    assert_eq!(keys.asked.load(Ordering::SeqCst), 1);
+    plane.clock.advance(60_000);
+    assert!(plane.state.issuer_keys.of(&plane.state, &trusted, "another").await.is_some());
+    assert_eq!(keys.asked.load(Ordering::SeqCst), 2);
+    // A subject that is new gets a user with the default roles, once.
+    let token = signed(&key, key.kid(), &claims(&json!({})));
+    for _ in 0..2 {
+        assert_eq!(exchange(&plane, "hop-1", &token, "jwt", "").await.unwrap().scope, "user mcp");
+    }
+    assert_eq!(plane.count("SELECT COUNT(*) FROM users WHERE username LIKE 'fed-%'").await, 1);
+}

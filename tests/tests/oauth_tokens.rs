@@ -1,0 +1,365 @@
+//! The endpoints that clients call without a browser, over HTTP: what they answer byte for byte, and that no token stays where it
+//! was not meant to be.
+
+use crate::http::{Answer, Client};
+use crate::stores;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use systemprompt_database::{Db, on, on_tx};
+use systemprompt_models::Secret;
+use systemprompt_oauth::at_rest::{AtRest, Label};
+use systemprompt_tests::{Options, Server};
+
+const BASE: &str = "/api/v1/core/oauth";
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+
+struct Plane {
+    server: Server,
+    http: Client,
+    db: Db,
+    at_rest: AtRest,
+}
+
+async fn engines() -> [Options; 2] {
+    [stores::sqlite(), stores::postgres().await]
+}
+
+async fn start(options: Options) -> Plane {
+    let server = options.without_limits().start().unwrap();
+    let pepper = Secret::from(server.secret("oauth_at_rest_pepper").unwrap());
+    let (http, db) = (Client::new(&server), stores::open(&server).await);
+    let plane = Plane { server, http, db, at_rest: AtRest::new(&pepper, None).unwrap() };
+    let device = "urn:ietf:params:oauth:grant-type:device_code";
+    plane.client("ci", "client_secret_basic", "client_credentials", "service user hook:track").await;
+    plane
+        .client("app", "none", &format!("authorization_code refresh_token {device}"), "openid user mcp")
+        .await;
+    plane
+}
+
+impl Plane {
+    /// A client whose secret is `sps_` and its id.
+    async fn client(&self, id: &str, method: &str, grants: &str, scopes: &str) {
+        let digest = self.at_rest.digest(Label::ClientSecret, &format!("sps_{id}")).hex;
+        let mut tx = self.db.write_tx().await.unwrap();
+        on_tx!(tx, conn => sqlx::query(
+            "INSERT INTO oauth_clients (client_id, name, kind, auth_method, application_type, status, user_id,
+                 metadata_digest, created_at, updated_at, version)
+             VALUES ($1, $1, 'managed', $2, 'web', 'active', $3, '', 1, 1, 1)"
+        ).bind(id).bind(method).bind(format!("user-of-{id}")).execute(&mut *conn).await.map(drop))
+        .unwrap();
+        for (statement, words) in [
+            ("INSERT INTO oauth_client_grant_types (client_id, value) VALUES ($1, $2)", grants),
+            ("INSERT INTO oauth_client_scopes (client_id, value) VALUES ($1, $2)", scopes),
+        ] {
+            for word in words.split(' ') {
+                on_tx!(tx, conn => sqlx::query(statement).bind(id).bind(word).execute(&mut *conn).await.map(drop))
+                    .unwrap();
+            }
+        }
+        on_tx!(tx, conn => sqlx::query(
+            "INSERT INTO oauth_client_secrets (client_id, secret_digest, pepper_id, created_at) VALUES ($1, $2, 'p', 1)"
+        ).bind(id).bind(&digest).execute(&mut *conn).await.map(drop))
+        .unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// A code of bob's for `app`, as the authorization endpoint leaves it.
+    async fn code(&self, scopes: &str) -> String {
+        let (bob,): (String,) =
+            on!(&self.db, pool => sqlx::query_as("SELECT id FROM users WHERE username = 'bob'")
+            .fetch_one(pool).await)
+            .unwrap();
+        let code = systemprompt_security::opaque::generate("ac_").unwrap().expose().clone();
+        let digest = self.at_rest.digest(Label::AuthCode, &code).hex;
+        let grant = systemprompt_models::ids::GrantId::generate();
+        let now = 1_000 * self.seconds().await;
+        let mut tx = self.db.write_tx().await.unwrap();
+        on_tx!(tx, conn => sqlx::query(
+            "INSERT INTO oauth_grants (grant_id, user_id, client_id, kind, scopes, resources, offline, created_at,
+                 family_expires_at)
+             VALUES ($1, $2, 'app', 'code', $3, '', 1, $4, $5)"
+        )
+            .bind(grant.as_str()).bind(&bob).bind(scopes).bind(now).bind(now + 3_600_000)
+            .execute(&mut *conn).await.map(drop))
+        .unwrap();
+        on_tx!(tx, conn => sqlx::query(
+            "INSERT INTO oauth_auth_codes (code_digest, client_id, user_id, session_id, grant_id, redirect_uri,
+                 redirect_uri_given, code_challenge, scopes, resources, auth_time, pepper_id, created_at, expires_at)
+             VALUES ($1, 'app', $2, '', $3, 'https://app.example/cb', 1, $4, $5, '', 7, 'p', $6, $7)"
+        )
+            .bind(&digest).bind(&bob).bind(grant.as_str()).bind(CHALLENGE).bind(scopes).bind(now)
+            .bind(now + 600_000).execute(&mut *conn).await.map(drop))
+        .unwrap();
+        tx.commit().await.unwrap();
+        code
+    }
+
+    /// The server's clock, from a token that it signs.
+    async fn seconds(&self) -> i64 {
+        let tokens = self.post("/token", Some("ci"), "grant_type=client_credentials&scope=user").await.json();
+        claims(tokens["access_token"].as_str().unwrap())["iat"].as_i64().unwrap()
+    }
+
+    async fn post(&self, path: &str, client: Option<&str>, form: &str) -> Answer {
+        let authorization = client.map(|id| format!("Basic {}", STANDARD.encode(format!("{id}:sps_{id}"))));
+        let mut headers = vec![FORM];
+        headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
+        self.http.raw(&format!("{BASE}{path}"), &headers, form.to_owned()).await.unwrap()
+    }
+
+    async fn exchange(&self, code: &str) -> Answer {
+        let form = format!(
+            "grant_type=authorization_code&client_id=app&code={code}&redirect_uri=https://app.example/cb&code_verifier={VERIFIER}"
+        );
+        self.post("/token", None, &form).await
+    }
+}
+
+fn claims(token: &str) -> Value {
+    let part = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+fn is_unstored(answer: &Answer) {
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("pragma", "no-cache"),
+        ("referrer-policy", "no-referrer"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        assert_eq!(answer.header(name), value, "{name} of {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a24_client_credentials_over_http_make_a_token_that_counts() {
+    for options in engines().await {
+        let plane = start(options.env("SYSTEMPROMPT__SECURITY__JWT_ACCESS_TOKEN_EXPIRATION", "90")).await;
+        let answer =
+            plane.post("/token", Some("ci"), "grant_type=client_credentials&scope=user+service").await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        is_unstored(&answer);
+        let body = answer.json();
+        let token = body["access_token"].as_str().unwrap();
+        let names: Vec<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names, ["access_token", "expires_in", "scope", "token_type"]);
+        assert_eq!((&body["scope"], &body["expires_in"]), (&"user service".into(), &90.into()));
+        let said = claims(token);
+        assert_eq!(said["exp"].as_i64().unwrap() - said["iat"].as_i64().unwrap(), 90);
+
+        // It is verified like any other, and its end is known at once.
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str())];
+        assert_eq!(plane.http.get("/api/v1/health/detail", &headers).await.status, 200);
+        let seen = plane.post("/introspect", Some("ci"), &format!("token={token}")).await.json();
+        assert_eq!((&seen["active"], &seen["sub"]), (&true.into(), &"user-of-ci".into()));
+        let ended =
+            plane.post("/revoke", Some("ci"), &format!("token={token}&token_type_hint=access_token")).await;
+        assert_eq!((ended.status, ended.body.as_str()), (200, ""));
+        is_unstored(&ended);
+        assert_eq!(plane.http.get("/api/v1/health/detail", &headers).await.status, 401);
+        let seen = plane.post("/introspect", Some("ci"), &format!("token={token}")).await;
+        assert_eq!(seen.body, r#"{"active":false}"#);
+    }
+}
+
+#[tokio::test]
+async fn a3_a_code_is_exchanged_once_of_32_and_then_its_token_is_dead() {
+    for options in engines().await {
+        let plane = std::sync::Arc::new(start(options).await);
+        let good = plane.exchange(&plane.code("openid user").await).await;
+        assert_eq!(good.status, 200, "{}", good.body);
+        let refreshed = |token: &Value| {
+            format!("grant_type=refresh_token&client_id=app&refresh_token={}", token.as_str().unwrap())
+        };
+        let next = plane.post("/token", None, &refreshed(&good.json()["refresh_token"])).await;
+        assert_eq!(next.status, 200, "{}", next.body);
+        assert!(next.json()["id_token"].is_string());
+
+        let code = plane.code("openid user").await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..32 {
+            let (plane, code) = (std::sync::Arc::clone(&plane), code.clone());
+            tasks.spawn(async move { plane.exchange(&code).await });
+        }
+        let answers = tasks.join_all().await;
+        let won: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 200).collect();
+        assert_eq!(won.len(), 1);
+        assert!(answers.iter().filter(|a| a.status != 200).all(|a| a.json()["error"] == "invalid_grant"));
+        let token = won[0].json()["access_token"].as_str().unwrap().to_owned();
+        let bearer = format!("Bearer {}", plane.server.admin_token());
+        let headers = [FORM, ("authorization", bearer.as_str())];
+        let path = format!("{BASE}/introspect");
+        let seen = plane.http.raw(&path, &headers, format!("token={token}")).await.unwrap();
+        assert_eq!((seen.status, seen.body.as_str()), (200, r#"{"active":false}"#));
+    }
+}
+
+#[tokio::test]
+async fn id_132_each_error_has_its_status_and_its_body() {
+    let plane = start(stores::sqlite()).await;
+    let code = plane.code("user").await;
+    let no_verifier = format!(
+        "grant_type=authorization_code&client_id=app&code={code}&redirect_uri=https://app.example/cb"
+    );
+    let rows: [(&str, Option<&str>, &str, u16, &str, &str); 12] = [
+        ("/token", Some("ci"), "scope=user", 400, "invalid_request", "grant_type is missing"),
+        (
+            "/token",
+            Some("ci"),
+            "grant_type=a&grant_type=b",
+            400,
+            "invalid_request",
+            "a parameter is repeated",
+        ),
+        (
+            "/token",
+            Some("ci"),
+            "grant_type=password",
+            400,
+            "unsupported_grant_type",
+            "grant_type is none of those that are served",
+        ),
+        (
+            "/token",
+            Some("no"),
+            "grant_type=client_credentials",
+            401,
+            "invalid_client",
+            "client authentication failed",
+        ),
+        (
+            "/token",
+            Some("ci"),
+            "grant_type=refresh_token",
+            400,
+            "unauthorized_client",
+            "grant_type is not allowed for this client",
+        ),
+        (
+            "/token",
+            Some("ci"),
+            "grant_type=client_credentials",
+            400,
+            "invalid_scope",
+            "Scope is required for client credentials grant",
+        ),
+        (
+            "/token",
+            Some("ci"),
+            "grant_type=client_credentials&scope=hook:track",
+            400,
+            "invalid_target",
+            "Hook scopes require audience=hook on the token request",
+        ),
+        ("/token", None, &no_verifier, 400, "invalid_grant", "code_verifier is not valid"),
+        ("/introspect", None, "token=x&client_id=app", 401, "invalid_client", "client authentication failed"),
+        ("/introspect", Some("ci"), "a=b", 400, "invalid_request", "token is missing"),
+        ("/revoke", None, "token=x", 400, "invalid_request", "client_id is missing"),
+        (
+            "/device_authorization",
+            None,
+            "client_id=app&scope=service",
+            400,
+            "invalid_scope",
+            "nothing of scope is allowed for this client",
+        ),
+    ];
+    for (path, client, form, status, error, description) in rows {
+        let answer = plane.post(path, client, form).await;
+        let trace = answer.json()["trace_id"].clone();
+        let body = json!({"error": error, "error_description": description, "trace_id": trace});
+        assert_eq!((answer.status, answer.json()), (status, body), "{path} {form}");
+        is_unstored(&answer);
+        let challenge = if status == 401 && client.is_some() { "Basic realm=\"oauth\"" } else { "" };
+        assert_eq!(answer.header("www-authenticate"), challenge, "{path} {form}");
+    }
+    let path = format!("{BASE}/token");
+    let json = plane.http.post(&path, &[], &json!({"grant_type": "client_credentials"})).await;
+    assert_eq!((json.status, &json.json()["error"]), (415, &"invalid_request".into()));
+    let query = plane
+        .http
+        .raw(&format!("{path}?grant_type=client_credentials"), &[FORM], String::new())
+        .await
+        .unwrap();
+    assert_eq!((query.status, &query.json()["error"]), (400, &"invalid_request".into()));
+    let large = plane.http.raw(&path, &[FORM], format!("grant_type={}", "a".repeat(8200))).await.unwrap();
+    assert_eq!(large.status, 413, "{}", large.body);
+    let bob = format!("Bearer {}", plane.server.user_token());
+    let asked =
+        plane.http.raw(&format!("{BASE}/introspect"), &[FORM, ("authorization", &bob)], "token=x".into());
+    let asked = asked.await.unwrap();
+    assert_eq!((asked.status, asked.header("www-authenticate")), (401, "Bearer error=\"invalid_token\""));
+}
+
+#[tokio::test]
+async fn a28_no_minted_secret_stays_in_database_log_or_ledger() {
+    for options in engines().await {
+        let plane = start(options).await;
+        let code = plane.code("openid user").await;
+        let tokens = plane.exchange(&code).await.json();
+        let refresh = tokens["refresh_token"].as_str().unwrap();
+        let form = format!("grant_type=refresh_token&client_id=app&refresh_token={refresh}");
+        let next = plane.post("/token", None, &form).await.json();
+        let again = plane.post("/token", None, &form).await.json();
+        assert_eq!(next["refresh_token"], again["refresh_token"], "a repeat in time gets the same child");
+        let device = plane.post("/device_authorization", None, "client_id=app&scope=user").await;
+        is_unstored(&device);
+        let device = device.json();
+        let names: Vec<&str> = device.as_object().unwrap().keys().map(String::as_str).collect();
+        let want = [
+            "device_code",
+            "expires_in",
+            "interval",
+            "user_code",
+            "verification_uri",
+            "verification_uri_complete",
+        ];
+        assert_eq!(names, want);
+        let grant = "urn:ietf:params:oauth:grant-type:device_code";
+        let device_code = device["device_code"].as_str().unwrap();
+        let early = plane
+            .post("/token", None, &format!("grant_type={grant}&client_id=app&device_code={device_code}"))
+            .await;
+        assert_eq!(early.json()["error"], "slow_down");
+        let user_code = device["user_code"].as_str().unwrap();
+        let minted = [
+            code.as_str(),
+            refresh,
+            next["refresh_token"].as_str().unwrap(),
+            tokens["access_token"].as_str().unwrap(),
+            tokens["id_token"].as_str().unwrap(),
+            device_code,
+            user_code,
+            &user_code.replace('-', ""),
+            "sps_ci",
+        ];
+        let log = plane.server.log();
+        let stored = everything(&plane.db).await;
+        assert!(stored.contains("oauth.token") && stored.len() > 10_000);
+        for secret in minted {
+            assert!(!log.contains(secret) && !stored.contains(secret), "{secret:.8}… stayed somewhere");
+        }
+    }
+}
+
+/// The text of every row that the token endpoints write.
+async fn everything(db: &Db) -> String {
+    let tables = [
+        "SELECT CAST(record AS TEXT) FROM ledger_entries",
+        "SELECT id || COALESCE(user_agent, '') || COALESCE(ip_prefix, '') FROM user_sessions",
+        "SELECT code_digest || grant_id || redirect_uri || COALESCE(nonce, '') FROM oauth_auth_codes",
+        "SELECT token_digest || COALESCE(parent_digest, '') || COALESCE(child_id, '') || COALESCE(child_digest, '') FROM oauth_refresh_tokens",
+        "SELECT device_digest || user_code_digest || scopes FROM oauth_device_codes",
+        "SELECT client_id || secret_digest FROM oauth_client_secrets",
+    ];
+    let mut text = String::new();
+    for table in tables {
+        text.extend(stores::texts(db, table).await);
+    }
+    text
+}
