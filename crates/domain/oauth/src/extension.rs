@@ -40,6 +40,12 @@ impl Extension for OauthExtension {
                 sqlite: include_str!("../migrations/sqlite/3002_oauth.sql"),
                 postgres: include_str!("../migrations/postgres/3002_oauth.sql"),
             },
+            Migration {
+                version: 3010,
+                name: "fetch_budget",
+                sqlite: include_str!("../migrations/sqlite/3010_fetch_budget.sql"),
+                postgres: include_str!("../migrations/postgres/3010_fetch_budget.sql"),
+            },
         ]
     }
 }

@@ -1,6 +1,8 @@
 //! What the endpoints do.
 
 pub mod authorize;
+pub mod cimd;
+pub mod clients;
 pub mod consent;
 pub mod discovery;
 pub mod generation;
