@@ -1,6 +1,8 @@
 //! Making tokens: what an access token says, how it is recorded before it leaves, and the client's own tokens
 //! (client credentials, ID-52 to ID-58).
 
+mod subject;
+
 use crate::constants::MAX_HOOK_TOKEN_SECONDS;
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
@@ -8,6 +10,7 @@ use crate::services::refusals::ip_prefix;
 use crate::services::scopes::Scopes;
 use crate::state::{OAuthState, Settings};
 use crate::users::{User, UserStatus};
+pub use subject::{ClientUser, build_client_user, client_user_id};
 use systemprompt_audit::{ActorKind, Draft, EntryKind, Unit};
 use systemprompt_models::ids::{ClientId, SessionId, UserId};
 use systemprompt_models::{

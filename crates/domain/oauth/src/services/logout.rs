@@ -1,6 +1,7 @@
 //! Signing out at the request of a client (OpenID Connect RP-Initiated Logout 1.0; ID-71).
 
 use super::http::Parameters;
+use super::id_token::is_sid_of;
 use super::templating::Frame;
 use crate::at_rest::Label;
 use crate::error::{ErrorCode, OauthError, OauthResult};
@@ -9,7 +10,6 @@ use askama::Template;
 use serde_json::Value;
 use subtle::ConstantTimeEq as _;
 use systemprompt_audit::{Draft, EntryKind};
-use systemprompt_models::ids::SessionId;
 use systemprompt_models::{Principal, RequestContext};
 use url::form_urlencoded::Serializer;
 
@@ -31,11 +31,6 @@ pub enum Logout {
     Ask,
     /// Done; back to the client, if it named a registered address.
     Done(Option<String>),
-}
-
-/// The name of a session in ID tokens: it tells nothing of the session itself.
-pub fn sid(state: &OAuthState, session: &SessionId) -> String {
-    state.at_rest.digest(Label::SessionName, session.as_str()).hex.chars().take(32).collect()
 }
 
 /// What binds the form to the session.
@@ -69,7 +64,7 @@ pub async fn logout(
         .as_ref()
         .and_then(|claims| claims.get("sid"))
         .and_then(Value::as_str)
-        .is_some_and(|named| named == sid(state, &visitor.session_id));
+        .is_some_and(|named| is_sid_of(state, named, &visitor.session_id));
     let is_confirmed = is_form && parameters.get("csrf").is_some();
     if is_confirmed {
         let is_ours =

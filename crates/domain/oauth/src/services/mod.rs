@@ -1,7 +1,9 @@
 //! What the endpoints do.
 
 pub mod authorize;
+pub mod cimd;
 pub mod cleanup;
+pub mod clients;
 pub mod consent;
 pub mod device;
 pub mod discovery;

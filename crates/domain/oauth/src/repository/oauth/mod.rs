@@ -1,5 +1,6 @@
 //! Rows of grants, codes, tokens and what leads to them.
 
+pub mod assertions;
 pub mod auth_code;
 pub mod authorize;
 pub(crate) mod cleanup;
