@@ -189,7 +189,7 @@ async fn a_person_signs_in_consents_and_is_not_asked_again() {
             "SELECT c.scopes, g.offline, c.redirect_uri FROM oauth_auth_codes c JOIN oauth_grants g ON g.grant_id = c.grant_id"
         )).fetch_all(pool).await)
         .unwrap();
-        let want = ("openid user".to_owned(), 0, CALLBACK.to_owned());
+        let want = ("user openid".to_owned(), 0, CALLBACK.to_owned());
         assert_eq!(rows, vec![want.clone(), want]);
     }
 }
