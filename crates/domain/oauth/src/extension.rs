@@ -41,6 +41,12 @@ impl Extension for OauthExtension {
                 postgres: include_str!("../migrations/postgres/3002_oauth.sql"),
             },
             Migration {
+                version: 3010,
+                name: "fetch_budget",
+                sqlite: include_str!("../migrations/sqlite/3010_fetch_budget.sql"),
+                postgres: include_str!("../migrations/postgres/3010_fetch_budget.sql"),
+            },
+            Migration {
                 version: 3020,
                 name: "identity_jobs",
                 sqlite: include_str!("../migrations/sqlite/3020_identity_jobs.sql"),

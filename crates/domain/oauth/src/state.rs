@@ -4,6 +4,7 @@ use crate::at_rest::AtRest;
 use crate::repository::client::ClientRepository;
 use crate::repository::oauth::OAuthRepository;
 use crate::services::issuer_keys::IssuerKeys;
+use crate::services::cimd::CimdState;
 use crate::services::refusals::Refusals;
 use crate::users::{User, UserStatus, Users};
 use arc_swap::ArcSwap;
@@ -86,6 +87,17 @@ impl Settings {
         format!("{}{}{path}", self.external_url, crate::constants::OAUTH_BASE)
     }
 
+    /// Whether the external URL is one of this computer.
+    pub fn is_loopback(&self) -> bool {
+        let url = url::Url::parse(&self.external_url).ok();
+        url.is_some_and(|url| match url.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        })
+    }
+
     /// Whether browsers reach this deployment over plain http, which only loopback may.
     pub fn is_insecure(&self) -> bool {
         self.external_url.starts_with("http://")
@@ -126,6 +138,7 @@ pub struct Inner {
     pub keys: SharedKeys,
     /// Fetches what outsiders name: metadata documents, keys, logos.
     pub egress: Egress,
+    pub(crate) cimd: CimdState,
     pub(crate) clients: ClientRepository,
     pub(crate) oauth: OAuthRepository,
     pub(crate) refusals: Refusals,
@@ -151,13 +164,16 @@ impl OAuthState {
     /// # Errors
     /// When no client for outgoing requests can be made.
     pub fn new(parts: OAuthParts) -> Result<Self, EgressError> {
-        let egress = client_under(Class::Untrusted, Policy::default(), parts.hosts)?;
+        // Documents of this computer count for a server of this computer alone (ID-24).
+        let hosts = if parts.settings.is_loopback() { parts.hosts } else { parts.hosts.without_loopback() };
+        let egress = client_under(Class::Untrusted, Policy::default(), hosts)?;
         Ok(Self(Arc::new(Inner {
             tokens: AccessTokens::new(
                 parts.settings.issuer.as_str(),
                 Arc::clone(&parts.keys),
                 Arc::clone(&parts.clock),
             ),
+            cimd: CimdState::default(),
             clients: ClientRepository::new(parts.db.clone()),
             oauth: OAuthRepository::new(parts.db.clone()),
             db: parts.db,
@@ -191,11 +207,14 @@ impl OAuthState {
         self.clock.now()
     }
 
-    /// The client of this id, whatever its status.
+    /// The client of this id, whatever its status: of a row, or of the metadata document at an https address.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read, or its document may not be fetched so soon.
     pub async fn client(&self, id: &str) -> crate::OauthResult<Option<crate::models::clients::OAuthClient>> {
+        if crate::services::cimd::is_document_id(id) {
+            return crate::services::cimd::client(self, id).await;
+        }
         Ok(self.clients.find_client_by_id(id).await?)
     }
 

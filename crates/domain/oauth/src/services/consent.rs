@@ -109,7 +109,7 @@ impl Waiting {
             initial: initial(&name),
             client_name: name,
             client_id: self.client.client_id.to_string(),
-            logo: None,
+            logo: crate::services::cimd::logo::address(&settings, &self.client),
             unverified: self.client.is_unverified(),
             any_program: !is_web,
             person_initial: initial(&shown),

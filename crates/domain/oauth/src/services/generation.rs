@@ -1,6 +1,8 @@
 //! Making tokens: what an access token says, how it is recorded before it leaves, and the client's own tokens
 //! (client credentials, ID-52 to ID-58).
 
+mod subject;
+
 use crate::constants::MAX_HOOK_TOKEN_SECONDS;
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
@@ -16,6 +18,7 @@ use systemprompt_models::{
 use systemprompt_security::jwt::{AccessFacts, SignedAccess};
 use systemprompt_security::keys::SigningAlgorithm;
 use systemprompt_security::session::{NewSession, SessionSource, SignIn};
+pub use subject::{ClientUser, build_client_user, client_user_id};
 
 /// What the token endpoint answers (RFC 6749 section 5.1). It is rendered in one place.
 pub struct TokenResponse {

@@ -2,6 +2,8 @@
 
 pub mod authorize;
 pub mod cleanup;
+pub mod cimd;
+pub mod clients;
 pub mod consent;
 pub mod device;
 pub mod discovery;

@@ -117,6 +117,13 @@ impl HostRules {
         Self(Arc::new(Lists { allow, deny, private, loopback: true }))
     }
 
+    /// The same lists, with this host closed to outsiders' URLs.
+    pub fn without_loopback(&self) -> Self {
+        let lists = &self.0;
+        let (allow, deny, private) = (lists.allow.clone(), lists.deny.clone(), lists.private.clone());
+        Self(Arc::new(Lists { allow, deny, private, loopback: false }))
+    }
+
     pub(super) fn opens_loopback(&self) -> bool {
         self.0.loopback
     }

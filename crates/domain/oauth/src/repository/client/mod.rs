@@ -1,6 +1,10 @@
 //! Rows of `oauth_clients` and of the lists that belong to them.
 
+pub mod cleanup;
+pub mod documents;
+pub mod mutations;
 pub mod queries;
+pub mod relations;
 
 use systemprompt_database::Db;
 

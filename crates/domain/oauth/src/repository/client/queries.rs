@@ -128,4 +128,27 @@ impl ClientRepository {
         )).bind(id).bind(now).fetch_all(pool).await)?;
         Ok(rows.into_iter().map(|(digest,)| digest).collect())
     }
+
+    /// Ids of at most `limit` clients behind `after`, by id; of one owner where one is named.
+    pub(crate) async fn ids(
+        &self,
+        after: &str,
+        owner: Option<&str>,
+        limit: i64,
+    ) -> sqlx::Result<Vec<String>> {
+        let rows: Vec<(String,)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT client_id FROM oauth_clients
+             WHERE client_id > $1 AND (CAST($2 AS TEXT) IS NULL OR owner_user_id = $2) ORDER BY client_id LIMIT $3"
+        )).bind(after).bind(owner).bind(limit).fetch_all(pool).await)?;
+        Ok(rows.into_iter().map(|(id,)| id).collect())
+    }
+
+    /// Digests of the management token of a client that count at `now`: the present one and, for a minute, the one before.
+    pub(crate) async fn registration_digests(&self, id: &str, now: Millis) -> sqlx::Result<Vec<String>> {
+        let row: Option<(Option<String>, Option<String>)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT registration_digest, CASE WHEN registration_old_until > $1 THEN registration_digest_old END
+             FROM oauth_clients WHERE client_id = $2"
+        )).bind(now).bind(id).fetch_optional(pool).await)?;
+        Ok(row.into_iter().flat_map(|(present, old)| [present, old]).flatten().collect())
+    }
 }

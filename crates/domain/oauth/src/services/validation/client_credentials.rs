@@ -1,8 +1,9 @@
 //! How a client proves who it is (ID-13, RFC 6749 section 2.3).
 
+use super::client_assertion;
 use crate::at_rest::Label;
 use crate::error::{OauthError, OauthResult};
-use crate::models::clients::OAuthClient;
+use crate::models::clients::{ClientKind, OAuthClient};
 use crate::models::oauth::ClientAuthMethod;
 use crate::services::http::Parameters;
 use crate::state::OAuthState;
@@ -31,6 +32,8 @@ impl AuthenticatedClient {
 }
 
 enum Proof {
+    /// A signed token, and the `client_id` beside it.
+    Assertion(String, Option<String>),
     /// Pairs of id and secret that the header may mean: decoded, and as it stands.
     Basic(Vec<(String, Secret<String>)>),
     Post(String, Secret<String>),
@@ -46,13 +49,26 @@ pub async fn authenticate(
     authorization: Option<&str>,
     parameters: &Parameters,
 ) -> OauthResult<AuthenticatedClient> {
-    match proof(authorization, parameters)? {
+    let authenticated = prove(state, proof(authorization, parameters)?).await?;
+    let client = &authenticated.client;
+    if client.kind != ClientKind::MetadataDocument {
+        state.clients.touch(client.client_id.as_str(), state.now()).await?;
+    }
+    Ok(authenticated)
+}
+
+async fn prove(state: &OAuthState, proof: Proof) -> OauthResult<AuthenticatedClient> {
+    match proof {
+        Proof::Assertion(assertion, named) => {
+            let client = client_assertion::verify(state, &assertion, named.as_deref()).await?;
+            Ok(AuthenticatedClient { client, method: ClientAuthMethod::PrivateKeyJwt })
+        }
         Proof::Basic(pairs) => by_secret(state, ClientAuthMethod::ClientSecretBasic, &pairs).await,
         Proof::Post(id, secret) => {
             by_secret(state, ClientAuthMethod::ClientSecretPost, &[(id, secret)]).await
         }
         Proof::None(id) => {
-            let client = state.clients.find_client_by_id(&id).await?;
+            let client = state.client(&id).await?;
             let client =
                 client.filter(|c| c.is_active() && c.is_public()).ok_or_else(OauthError::invalid_client)?;
             Ok(AuthenticatedClient { client, method: ClientAuthMethod::None })
@@ -62,6 +78,16 @@ pub async fn authenticate(
 
 fn proof(authorization: Option<&str>, parameters: &Parameters) -> OauthResult<Proof> {
     let (id, secret) = (parameters.get("client_id"), parameters.get("client_secret"));
+    if parameters.get("client_assertion").is_some() || parameters.get("client_assertion_type").is_some() {
+        if authorization.is_some() || secret.is_some() {
+            return Err(OauthError::invalid_request("two methods of client authentication"));
+        }
+        let assertion = parameters.need("client_assertion")?;
+        if parameters.need("client_assertion_type")? != client_assertion::ASSERTION_TYPE {
+            return Err(OauthError::invalid_request("client_assertion_type is not supported"));
+        }
+        return Ok(Proof::Assertion(assertion.to_owned(), id.map(str::to_owned)));
+    }
     match (authorization, id, secret) {
         (Some(_), _, Some(_)) => Err(OauthError::invalid_request("two methods of client authentication")),
         (Some(header), id, None) => {
@@ -109,6 +135,9 @@ async fn by_secret(
     for (id, secret) in pairs {
         let client = state.clients.find_client_by_id(id).await?;
         let stored = state.clients.live_secrets(id, now).await?;
+        let stored_under_previous = |previous: &str, present: &str| {
+            previous != present && stored.iter().any(|digest| digest == previous)
+        };
         let (present, previous) = state.at_rest.candidates(Label::ClientSecret, secret.expose());
         let is_right =
             stored.iter().map(String::as_str).chain([DUMMY_DIGEST]).fold(false, |found, digest| {
@@ -124,6 +153,11 @@ async fn by_secret(
             )
         };
         if let Some(client) = client.filter(|client| is_right && client.is_active() && takes(client)) {
+            if stored_under_previous(&previous, &present) {
+                // The pepper was replaced: the row moves to the present one at its first use.
+                let digest = state.at_rest.digest(Label::ClientSecret, secret.expose());
+                state.clients.redigest_secret(id, &previous, &digest).await?;
+            }
             return Ok(AuthenticatedClient { client, method });
         }
     }

@@ -1,10 +1,8 @@
 //! Redirect URIs: which may be registered, and when a given one is a registered one (ID-17, RFC 9700 section 4.1.3). Both look at
 //! the string as it was written: a parser that repairs what it reads would let two parties see two addresses.
 
-use crate::error::{ErrorCode, OauthError, OauthResult};
-use crate::models::clients::{ApplicationType, OAuthClient};
-use std::net::Ipv6Addr;
-use url::{Host, Url};
+use crate::models::clients::ApplicationType;
+use url::Url;
 
 /// Longest URI, in bytes.
 pub const MAX_URI: usize = 2048;
@@ -87,19 +85,6 @@ pub fn application_type_of<'a>(mut uris: impl Iterator<Item = &'a str>) -> Appli
     if uris.any(|uri| !uri.starts_with("https:")) { ApplicationType::Native } else { ApplicationType::Web }
 }
 
-/// Whether a program on the person's computer receives the answer, so that any program there could.
-pub fn is_local(uri: &str) -> bool {
-    match Url::parse(uri) {
-        Ok(url) if url.scheme() == "https" => match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address == Ipv6Addr::LOCALHOST,
-            None => true,
-        },
-        _ => true,
-    }
-}
-
 /// Whether `given` is the `registered` URI: byte for byte, but for the port of a program on this computer.
 pub fn matches(registered: &str, given: &str) -> bool {
     if registered == given {
@@ -108,20 +93,6 @@ pub fn matches(registered: &str, given: &str) -> bool {
     match (portless(registered), portless(given)) {
         (Some(ours), Some(theirs)) => ours == theirs,
         _ => false,
-    }
-}
-
-/// The redirect URI of a request: the given one if it is registered, or the only one there is.
-///
-/// # Errors
-/// `invalid_redirect_uri`; nothing may be sent there then.
-pub fn resolve<'u>(client: &'u OAuthClient, given: Option<&'u str>) -> OauthResult<&'u str> {
-    let registered = &client.relations.redirect_uris;
-    match (given, registered.as_slice()) {
-        (Some(given), _) if registered.iter().any(|uri| matches(uri, given)) => Ok(given),
-        (Some(_), _) => Err(OauthError::new(ErrorCode::InvalidRedirectUri, "redirect_uri is not registered")),
-        (None, [only]) => Ok(only),
-        (None, _) => Err(OauthError::new(ErrorCode::InvalidRedirectUri, "redirect_uri is missing")),
     }
 }
 
@@ -273,9 +244,5 @@ mod tests {
         assert_eq!(application_type_of(["https://a.example/"].into_iter()), Web);
         assert_eq!(application_type_of(["https://a.example/", "http://localhost/"].into_iter()), Native);
         assert_eq!(application_type_of(["com.example.app:/cb"].into_iter()), Native);
-        assert!(
-            is_local("http://127.0.0.1/cb") && is_local("com.example.app:/cb") && is_local("https://[::1]/")
-        );
-        assert!(!is_local("https://app.example/cb"));
     }
 }

@@ -1,0 +1,17 @@
+//! Clients that nobody used.
+
+use super::ClientRepository;
+use systemprompt_database::{on, sql};
+use systemprompt_models::Millis;
+
+impl ClientRepository {
+    /// Ids of at most `limit` registered clients that were not used, or not made, after `before`.
+    pub(crate) async fn unused_registered(&self, before: Millis, limit: i64) -> sqlx::Result<Vec<String>> {
+        let rows: Vec<(String,)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT client_id FROM oauth_clients
+             WHERE kind = 'registered' AND created_at < $1 AND (last_used_at IS NULL OR last_used_at < $1)
+             ORDER BY client_id LIMIT $2"
+        )).bind(before).bind(limit).fetch_all(pool).await)?;
+        Ok(rows.into_iter().map(|(id,)| id).collect())
+    }
+}

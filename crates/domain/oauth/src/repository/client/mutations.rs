@@ -1,0 +1,314 @@
+//! Making, changing and ending clients.
+
+use super::ClientRepository;
+use crate::at_rest::Digest;
+use crate::models::clients::OAuthClient;
+use systemprompt_database::{WriteTx, on_tx, sql};
+use systemprompt_models::Millis;
+use systemprompt_models::ids::GrantId;
+
+/// What is stored of a new client beside itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Credentials {
+    pub secret: Option<Digest>,
+    pub registration: Option<Digest>,
+}
+
+/// How an insert ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inserted {
+    Done,
+    /// There is a client of this id.
+    Taken,
+    /// There are as many registered clients as there may be.
+    Full,
+}
+
+/// How long the management token before the present one still counts, in milliseconds (ID-20).
+pub(crate) const OLD_REGISTRATION: Millis = 60_000;
+
+impl ClientRepository {
+    /// Writes a client with its user. `most` bounds the clients of its kind.
+    pub(crate) async fn insert(
+        &self,
+        client: &OAuthClient,
+        credentials: &Credentials,
+        most: Option<i64>,
+    ) -> sqlx::Result<Inserted> {
+        let mut tx = self.db.write_tx().await?;
+        if most.is_some() {
+            // Two at once must count one after the other; on SQLite the transaction alone does that.
+            on_tx!(tx, conn => sqlx::query(sql!(
+                "INSERT INTO oauth_fetch_budget (name, full_at) VALUES ('#registration', 0)
+                 ON CONFLICT (name) DO UPDATE SET full_at = oauth_fetch_budget.full_at"
+            )).execute(&mut *conn).await.map(drop))?;
+        }
+        let id = client.client_id.as_str();
+        let audiences: Vec<&str> =
+            client.allowed_audiences.iter().map(|audience| audience.as_str()).collect();
+        let pepper = credentials.registration.as_ref().map(|digest| digest.pepper_id.to_string());
+        let inserted = on_tx!(tx, conn => sqlx::query(sql!(
+            "INSERT INTO oauth_clients (client_id, name, kind, auth_method, application_type, first_party, status, user_id,
+                 owner_user_id, plugin_id, allowed_audiences, jwks, jwks_uri, client_uri, logo_uri, policy_uri, tos_uri,
+                 software_id, software_version, id_token_signed_response_alg, registration_digest, metadata_digest, pepper_id,
+                 created_at, updated_at, version)
+             SELECT $1, $2, $3, $4, $5, CAST($6 AS BIGINT), $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                 $21, $22, $23, CAST($24 AS BIGINT), CAST($24 AS BIGINT), 1
+             WHERE CAST($25 AS BIGINT) IS NULL OR (SELECT COUNT(*) FROM oauth_clients WHERE kind = $3) < $25
+             ON CONFLICT (client_id) DO NOTHING"
+        ))
+            .bind(id).bind(&client.name).bind(client.kind.as_str()).bind(client.auth_method.as_str())
+            .bind(client.application_type.as_str()).bind(i64::from(client.first_party)).bind(client.status.as_str())
+            .bind(client.user_id.as_str()).bind(client.owner_user_id.as_ref().map(|id| id.as_str()))
+            .bind(&client.plugin_id).bind(audiences.join(" ")).bind(&client.jwks).bind(&client.jwks_uri)
+            .bind(&client.client_uri).bind(&client.logo_uri).bind(&client.policy_uri).bind(&client.tos_uri)
+            .bind(&client.software_id).bind(&client.software_version)
+            .bind(client.id_token_signed_response_alg.as_str())
+            .bind(credentials.registration.as_ref().map(|digest| digest.hex.as_str()))
+            .bind(&client.metadata_digest).bind(pepper).bind(client.created_at).bind(most)
+            .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        if inserted == 0 {
+            let known: Option<(String,)> = on_tx!(tx, conn => sqlx::query_as(sql!(
+                "SELECT client_id FROM oauth_clients WHERE client_id = $1"
+            )).bind(id).fetch_optional(&mut *conn).await)?;
+            tx.rollback().await?;
+            return Ok(if known.is_some() { Inserted::Taken } else { Inserted::Full });
+        }
+        insert_user(&mut tx, client).await?;
+        super::relations::insert(&mut tx, client).await?;
+        if let Some(secret) = &credentials.secret {
+            insert_secret(&mut tx, id, secret, client.created_at).await?;
+        }
+        tx.commit().await?;
+        Ok(Inserted::Done)
+    }
+
+    /// Writes a changed client over `version`. What `cut` says ends with it, in the same transaction. Returns the ids of the grants
+    /// that ended, or nothing when the row has another version.
+    pub(crate) async fn update(
+        &self,
+        client: &OAuthClient,
+        version: i64,
+        cut: Cut,
+    ) -> sqlx::Result<Option<Vec<GrantId>>> {
+        let id = client.client_id.as_str();
+        let audiences: Vec<&str> =
+            client.allowed_audiences.iter().map(|audience| audience.as_str()).collect();
+        let mut tx = self.db.write_tx().await?;
+        let updated = on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE oauth_clients SET name = $1, auth_method = $2, application_type = $3, first_party = $4, status = $5,
+                 owner_user_id = $6, plugin_id = $7, allowed_audiences = $8, jwks = $9, jwks_uri = $10, client_uri = $11,
+                 logo_uri = $12, policy_uri = $13, tos_uri = $14, software_id = $15, software_version = $16,
+                 id_token_signed_response_alg = $17, metadata_digest = $18, updated_at = $19, version = version + 1
+             WHERE client_id = $20 AND version = $21"
+        ))
+            .bind(&client.name).bind(client.auth_method.as_str()).bind(client.application_type.as_str())
+            .bind(i64::from(client.first_party)).bind(client.status.as_str())
+            .bind(client.owner_user_id.as_ref().map(|id| id.as_str())).bind(&client.plugin_id)
+            .bind(audiences.join(" ")).bind(&client.jwks).bind(&client.jwks_uri).bind(&client.client_uri)
+            .bind(&client.logo_uri).bind(&client.policy_uri).bind(&client.tos_uri).bind(&client.software_id)
+            .bind(&client.software_version).bind(client.id_token_signed_response_alg.as_str())
+            .bind(&client.metadata_digest).bind(client.updated_at).bind(id).bind(version)
+            .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        if updated == 0 {
+            tx.rollback().await?;
+            return Ok(None);
+        }
+        super::relations::replace(&mut tx, client).await?;
+        if client.is_public() {
+            on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM oauth_client_secrets WHERE client_id = $1"))
+                .bind(id).execute(&mut *conn).await.map(drop))?;
+        }
+        let ended = match cut {
+            Cut::Nothing => Vec::new(),
+            Cut::Consents => {
+                end_consents(&mut tx, id, client.updated_at).await?;
+                Vec::new()
+            }
+            Cut::Everything => end_all(&mut tx, id, "client_disabled", client.updated_at).await?,
+        };
+        tx.commit().await?;
+        Ok(Some(ended))
+    }
+
+    /// Removes a client and ends all that it was given. Returns the ids of the grants that ended, or nothing when the row is gone or
+    /// has another version.
+    pub(crate) async fn delete(
+        &self,
+        id: &str,
+        version: Option<i64>,
+        reason: &str,
+        now: Millis,
+    ) -> sqlx::Result<Option<Vec<GrantId>>> {
+        let mut tx = self.db.write_tx().await?;
+        let deleted = on_tx!(tx, conn => sqlx::query(sql!(
+            "DELETE FROM oauth_clients WHERE client_id = $1 AND (CAST($2 AS BIGINT) IS NULL OR version = $2)"
+        )).bind(id).bind(version).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        if deleted == 0 {
+            tx.rollback().await?;
+            return Ok(None);
+        }
+        let ended = end_all(&mut tx, id, reason, now).await?;
+        on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE users SET status = 'deleted', updated_at = $1, version = version + 1
+             WHERE kind = 'client' AND username = $2"
+        )).bind(now).bind(format!("client:{id}")).execute(&mut *conn).await.map(drop))?;
+        tx.commit().await?;
+        Ok(Some(ended))
+    }
+
+    /// Adds a secret and sets the end of the others. Returns whether there was room: two count at once.
+    pub(crate) async fn rotate_secret(
+        &self,
+        id: &str,
+        secret: &Digest,
+        others_until: Millis,
+        now: Millis,
+    ) -> sqlx::Result<bool> {
+        let mut tx = self.db.write_tx().await?;
+        // The row of the client keeps two rotations apart.
+        let touched = on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE oauth_clients SET updated_at = $1, version = version + 1 WHERE client_id = $2"
+        )).bind(now).bind(id).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        on_tx!(tx, conn => sqlx::query(sql!(
+            "DELETE FROM oauth_client_secrets WHERE client_id = $1 AND expires_at <= $2"
+        )).bind(id).bind(now).execute(&mut *conn).await.map(drop))?;
+        on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE oauth_client_secrets SET expires_at = $1
+             WHERE client_id = $2 AND (expires_at IS NULL OR expires_at > $1)"
+        )).bind(others_until).bind(id).execute(&mut *conn).await.map(drop))?;
+        if others_until <= now {
+            on_tx!(tx, conn => sqlx::query(sql!(
+                "DELETE FROM oauth_client_secrets WHERE client_id = $1 AND expires_at <= $2"
+            )).bind(id).bind(now).execute(&mut *conn).await.map(drop))?;
+        }
+        let (others,): (i64,) = on_tx!(tx, conn => sqlx::query_as(sql!(
+            "SELECT COUNT(*) FROM oauth_client_secrets WHERE client_id = $1"
+        )).bind(id).fetch_one(&mut *conn).await)?;
+        if touched == 0 || others > 1 {
+            tx.rollback().await?;
+            return Ok(false);
+        }
+        insert_secret(&mut tx, id, secret, now).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Gives a secret the digest under the present pepper.
+    pub(crate) async fn redigest_secret(&self, id: &str, old: &str, new: &Digest) -> sqlx::Result<()> {
+        let mut tx = self.db.write_tx().await?;
+        on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE oauth_client_secrets SET secret_digest = $1, pepper_id = $2 WHERE client_id = $3 AND secret_digest = $4"
+        )).bind(&new.hex).bind(&*new.pepper_id).bind(id).bind(old).execute(&mut *conn).await.map(drop))?;
+        tx.commit().await
+    }
+
+    /// Puts a management token in the place of the present one, which counts for a minute more. Returns whether it was the present one.
+    pub(crate) async fn rotate_registration(
+        &self,
+        id: &str,
+        present: &str,
+        new: &Digest,
+        now: Millis,
+    ) -> sqlx::Result<bool> {
+        let mut tx = self.db.write_tx().await?;
+        let rotated = on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE oauth_clients SET registration_digest = $1, registration_digest_old = $2, registration_old_until = $3,
+                 pepper_id = $4
+             WHERE client_id = $5 AND registration_digest = $2"
+        )).bind(&new.hex).bind(present).bind(now + OLD_REGISTRATION).bind(&*new.pepper_id).bind(id)
+            .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        tx.commit().await?;
+        Ok(rotated == 1)
+    }
+
+    /// Notes that a client was used, exact to a day.
+    pub(crate) async fn touch(&self, id: &str, now: Millis) -> sqlx::Result<()> {
+        const DAY: Millis = 86_400_000;
+        let is_due: Option<(String,)> = systemprompt_database::on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT client_id FROM oauth_clients WHERE client_id = $1 AND (last_used_at IS NULL OR last_used_at < $2)"
+        )).bind(id).bind(now - DAY).fetch_optional(pool).await)?;
+        if is_due.is_none() {
+            return Ok(());
+        }
+        let mut tx = self.db.write_tx().await?;
+        on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE oauth_clients SET last_used_at = $1 WHERE client_id = $2 AND (last_used_at IS NULL OR last_used_at < $1)"
+        )).bind(now).bind(id).execute(&mut *conn).await.map(drop))?;
+        tx.commit().await
+    }
+
+    /// Counts one registration from a network in the present hour. Returns whether there was one left.
+    pub(crate) async fn count_registration(
+        &self,
+        key_digest: &str,
+        hour: Millis,
+        most: i64,
+    ) -> sqlx::Result<bool> {
+        let mut tx = self.db.write_tx().await?;
+        let counted = on_tx!(tx, conn => sqlx::query(sql!(
+            "INSERT INTO auth_attempts (key_digest, window_start, failures, blocked_until) VALUES ($1, $2, 1, 0)
+             ON CONFLICT (key_digest, window_start) DO UPDATE SET failures = auth_attempts.failures + 1
+             WHERE auth_attempts.failures < $3"
+        )).bind(key_digest).bind(hour).bind(most).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        tx.commit().await?;
+        Ok(counted == 1)
+    }
+}
+
+/// What a change of a client ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    Nothing,
+    Consents,
+    Everything,
+}
+
+/// The user that a client's own tokens stand for. The row of a client that was deleted comes back with it.
+async fn insert_user(tx: &mut WriteTx, client: &OAuthClient) -> sqlx::Result<()> {
+    let name = format!("client:{}", client.client_id);
+    let mail = format!("{}@client.local", client.client_id);
+    on_tx!(*tx, conn => sqlx::query(sql!(
+        "INSERT INTO users (id, username, username_key, email, email_key, display_name, status, created_at, updated_at, version, kind)
+         VALUES ($1, $2, $2, $3, $3, $4, 'active', $5, $5, 1, 'client')
+         ON CONFLICT (id) DO UPDATE SET status = 'active', display_name = excluded.display_name,
+             updated_at = excluded.updated_at, version = users.version + 1"
+    ))
+        .bind(client.user_id.as_str()).bind(&name).bind(&mail).bind(&client.name).bind(client.created_at)
+        .execute(&mut *conn).await.map(drop))
+}
+
+async fn insert_secret(tx: &mut WriteTx, id: &str, secret: &Digest, now: Millis) -> sqlx::Result<()> {
+    on_tx!(*tx, conn => sqlx::query(sql!(
+        "INSERT INTO oauth_client_secrets (client_id, secret_digest, pepper_id, created_at) VALUES ($1, $2, $3, $4)"
+    )).bind(id).bind(&secret.hex).bind(&*secret.pepper_id).bind(now).execute(&mut *conn).await.map(drop))
+}
+
+/// Ends what people consented to for a client.
+pub(super) async fn end_consents(tx: &mut WriteTx, id: &str, now: Millis) -> sqlx::Result<()> {
+    on_tx!(*tx, conn => sqlx::query(sql!(
+        "UPDATE oauth_consents SET revoked_at = $1 WHERE client_id = $2 AND revoked_at IS NULL"
+    )).bind(now).bind(id).execute(&mut *conn).await.map(drop))
+}
+
+/// Ends every consent, grant, refresh token, code and open request of a client. Returns the grants that were live.
+async fn end_all(tx: &mut WriteTx, id: &str, reason: &str, now: Millis) -> sqlx::Result<Vec<GrantId>> {
+    end_consents(tx, id, now).await?;
+    let ended: Vec<(String,)> = on_tx!(*tx, conn => sqlx::query_as(sql!(
+        "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $2
+         WHERE client_id = $3 AND revoked_at IS NULL RETURNING grant_id"
+    )).bind(now).bind(reason).bind(id).fetch_all(&mut *conn).await)?;
+    on_tx!(*tx, conn => sqlx::query(sql!(
+        "UPDATE oauth_refresh_tokens SET revoked_at = $1
+         WHERE revoked_at IS NULL AND grant_id IN (SELECT grant_id FROM oauth_grants WHERE client_id = $2)"
+    )).bind(now).bind(id).execute(&mut *conn).await.map(drop))?;
+    on_tx!(*tx, conn => sqlx::query(sql!("DELETE FROM oauth_auth_codes WHERE client_id = $1 AND used_at IS NULL"))
+        .bind(id).execute(&mut *conn).await.map(drop))?;
+    on_tx!(*tx, conn => sqlx::query(sql!("DELETE FROM oauth_device_codes WHERE client_id = $1"))
+        .bind(id).execute(&mut *conn).await.map(drop))?;
+    on_tx!(*tx, conn => sqlx::query(sql!("DELETE FROM oauth_par_requests WHERE client_id = $1"))
+        .bind(id).execute(&mut *conn).await.map(drop))?;
+    on_tx!(*tx, conn => sqlx::query(sql!("DELETE FROM oauth_authorize_requests WHERE client_id = $1"))
+        .bind(id).execute(&mut *conn).await.map(drop))?;
+    Ok(ended.into_iter().map(|(id,)| GrantId::new(id)).collect())
+}

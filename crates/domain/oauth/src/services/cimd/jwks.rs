@@ -1,0 +1,82 @@
+//! Keys of clients that publish them at an address (ID-26). An unknown `kid` causes at most one fetch a minute, so that nobody makes
+//! us ask a host as often as they send tokens.
+
+use super::take_budget;
+use crate::error::OauthResult;
+use crate::services::validation::client_keys::ClientKeys;
+use crate::state::OAuthState;
+use moka::sync::Cache;
+use serde_json::Value;
+use std::sync::Arc;
+use systemprompt_models::Millis;
+use systemprompt_net::Wanted;
+use url::Url;
+
+/// Most key sets that are kept; the least used goes.
+const MAX_SETS: u64 = 1000;
+/// Shortest time between two fetches of a set.
+const RETRY: Millis = 60_000;
+
+#[derive(Clone, Debug)]
+struct Held {
+    keys: Arc<ClientKeys>,
+    tried_at: Millis,
+    fresh_until: Millis,
+}
+
+/// Key sets by their address.
+#[derive(Debug)]
+pub struct KeyCache(Cache<String, Held>);
+
+impl Default for KeyCache {
+    fn default() -> Self {
+        Self(Cache::new(MAX_SETS))
+    }
+}
+
+/// The keys at `uri`, with a fetch where none are fresh or none is `found` among them. None where they cannot be had.
+///
+/// # Errors
+/// Too many fetches, or a store that does not answer.
+pub(crate) async fn keys(
+    state: &OAuthState,
+    uri: &str,
+    found: impl Fn(&ClientKeys) -> bool,
+) -> OauthResult<Option<Arc<ClientKeys>>> {
+    let now = state.now();
+    let held = state.cimd.keys.0.get(uri);
+    if let Some(held) = &held {
+        let is_fresh = now < held.fresh_until;
+        if is_fresh && found(&held.keys) {
+            return Ok(Some(Arc::clone(&held.keys)));
+        }
+        if now - held.tried_at < RETRY {
+            return Ok(is_fresh.then(|| Arc::clone(&held.keys)));
+        }
+    }
+    let Some(url) = Url::parse(uri).ok().filter(|url| url.scheme() == "https") else { return Ok(None) };
+    take_budget(state, url.host_str().unwrap_or_default()).await?;
+    // Noted before the fetch, so that who comes meanwhile starts none.
+    let (keys, fresh_until) = held.map_or_else(Default::default, |held| (held.keys, held.fresh_until));
+    state.cimd.keys.0.insert(uri.to_owned(), Held { keys, tried_at: now, fresh_until });
+    let config = &state.settings().identity.cimd;
+    let fetched = match state.egress.document(uri, Wanted::JWKS).await {
+        Ok(fetched) => fetched,
+        Err(error) => {
+            tracing::info!(host = url.host_str(), %error, "a client's keys could not be fetched");
+            return Ok(None);
+        }
+    };
+    let parsed = serde_json::from_slice::<Value>(&fetched.body).ok().map(|set| ClientKeys::parse(&set));
+    let Some(Ok(keys)) = parsed else {
+        tracing::info!(host = url.host_str(), "a client's keys are no key set");
+        return Ok(None);
+    };
+    let life = fetched.fresh_for.map_or(u64::from(config.cache_default), |life| life.as_secs());
+    let life = life.min(u64::from(config.cache_max)).max(u64::from(config.cache_min)).saturating_mul(1000);
+    let fresh_until = now.saturating_add(Millis::try_from(life).unwrap_or(Millis::MAX));
+    let keys = Arc::new(keys);
+    let held = Held { keys: Arc::clone(&keys), tried_at: now, fresh_until };
+    state.cimd.keys.0.insert(uri.to_owned(), held);
+    Ok(Some(keys))
+}

@@ -1,0 +1,333 @@
+//! Clients that people manage (ID-16): an administrator all of them, a user their own.
+
+use super::{ClientError, Created, client_of, with_metadata};
+use crate::constants;
+use crate::error::ErrorCode;
+use crate::models::clients::{ClientKind, ClientStatus, OAuthClient};
+use crate::models::oauth::ClientAuthMethod;
+use crate::models::oauth::dynamic_registration::{ClientMetadata, Limits, MetadataFault};
+use crate::state::OAuthState;
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+use systemprompt_models::ids::{ClientId, UserId, uuid_v4};
+use systemprompt_models::{JwtAudience, Millis, Permission, RequestContext, Secret};
+
+/// Longest overlap of two secrets, and the one where none is named.
+pub const MAX_OVERLAP_SECONDS: i64 = 30 * 86_400;
+pub const DEFAULT_OVERLAP_SECONDS: i64 = 86_400;
+/// Most clients that a user may have.
+pub const MAX_OWN: usize = 50;
+const MAX_AUDIENCES: usize = 32;
+
+/// Members that say what a client may, beside those of registration.
+const OWN_MEMBERS: [&str; 6] =
+    ["client_id", "owner_user_id", "plugin_id", "allowed_audiences", "status", "first_party"];
+const METADATA_MEMBERS: [&str; 18] = [
+    "client_name",
+    "redirect_uris",
+    "post_logout_redirect_uris",
+    "grant_types",
+    "response_types",
+    "scope",
+    "contacts",
+    "token_endpoint_auth_method",
+    "application_type",
+    "id_token_signed_response_alg",
+    "jwks",
+    "jwks_uri",
+    "client_uri",
+    "logo_uri",
+    "policy_uri",
+    "tos_uri",
+    "software_id",
+    "software_version",
+];
+/// Members of an answer that a caller may send back and that mean nothing.
+const READ_ONLY: [&str; 5] = ["kind", "user_id", "created_at", "updated_at", "last_used_at"];
+
+fn fault(member: &'static str, rule: impl Into<Cow<'static, str>>) -> ClientError {
+    MetadataFault { code: ErrorCode::InvalidClientMetadata, member, rule: rule.into() }.into()
+}
+
+fn is_admin(by: &RequestContext) -> bool {
+    by.principal.has(Permission::Admin)
+}
+
+fn limits(by: &RequestContext) -> Limits {
+    if is_admin(by) { Limits::Full } else { Limits::Owner }
+}
+
+/// The client of this id that the caller may see: an administrator any, a user their own.
+///
+/// # Errors
+/// [`ClientError::NotFound`], also for somebody else's.
+pub async fn get(state: &OAuthState, by: &RequestContext, id: &str) -> Result<OAuthClient, ClientError> {
+    let client = state.clients.find_client_by_id(id).await?;
+    let is_theirs =
+        |client: &OAuthClient| is_admin(by) || client.owner_user_id.as_ref() == Some(&by.principal.user_id);
+    client.filter(is_theirs).ok_or(ClientError::NotFound)
+}
+
+/// At most `limit` clients behind `after` that the caller may see.
+///
+/// # Errors
+/// When they cannot be read.
+pub async fn page(
+    state: &OAuthState,
+    by: &RequestContext,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<OAuthClient>, ClientError> {
+    let owner = (!is_admin(by)).then(|| by.principal.user_id.as_str());
+    let mut clients = Vec::new();
+    for id in state.clients.ids(after, owner, limit).await? {
+        clients.extend(state.clients.find_client_by_id(&id).await?);
+    }
+    Ok(clients)
+}
+
+/// Makes a client.
+///
+/// # Errors
+/// A member that is not valid or not the caller's to set, a taken id, or what could not be recorded or written.
+pub async fn create(
+    state: &OAuthState,
+    by: &RequestContext,
+    members: &Map<String, Value>,
+) -> Result<Created, ClientError> {
+    check_members(by, members)?;
+    let metadata = ClientMetadata::read(members, ClientAuthMethod::ClientSecretBasic, limits(by))?;
+    let id = match members.get("client_id") {
+        None | Some(Value::Null) => ClientId::new(format!("app_{}", uuid_v4().simple())),
+        Some(value) => value.as_str().filter(|id| is_client_id(id)).map(ClientId::from).ok_or_else(|| {
+            fault("client_id", "[A-Za-z0-9][A-Za-z0-9._~-]{2,127} without a prefix of ours")
+        })?,
+    };
+    let mut client = client_of(id, ClientKind::Managed, metadata, state.now());
+    if is_admin(by) {
+        set_standing(state, &mut client, members).await?;
+    } else {
+        let owner = by.principal.user_id.as_str();
+        let most = i64::try_from(MAX_OWN).unwrap_or(i64::MAX);
+        if state.clients.ids("", Some(owner), most).await?.len() >= MAX_OWN {
+            return Err(ClientError::Conflict("a user has at most 50 clients"));
+        }
+        client.owner_user_id = Some(by.principal.user_id.clone());
+    }
+    super::create(state, by, client, false).await
+}
+
+/// Puts other metadata in the place of a client's. `version` is the one that the caller has seen.
+///
+/// # Errors
+/// As [`create`], and another version.
+pub async fn replace(
+    state: &OAuthState,
+    by: &RequestContext,
+    id: &str,
+    version: i64,
+    members: &Map<String, Value>,
+) -> Result<OAuthClient, ClientError> {
+    let before = get(state, by, id).await?;
+    if before.version != version {
+        return Err(ClientError::Changed);
+    }
+    check_members(by, members)?;
+    if members.get("client_id").is_some_and(|value| value.as_str() != Some(id)) {
+        return Err(fault("client_id", "the id of a client does not change"));
+    }
+    let metadata = ClientMetadata::read(members, before.auth_method, limits(by))?;
+    if has_secrets(metadata.auth_method) && !has_secrets(before.auth_method) {
+        return Err(fault(
+            "token_endpoint_auth_method",
+            "a client without secrets gets none; make another one",
+        ));
+    }
+    if !is_admin(by) {
+        // What an administrator has given stays, and is not a user's to take over with another key or address.
+        let reserved = before.relations.scopes.iter().any(|scope| {
+            scope.parse::<Permission>().is_ok_and(|permission| {
+                matches!(permission, Permission::Admin | Permission::Service) || permission.is_hook_scope()
+            })
+        });
+        if reserved || before.kind == ClientKind::Bridge {
+            return Err(ClientError::Conflict(
+                "the client has scopes that an administrator gave it; ask one",
+            ));
+        }
+    }
+    let mut after = with_metadata(&before, metadata, state.now());
+    if is_admin(by) {
+        set_standing(state, &mut after, members).await?;
+    }
+    super::replace(state, by, &before, after).await
+}
+
+/// Deletes a client.
+///
+/// # Errors
+/// A client that the caller may not see, another version, or what could not be recorded or written.
+pub async fn delete(
+    state: &OAuthState,
+    by: &RequestContext,
+    id: &str,
+    version: Option<i64>,
+) -> Result<(), ClientError> {
+    let client = get(state, by, id).await?;
+    super::delete(state, by, &client, version, "asked").await
+}
+
+/// A new secret; the one before counts for `overlap` seconds more.
+///
+/// # Errors
+/// A client that the caller may not see or that has no secret, an overlap out of bounds, or what could not be recorded or written.
+pub async fn rotate_secret(
+    state: &OAuthState,
+    by: &RequestContext,
+    id: &str,
+    overlap: Option<i64>,
+) -> Result<(OAuthClient, Secret<String>), ClientError> {
+    let overlap = overlap.unwrap_or(DEFAULT_OVERLAP_SECONDS);
+    if !(0..=MAX_OVERLAP_SECONDS).contains(&overlap) {
+        return Err(fault("overlap_seconds", "0 to 2592000"));
+    }
+    let client = get(state, by, id).await?;
+    let overlap: Millis = overlap * 1000;
+    let secret = super::rotate_secret(state, by, &client, overlap).await?;
+    Ok((get(state, by, id).await?, secret))
+}
+
+fn has_secrets(method: ClientAuthMethod) -> bool {
+    matches!(method, ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost)
+}
+
+/// An id that an administrator may choose: none of a family that means something, and no colon, which splits Basic credentials.
+fn is_client_id(id: &str) -> bool {
+    let families = ["sp_", "client_", "sys_", "bridge_", "http"];
+    (3..=128).contains(&id.len())
+        && id.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
+        && !families.iter().any(|family| id.starts_with(family))
+        && ![constants::SP_WEB, constants::SP_CLI].contains(&id)
+}
+
+/// Unknown members are refused here, where a misspelt one would mean a client that may more or less than was meant.
+fn check_members(by: &RequestContext, members: &Map<String, Value>) -> Result<(), ClientError> {
+    let known = |name: &str| {
+        OWN_MEMBERS.contains(&name) || METADATA_MEMBERS.contains(&name) || READ_ONLY.contains(&name)
+    };
+    if !members.keys().all(|name| known(name)) {
+        let names = METADATA_MEMBERS.into_iter().chain(OWN_MEMBERS).collect::<Vec<_>>().join(", ");
+        return Err(fault("body", format!("unknown member; allowed: {names}")));
+    }
+    if is_admin(by) {
+        return Ok(());
+    }
+    let reserved = ["owner_user_id", "plugin_id", "allowed_audiences", "status", "first_party", "client_id"];
+    let is_set = |name: &&&str| members.get(**name).is_some_and(|value| !value.is_null());
+    match reserved.iter().find(is_set) {
+        Some(name) => Err(fault(name, "only an administrator sets it")),
+        None => Ok(()),
+    }
+}
+
+/// What only an administrator sets; an absent member stays as it is.
+async fn set_standing(
+    state: &OAuthState,
+    client: &mut OAuthClient,
+    members: &Map<String, Value>,
+) -> Result<(), ClientError> {
+    if let Some(value) = members.get("first_party") {
+        client.first_party = value.as_bool().ok_or_else(|| fault("first_party", "true or false"))?;
+    }
+    if let Some(value) = members.get("status") {
+        let status = value.as_str().and_then(ClientStatus::parse);
+        client.status = status.ok_or_else(|| fault("status", "active, disabled or expired"))?;
+    }
+    if let Some(value) = members.get("plugin_id") {
+        let is_plugin = |text: &&str| {
+            (1..=128).contains(&text.len())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        };
+        client.plugin_id = match value {
+            Value::Null => None,
+            value => Some(
+                value
+                    .as_str()
+                    .filter(is_plugin)
+                    .ok_or_else(|| fault("plugin_id", "[A-Za-z0-9._-]{1,128}"))?
+                    .to_owned(),
+            ),
+        };
+    }
+    if let Some(value) = members.get("allowed_audiences") {
+        client.allowed_audiences = audiences(value)
+            .ok_or_else(|| fault("allowed_audiences", "at most 32 names of surfaces or absolute URIs"))?;
+    }
+    if let Some(value) = members.get("owner_user_id") {
+        client.owner_user_id = match value {
+            Value::Null => None,
+            value => {
+                let unknown = || fault("owner_user_id", "the id or name of a user");
+                let named = value.as_str().ok_or_else(unknown)?;
+                let found = state.users.find(named).await.map_err(|error| match error {
+                    crate::IdentityError::Database(source) => ClientError::Database(source),
+                    _ => unknown(),
+                })?;
+                let user = found.filter(|user| !user.username.starts_with("client:")).ok_or_else(unknown)?;
+                Some(UserId::new(user.id.as_str()))
+            }
+        };
+    }
+    Ok(())
+}
+
+fn audiences(value: &Value) -> Option<Vec<JwtAudience>> {
+    let items = value.as_array().filter(|items| items.len() <= MAX_AUDIENCES)?;
+    let mut audiences: Vec<JwtAudience> = Vec::with_capacity(items.len());
+    for item in items {
+        let text = item.as_str().filter(|text| !text.contains(char::is_whitespace) && text.len() <= 2048)?;
+        let audience = JwtAudience::from(text);
+        if matches!(audience, JwtAudience::Resource(_)) {
+            let url = url::Url::parse(text).ok()?;
+            if url.fragment().is_some() {
+                return None;
+            }
+        }
+        if !audiences.contains(&audience) {
+            audiences.push(audience);
+        }
+    }
+    Some(audiences)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_11_an_administrator_chooses_ids_of_no_family() {
+        for id in ["acme-ci", "abc", "A.b_c~d-e", "123"] {
+            assert!(is_client_id(id), "{id}");
+        }
+        let long = "x".repeat(129);
+        for id in [
+            "",
+            "ab",
+            "-abc",
+            "a:b",
+            "a b",
+            "sp_web",
+            "sp_x",
+            "client_x",
+            "sys_x",
+            "bridge_x",
+            "https://a.example/x",
+            "httpx",
+            "\u{e4}bc",
+            long.as_str(),
+        ] {
+            assert!(!is_client_id(id), "{id}");
+        }
+    }
+}
