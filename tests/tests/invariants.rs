@@ -277,6 +277,13 @@ const EXPOSES: &[(&str, &str)] = &[
         "crates/entry/api/src/routes/oauth/endpoints/",
         "new tokens and codes, in the one answer that shows them",
     ),
+    ("crates/entry/api/src/routes/oauth/endpoints/token.rs", "new tokens, in the one answer that shows them"),
+    ("crates/domain/oauth/src/services/clients", "new secrets of clients, digested and shown once"),
+    (
+        "crates/domain/oauth/src/services/validation/client_credentials.rs",
+        "the secret that a client sends, compared with stored digests",
+    ),
+    ("crates/entry/api/src/routes/oauth/clients.rs", "a new client secret, in the one answer that shows it"),
     ("crates/entry/api/src/routes/admin/tokens.rs", "a new token, in the one answer that shows it"),
 ];
 

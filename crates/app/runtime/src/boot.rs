@@ -24,6 +24,7 @@ use systemprompt_mcp::{McpOptions, McpParts, McpService};
 use systemprompt_models::ids::{DecisionId, uuid_v7};
 use systemprompt_models::{Clock, Millis, SystemClock, Tasks};
 use systemprompt_oauth::at_rest::AtRest;
+use systemprompt_oauth::services::clients::seed::first_party;
 use systemprompt_oauth::{ApiKeys, OAuthParts, OAuthState, Settings, Users};
 use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::authz::hook::{HookParts, from_config};
@@ -347,6 +348,11 @@ async fn boot_loaded(
     });
     context.declare().await?;
     steps.done("declared");
+    // Without a ledger nothing is made; the next start does it.
+    if context.ledger.condition().is_ready() {
+        first_party(&context.oauth, &context.system_context()).await?;
+    }
+    steps.done("clients");
     lifecycle::start_loops(&context);
     if options.watch {
         reload::watch(&context, load);

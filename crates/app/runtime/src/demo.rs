@@ -3,12 +3,14 @@
 
 use crate::context::AppContext;
 use crate::identity::TokenError;
+use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
 use systemprompt_config::profile::secrets::SecretsFileMode;
 use systemprompt_config::secrets::file::set_secret;
 use systemprompt_config::{DataPaths, SecretsError};
 use systemprompt_models::Secret;
+use systemprompt_oauth::services::clients::{ClientError, managed};
 use systemprompt_oauth::{IdentityError, NewUser, User};
 use systemprompt_security::authz::{Access, AuthzError, DECLARED, EntityKind, RuleType, UpsertRuleParams};
 
@@ -52,12 +54,18 @@ pub enum DemoError {
     Rules(#[from] AuthzError),
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
 }
 
-/// Tokens of the demo's people, for 24 hours.
+/// The client of the demo, which proves itself by a secret.
+pub const DEMO_CLIENT: &str = "demo-client";
+
+/// Tokens of the demo's people, for 24 hours, and the secret of its client.
 pub struct DemoTokens {
     pub admin: Secret<String>,
     pub user: Secret<String>,
+    pub client_secret: Secret<String>,
 }
 
 /// Writes the server file and the secret, before the boot. What exists stays.
@@ -101,7 +109,29 @@ pub async fn seed(context: &AppContext) -> Result<DemoTokens, DemoError> {
     ] {
         entity(context, kind, id, name, role).await?;
     }
-    Ok(DemoTokens { admin: token(context, &ada).await?, user: token(context, &bob).await? })
+    Ok(DemoTokens {
+        admin: token(context, &ada).await?,
+        user: token(context, &bob).await?,
+        client_secret: client(context).await?,
+    })
+}
+
+/// The secret of the demo's client. It cannot be shown twice, so a later start makes another one.
+async fn client(context: &AppContext) -> Result<Secret<String>, DemoError> {
+    let by = context.system_context();
+    let members = json!({
+        "client_id": DEMO_CLIENT,
+        "client_name": "Demo client",
+        "grant_types": ["client_credentials"],
+        "scope": "service user mcp hook:govern hook:track",
+        "token_endpoint_auth_method": "client_secret_basic",
+    });
+    let members = members.as_object().cloned().unwrap_or_default();
+    match managed::provide(&context.oauth, &by, &members).await {
+        Ok(made) => made.secret.ok_or(DemoError::Random),
+        Err(ClientError::Taken) => Ok(managed::renew_secret(&context.oauth, &by, DEMO_CLIENT).await?),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn person(

@@ -63,6 +63,8 @@ pub enum BootError {
     AllowList(#[from] AllowError),
     #[error("services: {0}")]
     Identity(#[from] IdentityError),
+    #[error("clients: those of the installation could not be made: {0}")]
+    Clients(#[from] systemprompt_oauth::services::clients::ClientError),
     #[error("services: {0}")]
     Gateway(#[from] systemprompt_gateway::service::GatewayError),
     #[error("recover: what an earlier process left open could not be closed: {0}")]

@@ -85,7 +85,7 @@ impl UserRepository {
             "SELECT id, username, email, display_name, status, department, created_at, updated_at, version,
                     (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
              FROM users
-             WHERE id > $1 AND status <> 'deleted'
+             WHERE id > $1 AND status <> 'deleted' AND kind <> 'client'
                AND (CAST($2 AS TEXT) IS NULL OR username_key LIKE $2 ESCAPE '\\' OR email_key LIKE $2 ESCAPE '\\'
                     OR id LIKE $2 ESCAPE '\\')
              ORDER BY id LIMIT $3"

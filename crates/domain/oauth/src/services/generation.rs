@@ -10,6 +10,7 @@ use crate::services::refusals::ip_prefix;
 use crate::services::scopes::Scopes;
 use crate::state::{OAuthState, Settings};
 use crate::users::{User, UserStatus};
+pub use subject::{ClientUser, build_client_user, client_user_id};
 use systemprompt_audit::{ActorKind, Draft, EntryKind, Unit};
 use systemprompt_models::ids::{ClientId, SessionId, UserId};
 use systemprompt_models::{
@@ -18,7 +19,6 @@ use systemprompt_models::{
 use systemprompt_security::jwt::{AccessFacts, SignedAccess};
 use systemprompt_security::keys::SigningAlgorithm;
 use systemprompt_security::session::{NewSession, SessionSource, SignIn};
-pub use subject::{ClientUser, build_client_user, client_user_id};
 
 /// What the token endpoint answers (RFC 6749 section 5.1). It is rendered in one place.
 pub struct TokenResponse {

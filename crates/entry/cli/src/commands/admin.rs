@@ -1,8 +1,9 @@
-//! `admin`: users, rules, entities, departments, keys, tokens, API keys, bans and secrets.
+//! `admin`: users, clients, rules, entities, departments, keys, tokens, API keys, bans and secrets.
 
 mod allowlist;
 mod api_keys;
 mod bans;
+mod clients;
 mod departments;
 mod entities;
 mod keys;
@@ -31,6 +32,9 @@ enum Subject {
     /// People and services that act
     #[command(subcommand)]
     Users(users::Command),
+    /// Programs that act for users or for themselves
+    #[command(subcommand)]
+    Clients(clients::Command),
     /// Who may use what
     #[command(subcommand)]
     Rules(rules::Command),
@@ -68,6 +72,7 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
     };
     Client::with(globals, args.offline, async |client| match subject {
         Subject::Users(command) => users::run(client, out, command).await,
+        Subject::Clients(command) => clients::run(client, out, command).await,
         Subject::Rules(command) => rules::run(client, out, command).await,
         Subject::Entities(command) => entities::run(client, out, command).await,
         Subject::Departments(command) => departments::run(client, out, command).await,

@@ -119,15 +119,15 @@ async fn seed(node: &Node) -> Result<DemoTokens, CliError> {
         .map_err(|error| CliError::new(Exit::Failure, "the demo cannot be seeded").why(error))
 }
 
-/// Says where the node is and what to try. `setup_url`, the console and the demo client are null: their rooms are empty.
+/// Says where the node is and what to try. `setup_url` and the console are null: their rooms are empty.
 fn announce(node: &Node, tokens: Option<&DemoTokens>, as_json: bool, made: bool) {
     if as_json {
         let demo = tokens.map(|tokens| {
             json!({
                 "admin_token": tokens.admin.expose().as_str(),
                 "user_token": tokens.user.expose().as_str(),
-                "client_id": null,
-                "client_secret": null,
+                "client_id": demo::DEMO_CLIENT,
+                "client_secret": tokens.client_secret.expose().as_str(),
             })
         });
         let line = json!({
@@ -166,6 +166,8 @@ fn announce(node: &Node, tokens: Option<&DemoTokens>, as_json: bool, made: bool)
     anstream::println!("export URL={}", node.url);
     anstream::println!("export ADA={}", tokens.admin.expose());
     anstream::println!("export BOB={}", tokens.user.expose());
+    anstream::println!("export CLIENT_ID={}", demo::DEMO_CLIENT);
+    anstream::println!("export CLIENT_SECRET={}", tokens.client_secret.expose());
     anstream::println!(
         "\nThen `systemprompt demo` shows every step of the main job, or try the three calls of the README."
     );

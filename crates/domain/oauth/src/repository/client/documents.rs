@@ -98,9 +98,9 @@ impl ClientRepository {
         let granted = take(&mut tx, host, now, (HOST_STEP, HOST_BURST)).await?
             && take(&mut tx, "*", now, (ALL_STEP, ALL_BURST)).await?;
         if granted {
-            tx.commit().await?
+            tx.commit().await?;
         } else {
-            tx.rollback().await?
+            tx.rollback().await?;
         }
         Ok(granted)
     }

@@ -4,8 +4,8 @@ use super::ClientRepository;
 use crate::at_rest::Digest;
 use crate::models::clients::OAuthClient;
 use systemprompt_database::{WriteTx, on_tx, sql};
-use systemprompt_models::Millis;
-use systemprompt_models::ids::GrantId;
+use systemprompt_models::ids::{GrantId, UserId};
+use systemprompt_models::{JwtAudience, Millis};
 
 /// What is stored of a new client beside itself.
 #[derive(Clone, Debug, Default)]
@@ -44,8 +44,7 @@ impl ClientRepository {
             )).execute(&mut *conn).await.map(drop))?;
         }
         let id = client.client_id.as_str();
-        let audiences: Vec<&str> =
-            client.allowed_audiences.iter().map(|audience| audience.as_str()).collect();
+        let audiences: Vec<&str> = client.allowed_audiences.iter().map(JwtAudience::as_str).collect();
         let pepper = credentials.registration.as_ref().map(|digest| digest.pepper_id.to_string());
         let inserted = on_tx!(tx, conn => sqlx::query(sql!(
             "INSERT INTO oauth_clients (client_id, name, kind, auth_method, application_type, first_party, status, user_id,
@@ -59,7 +58,7 @@ impl ClientRepository {
         ))
             .bind(id).bind(&client.name).bind(client.kind.as_str()).bind(client.auth_method.as_str())
             .bind(client.application_type.as_str()).bind(i64::from(client.first_party)).bind(client.status.as_str())
-            .bind(client.user_id.as_str()).bind(client.owner_user_id.as_ref().map(|id| id.as_str()))
+            .bind(client.user_id.as_str()).bind(client.owner_user_id.as_ref().map(UserId::as_str))
             .bind(&client.plugin_id).bind(audiences.join(" ")).bind(&client.jwks).bind(&client.jwks_uri)
             .bind(&client.client_uri).bind(&client.logo_uri).bind(&client.policy_uri).bind(&client.tos_uri)
             .bind(&client.software_id).bind(&client.software_version)
@@ -92,8 +91,7 @@ impl ClientRepository {
         cut: Cut,
     ) -> sqlx::Result<Option<Vec<GrantId>>> {
         let id = client.client_id.as_str();
-        let audiences: Vec<&str> =
-            client.allowed_audiences.iter().map(|audience| audience.as_str()).collect();
+        let audiences: Vec<&str> = client.allowed_audiences.iter().map(JwtAudience::as_str).collect();
         let mut tx = self.db.write_tx().await?;
         let updated = on_tx!(tx, conn => sqlx::query(sql!(
             "UPDATE oauth_clients SET name = $1, auth_method = $2, application_type = $3, first_party = $4, status = $5,
@@ -104,7 +102,7 @@ impl ClientRepository {
         ))
             .bind(&client.name).bind(client.auth_method.as_str()).bind(client.application_type.as_str())
             .bind(i64::from(client.first_party)).bind(client.status.as_str())
-            .bind(client.owner_user_id.as_ref().map(|id| id.as_str())).bind(&client.plugin_id)
+            .bind(client.owner_user_id.as_ref().map(UserId::as_str)).bind(&client.plugin_id)
             .bind(audiences.join(" ")).bind(&client.jwks).bind(&client.jwks_uri).bind(&client.client_uri)
             .bind(&client.logo_uri).bind(&client.policy_uri).bind(&client.tos_uri).bind(&client.software_id)
             .bind(&client.software_version).bind(client.id_token_signed_response_alg.as_str())
@@ -203,20 +201,23 @@ impl ClientRepository {
         tx.commit().await
     }
 
-    /// Puts a management token in the place of the present one, which counts for a minute more. Returns whether it was the present one.
+    /// Puts a management token in the place of the present one. `shown` counts for a minute from its first replacement, so that a lost
+    /// answer can be asked for again. Returns whether `shown` counted.
     pub(crate) async fn rotate_registration(
         &self,
         id: &str,
-        present: &str,
+        shown: &str,
         new: &Digest,
         now: Millis,
     ) -> sqlx::Result<bool> {
         let mut tx = self.db.write_tx().await?;
         let rotated = on_tx!(tx, conn => sqlx::query(sql!(
-            "UPDATE oauth_clients SET registration_digest = $1, registration_digest_old = $2, registration_old_until = $3,
-                 pepper_id = $4
-             WHERE client_id = $5 AND registration_digest = $2"
-        )).bind(&new.hex).bind(present).bind(now + OLD_REGISTRATION).bind(&*new.pepper_id).bind(id)
+            "UPDATE oauth_clients SET registration_digest = $1,
+                 registration_old_until = CASE WHEN registration_digest = $2 THEN $3 ELSE registration_old_until END,
+                 registration_digest_old = $2, pepper_id = $4
+             WHERE client_id = $5
+               AND (registration_digest = $2 OR (registration_digest_old = $2 AND registration_old_until > $6))"
+        )).bind(&new.hex).bind(shown).bind(now + OLD_REGISTRATION).bind(&*new.pepper_id).bind(id).bind(now)
             .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         tx.commit().await?;
         Ok(rotated == 1)

@@ -53,8 +53,13 @@ fn is_admin(by: &RequestContext) -> bool {
     by.principal.has(Permission::Admin)
 }
 
-fn limits(by: &RequestContext) -> Limits {
-    if is_admin(by) { Limits::Full } else { Limits::Owner }
+fn limits(is_admin: bool) -> Limits {
+    if is_admin { Limits::Full } else { Limits::Owner }
+}
+
+/// A client as its manager sees it.
+pub fn view(client: &OAuthClient) -> Map<String, Value> {
+    super::shown(client)
 }
 
 /// The client of this id that the caller may see: an administrator any, a user their own.
@@ -95,8 +100,29 @@ pub async fn create(
     by: &RequestContext,
     members: &Map<String, Value>,
 ) -> Result<Created, ClientError> {
-    check_members(by, members)?;
-    let metadata = ClientMetadata::read(members, ClientAuthMethod::ClientSecretBasic, limits(by))?;
+    create_with(state, by, members, is_admin(by)).await
+}
+
+/// Makes a client of the installation's own accord, as the demo's.
+///
+/// # Errors
+/// As [`create`].
+pub async fn provide(
+    state: &OAuthState,
+    by: &RequestContext,
+    members: &Map<String, Value>,
+) -> Result<Created, ClientError> {
+    create_with(state, by, members, true).await
+}
+
+async fn create_with(
+    state: &OAuthState,
+    by: &RequestContext,
+    members: &Map<String, Value>,
+    is_admin: bool,
+) -> Result<Created, ClientError> {
+    check_members(is_admin, members)?;
+    let metadata = ClientMetadata::read(members, ClientAuthMethod::ClientSecretBasic, limits(is_admin))?;
     let id = match members.get("client_id") {
         None | Some(Value::Null) => ClientId::new(format!("app_{}", uuid_v4().simple())),
         Some(value) => value.as_str().filter(|id| is_client_id(id)).map(ClientId::from).ok_or_else(|| {
@@ -104,10 +130,14 @@ pub async fn create(
         })?,
     };
     let mut client = client_of(id, ClientKind::Managed, metadata, state.now());
-    if is_admin(by) {
+    if is_admin {
         set_standing(state, &mut client, members).await?;
     } else {
         let owner = by.principal.user_id.as_str();
+        let found = state.clients.user_kind(owner).await?;
+        if found.as_deref() != Some("person") {
+            return Err(ClientError::Conflict("only a person can have clients"));
+        }
         let most = i64::try_from(MAX_OWN).unwrap_or(i64::MAX);
         if state.clients.ids("", Some(owner), most).await?.len() >= MAX_OWN {
             return Err(ClientError::Conflict("a user has at most 50 clients"));
@@ -132,11 +162,11 @@ pub async fn replace(
     if before.version != version {
         return Err(ClientError::Changed);
     }
-    check_members(by, members)?;
-    if members.get("client_id").is_some_and(|value| value.as_str() != Some(id)) {
+    check_members(is_admin(by), members)?;
+    if is_admin(by) && members.get("client_id").is_some_and(|value| value.as_str() != Some(id)) {
         return Err(fault("client_id", "the id of a client does not change"));
     }
-    let metadata = ClientMetadata::read(members, before.auth_method, limits(by))?;
+    let metadata = ClientMetadata::read(members, before.auth_method, limits(is_admin(by)))?;
     if has_secrets(metadata.auth_method) && !has_secrets(before.auth_method) {
         return Err(fault(
             "token_endpoint_auth_method",
@@ -192,9 +222,21 @@ pub async fn rotate_secret(
         return Err(fault("overlap_seconds", "0 to 2592000"));
     }
     let client = get(state, by, id).await?;
-    let overlap: Millis = overlap * 1000;
-    let secret = super::rotate_secret(state, by, &client, overlap).await?;
+    let secret = super::rotate_secret(state, by, &client, Millis::from(overlap) * 1000).await?;
     Ok((get(state, by, id).await?, secret))
+}
+
+/// A new secret for a client that the installation provides; the ones before end at once.
+///
+/// # Errors
+/// A client that is not there, or what could not be recorded or written.
+pub async fn renew_secret(
+    state: &OAuthState,
+    by: &RequestContext,
+    id: &str,
+) -> Result<Secret<String>, ClientError> {
+    let client = state.clients.find_client_by_id(id).await?.ok_or(ClientError::NotFound)?;
+    super::rotate_secret(state, by, &client, 0).await
 }
 
 fn has_secrets(method: ClientAuthMethod) -> bool {
@@ -212,7 +254,7 @@ fn is_client_id(id: &str) -> bool {
 }
 
 /// Unknown members are refused here, where a misspelt one would mean a client that may more or less than was meant.
-fn check_members(by: &RequestContext, members: &Map<String, Value>) -> Result<(), ClientError> {
+fn check_members(is_admin: bool, members: &Map<String, Value>) -> Result<(), ClientError> {
     let known = |name: &str| {
         OWN_MEMBERS.contains(&name) || METADATA_MEMBERS.contains(&name) || READ_ONLY.contains(&name)
     };
@@ -220,7 +262,7 @@ fn check_members(by: &RequestContext, members: &Map<String, Value>) -> Result<()
         let names = METADATA_MEMBERS.into_iter().chain(OWN_MEMBERS).collect::<Vec<_>>().join(", ");
         return Err(fault("body", format!("unknown member; allowed: {names}")));
     }
-    if is_admin(by) {
+    if is_admin {
         return Ok(());
     }
     let reserved = ["owner_user_id", "plugin_id", "allowed_audiences", "status", "first_party", "client_id"];

@@ -146,9 +146,8 @@ pub async fn update(
     let rotated = opaque::generate(REGISTRATION_TOKEN_PREFIX)?;
     let next = state.at_rest.digest(Label::RegistrationToken, rotated.expose());
     let client = super::replace(state, by, &before, after).await?;
-    let is_present = state.clients.rotate_registration(id, &digest, &next, state.now()).await?;
-    // A token in its last minute changes the client and makes no second branch.
-    let registration_token = is_present.then_some(rotated);
+    let is_rotated = state.clients.rotate_registration(id, &digest, &next, state.now()).await?;
+    let registration_token = is_rotated.then_some(rotated);
     Ok(Created { client, secret: None, registration_token })
 }
 

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod authorize;
+pub mod clients;
 pub mod consent;
 pub mod endpoints;
 pub mod flow;
@@ -11,6 +12,7 @@ pub mod health;
 pub mod logout;
 pub mod page;
 pub mod par;
+pub mod register;
 pub mod userinfo;
 pub mod visitor;
 
@@ -26,5 +28,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(consent::routes());
     routes.extend(userinfo::routes());
     routes.extend(logout::routes());
+    routes.extend(register::routes());
+    routes.extend(clients::routes());
     routes
 }
