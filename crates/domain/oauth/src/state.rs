@@ -3,8 +3,8 @@
 use crate::at_rest::AtRest;
 use crate::repository::client::ClientRepository;
 use crate::repository::oauth::OAuthRepository;
-use crate::services::issuer_keys::IssuerKeys;
 use crate::services::cimd::CimdState;
+use crate::services::issuer_keys::IssuerKeys;
 use crate::services::refusals::Refusals;
 use crate::users::{User, UserStatus, Users};
 use arc_swap::ArcSwap;

@@ -1,8 +1,8 @@
 //! What the endpoints do.
 
 pub mod authorize;
-pub mod cleanup;
 pub mod cimd;
+pub mod cleanup;
 pub mod clients;
 pub mod consent;
 pub mod device;

@@ -1,7 +1,7 @@
 //! Rows of grants, codes, tokens and what leads to them.
 
-pub mod auth_code;
 pub mod assertions;
+pub mod auth_code;
 pub mod authorize;
 pub(crate) mod cleanup;
 pub mod consents;
