@@ -3,6 +3,7 @@
 use crate::constants::CODE_REUSE_MEMORY;
 use crate::error::OauthResult;
 use crate::repository::oauth::cleanup::Ended;
+use crate::services::clients::cleanup as clients;
 use crate::state::OAuthState;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -81,6 +82,8 @@ impl OAuthState {
         }
         let sessions = self.in_batches(epoch, Rows::Sessions, began - SESSION_MEMORY).await?;
         report.deleted.insert("user_sessions", sessions);
+        report.deleted.insert("oauth_clients", clients::unused_clients(self, BATCH).await?);
+        report.deleted.insert("oauth_fetch_budget", clients::fetch_budgets(self, BATCH).await?);
         report.elapsed_ms = self.now() - began;
         Ok(report)
     }

@@ -105,20 +105,15 @@ impl ClientRepository {
         Ok(granted)
     }
 
-    /// Removes at most `limit` rows that no longer bound anything, and documents that were not fresh for a day. Returns how many.
-    pub(crate) async fn clean_documents(&self, now: Millis, limit: i64) -> sqlx::Result<u64> {
-        const KEPT: Millis = 86_400_000;
+    /// Removes at most `limit` budgets that are whole again. Returns how many.
+    pub(crate) async fn clean_budgets(&self, now: Millis, limit: i64) -> sqlx::Result<u64> {
         let mut tx = self.db.write_tx().await?;
-        let budgets = on_tx!(tx, conn => sqlx::query(sql!(
+        let removed = on_tx!(tx, conn => sqlx::query(sql!(
             "DELETE FROM oauth_fetch_budget WHERE name IN (
                  SELECT name FROM oauth_fetch_budget WHERE full_at < $1 ORDER BY full_at LIMIT $2)"
         )).bind(now).bind(limit).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
-        let documents = on_tx!(tx, conn => sqlx::query(sql!(
-            "DELETE FROM oauth_cimd_documents WHERE url IN (
-                 SELECT url FROM oauth_cimd_documents WHERE fresh_until < $1 AND last_used_at < $1 ORDER BY last_used_at LIMIT $2)"
-        )).bind(now - KEPT).bind(limit).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         tx.commit().await?;
-        Ok(budgets + documents)
+        Ok(removed)
     }
 }
 

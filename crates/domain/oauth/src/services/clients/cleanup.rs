@@ -2,7 +2,9 @@
 
 use super::{ClientError, delete};
 use crate::state::OAuthState;
-use systemprompt_models::{Millis, RequestContext};
+use std::sync::Arc;
+use systemprompt_models::ids::TraceId;
+use systemprompt_models::{Millis, Principal, RequestContext, UserType};
 
 const DAY: Millis = 86_400_000;
 
@@ -10,7 +12,8 @@ const DAY: Millis = 86_400_000;
 ///
 /// # Errors
 /// What could not be recorded or written.
-pub async fn unused_clients(state: &OAuthState, by: &RequestContext, limit: i64) -> Result<u64, ClientError> {
+pub async fn unused_clients(state: &OAuthState, limit: i64) -> Result<u64, ClientError> {
+    let by = system();
     let days = Millis::from(state.settings().identity.registration_unused_days);
     let before = state.now() - days * DAY;
     let mut deleted = 0;
@@ -20,7 +23,7 @@ pub async fn unused_clients(state: &OAuthState, by: &RequestContext, limit: i64)
         if client.last_used_at.is_some_and(|at| at >= before) {
             continue;
         }
-        match delete(state, by, &client, Some(client.version), "unused").await {
+        match delete(state, &by, &client, Some(client.version), "unused").await {
             Ok(()) => deleted += 1,
             Err(ClientError::Changed) => {}
             Err(error) => return Err(error),
@@ -29,10 +32,18 @@ pub async fn unused_clients(state: &OAuthState, by: &RequestContext, limit: i64)
     Ok(deleted)
 }
 
-/// Removes at most `limit` metadata documents and fetch budgets that matter no more. Returns how many.
+/// Removes at most `limit` budgets of hosts that are whole again. Returns how many.
 ///
 /// # Errors
 /// When the rows cannot be written.
-pub async fn documents(state: &OAuthState, limit: i64) -> Result<u64, ClientError> {
-    Ok(state.clients.clean_documents(state.now(), limit).await?)
+pub async fn fetch_budgets(state: &OAuthState, limit: i64) -> Result<u64, ClientError> {
+    Ok(state.clients.clean_budgets(state.now(), limit).await?)
+}
+
+/// The installation itself.
+fn system() -> RequestContext {
+    let mut principal = Principal::anonymous();
+    principal.user_id = "system".into();
+    principal.user_type = UserType::Service;
+    RequestContext::new(Arc::new(principal), TraceId::generate())
 }
