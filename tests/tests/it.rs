@@ -19,6 +19,7 @@ mod kept;
 mod ledger;
 mod lost_commits;
 mod nodes;
+mod oauth_clients;
 mod oauth_tokens;
 mod policies;
 mod reload;

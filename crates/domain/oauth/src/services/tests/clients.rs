@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use systemprompt_config::profile::identity::AssertionAudience;
 use systemprompt_models::ids::{TraceId, UserId};
-use systemprompt_models::{Permission, Principal, RequestContext, UserType};
+use systemprompt_models::{Clock as _, Permission, Principal, RequestContext, UserType};
 
 use super::plane::{ISSUER, START};
 
