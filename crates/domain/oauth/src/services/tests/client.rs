@@ -93,6 +93,9 @@ async fn a24_what_a_client_asks_for_itself_is_granted_or_refused_as_the_seed_say
         assert_eq!(recorded[2]["detail"]["jti"], claims.jti.as_str());
         assert_eq!(recorded[2]["actor"]["kind"], "client");
         assert!(!plane.records("oauth.token_refused").await.is_empty());
+        let counts = plane.state.meter.read();
+        assert_eq!(counts.tokens[&("client_credentials", "issued")], 3);
+        assert_eq!(counts.refused[&("token", "invalid_client")], 1);
     }
 }
 
