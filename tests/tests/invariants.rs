@@ -262,6 +262,7 @@ const EXPOSES: &[(&str, &str)] = &[
     ("crates/infra/security/src/auth/api_key.rs", "a new API key, shown once"),
     ("crates/infra/security/src/standard_webhooks.rs", "signing and verifying webhooks"),
     ("crates/infra/security/src/jwt", "a new token, handed out once"),
+    ("crates/domain/oauth/src/at_rest.rs", "the pepper, and the digests of what was shown once"),
     ("crates/domain/oauth/src/api_keys.rs", "a new API key, shown once, and the pepper of stored digests"),
     ("crates/app/runtime/src/boot.rs", "the database's URL and the pepper, handed to their rooms"),
     (

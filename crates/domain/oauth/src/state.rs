@@ -5,6 +5,7 @@ use crate::repository::client::ClientRepository;
 use crate::repository::oauth::OAuthRepository;
 use crate::services::cimd::CimdState;
 use crate::services::issuer_keys::IssuerKeys;
+use crate::services::meter::Meter;
 use crate::services::refusals::Refusals;
 use crate::users::{User, UserStatus, Users};
 use arc_swap::ArcSwap;
@@ -142,6 +143,8 @@ pub struct Inner {
     pub(crate) clients: ClientRepository,
     pub(crate) oauth: OAuthRepository,
     pub(crate) refusals: Refusals,
+    /// What the endpoints count.
+    pub meter: Meter,
     pub(crate) issuer_keys: IssuerKeys,
     settings: ArcSwap<Settings>,
 }
@@ -187,6 +190,7 @@ impl OAuthState {
             keys: parts.keys,
             egress,
             refusals: Refusals::default(),
+            meter: Meter::default(),
             issuer_keys: IssuerKeys::default(),
             settings: ArcSwap::from_pointee(parts.settings),
         })))

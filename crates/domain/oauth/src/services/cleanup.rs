@@ -84,6 +84,9 @@ impl OAuthState {
         report.deleted.insert("user_sessions", sessions);
         report.deleted.insert("oauth_clients", clients::unused_clients(self, BATCH).await?);
         report.deleted.insert("oauth_fetch_budget", clients::fetch_budgets(self, BATCH).await?);
+        for (table, rows) in &report.deleted {
+            self.meter.cleaned(table, *rows);
+        }
         report.elapsed_ms = self.now() - began;
         Ok(report)
     }

@@ -6,11 +6,11 @@ use crate::constants::DEVICE_CODE_PREFIX;
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::models::oauth::GrantType;
+use crate::repository::oauth::authorize::NewGrant;
 use crate::repository::oauth::device::{
     DEVICE_DECIDED, DEVICE_OPENED, DEVICE_USED, DeviceCode, DeviceState, device_approved, device_denied,
     device_opened, device_used,
 };
-use crate::repository::oauth::grants::{Grant, grant_opened};
 use crate::services::generation::{TokenResponse, draft};
 use crate::services::refusals::ip_prefix;
 use crate::services::scopes::Scopes;
@@ -239,18 +239,17 @@ pub async fn approve(
     let grant_id = GrantId::generate();
     // As for codes: without `offline_access` what is about a person ends with their session (ID-47).
     let offline = scopes.is_offline() || !scopes.is_openid();
-    let grant = Grant {
+    let grant = NewGrant {
         grant_id: grant_id.to_string(),
         user_id: user.id.to_string(),
         client_id: row.client_id.clone(),
         session_id: Some(session.id.to_string()),
-        kind: "device".to_owned(),
+        kind: "device",
         scopes: scopes.text(),
         resources: row.resources.clone(),
-        offline: i64::from(offline),
+        offline,
         created_at: now,
         family_expires_at: now + Millis::from(settings.identity.refresh.absolute) * 1000,
-        revoked_at: None,
     };
     let decided = DeviceCode {
         scopes: grant.scopes.clone(),
@@ -270,7 +269,7 @@ pub async fn approve(
     );
     unit.require(session_lives(&session.id, now));
     unit.require(device_approved(&decided, now));
-    unit.require(grant_opened(&grant));
+    unit.open(grant);
     taken(state.ledger.append(unit).await.map(drop))
 }
 

@@ -15,6 +15,7 @@ pub mod id_token;
 pub mod introspection;
 pub mod issuer_keys;
 pub mod logout;
+pub mod meter;
 pub mod par;
 pub mod refusals;
 pub mod revocation;

@@ -31,6 +31,9 @@ pub struct ClientRequest<'a> {
 pub async fn token(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<TokenResponse> {
     let mut client = None;
     let answer = answer(state, request, &mut client).await;
+    if let Some(grant) = request.parameters.get("grant_type").and_then(GrantType::parse) {
+        state.meter.token(grant.as_str(), answer.is_ok());
+    }
     if let Err(error) = &answer {
         let client = client.as_ref().map(|known| known.client.client_id.as_str());
         refused(state, request.context, "token", EntryKind::OauthTokenRefused, error, client).await;
@@ -84,6 +87,7 @@ pub(crate) async fn refused(
     error: &OauthError,
     client_id: Option<&str>,
 ) {
+    state.meter.refused(endpoint, error.code().as_str());
     // A device that asks again is no event, and what failed here was logged.
     let is_waiting = matches!(error.code(), ErrorCode::AuthorizationPending | ErrorCode::SlowDown);
     if is_waiting || error.is_ours() {

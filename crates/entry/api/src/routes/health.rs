@@ -223,6 +223,7 @@ async fn render_metrics(
         rules_age_ms: context.rules.age(),
         hook_faults: context.plane.hook_faults(),
         sinks: context.sinks.lags(context.clock.now()),
+        oauth: context.oauth.meter.read(),
     };
     let text = metrics.encode(&gauges).map_err(Error::internal)?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -115,15 +115,15 @@ impl TokenRepository {
     pub(crate) async fn token_state(&self, claims: &JwtClaims) -> Result<Option<TokenState>, sqlx::Error> {
         on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT s.user_id, s.expires_at, s.revoked_at,
-                 (SELECT COUNT(*) FROM oauth_jti_revocations WHERE jti = $2) AS revocations,
+                 (SELECT COUNT(*) FROM oauth_jti_revocations WHERE jti = $1) AS revocations,
                  (SELECT MAX(not_before) FROM token_cutoffs
-                  WHERE (kind = 'user' AND id = $3) OR (kind = 'client' AND id = $4) OR kind = 'all') AS not_before
-             FROM user_sessions s WHERE s.id = $1"
+                  WHERE (kind = 'user' AND id = $2) OR (kind = 'client' AND id = $3) OR kind = 'all') AS not_before
+             FROM user_sessions s WHERE s.id = $4"
         ))
-            .bind(claims.session_id.as_str())
             .bind(claims.jti.as_str())
             .bind(claims.sub.as_str())
             .bind(claims.client_id.as_ref().map_or("", ClientId::as_str))
+            .bind(claims.session_id.as_str())
             .fetch_optional(pool).await)
     }
 

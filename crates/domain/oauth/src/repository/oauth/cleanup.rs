@@ -38,71 +38,66 @@ impl Ended {
             Self::CimdDocuments => "oauth_cimd_documents",
         }
     }
-
-    /// Deletes at most `$2` rows that ended before `$1`.
-    fn statement(self) -> &'static str {
-        match self {
-            Self::AuthCodes => sql!(
-                "DELETE FROM oauth_auth_codes WHERE code_digest IN
-                     (SELECT code_digest FROM oauth_auth_codes WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            ),
-            Self::RefreshTokens => sql!(
-                "DELETE FROM oauth_refresh_tokens WHERE token_digest IN
-                     (SELECT t.token_digest FROM oauth_grants g JOIN oauth_refresh_tokens t ON t.grant_id = g.grant_id
-                      WHERE g.family_expires_at < $1 LIMIT $2)"
-            ),
-            Self::Grants => sql!(
-                "DELETE FROM oauth_grants WHERE grant_id IN
-                     (SELECT g.grant_id FROM oauth_grants g
-                      WHERE g.family_expires_at < $1
-                        AND NOT EXISTS (SELECT 1 FROM oauth_refresh_tokens t WHERE t.grant_id = g.grant_id) LIMIT $2)"
-            ),
-            Self::AssertionJtis => sql!(
-                "DELETE FROM oauth_assertion_jtis WHERE (issuer, jti) IN
-                     (SELECT issuer, jti FROM oauth_assertion_jtis WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            ),
-            Self::DeviceCodes => sql!(
-                "DELETE FROM oauth_device_codes WHERE device_digest IN
-                     (SELECT device_digest FROM oauth_device_codes WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            ),
-            Self::ParRequests => sql!(
-                "DELETE FROM oauth_par_requests WHERE request_digest IN
-                     (SELECT request_digest FROM oauth_par_requests WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            ),
-            Self::AuthorizeRequests => sql!(
-                "DELETE FROM oauth_authorize_requests WHERE request_digest IN
-                     (SELECT request_digest FROM oauth_authorize_requests WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            ),
-            Self::Challenges => sql!(
-                "DELETE FROM webauthn_challenges WHERE challenge_id IN
-                     (SELECT challenge_id FROM webauthn_challenges WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            ),
-            Self::ExchangeCodes => sql!(
-                "DELETE FROM bridge_exchange_codes WHERE code_digest IN
-                     (SELECT code_digest FROM bridge_exchange_codes WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            ),
-            Self::SetupTokens => sql!(
-                "DELETE FROM setup_tokens WHERE token_digest IN
-                     (SELECT token_digest FROM setup_tokens WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            ),
-            Self::AuthAttempts => sql!(
-                "DELETE FROM auth_attempts WHERE (key_digest, window_start) IN
-                     (SELECT key_digest, window_start FROM auth_attempts
-                      WHERE window_start < $1 AND blocked_until < $1 ORDER BY window_start LIMIT $2)"
-            ),
-            Self::CimdDocuments => sql!(
-                "DELETE FROM oauth_cimd_documents WHERE url IN
-                     (SELECT url FROM oauth_cimd_documents WHERE fresh_until < $1 AND last_used_at < $1 LIMIT $2)"
-            ),
-        }
-    }
 }
 
 impl OAuthRepository {
     /// Deletes at most `limit` rows that ended before `before`; returns how many.
     pub(crate) async fn delete_ended(&self, ended: Ended, before: Millis, limit: i64) -> sqlx::Result<u64> {
         let mut tx = self.db.write_tx().await?;
-        let deleted = on_tx!(tx, conn => sqlx::query(ended.statement())
+        let deleted = on_tx!(tx, conn => match ended {
+            Ended::AuthCodes => sqlx::query(sql!(
+                "DELETE FROM oauth_auth_codes WHERE code_digest IN
+                     (SELECT code_digest FROM oauth_auth_codes WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
+            )),
+            Ended::RefreshTokens => sqlx::query(sql!(
+                "DELETE FROM oauth_refresh_tokens WHERE token_digest IN
+                     (SELECT t.token_digest FROM oauth_grants g JOIN oauth_refresh_tokens t ON t.grant_id = g.grant_id
+                      WHERE g.family_expires_at < $1 LIMIT $2)"
+            )),
+            Ended::Grants => sqlx::query(sql!(
+                "DELETE FROM oauth_grants WHERE grant_id IN
+                     (SELECT g.grant_id FROM oauth_grants g
+                      WHERE g.family_expires_at < $1
+                        AND NOT EXISTS (SELECT 1 FROM oauth_refresh_tokens t WHERE t.grant_id = g.grant_id) LIMIT $2)"
+            )),
+            Ended::AssertionJtis => sqlx::query(sql!(
+                "DELETE FROM oauth_assertion_jtis WHERE (issuer, jti) IN
+                     (SELECT issuer, jti FROM oauth_assertion_jtis WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
+            )),
+            Ended::DeviceCodes => sqlx::query(sql!(
+                "DELETE FROM oauth_device_codes WHERE device_digest IN
+                     (SELECT device_digest FROM oauth_device_codes WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
+            )),
+            Ended::ParRequests => sqlx::query(sql!(
+                "DELETE FROM oauth_par_requests WHERE request_digest IN
+                     (SELECT request_digest FROM oauth_par_requests WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
+            )),
+            Ended::AuthorizeRequests => sqlx::query(sql!(
+                "DELETE FROM oauth_authorize_requests WHERE request_digest IN
+                     (SELECT request_digest FROM oauth_authorize_requests WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
+            )),
+            Ended::Challenges => sqlx::query(sql!(
+                "DELETE FROM webauthn_challenges WHERE challenge_id IN
+                     (SELECT challenge_id FROM webauthn_challenges WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
+            )),
+            Ended::ExchangeCodes => sqlx::query(sql!(
+                "DELETE FROM bridge_exchange_codes WHERE code_digest IN
+                     (SELECT code_digest FROM bridge_exchange_codes WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
+            )),
+            Ended::SetupTokens => sqlx::query(sql!(
+                "DELETE FROM setup_tokens WHERE token_digest IN
+                     (SELECT token_digest FROM setup_tokens WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
+            )),
+            Ended::AuthAttempts => sqlx::query(sql!(
+                "DELETE FROM auth_attempts WHERE (key_digest, window_start) IN
+                     (SELECT key_digest, window_start FROM auth_attempts
+                      WHERE window_start < $1 AND blocked_until < $1 ORDER BY window_start LIMIT $2)"
+            )),
+            Ended::CimdDocuments => sqlx::query(sql!(
+                "DELETE FROM oauth_cimd_documents WHERE url IN
+                     (SELECT url FROM oauth_cimd_documents WHERE fresh_until < $1 AND last_used_at < $1 LIMIT $2)"
+            )),
+        }
             .bind(before).bind(limit).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         tx.commit().await?;
         Ok(deleted)

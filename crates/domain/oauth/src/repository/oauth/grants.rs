@@ -48,30 +48,6 @@ impl OAuthRepository {
     }
 }
 
-/// Inserts a grant.
-pub(crate) fn grant_opened(new: &Grant) -> Guard {
-    Guard {
-        name: "oauth_grant_opened",
-        sql: sql!(
-            "INSERT INTO oauth_grants (grant_id, user_id, client_id, session_id, kind, scopes, resources, offline, created_at,
-                 family_expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
-        ),
-        cells: vec![
-            new.grant_id.as_str().into(),
-            new.user_id.as_str().into(),
-            new.client_id.as_str().into(),
-            new.session_id.as_deref().into(),
-            new.kind.as_str().into(),
-            new.scopes.as_str().into(),
-            new.resources.as_str().into(),
-            new.offline.into(),
-            new.created_at.into(),
-            new.family_expires_at.into(),
-        ],
-    }
-}
-
 /// Holds if a grant counts, and keeps it from ending before the unit is written.
 pub(crate) fn grant_used(id: &str, now: Millis) -> Guard {
     Guard {

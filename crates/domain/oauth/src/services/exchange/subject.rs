@@ -109,7 +109,7 @@ async fn own(state: &OAuthState, token: &str) -> OauthResult<Subject> {
 /// The client whose own token this is.
 async fn client_of(state: &OAuthState, claims: &JwtClaims) -> OauthResult<Option<OAuthClient>> {
     let Some(id) = &claims.client_id else { return Ok(None) };
-    let client = state.clients.find_client_by_id(id.as_str()).await?;
+    let client = state.client(id.as_str()).await?;
     Ok(client.filter(|client| client.user_id == claims.sub))
 }
 

@@ -3,6 +3,7 @@
 use super::plane::{planes, planes_with, word};
 use crate::constants::MAX_HOOK_TOKEN_SECONDS;
 use systemprompt_models::JwtAudience;
+use systemprompt_security::session::SessionSource;
 
 const OF: &str = "grant_type=client_credentials&scope=";
 
@@ -73,7 +74,7 @@ async fn a24_what_a_client_asks_for_itself_is_granted_or_refused_as_the_seed_say
         assert_eq!((claims.roles.join(" ").as_str(), claims.nbf), ("mcp user", claims.iat));
         let session = plane.state.sessions.find(&claims.session_id).await.unwrap().unwrap();
         assert_eq!(
-            (session.expires_at, session.source.map(|s| s.as_str())),
+            (session.expires_at, session.source.map(SessionSource::as_str)),
             (claims.exp * 1000, Some("oauth"))
         );
         assert_eq!(session.id.as_str().len(), "sess_".len() + 32);
@@ -92,6 +93,9 @@ async fn a24_what_a_client_asks_for_itself_is_granted_or_refused_as_the_seed_say
         assert_eq!(recorded[2]["detail"]["jti"], claims.jti.as_str());
         assert_eq!(recorded[2]["actor"]["kind"], "client");
         assert!(!plane.records("oauth.token_refused").await.is_empty());
+        let counts = plane.state.meter.read();
+        assert_eq!(counts.tokens[&("client_credentials", "issued")], 3);
+        assert_eq!(counts.refused[&("token", "invalid_client")], 1);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::services::device::{
 use crate::services::generation::TokenResponse;
 use crate::services::http::Parameters;
 use std::sync::Arc;
+use systemprompt_security::session::SessionSource;
 
 async fn begin(plane: &Plane, form: &str) -> OauthResult<DeviceAuthorization> {
     let parameters = Parameters::parse(form.as_bytes())?;
@@ -64,7 +65,7 @@ async fn a6_a_device_waits_slows_down_and_gets_tokens_once() {
         assert!(plane.is_live(&tokens.access_token).await && tokens.id_token.is_some());
         let session = plane.claims(&tokens.access_token).session_id;
         let session = plane.state.sessions.find(&session).await.unwrap().unwrap();
-        assert_eq!(session.source.map(|source| source.as_str()), Some("device"));
+        assert_eq!(session.source.map(SessionSource::as_str), Some("device"));
         assert!(plane.refresh(tokens.refresh_token.unwrap().expose(), "").await.is_ok());
         for (kind, count) in [("started", 1), ("approved", 1), ("denied", 0), ("issued", 1)] {
             assert_eq!(plane.records(&format!("oauth.device.{kind}")).await.len(), count, "{kind}");

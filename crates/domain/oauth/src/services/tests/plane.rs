@@ -80,7 +80,8 @@ impl Plane {
     async fn new(db: TestDb, change: &impl Fn(&mut Settings)) -> Self {
         let clock = ManualClock::at(START);
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-        let ledger = testing::ledger(&db, &TokensExtension.tables()).await;
+        let tables: Vec<_> = TokensExtension.tables().into_iter().chain(OauthExtension.tables()).collect();
+        let ledger = testing::ledger(&db, &tables).await;
         let keys_folder = tempfile::tempdir().unwrap();
         let ring = KeyRing::open(db.clone(), keys_folder.path().join("signing.json"), Arc::clone(&shared))
             .await

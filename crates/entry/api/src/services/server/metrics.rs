@@ -13,6 +13,7 @@ use std::time::Duration;
 use systemprompt_audit::LedgerMetrics;
 use systemprompt_audit::sink::SinkLag;
 use systemprompt_models::Millis;
+use systemprompt_oauth::services::meter::Counts;
 use systemprompt_runtime::ReloadCounts;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -31,6 +32,23 @@ struct RefusalLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReloadLabels {
     result: Text,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    grant: Text,
+    outcome: Text,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OauthRefusalLabels {
+    endpoint: Text,
+    error: Text,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabels {
+    table: Text,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +88,9 @@ pub struct Metrics {
     authz_epoch: Gauge,
     rules_age: Gauge<f64, AtomicU64>,
     hook_faults: Counter,
+    oauth_tokens: Family<TokenLabels, Counter>,
+    oauth_refused: Family<OauthRefusalLabels, Counter>,
+    oauth_cleaned: Family<TableLabels, Counter>,
 }
 
 /// What the rooms count themselves; read when the metrics are asked for.
@@ -84,6 +105,8 @@ pub struct Gauges {
     pub rules_age_ms: Millis,
     pub hook_faults: u64,
     pub sinks: Vec<SinkLag>,
+    /// Of the authorization server.
+    pub oauth: Counts,
 }
 
 /// Bucket bounds in seconds: tool and model calls live between a millisecond and a minute.
@@ -142,6 +165,16 @@ impl Default for Metrics {
             "Time since the list of bans was confirmed",
             ban_list_age.clone(),
         );
+        let oauth_tokens = Family::<TokenLabels, Counter>::default();
+        let oauth_refused = Family::<OauthRefusalLabels, Counter>::default();
+        let oauth_cleaned = Family::<TableLabels, Counter>::default();
+        registry.register("oauth_tokens", "Answers of the token endpoint, by grant", oauth_tokens.clone());
+        registry.register("oauth_refused", "Refusals of identity endpoints", oauth_refused.clone());
+        registry.register(
+            "oauth_cleaned_rows",
+            "Ended identity rows that were deleted",
+            oauth_cleaned.clone(),
+        );
         let (authz_epoch, hook_faults) = (Gauge::default(), Counter::default());
         let rules_age = Gauge::<f64, AtomicU64>::default();
         registry.register("authz_epoch", "Version of the rules in force", authz_epoch.clone());
@@ -180,6 +213,9 @@ impl Default for Metrics {
             authz_epoch,
             rules_age,
             hook_faults,
+            oauth_tokens,
+            oauth_refused,
+            oauth_cleaned,
         }
     }
 }
@@ -221,6 +257,23 @@ impl Metrics {
         }
     }
 
+    fn set_oauth(&self, counts: &Counts) {
+        for ((grant, outcome), count) in &counts.tokens {
+            let labels = TokenLabels { grant: Text(grant), outcome: Text(outcome) };
+            self.oauth_tokens.get_or_create(&labels).inner().store(*count, Ordering::Relaxed);
+        }
+        for ((endpoint, error), count) in &counts.refused {
+            let labels = OauthRefusalLabels { endpoint: Text(endpoint), error: Text(error) };
+            self.oauth_refused.get_or_create(&labels).inner().store(*count, Ordering::Relaxed);
+        }
+        for (table, count) in &counts.cleaned {
+            self.oauth_cleaned
+                .get_or_create(&TableLabels { table: Text(table) })
+                .inner()
+                .store(*count, Ordering::Relaxed);
+        }
+    }
+
     /// The OpenMetrics text.
     ///
     /// # Errors
@@ -236,7 +289,9 @@ impl Metrics {
             rules_age_ms,
             hook_faults,
             sinks,
+            oauth,
         } = gauges;
+        self.set_oauth(oauth);
         self.revocation_age.set((*revocation_age_ms).max(0) as f64 / 1000.0);
         self.authz_epoch.set(*authz_epoch);
         self.rules_age.set((*rules_age_ms).max(0) as f64 / 1000.0);
