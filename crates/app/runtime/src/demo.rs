@@ -149,6 +149,7 @@ async fn person(
         display_name: None,
         roles: roles.iter().map(ToString::to_string).collect(),
         department: Some(department.to_owned()),
+        ..NewUser::default()
     };
     Ok(context.users.create(&context.system_context(), new).await?)
 }

@@ -37,6 +37,9 @@ impl AppContext {
         let before = self.users.get(id).await?;
         let after = self.users.change(by, before.id.as_str(), version, change).await?;
         let vouched = before.roles != after.roles || before.department != after.department;
+        if after.status != UserStatus::Active {
+            systemprompt_oauth::users::end_grants(&self.oauth, &after.id, "user_changed").await?;
+        }
         if vouched || after.status != UserStatus::Active {
             let ended = self.sessions.revoke_user(&after.id, "user_changed").await;
             if let Err(error) = ended {

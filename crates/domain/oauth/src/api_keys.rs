@@ -169,6 +169,14 @@ impl ApiKeys {
         Ok(self.repository.page(after, user_id, limit).await?)
     }
 
+    /// Whether the key is one of this user.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub async fn is_of(&self, id: &str, user: &UserId) -> Result<bool, IdentityError> {
+        Ok(self.repository.by_id(id).await?.is_some_and(|key| key.user_id == *user))
+    }
+
     async fn record(&self, draft: Draft) -> Result<(), IdentityError> {
         let mut unit = Unit::new();
         unit.record(draft);

@@ -52,6 +52,12 @@ impl Extension for OauthExtension {
                 sqlite: include_str!("../migrations/sqlite/3020_identity_jobs.sql"),
                 postgres: include_str!("../migrations/postgres/3020_identity_jobs.sql"),
             },
+            Migration {
+                version: 3030,
+                name: "people",
+                sqlite: include_str!("../migrations/sqlite/3030_people.sql"),
+                postgres: include_str!("../migrations/postgres/3030_people.sql"),
+            },
         ]
     }
 }

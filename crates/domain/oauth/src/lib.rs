@@ -18,4 +18,4 @@ pub use api_keys::{ApiKey, ApiKeys, NewApiKey};
 pub use error::{ErrorCode, IdentityError, OauthError, OauthResult};
 pub use extension::OauthExtension;
 pub use state::{OAuthParts, OAuthState, Settings};
-pub use users::{NewUser, User, UserChange, UserStatus, Users};
+pub use users::{NewUser, User, UserChange, UserKind, UserStatus, Users};

@@ -12,6 +12,35 @@ use systemprompt_models::{Clock, Millis, Permission, RequestContext};
 /// Most roles that a user may hold.
 pub const MAX_ROLES: usize = 32;
 
+/// What a user is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserKind {
+    #[default]
+    Person,
+    /// Whom the tokens of an OAuth client stand for; never signs in.
+    Client,
+    /// Acts by keys and tokens alone.
+    Service,
+}
+
+impl UserKind {
+    const ALL: [Self; 3] = [Self::Person, Self::Client, Self::Service];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Person => "person",
+            Self::Client => "client",
+            Self::Service => "service",
+        }
+    }
+
+    /// The kind of a row; a word that this version does not know never signs in.
+    pub(crate) fn of_row(word: &str) -> Self {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word).unwrap_or(Self::Service)
+    }
+}
+
 /// Whether a user may act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,12 +75,16 @@ impl UserStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct User {
     pub id: UserId,
+    pub kind: UserKind,
     pub username: String,
     pub email: Option<String>,
+    pub email_verified: bool,
     pub display_name: Option<String>,
     pub status: UserStatus,
     pub roles: Vec<String>,
     pub department: Option<String>,
+    /// Language tag (BCP 47).
+    pub locale: Option<String>,
     pub created_at: Millis,
     pub updated_at: Millis,
     /// Counts changes; the ETag of the user.
@@ -85,6 +118,8 @@ pub struct NewUser {
     pub roles: Vec<String>,
     #[serde(default)]
     pub department: Option<String>,
+    #[serde(default)]
+    pub kind: UserKind,
 }
 
 /// What is to change of a user; absent members stay.
@@ -95,13 +130,14 @@ pub struct UserChange {
     pub display_name: Option<String>,
     pub roles: Option<Vec<String>>,
     pub department: Option<String>,
+    pub locale: Option<String>,
     pub status: Option<UserStatus>,
 }
 
 /// Reads and changes users.
 #[derive(Clone)]
 pub struct Users {
-    repository: UserRepository,
+    pub(crate) repository: UserRepository,
     ledger: Ledger,
     clock: Arc<dyn Clock>,
 }
@@ -126,12 +162,15 @@ impl Users {
         let now = self.clock.now();
         let user = User {
             id: UserId::generate(),
+            kind: new.kind,
             username: new.username,
             email: new.email,
+            email_verified: false,
             display_name: new.display_name,
             status: UserStatus::Active,
             roles: normal_roles(new.roles),
             department: new.department.filter(|d| !d.is_empty()),
+            locale: None,
             created_at: now,
             updated_at: now,
             version: 1,
@@ -161,11 +200,16 @@ impl Users {
         change: UserChange,
     ) -> Result<User, IdentityError> {
         check(None, change.email.as_deref(), change.display_name.as_deref(), change.roles.as_deref())?;
+        check_locale(change.locale.as_deref())?;
         let before = self.get(id).await?;
         if version.is_some_and(|seen| seen != before.version) {
             return Err(IdentityError::Changed);
         }
+        let other_mail = change.email.is_some() && change.email != before.email;
         let after = User {
+            // Somebody else's word for one address says nothing of another.
+            email_verified: before.email_verified && !other_mail,
+            locale: change.locale.or_else(|| before.locale.clone()).filter(|tag| !tag.is_empty()),
             email: change.email.or_else(|| before.email.clone()),
             display_name: change.display_name.or_else(|| before.display_name.clone()),
             roles: change.roles.map_or_else(|| before.roles.clone(), normal_roles),
@@ -230,6 +274,14 @@ impl Users {
         Ok(self.repository.by_username(&id_or_name.to_lowercase()).await?)
     }
 
+    /// The person with this mail, whatever its case.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub async fn by_email(&self, mail: &str) -> Result<Option<User>, IdentityError> {
+        Ok(self.repository.by_email(&mail.to_lowercase()).await?)
+    }
+
     /// At most `limit` users behind the id `after`, by id. With `query`, those whose name, mail or id begins with it.
     ///
     /// # Errors
@@ -244,18 +296,28 @@ impl Users {
     }
 }
 
+fn check_locale(locale: Option<&str>) -> Result<(), IdentityError> {
+    let fits = |tag: &str| tag.len() <= 35 && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    match locale {
+        Some(tag) if !fits(tag) => {
+            Err(IdentityError::Invalid(vec![("locale", "a language tag, as de or en-GB".to_owned())]))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn user_draft(kind: EntryKind, by: &RequestContext, id: &UserId) -> Draft {
     Draft::new(kind, by, "ok").with_subject("user", id.as_str())
 }
 
-fn normal_roles(mut roles: Vec<String>) -> Vec<String> {
+pub(crate) fn normal_roles(mut roles: Vec<String>) -> Vec<String> {
     roles.sort_unstable();
     roles.dedup();
     roles
 }
 
 /// Checks fields against PL-27; every fault at once.
-fn check(
+pub(crate) fn check(
     username: Option<&str>,
     email: Option<&str>,
     display_name: Option<&str>,
@@ -295,4 +357,26 @@ fn is_role(role: &str) -> bool {
     role.len() <= 64
         && role.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
         && role.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+}
+
+/// Ends the grants of a user with their refresh tokens.
+///
+/// # Errors
+/// Rows that cannot be written.
+pub async fn end_grants(
+    state: &crate::state::OAuthState,
+    user: &UserId,
+    reason: &str,
+) -> Result<u64, IdentityError> {
+    Ok(state.users.repository.end_grants(user.as_str(), reason, state.now()).await?)
+}
+
+/// Ends every session and grant of a user, with the tokens of them.
+pub(crate) async fn end_everything(
+    state: &crate::state::OAuthState,
+    user: &UserId,
+    reason: &str,
+) -> crate::error::OauthResult<usize> {
+    state.users.repository.end_grants(user.as_str(), reason, state.now()).await?;
+    Ok(state.sessions.revoke_user(user, reason).await?)
 }

@@ -9,6 +9,7 @@ pub mod mcp;
 pub mod oauth;
 pub mod openapi;
 pub mod stream;
+pub mod users;
 pub mod wellknown;
 
 use crate::services::server::metrics::Metrics;
@@ -20,6 +21,7 @@ pub fn all(metrics: &Arc<Metrics>) -> Vec<Route> {
     let mut routes = health::routes(metrics);
     routes.extend(wellknown::routes());
     routes.extend(oauth::routes());
+    routes.extend(users::routes());
     routes.extend(gateway::routes());
     routes.extend(mcp::routes());
     routes.extend(hooks::routes());

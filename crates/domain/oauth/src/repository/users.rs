@@ -1,6 +1,7 @@
 //! Rows of `users` and `user_roles`.
 
-use crate::users::{User, UserStatus};
+use crate::users::{User, UserKind, UserStatus};
+use systemprompt_audit::{Cell, Guard};
 use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
 use systemprompt_models::Millis;
 use systemprompt_models::ids::UserId;
@@ -16,11 +17,14 @@ pub(crate) enum Written {
 #[derive(sqlx::FromRow)]
 struct UserRow {
     id: String,
+    kind: String,
     username: String,
     email: Option<String>,
+    email_verified: i64,
     display_name: Option<String>,
     status: String,
     department: Option<String>,
+    locale: Option<String>,
     created_at: Millis,
     updated_at: Millis,
     version: i64,
@@ -35,12 +39,15 @@ impl UserRow {
         roles.sort_unstable();
         User {
             id: UserId::new(self.id),
+            kind: UserKind::of_row(&self.kind),
             username: self.username,
             email: self.email,
+            email_verified: self.email_verified != 0,
             display_name: self.display_name,
             status: UserStatus::of_row(&self.status),
             roles,
             department: self.department,
+            locale: self.locale,
             created_at: self.created_at,
             updated_at: self.updated_at,
             version: self.version,
@@ -61,7 +68,8 @@ impl UserRepository {
 
     pub(crate) async fn by_id(&self, id: &str) -> sqlx::Result<Option<User>> {
         let row: Option<UserRow> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id, username, email, display_name, status, department, created_at, updated_at, version,
+            "SELECT id, kind, username, email, email_verified, display_name, status, department, locale, created_at, updated_at,
+                    version,
                     (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
              FROM users WHERE id = $1"
         )).bind(id).fetch_optional(pool).await)?;
@@ -71,7 +79,8 @@ impl UserRepository {
     /// `name` in lower case.
     pub(crate) async fn by_username(&self, name: &str) -> sqlx::Result<Option<User>> {
         let row: Option<UserRow> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id, username, email, display_name, status, department, created_at, updated_at, version,
+            "SELECT id, kind, username, email, email_verified, display_name, status, department, locale, created_at, updated_at,
+                    version,
                     (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
              FROM users WHERE username_key = $1 AND status <> 'deleted'"
         )).bind(name).fetch_optional(pool).await)?;
@@ -82,7 +91,8 @@ impl UserRepository {
         let prefix = query
             .map(|text| format!("{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")));
         let rows: Vec<UserRow> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id, username, email, display_name, status, department, created_at, updated_at, version,
+            "SELECT id, kind, username, email, email_verified, display_name, status, department, locale, created_at, updated_at,
+                    version,
                     (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
              FROM users
              WHERE id > $1 AND status <> 'deleted' AND kind <> 'client'
@@ -91,6 +101,48 @@ impl UserRepository {
              ORDER BY id LIMIT $3"
         )).bind(after).bind(prefix).bind(limit).fetch_all(pool).await)?;
         Ok(rows.into_iter().map(UserRow::user).collect())
+    }
+
+    /// The person with this mail, in lower case.
+    pub(crate) async fn by_email(&self, mail: &str) -> sqlx::Result<Option<User>> {
+        let row: Option<UserRow> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT id, kind, username, email, email_verified, display_name, status, department, locale, created_at, updated_at,
+                    version,
+                    (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
+             FROM users WHERE email_key = $1 AND status <> 'deleted'"
+        )).bind(mail).fetch_optional(pool).await)?;
+        Ok(row.map(UserRow::user))
+    }
+
+    /// By what authenticators know a user, if any of them does.
+    pub(crate) async fn handle(&self, id: &str) -> sqlx::Result<Option<String>> {
+        let row: Option<(Option<String>,)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT webauthn_handle FROM users WHERE id = $1"
+        )).bind(id).fetch_optional(pool).await)?;
+        Ok(row.and_then(|(handle,)| handle))
+    }
+
+    /// Gives a user a handle, if there is none; returns the one that counts.
+    pub(crate) async fn give_handle(&self, id: &str, handle: &str) -> sqlx::Result<Option<String>> {
+        let mut tx = self.db.write_tx().await?;
+        let row: Option<(Option<String>,)> = on_tx!(tx, conn => sqlx::query_as(sql!(
+            "UPDATE users SET webauthn_handle = COALESCE(webauthn_handle, $1) WHERE id = $2 RETURNING webauthn_handle"
+        )).bind(handle).bind(id).fetch_optional(&mut *conn).await)?;
+        tx.commit().await?;
+        Ok(row.and_then(|(handle,)| handle))
+    }
+
+    /// Ends the grants of a user with their refresh tokens.
+    pub(crate) async fn end_grants(&self, id: &str, reason: &str, now: Millis) -> sqlx::Result<u64> {
+        let mut tx = self.db.write_tx().await?;
+        on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE oauth_refresh_tokens SET revoked_at = $1 WHERE user_id = $2 AND revoked_at IS NULL"
+        )).bind(now).bind(id).execute(&mut *conn).await.map(drop))?;
+        let ended = on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $2 WHERE user_id = $3 AND revoked_at IS NULL"
+        )).bind(now).bind(reason).bind(id).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        tx.commit().await?;
+        Ok(ended)
     }
 
     /// The field of `user` that another user has taken, if one is.
@@ -107,11 +159,12 @@ impl UserRepository {
         let mut tx = self.db.write_tx().await?;
         let inserted = on_tx!(tx, conn => sqlx::query(sql!(
             "INSERT INTO users (id, username, username_key, email, email_key, display_name, status, department, created_at,
-                 updated_at, version)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, 1)"
+                 updated_at, version, kind, email_verified, locale)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, 1, $10, $11, $12)"
         ))
             .bind(user.id.as_str()).bind(&user.username).bind(&name).bind(&user.email).bind(&mail)
             .bind(&user.display_name).bind(user.status.as_str()).bind(&user.department).bind(user.created_at)
+            .bind(user.kind.as_str()).bind(i64::from(user.email_verified)).bind(&user.locale)
             .execute(&mut *conn).await.map(drop));
         match inserted {
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
@@ -137,7 +190,7 @@ impl UserRepository {
         lock_administrators(&mut tx).await?;
         let updated = on_tx!(tx, conn => sqlx::query(sql!(
             "UPDATE users SET email = $1, email_key = $2, display_name = $3, status = $4, department = $5,
-                 updated_at = $6, version = version + 1
+                 updated_at = $6, version = version + 1, email_verified = $10, locale = $11
              WHERE id = $7 AND version = $8
                AND ($9 = 1
                     OR NOT EXISTS (SELECT 1 FROM user_roles r WHERE r.user_id = $7 AND r.role = 'admin')
@@ -146,6 +199,7 @@ impl UserRepository {
         ))
             .bind(&user.email).bind(&mail).bind(&user.display_name).bind(user.status.as_str()).bind(&user.department)
             .bind(user.updated_at).bind(user.id.as_str()).bind(version).bind(i64::from(keeps_admin))
+            .bind(i64::from(user.email_verified)).bind(&user.locale)
             .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         if updated == 0 {
             tx.rollback().await?;
@@ -157,6 +211,41 @@ impl UserRepository {
         tx.commit().await?;
         Ok(true)
     }
+}
+
+/// Makes a user with its roles; a name or mail that is taken does not hold.
+pub(crate) fn add(user: &User, handle: &str) -> Vec<Guard> {
+    let text = |value: &str| Cell::Text(value.into());
+    let optional = |value: Option<&str>| value.map_or(Cell::Null, text);
+    let (name, mail) = keys(user);
+    let account = Guard {
+        name: "account",
+        sql: sql!(
+            "INSERT INTO users (id, username, username_key, email, email_key, display_name, status, created_at, updated_at, version,
+                 kind, email_verified, webauthn_handle)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, 1, $9, $10, $11)
+             ON CONFLICT DO NOTHING"
+        ),
+        cells: vec![
+            text(user.id.as_str()),
+            text(&user.username),
+            text(&name),
+            optional(user.email.as_deref()),
+            optional(mail.as_deref()),
+            optional(user.display_name.as_deref()),
+            text(user.status.as_str()),
+            Cell::Int(user.created_at),
+            text(user.kind.as_str()),
+            Cell::Int(i64::from(user.email_verified)),
+            text(handle),
+        ],
+    };
+    let role = |role: &String| Guard {
+        name: "role",
+        sql: sql!("INSERT INTO user_roles (user_id, role) VALUES ($1, $2)"),
+        cells: vec![text(user.id.as_str()), text(role)],
+    };
+    std::iter::once(account).chain(user.roles.iter().map(role)).collect()
 }
 
 fn keys(user: &User) -> (String, Option<String>) {

@@ -130,7 +130,7 @@ impl Waiting {
     }
 }
 
-fn line(t: &'static Texts, scope: &str) -> ScopeLine {
+pub(crate) fn line(t: &'static Texts, scope: &str) -> ScopeLine {
     let words = match scope {
         "openid" => t.scope_openid,
         "profile" => t.scope_profile,

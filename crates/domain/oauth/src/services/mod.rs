@@ -1,11 +1,13 @@
 //! What the endpoints do.
 
+pub mod attempts;
 pub mod authorize;
 pub mod cimd;
 pub mod cleanup;
 pub mod clients;
 pub mod consent;
 pub mod device;
+pub mod device_page;
 pub mod discovery;
 pub mod exchange;
 pub mod generation;
@@ -16,14 +18,17 @@ pub mod introspection;
 pub mod issuer_keys;
 pub mod logout;
 pub mod meter;
+pub mod pages;
 pub mod par;
+pub mod password;
+pub mod recovery;
 pub mod refusals;
 pub mod revocation;
 pub mod scopes;
+pub mod session;
+pub mod setup;
 pub mod templating;
 pub mod token;
 pub mod userinfo;
 pub mod validation;
-
-#[cfg(test)]
-mod tests;
+pub mod webauthn;

@@ -9,6 +9,7 @@ mod entities;
 mod keys;
 mod rules;
 mod secrets;
+mod setup_link;
 mod token;
 pub mod users;
 
@@ -50,6 +51,8 @@ enum Subject {
     /// Short-lived tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// A one-time link under which somebody sets up a passkey
+    SetupLink(setup_link::Args),
     /// Long-lived keys of users
     #[command(subcommand)]
     ApiKeys(api_keys::Command),
@@ -78,6 +81,7 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
         Subject::Departments(command) => departments::run(client, out, command).await,
         Subject::Keys(command) => keys::run(client, out, command).await,
         Subject::Token(command) => token::run(client, out, command).await,
+        Subject::SetupLink(args) => setup_link::run(client, out, args).await,
         Subject::ApiKeys(command) => api_keys::run(client, out, command).await,
         Subject::Bans(command) => bans::run(client, out, command).await,
         Subject::Allowlist(command) => allowlist::run(client, out, command).await,

@@ -13,6 +13,7 @@ use systemprompt_config::{
     DataPaths, LoadOptions, NewProfile, Profile, ProfileLocation, Secrets, init_profile,
 };
 use systemprompt_models::Secret;
+use systemprompt_oauth::services::setup;
 use systemprompt_runtime::demo::{self, DemoTokens};
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +59,9 @@ pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
     let node = node::start(Start { location, flags, verbose: globals.verbose }).await?;
     let tokens = if args.demo && node.can_record() { Some(seed(&node).await?) } else { None };
     node.install_operator().await?;
-    node.serve(|node| announce(node, tokens.as_ref(), args.json, made)).await;
+    let setup = if node.can_record() { first_administrator(&node).await? } else { None };
+    let told = Told { tokens: tokens.as_ref(), setup: setup.as_ref(), made };
+    node.serve(|node| announce(node, &told, args.json)).await;
     Ok(Exit::Ok)
 }
 
@@ -119,8 +122,25 @@ async fn seed(node: &Node) -> Result<DemoTokens, CliError> {
         .map_err(|error| CliError::new(Exit::Failure, "the demo cannot be seeded").why(error))
 }
 
-/// Says where the node is and what to try. `setup_url` and the console are null: their rooms are empty.
-fn announce(node: &Node, tokens: Option<&DemoTokens>, as_json: bool, made: bool) {
+/// The link under which the first administrator is made, while there is none who can sign in.
+async fn first_administrator(node: &Node) -> Result<Option<Secret<String>>, CliError> {
+    setup::first_administrator(&node.context.oauth)
+        .await
+        .map_err(|error| CliError::new(Exit::Failure, "the set-up link cannot be made").why(error))
+}
+
+/// What is told of a node beside where it is.
+struct Told<'a> {
+    tokens: Option<&'a DemoTokens>,
+    /// Link of the first administrator.
+    setup: Option<&'a Secret<String>>,
+    /// Whether the profile is new.
+    made: bool,
+}
+
+/// Says where the node is and what to try. The console is null: its room is empty.
+fn announce(node: &Node, told: &Told<'_>, as_json: bool) {
+    let Told { tokens, setup, made } = *told;
     if as_json {
         let demo = tokens.map(|tokens| {
             json!({
@@ -133,7 +153,7 @@ fn announce(node: &Node, tokens: Option<&DemoTokens>, as_json: bool, made: bool)
         let line = json!({
             "api_url": node.url,
             "console_url": null,
-            "setup_url": null,
+            "setup_url": setup.map(|link| link.expose().as_str()),
             "data_dir": node.data_dir(),
             "demo": demo,
         });
@@ -144,6 +164,10 @@ fn announce(node: &Node, tokens: Option<&DemoTokens>, as_json: bool, made: bool)
     anstream::println!("  API          {}", node.url);
     anstream::println!("  OpenAPI      {}/api/v1/openapi.json", node.url);
     anstream::println!("  data folder  {}{}", node.data_dir().display(), if made { " (new)" } else { "" });
+    if let Some(link) = setup {
+        anstream::println!("  set-up link  {}", link.expose());
+        anstream::println!("               (once, within a day: makes the first administrator)");
+    }
     let Some(tokens) = tokens else {
         anstream::println!("  next         systemprompt admin users create NAME --role user");
         return;

@@ -64,6 +64,78 @@ texts! {
     scope_admin: "Administer everything: users, rules, keys and records", "Alles verwalten: Benutzer, Regeln, Schlüssel und Aufzeichnungen";
     scope_other: "Use this permission", "Diese Berechtigung benutzen";
 
+    // Signing in.
+    login_title: "Sign in", "Anmelden";
+    login_lead: "Use the passkey of this device, of your phone, or of a security key.",
+        "Benutzen Sie den Passkey dieses Geräts, Ihres Telefons oder eines Sicherheitsschlüssels.";
+    login_mail: "Mail address", "Mailadresse";
+    login_mail_hint: "Only if your passkey does not appear by itself.",
+        "Nur, wenn Ihr Passkey nicht von selbst erscheint.";
+    login_passkey: "Sign in with a passkey", "Mit Passkey anmelden";
+    login_recovery: "Lost your passkey?", "Passkey verloren?";
+    login_register: "Register", "Registrieren";
+    login_done_title: "You are signed in", "Sie sind angemeldet";
+    login_done_lead: "You can close this page, or go on in the application that sent you here.",
+        "Sie können diese Seite schließen oder in der Anwendung weitermachen, die Sie hierher geschickt hat.";
+    need_script: "Passkeys need JavaScript, which this browser does not run.",
+        "Passkeys brauchen JavaScript, das dieser Browser nicht ausführt.";
+    or: "or", "oder";
+    username: "User name", "Benutzername";
+    password: "Password", "Passwort";
+    login_password: "Sign in with a password", "Mit Passwort anmelden";
+    login_failed: "That did not match. Check what you entered and try again.",
+        "Das passt nicht. Prüfen Sie die Eingabe und versuchen Sie es noch einmal.";
+    throttled: "Too many attempts. Wait a while and try again.",
+        "Zu viele Versuche. Warten Sie eine Weile und versuchen Sie es dann noch einmal.";
+
+    // Ceremonies: what the program says.
+    passkey_failed: "The passkey was not accepted.", "Der Passkey wurde nicht angenommen.";
+    passkey_cancelled: "Nothing happened: the passkey dialog was closed or took too long.",
+        "Es ist nichts geschehen: Der Passkey-Dialog wurde geschlossen oder dauerte zu lange.";
+    passkey_taken: "This user name or mail address is taken, or the passkey is registered already.",
+        "Benutzername oder Mailadresse sind vergeben, oder der Passkey ist schon angemeldet.";
+    link_invalid: "This link is not valid, has expired, or was used. Ask for a new one.",
+        "Dieser Link ist ungültig, abgelaufen oder wurde schon benutzt. Bitten Sie um einen neuen.";
+
+    // Registering and adding a passkey.
+    register_title: "Create your account", "Konto anlegen";
+    register_lead: "You need no password: the passkey stays on your device.",
+        "Sie brauchen kein Passwort: Der Passkey bleibt auf Ihrem Gerät.";
+    register_admin: "This account will administer this installation.",
+        "Dieses Konto verwaltet diese Installation.";
+    register_username_hint: "Letters, digits, _ and -", "Buchstaben, Ziffern, _ und -";
+    register_name: "Your name", "Ihr Name";
+    register_optional: "Optional", "Freiwillig";
+    register_button: "Create passkey", "Passkey anlegen";
+    link_title: "Set up a passkey", "Passkey einrichten";
+    link_lead: "Your device makes a passkey for this account. It replaces a password.",
+        "Ihr Gerät legt einen Passkey für dieses Konto an. Er ersetzt ein Passwort.";
+    link_name: "Name of the passkey", "Name des Passkeys";
+    link_added_title: "The passkey is set up", "Der Passkey ist eingerichtet";
+
+    // Recovery.
+    recovery_title: "Come back in", "Wieder hineinkommen";
+    recovery_lead: "Enter one of your recovery codes. It counts once; then you set up a new passkey, and every other session ends.",
+        "Geben Sie einen Ihrer Wiederherstellungscodes ein. Er zählt einmal; danach richten Sie einen neuen Passkey ein, und alle anderen Sitzungen enden.";
+    recovery_code: "Recovery code", "Wiederherstellungscode";
+    continue_word: "Continue", "Weiter";
+    back_to_login: "Back to signing in", "Zurück zur Anmeldung";
+
+    // Devices.
+    device_title: "Connect a device", "Gerät verbinden";
+    device_lead: "Enter the code that the device shows.", "Geben Sie den Code ein, den das Gerät anzeigt.";
+    device_code: "Code", "Code";
+    device_unknown: "There is no open request with this code. Check it, or let the device show a new one.",
+        "Zu diesem Code gibt es keine offene Anfrage. Prüfen Sie ihn, oder lassen Sie das Gerät einen neuen anzeigen.";
+    device_confirm_lead: "Compare the code. Go on only if your device shows exactly this one, and you started it yourself.",
+        "Vergleichen Sie den Code. Machen Sie nur weiter, wenn Ihr Gerät genau diesen zeigt und Sie es selbst gestartet haben.";
+    device_place: "Asked from", "Angefragt von";
+    device_time: "Asked at", "Angefragt um";
+    device_allowed_title: "The device is connected", "Das Gerät ist verbunden";
+    device_allowed_lead: "Go on there. You can close this page.", "Machen Sie dort weiter. Sie können diese Seite schließen.";
+    device_denied_title: "The device was refused", "Das Gerät wurde abgelehnt";
+    device_denied_lead: "It gets nothing. You can close this page.", "Es bekommt nichts. Sie können diese Seite schließen.";
+
     // Signing out.
     logout_title: "Sign out?", "Abmelden?";
     logout_lead: "Your session in this browser ends, and what applications hold of it.",

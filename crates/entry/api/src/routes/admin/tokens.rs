@@ -126,7 +126,7 @@ async fn end_session(
     Err(Refusal::new(Code::NotFound, "there is no live session of this id").into())
 }
 
-fn refused(error: RevokeError) -> crate::Error {
+pub(super) fn refused(error: RevokeError) -> crate::Error {
     match error {
         RevokeError::NotOurs(error) => invalid("token", error.to_string()).into(),
         RevokeError::Ledger(error) => error.into(),

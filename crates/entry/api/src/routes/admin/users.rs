@@ -2,15 +2,20 @@
 
 use super::page;
 use crate::extract::{Context, Json as Body, Query, etag, if_match};
+use crate::routes::users::refused;
 use crate::services::server::route::Route;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use systemprompt_models::{Code, Refusal, RequestContext, Secret};
+use systemprompt_oauth::services::setup::{self, Purpose};
 use systemprompt_oauth::{NewUser, User, UserChange, UserStatus};
 use systemprompt_runtime::AppContext;
+use systemprompt_security::session::CutoffKind;
 
 pub fn routes() -> Vec<Route> {
     vec![
@@ -23,6 +28,20 @@ pub fn routes() -> Vec<Route> {
             .takes::<UserChangeDoc>()
             .doc("admin", "Changes a user; needs If-Match"),
         Route::delete("/api/v1/admin/users/{id}", delete).doc("admin", "Deletes a user; needs If-Match"),
+        Route::put("/api/v1/admin/users/{id}/roles", roles)
+            .takes::<Roles>()
+            .doc("admin", "Puts other roles in the place of a user's"),
+        Route::post("/api/v1/admin/users/{id}/suspend", suspend)
+            .doc("admin", "Takes a user's right to act; sessions and grants end"),
+        Route::post("/api/v1/admin/users/{id}/activate", activate).doc("admin", "Lets a user act again"),
+        Route::post("/api/v1/admin/users/{id}/revoke-all", revoke_all)
+            .doc("admin", "Ends every session, grant and token of a user"),
+        Route::post("/api/v1/admin/users/{id}/setup-link", setup_link)
+            .takes::<SetupLink>()
+            .doc("admin", "A one-time link under which the user adds a passkey, or comes back in"),
+        Route::post("/api/v1/admin/setup-link", invite)
+            .takes::<Invitation>()
+            .doc("admin", "A one-time link under which somebody becomes a user"),
     ]
 }
 
@@ -35,6 +54,31 @@ struct NewUserDoc {
     display_name: Option<String>,
     roles: Option<Vec<String>>,
     department: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Roles {
+    roles: Vec<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SetupLink {
+    /// `credential_link` (absent) adds a passkey; `recovery` also ends every other session.
+    #[serde(default)]
+    purpose: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Invitation {
+    /// The mail that the user must have.
+    #[serde(default)]
+    email: Option<String>,
+    /// The default roles if absent.
+    #[serde(default)]
+    roles: Vec<String>,
 }
 
 /// What the document says of a change.
@@ -92,4 +136,88 @@ async fn delete(
     let change = UserChange { status: Some(UserStatus::Deleted), ..UserChange::default() };
     context.change_user(&caller, &id, Some(if_match(&headers)?), change).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn roles(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Path(id): Path<String>,
+    Body(asked): Body<Roles>,
+) -> crate::Result<Response> {
+    let change = UserChange { roles: Some(asked.roles), ..UserChange::default() };
+    Ok(with_etag(StatusCode::OK, &context.change_user(&caller, &id, None, change).await?))
+}
+
+async fn suspend(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Path(id): Path<String>,
+) -> crate::Result<Response> {
+    set_status(&context, &caller, &id, UserStatus::Suspended).await
+}
+
+async fn activate(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Path(id): Path<String>,
+) -> crate::Result<Response> {
+    set_status(&context, &caller, &id, UserStatus::Active).await
+}
+
+async fn set_status(
+    context: &AppContext,
+    caller: &RequestContext,
+    id: &str,
+    status: UserStatus,
+) -> crate::Result<Response> {
+    let before = context.users.get(id).await?;
+    if before.status == UserStatus::Deleted {
+        return Err(Refusal::new(Code::Conflict, "the user is deleted").into());
+    }
+    let change = UserChange { status: Some(status), ..UserChange::default() };
+    Ok(with_etag(StatusCode::OK, &context.change_user(caller, before.id.as_str(), None, change).await?))
+}
+
+async fn revoke_all(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Path(id): Path<String>,
+) -> crate::Result<Response> {
+    let user = context.users.get(&id).await?;
+    systemprompt_oauth::users::end_grants(&context.oauth, &user.id, "revoked").await?;
+    let done = context.revoke_all(&caller, CutoffKind::User, user.id.as_str(), "revoked").await;
+    Ok(Json(json!(done.map_err(super::tokens::refused)?)).into_response())
+}
+
+async fn setup_link(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Path(id): Path<String>,
+    Body(asked): Body<SetupLink>,
+) -> crate::Result<Response> {
+    let user = context.users.get(&id).await?;
+    let purpose = match asked.purpose.as_deref() {
+        None => Purpose::CredentialLink,
+        Some(word) => Purpose::parse(word).filter(|purpose| !purpose.registers()).ok_or_else(|| {
+            Refusal::new(Code::Unprocessable, "a field is not valid")
+                .with_validation("purpose", "credential_link or recovery")
+        })?,
+    };
+    let link = setup::for_user(&context.oauth, &caller, &user, purpose).await.map_err(refused)?;
+    Ok(shown(&link))
+}
+
+async fn invite(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Body(asked): Body<Invitation>,
+) -> crate::Result<Response> {
+    let Invitation { email, roles } = asked;
+    let link = setup::invitation(&context.oauth, &caller, email, roles).await.map_err(refused)?;
+    Ok(shown(&link))
+}
+
+/// The one answer that shows a link.
+fn shown(link: &Secret<String>) -> Response {
+    (StatusCode::CREATED, Json(json!({"setup_url": link.expose().as_str()}))).into_response()
 }

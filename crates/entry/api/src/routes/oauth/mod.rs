@@ -5,16 +5,21 @@ pub mod answer;
 pub mod authorize;
 pub mod clients;
 pub mod consent;
+pub mod device;
 pub mod endpoints;
 pub mod flow;
 pub mod form;
 pub mod health;
+pub mod json;
+pub mod login;
 pub mod logout;
 pub mod page;
 pub mod par;
 pub mod register;
+pub mod session;
 pub mod userinfo;
 pub mod visitor;
+pub mod webauthn;
 
 use crate::services::server::route::Route;
 
@@ -30,5 +35,9 @@ pub fn routes() -> Vec<Route> {
     routes.extend(logout::routes());
     routes.extend(register::routes());
     routes.extend(clients::routes());
+    routes.extend(session::routes());
+    routes.extend(webauthn::routes());
+    routes.extend(login::routes());
+    routes.extend(device::routes());
     routes
 }

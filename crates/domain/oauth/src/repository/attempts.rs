@@ -1,0 +1,51 @@
+//! Rows of failed sign-ins.
+
+use systemprompt_database::{Db, on, on_tx, sql};
+use systemprompt_models::Millis;
+
+/// How long failures are remembered.
+const MEMORY: Millis = 86_400_000;
+
+/// Until when a key must wait; only windows that began behind `since` count.
+pub(crate) async fn blocked_until(db: &Db, key: &str, since: Millis) -> sqlx::Result<Millis> {
+    let (until,): (Option<i64>,) = on!(db, pool => sqlx::query_as(sql!(
+        "SELECT MAX(blocked_until) FROM auth_attempts WHERE key_digest = $1 AND window_start > $2"
+    )).bind(key).bind(since).fetch_one(pool).await)?;
+    Ok(until.unwrap_or_default())
+}
+
+/// Counts a failure in the window that began at `start`. From the `most`th on there is a wait until `last`, or one that is twice
+/// as long as the one before, from a second to a quarter of an hour. Returns how many the window has.
+pub(crate) async fn count(
+    db: &Db,
+    key: &str,
+    start: Millis,
+    most: i64,
+    last: Option<Millis>,
+    now: Millis,
+) -> sqlx::Result<i64> {
+    let mut tx = db.write_tx().await?;
+    on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM auth_attempts WHERE window_start < $1"))
+        .bind(now - MEMORY).execute(&mut *conn).await.map(drop))?;
+    let (failures,): (i64,) = on_tx!(tx, conn => sqlx::query_as(sql!(
+        "INSERT INTO auth_attempts (key_digest, window_start, failures, blocked_until) VALUES ($1, $2, 1, 0)
+         ON CONFLICT (key_digest, window_start) DO UPDATE SET
+             failures = auth_attempts.failures + 1,
+             blocked_until = CASE
+                 WHEN auth_attempts.failures + 1 < $3 THEN 0
+                 WHEN $5 > 0 THEN $5
+                 WHEN auth_attempts.failures + 1 >= $3 + 10 THEN $4 + 900000
+                 ELSE $4 + 1000 * (1 << CAST(auth_attempts.failures + 1 - $3 AS INTEGER)) END
+         RETURNING failures"
+    )).bind(key).bind(start).bind(most).bind(now).bind(last.unwrap_or_default()).fetch_one(&mut *conn).await)?;
+    tx.commit().await?;
+    Ok(failures)
+}
+
+/// Forgets the failures of a key.
+pub(crate) async fn clear(db: &Db, key: &str) -> sqlx::Result<()> {
+    let mut tx = db.write_tx().await?;
+    on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM auth_attempts WHERE key_digest = $1"))
+        .bind(key).execute(&mut *conn).await.map(drop))?;
+    tx.commit().await
+}

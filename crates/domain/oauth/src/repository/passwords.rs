@@ -1,0 +1,33 @@
+//! Rows of passwords.
+
+use systemprompt_database::{Db, on, on_tx, sql};
+use systemprompt_models::Millis;
+
+/// The stored hash of a user's password.
+pub(crate) async fn hash(db: &Db, user_id: &str) -> sqlx::Result<Option<String>> {
+    let row: Option<(String,)> = on!(db, pool => sqlx::query_as(sql!(
+        "SELECT hash FROM user_passwords WHERE user_id = $1"
+    )).bind(user_id).fetch_optional(pool).await)?;
+    Ok(row.map(|(hash,)| hash))
+}
+
+/// Stores a hash in place of the one before. With `expected`, only if that is still the one. Returns whether it was.
+pub(crate) async fn store(
+    db: &Db,
+    user_id: &str,
+    expected: Option<&str>,
+    hash: &str,
+    now: Millis,
+) -> sqlx::Result<bool> {
+    let mut tx = db.write_tx().await?;
+    let done = match expected {
+        Some(expected) => on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE user_passwords SET hash = $1, changed_at = $2 WHERE user_id = $3 AND hash = $4"
+        )).bind(hash).bind(now).bind(user_id).bind(expected).execute(&mut *conn).await.map(|done| done.rows_affected()))?,
+        None => on_tx!(tx, conn => sqlx::query(sql!(
+            "INSERT INTO user_passwords (user_id, hash, changed_at) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO NOTHING"
+        )).bind(user_id).bind(hash).bind(now).execute(&mut *conn).await.map(|done| done.rows_affected()))?,
+    };
+    tx.commit().await?;
+    Ok(done == 1)
+}

@@ -1,0 +1,179 @@
+//! Rows of passkeys and of the ceremonies that make and use them.
+
+use crate::services::webauthn::registry::PasskeyRow;
+use systemprompt_audit::{Cell, Guard};
+use systemprompt_database::{Db, on, on_tx, sql};
+use systemprompt_models::Millis;
+
+/// Most ceremonies that are open at once; with more, none begins.
+pub(crate) const MAX_CHALLENGES: i64 = 100_000;
+/// Most passkeys of one user.
+pub(crate) const MAX_PASSKEYS: i64 = 20;
+
+/// A ceremony that begins.
+pub(crate) struct NewChallenge<'a> {
+    pub id: &'a str,
+    pub kind: &'static str,
+    pub state: &'a str,
+    pub user_id: Option<&'a str>,
+    pub flow_digest: &'a str,
+    pub now: Millis,
+    pub expires_at: Millis,
+}
+
+/// Stores a ceremony. False when too many are open.
+pub(crate) async fn insert_challenge(db: &Db, new: &NewChallenge<'_>) -> sqlx::Result<bool> {
+    let mut tx = db.write_tx().await?;
+    on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM webauthn_challenges WHERE expires_at <= $1"))
+        .bind(new.now).execute(&mut *conn).await.map(drop))?;
+    let stored = on_tx!(tx, conn => sqlx::query(sql!(
+        "INSERT INTO webauthn_challenges (challenge_id, kind, state, user_id, flow_digest, created_at, expires_at)
+         SELECT $1, $2, $3, $4, $5, CAST($6 AS BIGINT), CAST($7 AS BIGINT)
+         WHERE (SELECT COUNT(*) FROM webauthn_challenges) < CAST($8 AS BIGINT)"
+    ))
+        .bind(new.id).bind(new.kind).bind(new.state).bind(new.user_id).bind(new.flow_digest).bind(new.now)
+        .bind(new.expires_at).bind(MAX_CHALLENGES)
+        .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+    tx.commit().await?;
+    Ok(stored == 1)
+}
+
+/// Takes a ceremony of this kind and browser: (state, user). Only one call gets it.
+pub(crate) async fn take_challenge(
+    db: &Db,
+    id: &str,
+    kind: &str,
+    (flow, flow_previous): (&str, &str),
+    now: Millis,
+) -> sqlx::Result<Option<(String, Option<String>)>> {
+    let mut tx = db.write_tx().await?;
+    let taken = on_tx!(tx, conn => sqlx::query_as(sql!(
+        "DELETE FROM webauthn_challenges
+         WHERE challenge_id = $1 AND kind = $2 AND flow_digest IN ($3, $4) AND expires_at > $5
+         RETURNING state, user_id"
+    )).bind(id).bind(kind).bind(flow).bind(flow_previous).bind(now).fetch_optional(&mut *conn).await)?;
+    tx.commit().await?;
+    Ok(taken)
+}
+
+/// The passkeys of a user, the oldest first.
+pub(crate) async fn passkeys_of(db: &Db, user_id: &str) -> sqlx::Result<Vec<PasskeyRow>> {
+    on!(db, pool => sqlx::query_as(sql!(
+        "SELECT credential_id, user_id, passkey, counter, backup_eligible, backup_state, aaguid, transports, name, status,
+                created_at, last_used_at
+         FROM webauthn_credentials WHERE user_id = $1 ORDER BY created_at, credential_id"
+    )).bind(user_id).fetch_all(pool).await)
+}
+
+/// One passkey.
+pub(crate) async fn passkey(db: &Db, id: &str) -> sqlx::Result<Option<PasskeyRow>> {
+    on!(db, pool => sqlx::query_as(sql!(
+        "SELECT credential_id, user_id, passkey, counter, backup_eligible, backup_state, aaguid, transports, name, status,
+                created_at, last_used_at
+         FROM webauthn_credentials WHERE credential_id = $1"
+    )).bind(id).fetch_optional(pool).await)
+}
+
+/// Gives a passkey another name. False if the user has none of this id.
+pub(crate) async fn rename(db: &Db, user_id: &str, id: &str, name: &str) -> sqlx::Result<bool> {
+    let mut tx = db.write_tx().await?;
+    let done = on_tx!(tx, conn => sqlx::query(sql!(
+        "UPDATE webauthn_credentials SET name = $1 WHERE credential_id = $2 AND user_id = $3"
+    )).bind(name).bind(id).bind(user_id).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+    tx.commit().await?;
+    Ok(done == 1)
+}
+
+/// Takes a user's row for this unit, so that what follows sees the passkeys of all units before it.
+pub(crate) fn lock_user(user_id: &str) -> Guard {
+    Guard {
+        name: "user",
+        sql: sql!("UPDATE users SET updated_at = updated_at WHERE id = $1 AND status = 'active'"),
+        cells: vec![Cell::Text(user_id.into())],
+    }
+}
+
+/// Adds a passkey; not one too many, and none that is known.
+pub(crate) fn add(row: &PasskeyRow) -> Guard {
+    let text = |value: &str| Cell::Text(value.into());
+    Guard {
+        name: "passkey",
+        sql: sql!(
+            "INSERT INTO webauthn_credentials (credential_id, user_id, passkey, counter, backup_eligible, backup_state, aaguid,
+                 transports, name, status, created_at)
+             SELECT $1, $2, $3, CAST($4 AS BIGINT), CAST($5 AS BIGINT), CAST($6 AS BIGINT), $7, $8, $9, 'active', CAST($10 AS BIGINT)
+             WHERE (SELECT COUNT(*) FROM webauthn_credentials WHERE user_id = $2) < CAST($11 AS BIGINT)
+             ON CONFLICT (credential_id) DO NOTHING"
+        ),
+        cells: vec![
+            text(&row.credential_id),
+            text(&row.user_id),
+            text(&row.passkey),
+            Cell::Int(row.counter),
+            Cell::Int(row.backup_eligible),
+            Cell::Int(row.backup_state),
+            row.aaguid.as_deref().map_or(Cell::Null, text),
+            text(&row.transports),
+            text(&row.name),
+            Cell::Int(row.created_at),
+            Cell::Int(MAX_PASSKEYS),
+        ],
+    }
+}
+
+/// Notes the use of a passkey, whose counter must have risen or stand still at zero.
+pub(crate) fn used(id: &str, passkey: &str, counter: i64, backup_state: bool, now: Millis) -> Guard {
+    Guard {
+        name: "counter",
+        sql: sql!(
+            "UPDATE webauthn_credentials SET passkey = $1, counter = $2, backup_state = $3, last_used_at = $4
+             WHERE credential_id = $5 AND status = 'active' AND (counter < $2 OR (counter = 0 AND $2 = 0))"
+        ),
+        cells: used_cells(id, passkey, counter, backup_state, now),
+    }
+}
+
+/// As [`used`], whatever the counter says.
+pub(crate) fn used_anyway(id: &str, passkey: &str, counter: i64, backup_state: bool, now: Millis) -> Guard {
+    Guard {
+        name: "counter",
+        sql: sql!(
+            "UPDATE webauthn_credentials SET passkey = $1, counter = $2, backup_state = $3, last_used_at = $4
+             WHERE credential_id = $5 AND status = 'active'"
+        ),
+        cells: used_cells(id, passkey, counter, backup_state, now),
+    }
+}
+
+fn used_cells(id: &str, passkey: &str, counter: i64, backup_state: bool, now: Millis) -> Vec<Cell> {
+    vec![
+        Cell::Text(passkey.into()),
+        Cell::Int(counter),
+        Cell::Int(i64::from(backup_state)),
+        Cell::Int(now),
+        Cell::Text(id.into()),
+    ]
+}
+
+/// Takes a passkey out of use that may have been copied.
+pub(crate) fn suspect(id: &str) -> Guard {
+    Guard {
+        name: "passkey",
+        sql: sql!("UPDATE webauthn_credentials SET status = 'suspect' WHERE credential_id = $1"),
+        cells: vec![Cell::Text(id.into())],
+    }
+}
+
+/// Removes a passkey, unless it is the user's last way to sign in. Comes behind [`lock_user`].
+pub(crate) fn remove(user_id: &str, id: &str, has_passwords: bool) -> Guard {
+    Guard {
+        name: "last",
+        sql: sql!(
+            "DELETE FROM webauthn_credentials WHERE credential_id = $1 AND user_id = $2
+               AND (EXISTS (SELECT 1 FROM webauthn_credentials o
+                            WHERE o.user_id = $2 AND o.credential_id <> $1 AND o.status = 'active')
+                    OR ($3 = 1 AND EXISTS (SELECT 1 FROM user_passwords p WHERE p.user_id = $2)))"
+        ),
+        cells: vec![Cell::Text(id.into()), Cell::Text(user_id.into()), Cell::Int(i64::from(has_passwords))],
+    }
+}

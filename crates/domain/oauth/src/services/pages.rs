@@ -1,0 +1,100 @@
+//! The pages of signing in, registering, adding a passkey and coming back in (ID-106).
+
+use super::consent::ScopeLine;
+use super::templating::Frame;
+use crate::at_rest::Label;
+use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::state::OAuthState;
+use askama::Template;
+use subtle::ConstantTimeEq as _;
+use systemprompt_models::Secret;
+
+/// Signing in.
+#[derive(Template)]
+#[template(path = "login.html")]
+pub struct LoginPage {
+    pub frame: Frame,
+    /// The authorization request to go on with.
+    pub request: String,
+    pub registration: bool,
+    pub password: bool,
+    pub csrf: String,
+    pub fault: Option<&'static str>,
+}
+
+/// Becoming a user.
+#[derive(Template)]
+#[template(path = "register.html")]
+pub struct RegisterPage {
+    pub frame: Frame,
+    pub request: String,
+}
+
+/// Where a set-up link leads: it registers, or adds a passkey, as its token says.
+#[derive(Template)]
+#[template(path = "link.html")]
+pub struct LinkPage {
+    pub frame: Frame,
+}
+
+/// Coming back in with a recovery code.
+#[derive(Template)]
+#[template(path = "recovery.html")]
+pub struct RecoveryPage {
+    pub frame: Frame,
+    pub csrf: String,
+    pub fault: Option<&'static str>,
+}
+
+/// Entering the code that a device shows.
+#[derive(Template)]
+#[template(path = "device.html")]
+pub struct DevicePage {
+    pub frame: Frame,
+    pub fault: Option<&'static str>,
+}
+
+/// Deciding what a device gets.
+#[derive(Template)]
+#[template(path = "device_confirm.html")]
+pub struct DeviceConfirmPage {
+    pub frame: Frame,
+    pub csrf: String,
+    /// `XXXX-XXXX`, to be compared with what the device shows.
+    pub user_code: String,
+    pub client_name: String,
+    pub initial: String,
+    pub unverified: bool,
+    pub person_name: String,
+    pub person_initial: String,
+    pub scopes: Vec<ScopeLine>,
+    pub resources: Vec<String>,
+    /// Where the device asked from, and when.
+    pub place: Option<String>,
+    pub asked_at: String,
+}
+
+/// What binds a form of `purpose` to the flow cookie of the browser it was made for.
+pub fn csrf(state: &OAuthState, purpose: &str, flow: &Secret<String>) -> String {
+    state.at_rest.digest(Label::Csrf, &format!("{purpose} {}", flow.expose())).hex
+}
+
+/// Refuses a form that was not made for this browser.
+///
+/// # Errors
+/// `access_denied`.
+pub fn check_csrf(
+    state: &OAuthState,
+    purpose: &str,
+    flow: &Secret<String>,
+    shown: Option<&str>,
+) -> OauthResult<()> {
+    let (present, previous) = state.at_rest.candidates(Label::Csrf, &format!("{purpose} {}", flow.expose()));
+    let shown = shown.unwrap_or_default().as_bytes();
+    let is_ours = present.as_bytes().ct_eq(shown) | previous.as_bytes().ct_eq(shown);
+    if bool::from(is_ours) {
+        Ok(())
+    } else {
+        Err(OauthError::new(ErrorCode::AccessDenied, "csrf is not of this page"))
+    }
+}

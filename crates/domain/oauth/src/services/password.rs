@@ -1,0 +1,218 @@
+//! Passwords, where they are switched on (ID-93): Argon2id, a bounded number at a time, and the same work for whom there is not.
+
+use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::repository::passwords;
+use crate::services::attempts::{self, Subject};
+use crate::services::session::{
+    Method, SessionCreationService, SignInFacts, SignedIn, lookup, record_failure,
+};
+use crate::state::OAuthState;
+use crate::users::{User, UserKind, UserStatus};
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use argon2::{Algorithm, Argon2, Params, Version};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use systemprompt_audit::{Draft, EntryKind, Unit};
+use systemprompt_models::{Principal, RequestContext, Secret};
+use systemprompt_security::opaque;
+use tokio::sync::Semaphore;
+use unicode_normalization::UnicodeNormalization as _;
+
+/// Memory in KiB, passes, lanes.
+const COST: (u32, u32, u32) = (19_456, 2, 1);
+const MAX_LENGTH: usize = 256;
+/// Calls that may wait for their turn.
+const QUEUE: usize = 64;
+
+static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
+    Semaphore::new(std::thread::available_parallelism().map_or(2, std::num::NonZero::get).max(2))
+});
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+/// What the password of nobody is compared with.
+static NOBODY: LazyLock<String> =
+    LazyLock::new(|| hashed("nobody has this password", &[7; 16]).unwrap_or_default());
+
+/// Signs a person in by name or mail and password.
+///
+/// # Errors
+/// `invalid_credential`, whatever is wrong; too many failures or calls; what could not be written.
+pub async fn sign_in(
+    state: &OAuthState,
+    context: &RequestContext,
+    before: Option<&Principal>,
+    name: &str,
+    password: &Secret<String>,
+) -> OauthResult<SignedIn> {
+    let account = Subject::Account(name, context);
+    let subjects = [account, Subject::Prefix(context)];
+    attempts::admit(state, &subjects).await?;
+    let user = match state.users.find(name).await? {
+        Some(user) => Some(user),
+        None => state.users.by_email(name).await?,
+    };
+    let user = user.filter(|user| user.kind == UserKind::Person && user.status == UserStatus::Active);
+    let stored = match &user {
+        Some(user) => passwords::hash(&state.db, user.id.as_str()).await?,
+        None => None,
+    };
+    let hash = stored.clone().unwrap_or_else(|| NOBODY.clone());
+    let is_right = verified(password, hash).await?;
+    match (user, stored) {
+        (Some(user), Some(stored)) if is_right => {
+            attempts::succeeded(state, account).await?;
+            renew(state, &user, password, &stored).await?;
+            let facts =
+                SignInFacts { user: &user, method: Method::Password, credential: None, context, before };
+            SessionCreationService(state).sign_in(facts, Unit::new()).await
+        }
+        _ => {
+            attempts::failed(state, &subjects).await?;
+            record_failure(state, context, "login", "not_verified").await?;
+            Err(OauthError::new(ErrorCode::InvalidCredential, "the credential was not accepted"))
+        }
+    }
+}
+
+/// Sets the caller's password: the first after a recent sign-in, a further one with the old. Every other session ends.
+///
+/// # Errors
+/// A new one that is too weak, an old one that is wrong, or what could not be written.
+pub async fn change(
+    state: &OAuthState,
+    context: &RequestContext,
+    old: Option<&Secret<String>>,
+    new: &Secret<String>,
+) -> OauthResult<()> {
+    let user = state.users.get(context.principal.user_id.as_str()).await?;
+    check(state, &user, new)?;
+    let stored = passwords::hash(&state.db, user.id.as_str()).await?;
+    match (&stored, old) {
+        (None, _) => lookup::need_recent(state, &context.principal).await?,
+        (Some(stored), Some(old)) => {
+            let account = Subject::Account(&user.username, context);
+            attempts::admit(state, &[account]).await?;
+            if !verified(old, stored.clone()).await? {
+                attempts::failed(state, &[account]).await?;
+                return Err(OauthError::new(ErrorCode::InvalidCredential, "the old password is not right"));
+            }
+        }
+        (Some(_), None) => return Err(OauthError::invalid_request("old is missing")),
+    }
+    let hash = fresh(new).await?;
+    let draft = Draft::new(EntryKind::AdminUserChanged, context, "ok")
+        .with_subject("user", user.id.as_str())
+        .with("changed", "password");
+    state.record(draft).await?;
+    if !passwords::store(&state.db, user.id.as_str(), stored.as_deref(), &hash, state.now()).await? {
+        return Err(OauthError::new(ErrorCode::Conflict, "the password was changed meanwhile"));
+    }
+    state.users.repository.end_grants(user.id.as_str(), "password_changed", state.now()).await?;
+    lookup::end_all_own(state, context, true).await?;
+    Ok(())
+}
+
+/// What a new password must be.
+fn check(state: &OAuthState, user: &User, new: &Secret<String>) -> OauthResult<()> {
+    let weak = |reason: String| Err(OauthError::invalid_request(reason));
+    let text: String = new.expose().nfc().collect();
+    let least = state.settings().identity.password.min_length as usize;
+    let length = text.chars().count();
+    if !(least..=MAX_LENGTH).contains(&length) {
+        return weak(format!("new has {least} to {MAX_LENGTH} characters"));
+    }
+    let lower = text.to_lowercase();
+    let distinct: std::collections::HashSet<char> = lower.chars().collect();
+    let names = [Some(user.username.as_str()), user.email.as_deref()];
+    if distinct.len() < 5 || names.into_iter().flatten().any(|name| lower == name.to_lowercase()) {
+        return weak("new is too easy to guess".to_owned());
+    }
+    Ok(())
+}
+
+/// Replaces a hash of lower cost.
+async fn renew(state: &OAuthState, user: &User, password: &Secret<String>, stored: &str) -> OauthResult<()> {
+    let present = format!("$m={},t={},p={}$", COST.0, COST.1, COST.2);
+    if stored.contains(&present) {
+        return Ok(());
+    }
+    let hash = fresh(password).await?;
+    passwords::store(&state.db, user.id.as_str(), Some(stored), &hash, state.now()).await?;
+    Ok(())
+}
+
+async fn fresh(password: &Secret<String>) -> OauthResult<String> {
+    let mut salt = [0; 16];
+    opaque::fill(&mut salt)?;
+    let password = normal(password);
+    in_turn(move || hashed(password.expose(), &salt)).await?.ok_or_else(broken)
+}
+
+async fn verified(password: &Secret<String>, hash: String) -> OauthResult<bool> {
+    if password.expose().chars().count() > MAX_LENGTH {
+        return Ok(false);
+    }
+    let password = normal(password);
+    in_turn(move || {
+        let Ok(hash) = PasswordHash::new(&hash) else { return false };
+        Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok()
+    })
+    .await
+}
+
+/// Runs costly work beside the runtime; whoever finds the queue full is sent away.
+async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> OauthResult<T> {
+    let place = Place::take().ok_or(OauthError::Throttled { retry_after: 1 })?;
+    let turn = TURNS.acquire().await.map_err(|_| broken())?;
+    drop(place);
+    let done = tokio::task::spawn_blocking(work).await;
+    drop(turn);
+    done.map_err(|_| broken())
+}
+
+/// A place in the queue.
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        let took =
+            WAITING.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < QUEUE).then_some(n + 1));
+        took.is_ok().then_some(Self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn normal(password: &Secret<String>) -> Secret<String> {
+    Secret::new(password.expose().nfc().collect())
+}
+
+fn hashed(password: &str, salt: &[u8]) -> Option<String> {
+    let params = Params::new(COST.0, COST.1, COST.2, None).ok()?;
+    let hash = Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_with_salt(password.as_bytes(), salt)
+        .ok()?;
+    Some(hash.to_string())
+}
+
+fn broken() -> OauthError {
+    OauthError::Impossible("a password hash that cannot be made".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_is_verified_in_any_normal_form_and_no_other_is() {
+        let hash = fresh(&Secret::from("ein l\u{e4}ngeres Wort")).await.unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
+        assert!(verified(&Secret::from("ein la\u{308}ngeres Wort"), hash.clone()).await.unwrap());
+        assert!(!verified(&Secret::from("ein anderes Wort"), hash).await.unwrap());
+        assert!(!verified(&Secret::from("nobody"), NOBODY.clone()).await.unwrap());
+    }
+}

@@ -1,0 +1,44 @@
+//! Sessions of people and of visitors (ID-78 to ID-81).
+
+pub mod creation;
+pub mod lookup;
+
+pub use creation::{Method, SessionCreationService, SignInFacts, SignedIn};
+
+use crate::error::{ErrorCode, OauthResult};
+use crate::services::refusals::Refusal;
+use crate::state::{OAuthState, Settings};
+use crate::users::{User, UserStatus};
+use systemprompt_audit::EntryKind;
+use systemprompt_models::{Permission, RequestContext};
+
+/// What a browser's session may do: what the person may, without what is for programs alone.
+pub(crate) fn web_permissions(settings: &Settings, user: &User) -> Vec<Permission> {
+    let is_of_people = |permission: &Permission| {
+        matches!(permission, Permission::Admin | Permission::User | Permission::A2a | Permission::Mcp)
+    };
+    if user.status != UserStatus::Active {
+        return Vec::new();
+    }
+    settings.permissions_of(user.roles.iter().map(String::as_str)).into_iter().filter(is_of_people).collect()
+}
+
+/// Records a sign-in that failed. The first ten a minute from one network are told one by one.
+pub(crate) async fn record_failure(
+    state: &OAuthState,
+    context: &RequestContext,
+    endpoint: &'static str,
+    reason: &'static str,
+) -> OauthResult<()> {
+    let refusal = Refusal {
+        kind: EntryKind::OauthSigninFailed,
+        endpoint,
+        error: ErrorCode::InvalidCredential.as_str(),
+        reason: Some(reason),
+        client_id: None,
+    };
+    if let Some(draft) = state.refusals.entry(context, &refusal, state.now()) {
+        state.record(draft).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! A person's own passkeys: seeing, naming and removing them (ID-89).
+
+use super::super::registry::Passkey;
+use super::name_of;
+use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::repository::webauthn;
+use crate::services::session::lookup;
+use crate::state::OAuthState;
+use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
+use systemprompt_models::RequestContext;
+use systemprompt_models::ids::UserId;
+
+/// The passkeys of a user, the oldest first.
+///
+/// # Errors
+/// When they cannot be read.
+pub async fn list(state: &OAuthState, user: &UserId) -> OauthResult<Vec<Passkey>> {
+    let rows = webauthn::passkeys_of(&state.db, user.as_str()).await?;
+    Ok(rows.into_iter().map(Passkey::from).collect())
+}
+
+/// One passkey of the user; `None` for one that is not theirs.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn get(state: &OAuthState, user: &UserId, id: &str) -> OauthResult<Option<Passkey>> {
+    let row = webauthn::passkey(&state.db, id).await?;
+    Ok(row.filter(|row| row.user_id == user.as_str()).map(Passkey::from))
+}
+
+/// Gives a passkey of the caller another name.
+///
+/// # Errors
+/// A name out of form, or what could not be written.
+pub async fn rename(
+    state: &OAuthState,
+    context: &RequestContext,
+    id: &str,
+    name: &str,
+) -> OauthResult<Option<Passkey>> {
+    let name = name_of(Some(name))?;
+    let user = &context.principal.user_id;
+    if !webauthn::rename(&state.db, user.as_str(), id, &name).await? {
+        return Ok(None);
+    }
+    get(state, user, id).await
+}
+
+/// Removes a passkey of the caller. False for one that is not theirs.
+///
+/// # Errors
+/// A sign-in that is too old, the last way to sign in, or what could not be written.
+pub async fn remove(state: &OAuthState, context: &RequestContext, id: &str) -> OauthResult<bool> {
+    let user = &context.principal.user_id;
+    if get(state, user, id).await?.is_none() {
+        return Ok(false);
+    }
+    lookup::need_recent(state, &context.principal).await?;
+    let mut unit = Unit::new();
+    unit.record(
+        Draft::new(EntryKind::OauthWebauthnRemoved, context, "ok")
+            .with_subject("user", user.as_str())
+            .with("credential", id.chars().take(12).collect::<String>()),
+    );
+    unit.require(webauthn::lock_user(user.as_str()));
+    unit.require(webauthn::remove(user.as_str(), id, state.settings().identity.password.enabled));
+    match state.ledger.append(unit).await {
+        Ok(_) => Ok(true),
+        Err(LedgerError::Guard("last")) => {
+            Err(OauthError::new(ErrorCode::Conflict, "the last way to sign in cannot be removed"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

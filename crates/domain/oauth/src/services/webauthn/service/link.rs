@@ -1,0 +1,152 @@
+//! A further passkey for a user: by a set-up token, or by a session that is minutes old (ID-89).
+
+use super::super::registry::PasskeyRow;
+use super::super::token::{Kind, Started, take};
+use super::registration::{added, refused};
+use super::{Done, Finish, Holder, NewPasskey, WebAuthnService, destination, name_of, new_handle};
+use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::repository::webauthn;
+use crate::services::session::{Method, SessionCreationService, SignInFacts, lookup};
+use crate::services::setup::{self, Purpose, SetupToken};
+use crate::users::{User, UserKind, UserStatus};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use systemprompt_audit::Unit;
+use systemprompt_models::Secret;
+
+/// What follows a token that was shown.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum LinkStarted {
+    /// It makes a user, who registers with it.
+    Register {
+        purpose: &'static str,
+        email: Option<String>,
+    },
+    Passkey(Started),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Linking {
+    passkey: NewPasskey,
+    by_token: bool,
+}
+
+impl WebAuthnService<'_> {
+    /// Begins to add a passkey.
+    ///
+    /// # Errors
+    /// A token that does not count; without one, no session or one whose sign-in is too old.
+    pub async fn link_start(&self, token: Option<&Secret<String>>) -> OauthResult<LinkStarted> {
+        let user = match token {
+            Some(token) => {
+                let token = setup::look_up(self.state, token).await?;
+                if token.purpose.registers() {
+                    let purpose = token.purpose.as_str();
+                    return Ok(LinkStarted::Register { purpose, email: token.email });
+                }
+                self.holder(token.user_id.as_deref()).await?
+            }
+            None => self.recent().await?,
+        };
+        let rows = webauthn::passkeys_of(&self.state.db, user.id.as_str()).await?;
+        if rows.len() >= webauthn::MAX_PASSKEYS as usize {
+            return Err(OauthError::new(ErrorCode::Conflict, "there are 20 passkeys; remove one first"));
+        }
+        let known = rows.iter().filter_map(|row| URL_SAFE_NO_PAD.decode(&row.credential_id).ok()).collect();
+        let handle = self.handle(&user).await?;
+        let (options, passkey) = self.creation(&Holder {
+            handle: &handle,
+            name: &user.username,
+            display_name: user.display_name.as_deref().unwrap_or(&user.username),
+            known,
+        })?;
+        let about = Linking { passkey, by_token: token.is_some() };
+        let challenge_id = self.begin(Kind::Link, Some(user.id.as_str()), &about).await?;
+        Ok(LinkStarted::Passkey(Started { challenge_id, options }))
+    }
+
+    /// Adds the passkey; who came by a token is signed in with it.
+    ///
+    /// # Errors
+    /// An answer that does not fit, a token that somebody else used, a passkey too many.
+    pub async fn link_finish(&self, answer: Finish, token: Option<&Secret<String>>) -> OauthResult<Done> {
+        let (about, user_id): (Linking, _) =
+            take(self.state, self.browser, Kind::Link, &answer.challenge_id).await?;
+        let token = match (about.by_token, token) {
+            (true, Some(token)) => Some(setup::look_up(self.state, token).await?),
+            (false, None) => None,
+            _ => return Err(OauthError::invalid_request("token is not that of the beginning")),
+        };
+        let user = match &token {
+            Some(token) => self.holder(token.user_id.as_deref()).await?,
+            None => self.recent().await?,
+        };
+        if user_id.as_deref() != Some(user.id.as_str()) {
+            return Err(OauthError::invalid_request("challenge_id is of another user"));
+        }
+        let (credential, raw) = self.created(&about.passkey, answer.credential)?;
+        let name = name_of(answer.name.as_deref())?;
+        let row = PasskeyRow::new(user.id.as_str(), &credential, &raw, &name, self.state.now())?;
+        let mut unit = Unit::new();
+        unit.record(added(self.context(), &row));
+        unit.require(webauthn::lock_user(user.id.as_str()));
+        unit.require(webauthn::add(&row));
+        let method = Method::Passkey { synced: credential.backup_eligible };
+        self.commit_link(unit, &user, token.as_ref(), method, &row.credential_id).await
+    }
+
+    async fn commit_link(
+        &self,
+        mut unit: Unit,
+        user: &User,
+        token: Option<&SetupToken>,
+        method: Method,
+        credential: &str,
+    ) -> OauthResult<Done> {
+        let user_id = user.id.to_string();
+        let Some(token) = token else {
+            self.state.ledger.append(unit).await.map_err(|error| refused(error.into()))?;
+            return Ok(Done { user_id, redirect: destination(None), token: None });
+        };
+        unit.record(token.draft(self.context(), &user_id));
+        unit.require(token.used(self.state.now()));
+        if token.purpose == Purpose::Recovery {
+            // Whoever had the account before is put out before the owner is let in.
+            self.state.ledger.append(unit).await.map_err(|error| refused(error.into()))?;
+            crate::users::end_everything(self.state, &user.id, "recovered").await?;
+            unit = Unit::new();
+        }
+        let facts = SignInFacts {
+            user,
+            method,
+            credential: Some(credential),
+            context: self.context(),
+            before: self.browser.visitor,
+        };
+        let signed_in = SessionCreationService(self.state).sign_in(facts, unit).await.map_err(refused)?;
+        Ok(Done { user_id, redirect: destination(None), token: Some(signed_in.token) })
+    }
+
+    /// The active person that a token names.
+    async fn holder(&self, id: Option<&str>) -> OauthResult<User> {
+        let user = self.state.users.find(id.unwrap_or_default()).await?;
+        user.filter(|user| user.kind == UserKind::Person && user.status == UserStatus::Active)
+            .ok_or_else(|| OauthError::new(ErrorCode::AccessDenied, "this account may not sign in"))
+    }
+
+    /// The person of the session, whose sign-in is recent.
+    async fn recent(&self) -> OauthResult<User> {
+        let visitor = self.browser.visitor;
+        let visitor =
+            visitor.ok_or_else(|| OauthError::new(ErrorCode::LoginRequired, "sign in, or bring a token"))?;
+        lookup::need_recent(self.state, visitor).await?;
+        self.holder(Some(visitor.user_id.as_str())).await
+    }
+
+    async fn handle(&self, user: &User) -> OauthResult<String> {
+        let given = self.state.users.repository.give_handle(user.id.as_str(), &new_handle()?).await?;
+        given.ok_or_else(|| OauthError::Impossible("a user without a handle".into()))
+    }
+}

@@ -1,0 +1,95 @@
+//! Ceremonies: what is begun is a row that one call of the same browser takes (ID-83).
+
+use crate::at_rest::Label;
+use crate::constants::CHALLENGE_TTL_SECONDS;
+use crate::error::{OauthError, OauthResult};
+use crate::repository::webauthn::{self, NewChallenge};
+use crate::state::OAuthState;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use systemprompt_models::{Principal, RequestContext, Secret};
+use systemprompt_security::opaque;
+
+/// The browser of a ceremony.
+#[derive(Clone, Copy)]
+pub struct Browser<'a> {
+    pub context: &'a RequestContext,
+    /// Whose session its cookie is of.
+    pub visitor: Option<&'a Principal>,
+    /// Value of the flow cookie.
+    pub flow: &'a Secret<String>,
+}
+
+/// What a browser needs to go on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Started {
+    pub challenge_id: String,
+    /// For `navigator.credentials`.
+    pub options: Value,
+}
+
+/// Kinds of ceremonies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Register,
+    Auth,
+    Link,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Auth => "auth",
+            Self::Link => "link",
+        }
+    }
+}
+
+/// Stores a ceremony that has begun and returns its id.
+pub(crate) async fn begin(
+    state: &OAuthState,
+    browser: Browser<'_>,
+    kind: Kind,
+    user_id: Option<&str>,
+    about: &impl Serialize,
+) -> OauthResult<String> {
+    let mut random = [0; 16];
+    opaque::fill(&mut random)?;
+    let id = opaque::encode("", &random);
+    let text = serde_json::to_string(about)
+        .map_err(|_| OauthError::Impossible("a ceremony that cannot be written".into()))?;
+    let now = state.now();
+    let new = NewChallenge {
+        id: &id,
+        kind: kind.as_str(),
+        state: &text,
+        user_id,
+        flow_digest: &state.at_rest.digest(Label::Flow, browser.flow.expose()).hex,
+        now,
+        expires_at: now + CHALLENGE_TTL_SECONDS * 1000,
+    };
+    if webauthn::insert_challenge(&state.db, &new).await? {
+        Ok(id)
+    } else {
+        Err(OauthError::Throttled { retry_after: 60 })
+    }
+}
+
+/// Takes a ceremony; nobody can take it again.
+pub(crate) async fn take<T: DeserializeOwned>(
+    state: &OAuthState,
+    browser: Browser<'_>,
+    kind: Kind,
+    id: &str,
+) -> OauthResult<(T, Option<String>)> {
+    let wrong = || OauthError::invalid_request("challenge_id is not one of this browser that is open");
+    let (present, previous) = state.at_rest.candidates(Label::Flow, browser.flow.expose());
+    let taken =
+        webauthn::take_challenge(&state.db, id, kind.as_str(), (&present, &previous), state.now()).await?;
+    let (text, user_id) = taken.ok_or_else(wrong)?;
+    let about = serde_json::from_str(&text)
+        .map_err(|_| OauthError::Impossible("a ceremony that cannot be read".into()))?;
+    Ok((about, user_id))
+}

@@ -1,0 +1,125 @@
+//! `GET|POST /device`: the person's side of the device grant (RFC 8628 section 3.3).
+
+use super::flow::Flow;
+use super::form::{FORM_BODY, Form};
+use super::json::is_foreign;
+use super::login::canonical;
+use super::page::{error_page, frame, page, see_other};
+use super::visitor::Visitor;
+use crate::extract::{Context, Query};
+use crate::services::server::route::Route;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Method, StatusCode};
+use systemprompt_config::profile::rate_limits::RateGroup;
+use systemprompt_models::envelope::Envelope;
+use systemprompt_models::{Principal, RequestContext};
+use systemprompt_oauth::services::authorize::standing::SignedIn;
+use systemprompt_oauth::services::device_page::{confirm, decide, normal};
+use systemprompt_oauth::services::pages::DevicePage;
+use systemprompt_oauth::services::templating::{MessagePage, Page};
+use systemprompt_oauth::{ErrorCode, OauthError, OauthResult};
+use systemprompt_runtime::AppContext;
+
+pub fn routes() -> Vec<Route> {
+    let public = |route: Route| route.public(RateGroup::OauthPublic).envelope(Envelope::OAuth);
+    vec![
+        public(Route::get("/device", show))
+            .query(&["user_code", "done"])
+            .doc("identity", "The page on which a person enters the code of a device"),
+        public(Route::post("/device", submit))
+            .body_limit(FORM_BODY)
+            .doc("identity", "What the person decided about a device"),
+    ]
+}
+
+async fn show(
+    State(context): State<AppContext>,
+    Context(request): Context,
+    Visitor(visitor): Visitor,
+    query: Query,
+    headers: HeaderMap,
+) -> Response {
+    let code = query.get("user_code").and_then(normal);
+    let path = code.as_ref().map_or_else(|| "/device".to_owned(), |code| format!("/device?user_code={code}"));
+    if let Some(elsewhere) = canonical(&context, &headers, &path) {
+        return elsewhere;
+    }
+    let shown = shown(&context, (&request, &headers), visitor.as_deref(), &query).await;
+    shown.unwrap_or_else(|error| error_page(frame(&context, &headers, None), &request, &error))
+}
+
+async fn shown(
+    context: &AppContext,
+    (request, headers): (&RequestContext, &HeaderMap),
+    visitor: Option<&Principal>,
+    query: &Query,
+) -> OauthResult<Response> {
+    let frame = frame(context, headers, None);
+    if let Some(done) = query.get("done") {
+        let t = frame.t;
+        let (title, message) = match done {
+            "allowed" => (t.device_allowed_title, t.device_allowed_lead),
+            _ => (t.device_denied_title, t.device_denied_lead),
+        };
+        let (title, message) = (title.to_owned(), message.to_owned());
+        return Ok(page(StatusCode::OK, &Page::render(&MessagePage { frame, title, message })?));
+    }
+    let typed = query.get("user_code").filter(|typed| !typed.is_empty());
+    let Some(person) = SignedIn::find(&context.oauth, visitor).await? else {
+        let back = typed.and_then(normal).unwrap_or_else(|| "device".to_owned());
+        return Ok(see_other(&format!("/login?request={back}")));
+    };
+    let flow = Flow::of(context, headers)?;
+    let Some(typed) = typed else {
+        return Ok(page(StatusCode::OK, &Page::render(&DevicePage { frame, fault: None })?));
+    };
+    let t = frame.t;
+    let (status, rendered) =
+        match confirm(&context.oauth, request, (&person, &flow.value), frame.clone(), typed).await {
+            Ok(Some(confirm)) => (StatusCode::OK, Page::render(&confirm)?),
+            Ok(None) => {
+                let template = DevicePage { frame, fault: Some(t.device_unknown) };
+                (StatusCode::NOT_FOUND, Page::render(&template)?)
+            }
+            Err(OauthError::Throttled { .. }) => {
+                let template = DevicePage { frame, fault: Some(t.throttled) };
+                (StatusCode::TOO_MANY_REQUESTS, Page::render(&template)?)
+            }
+            Err(error) => return Err(error),
+        };
+    let mut response = page(status, &rendered);
+    flow.keep(context, response.headers_mut());
+    Ok(response)
+}
+
+async fn submit(State(context): State<AppContext>, Visitor(visitor): Visitor, form: Form) -> Response {
+    let done = decided(&context, visitor.as_deref(), &form).await;
+    done.unwrap_or_else(|error| error_page(frame(&context, &form.headers, None), &form.context, &error))
+        .into_response()
+}
+
+async fn decided(context: &AppContext, visitor: Option<&Principal>, form: &Form) -> OauthResult<Response> {
+    if is_foreign(context, &Method::POST, &form.headers) {
+        return Err(OauthError::new(ErrorCode::AccessDenied, "the form came from another origin"));
+    }
+    let typed = form.parameters.need("user_code")?;
+    let Some(person) = SignedIn::find(&context.oauth, visitor).await? else {
+        return Ok(see_other("/login?request=device"));
+    };
+    let flow = Flow::of(context, &form.headers)?;
+    let allow = match form.parameters.need("decision")? {
+        "allow" => true,
+        "deny" => false,
+        _ => return Err(OauthError::invalid_request("decision is allow or deny")),
+    };
+    let answer = (typed, form.parameters.get("csrf"), allow);
+    let taken = decide(&context.oauth, &form.context, (&person, &flow.value), answer).await?;
+    Ok(match (taken, allow) {
+        (true, true) => see_other("/device?done=allowed"),
+        (true, false) => see_other("/device?done=denied"),
+        (false, _) => {
+            return Err(OauthError::new(ErrorCode::ExpiredToken, "the request is not open any more"));
+        }
+    })
+}

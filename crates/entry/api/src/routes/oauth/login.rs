@@ -1,0 +1,220 @@
+//! `GET|POST /login`: signing in, registering and coming back in; the page of set-up links.
+
+use super::flow::Flow;
+use super::form::{FORM_BODY, Form};
+use super::json::is_foreign;
+use super::page::{error_page, frame, page, see_other};
+use super::session::keep_signed_in;
+use super::visitor::Visitor;
+use crate::extract::{Context, Query};
+use crate::services::server::route::Route;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Method, StatusCode, header};
+use systemprompt_config::profile::rate_limits::RateGroup;
+use systemprompt_models::Principal;
+use systemprompt_models::envelope::Envelope;
+use systemprompt_oauth::services::pages::{
+    LinkPage, LoginPage, RecoveryPage, RegisterPage, check_csrf, csrf,
+};
+use systemprompt_oauth::services::templating::{Frame, MessagePage, Page};
+use systemprompt_oauth::services::webauthn::service::{destination, waiting};
+use systemprompt_oauth::services::{password, recovery};
+use systemprompt_oauth::{ErrorCode, OauthError};
+use systemprompt_runtime::AppContext;
+use url::Url;
+
+/// Purposes of the forms.
+const PASSWORD: &str = "login";
+const RECOVERY: &str = "recovery";
+
+pub fn routes() -> Vec<Route> {
+    let public = |route: Route| route.public(RateGroup::OauthPublic).envelope(Envelope::OAuth);
+    vec![
+        public(Route::get("/login", login))
+            .query(&["request", "done", "recovery", "register", "switch"])
+            .doc("identity", "The sign-in page"),
+        public(Route::post("/login", submit))
+            .body_limit(FORM_BODY)
+            .doc("identity", "Signs in with a password, or takes a recovery code"),
+        public(Route::get("/webauthn/link", link)).doc("identity", "The page that set-up links lead to"),
+    ]
+}
+
+async fn login(
+    State(context): State<AppContext>,
+    Context(request): Context,
+    query: Query,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(elsewhere) = canonical(&context, &headers, &request_target(&query)) {
+        return elsewhere;
+    }
+    let flow = match Flow::of(&context, &headers) {
+        Ok(flow) => flow,
+        Err(error) => return error_page(frame(&context, &headers, None), &request, &error),
+    };
+    let frame = frame(&context, &headers, None);
+    let request = authorize_request(query.get("request"));
+    let rendered = if query.get("done").is_some() {
+        let (title, message) = (frame.t.login_done_title.to_owned(), frame.t.login_done_lead.to_owned());
+        Page::render(&MessagePage { frame, title, message })
+    } else if query.get("recovery").is_some() {
+        recovery_page(&context, frame, &flow, None)
+    } else if query.get("register").is_some() && context.oauth.settings().allow_registration {
+        Page::render(&RegisterPage { frame, request })
+    } else {
+        login_page(&context, frame, &flow, request, None)
+    };
+    let mut response = match rendered {
+        Ok(rendered) => page(StatusCode::OK, &rendered),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    };
+    flow.keep(&context, response.headers_mut());
+    response
+}
+
+fn request_target(query: &Query) -> String {
+    match query.get("request") {
+        Some(id) => format!("/login?request={}", authorize_request(Some(id))),
+        None => "/login".to_owned(),
+    }
+}
+
+/// What waits for the sign-in, or nothing.
+fn authorize_request(id: Option<&str>) -> String {
+    waiting(id).to_owned()
+}
+
+fn login_page(
+    context: &AppContext,
+    frame: Frame,
+    flow: &Flow,
+    request: String,
+    fault: Option<&'static str>,
+) -> Result<Page, OauthError> {
+    let settings = context.oauth.settings();
+    Page::render(&LoginPage {
+        frame,
+        request,
+        registration: settings.allow_registration,
+        password: settings.identity.password.enabled,
+        csrf: csrf(&context.oauth, PASSWORD, &flow.value),
+        fault,
+    })
+}
+
+fn recovery_page(
+    context: &AppContext,
+    frame: Frame,
+    flow: &Flow,
+    fault: Option<&'static str>,
+) -> Result<Page, OauthError> {
+    let csrf = csrf(&context.oauth, RECOVERY, &flow.value);
+    Page::render(&RecoveryPage { frame, csrf, fault })
+}
+
+async fn submit(State(context): State<AppContext>, Visitor(visitor): Visitor, form: Form) -> Response {
+    let frame = frame(&context, &form.headers, None);
+    let is_recovery = form.parameters.get("recovery").is_some();
+    if !is_recovery && !context.oauth.settings().identity.password.enabled {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let purpose = if is_recovery { RECOVERY } else { PASSWORD };
+    let flow = match Flow::of(&context, &form.headers) {
+        Ok(flow) => flow,
+        Err(error) => return error_page(frame, &form.context, &error),
+    };
+    let genuine = check_csrf(&context.oauth, purpose, &flow.value, form.parameters.get("csrf"));
+    let foreign = is_foreign(&context, &Method::POST, &form.headers);
+    if genuine.is_err() || foreign {
+        let error = OauthError::new(ErrorCode::AccessDenied, "the form did not come from this page");
+        return error_page(frame, &form.context, &error);
+    }
+    let answer = if is_recovery {
+        recover(&context, &form).await
+    } else {
+        by_password(&context, visitor.as_deref(), &form).await
+    };
+    let error = match answer {
+        Ok(response) => return response,
+        Err(error) => error,
+    };
+    let fault = match error.code() {
+        ErrorCode::InvalidCredential | ErrorCode::InvalidRequest | ErrorCode::AccessDenied => {
+            frame.t.login_failed
+        }
+        _ if matches!(error, OauthError::Throttled { .. }) => frame.t.throttled,
+        _ => return error_page(frame, &form.context, &error),
+    };
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let rendered = if is_recovery {
+        recovery_page(&context, frame, &flow, Some(fault))
+    } else {
+        let request = authorize_request(form.parameters.get("request"));
+        login_page(&context, frame, &flow, request, Some(fault))
+    };
+    match rendered {
+        Ok(rendered) => {
+            let mut response = page(status, &rendered);
+            if let Some(seconds) = error.retry_after() {
+                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            }
+            response
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn by_password(
+    context: &AppContext,
+    visitor: Option<&Principal>,
+    form: &Form,
+) -> Result<Response, OauthError> {
+    let (name, given) = (form.parameters.need("username")?, form.parameters.need("password")?);
+    let signed_in = password::sign_in(&context.oauth, &form.context, visitor, name, &given.into()).await?;
+    let request = authorize_request(form.parameters.get("request"));
+    let mut response = see_other(&destination(Some(&request)));
+    keep_signed_in(context, &signed_in.token, response.headers_mut());
+    Ok(response)
+}
+
+async fn recover(context: &AppContext, form: &Form) -> Result<Response, OauthError> {
+    let code = form.parameters.need("code")?;
+    let link = recovery::redeem(&context.oauth, &form.context, &code.into()).await?;
+    Ok(see_other(link.expose()))
+}
+
+async fn link(State(context): State<AppContext>, Context(request): Context, headers: HeaderMap) -> Response {
+    if let Some(elsewhere) = canonical(&context, &headers, "/webauthn/link") {
+        return elsewhere;
+    }
+    let frame = frame(&context, &headers, None);
+    let flow = match Flow::of(&context, &headers) {
+        Ok(flow) => flow,
+        Err(error) => return error_page(frame, &request, &error),
+    };
+    match Page::render(&LinkPage { frame }) {
+        Ok(rendered) => {
+            let mut response = page(StatusCode::OK, &rendered);
+            flow.keep(&context, response.headers_mut());
+            response
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// The same page on the external URL, when it was asked for under another loopback name: a passkey belongs to one host (ID-9).
+pub fn canonical(context: &AppContext, headers: &HeaderMap, path: &str) -> Option<Response> {
+    let settings = context.oauth.settings();
+    let shown = headers.get(header::HOST)?.to_str().ok()?;
+    let shown = Url::parse(&format!("http://{shown}")).ok()?;
+    let own = Url::parse(&settings.external_url).ok()?;
+    let is_loopback = matches!(shown.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    if !is_loopback || shown.host_str() == own.host_str() {
+        return None;
+    }
+    let mut response = see_other(&format!("{}{path}", settings.external_url));
+    *response.status_mut() = StatusCode::FOUND;
+    Some(response)
+}

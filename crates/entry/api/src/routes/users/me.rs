@@ -1,0 +1,58 @@
+//! `GET|PATCH /api/v1/core/users/me`.
+
+use super::{own, refused};
+use crate::extract::{Context, Json as Body, etag, if_match};
+use crate::services::server::route::Route;
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode, header};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+use systemprompt_oauth::services::session::lookup;
+use systemprompt_oauth::{User, UserChange};
+use systemprompt_runtime::AppContext;
+
+pub fn routes() -> Vec<Route> {
+    vec![
+        own(Route::get("/api/v1/core/users/me", get)).doc("identity", "The caller, with the ETag"),
+        own(Route::patch("/api/v1/core/users/me", change)).takes::<OwnChange>().doc(
+            "identity",
+            "Changes the caller's name, language or, after a recent sign-in, mail; needs If-Match",
+        ),
+    ]
+}
+
+/// What a person may change of themselves.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct OwnChange {
+    display_name: Option<String>,
+    locale: Option<String>,
+    email: Option<String>,
+}
+
+fn answer(user: &User) -> Response {
+    (StatusCode::OK, [(header::ETAG, etag(user.version))], Json(json!(user))).into_response()
+}
+
+async fn get(State(context): State<AppContext>, Context(caller): Context) -> crate::Result<Response> {
+    Ok(answer(&context.users.get(caller.principal.user_id.as_str()).await?))
+}
+
+async fn change(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    headers: HeaderMap,
+    Body(asked): Body<OwnChange>,
+) -> crate::Result<Response> {
+    if asked.email.is_some() {
+        lookup::need_recent(&context.oauth, &caller.principal).await.map_err(refused)?;
+    }
+    let OwnChange { display_name, locale, email } = asked;
+    let change = UserChange { display_name, locale, email, ..UserChange::default() };
+    let id = caller.principal.user_id.clone();
+    let user = context.change_user(&caller, id.as_str(), Some(if_match(&headers)?), change).await?;
+    Ok(answer(&user))
+}
