@@ -62,7 +62,8 @@ with step("A9 idpyoidc: discovery and dynamic registration"):
                 "issuer": url,
                 "redirect_uris": ["https://app.example/authz_cb/ours"],
                 "response_types_supported": ["code"],
-                "scopes_supported": ["openid", "profile"],
+                "scopes_supported": metadata["scopes_supported"],
+                "scope": metadata["scopes_supported"],
                 "client_type": "oidc",
                 "services": {
                     "discovery": {"class": "idpyoidc.client.oidc.provider_info_discovery.ProviderInfoDiscovery"},

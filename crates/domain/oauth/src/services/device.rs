@@ -112,7 +112,8 @@ async fn open(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Dev
         resources: resources.join(" "),
         status: "pending".to_owned(),
         poll_interval: interval,
-        next_poll_at: now + interval,
+        // The first question may come at once; the interval lies between two.
+        next_poll_at: now,
         ip_prefix: ip_prefix(request.context),
         user_id: None,
         session_id: None,

@@ -1,6 +1,7 @@
 //! What clients and resource servers read of this deployment (OpenID Connect Discovery 1.0, RFC 8414, RFC 9728).
 
 use super::validation::audience::{SURFACES, is_named_surface};
+use super::validation::client_keys::ALGORITHMS;
 use crate::models::oauth::{ClientAuthMethod, GrantType, ResponseMode};
 use crate::services::authorize::request::Prompt;
 use crate::state::{OAuthState, Settings};
@@ -9,9 +10,6 @@ use systemprompt_config::profile::identity::RegistrationPolicy;
 use systemprompt_models::Permission;
 use systemprompt_models::permission::OIDC_SCOPES;
 use systemprompt_security::keys::SigningAlgorithm;
-
-/// Algorithms of client assertions.
-const ASSERTION_ALGORITHMS: [&str; 5] = ["RS256", "PS256", "ES256", "ES384", "EdDSA"];
 
 /// The metadata of this server, the same at both well-known addresses.
 pub fn server_metadata(state: &OAuthState) -> Value {
@@ -53,9 +51,9 @@ pub fn server_metadata(state: &OAuthState) -> Value {
         "token_endpoint_auth_methods_supported": all,
         "introspection_endpoint_auth_methods_supported": confidential.clone(),
         "revocation_endpoint_auth_methods_supported": confidential,
-        "token_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGORITHMS,
-        "introspection_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGORITHMS,
-        "revocation_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGORITHMS,
+        "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+        "introspection_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
+        "revocation_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
         "authorization_response_iss_parameter_supported": true,
         "client_id_metadata_document_supported": settings.identity.cimd.enabled,
         "prompt_values_supported": prompts,

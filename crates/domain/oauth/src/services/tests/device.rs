@@ -32,6 +32,7 @@ async fn a6_a_device_waits_slows_down_and_gets_tokens_once() {
         assert_eq!((device.expires_in, device.interval), (900, 5));
         assert_eq!(device.verification_uri, "http://localhost:8080/device");
         let code = device.device_code.expose().clone();
+        assert_eq!(word(&ask(&plane, &code).await), "authorization_pending", "the first may come at once");
         assert_eq!(word(&ask(&plane, &code).await), "slow_down", "five seconds have not passed");
         plane.clock.advance(5_000);
         assert_eq!(word(&ask(&plane, &code).await), "slow_down", "now it is ten");

@@ -14,7 +14,7 @@ pub const MAX_KEYS: usize = 32;
 const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// Algorithms of a client assertion (ID-15). No symmetric one: its key would be public.
-pub const ALGORITHMS: [&str; 5] = ["RS256", "PS256", "ES256", "ES384", "EdDSA"];
+pub const ALGORITHMS: [&str; 6] = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"];
 
 #[derive(Clone, Debug)]
 enum Key {
@@ -86,6 +86,11 @@ impl ClientKeys {
     }
 }
 
+/// RFC 9864 gives `EdDSA` over this curve a name of its own; libraries use either.
+fn same(alg: &str) -> &str {
+    if alg == "Ed25519" { "EdDSA" } else { alg }
+}
+
 impl ClientKey {
     /// A key that may verify with one of [`ALGORITHMS`].
     fn parse(map: &Map<String, Value>) -> Option<Self> {
@@ -117,10 +122,10 @@ impl ClientKey {
         let of_type: &[&str] = match &self.key {
             Key::Public(PublicKey::Rsa { .. }) => &["RS256", "PS256"],
             Key::Public(PublicKey::P256 { .. }) => &["ES256"],
-            Key::Public(PublicKey::Ed25519 { .. }) => &["EdDSA"],
+            Key::Public(PublicKey::Ed25519 { .. }) => &["EdDSA", "Ed25519"],
             Key::P384(_) => &["ES384"],
         };
-        of_type.contains(&alg) && self.alg.as_deref().is_none_or(|own| own == alg)
+        of_type.contains(&alg) && self.alg.as_deref().is_none_or(|own| same(own) == same(alg))
     }
 
     /// Whether `signature` over `input` is of this key under `alg`.
