@@ -229,7 +229,7 @@ async fn id_16_clients_are_managed_over_http_and_on_the_command_line() {
         let server = options.start().unwrap();
         let http = Client::new(&server);
         let admin = server.admin_token().to_owned();
-        let body = json!({"client_id": "ci", "client_name": "CI", "grant_types": ["client_credentials"], "scope": "user"});
+        let body = json!({"client_id": "ci-1", "client_name": "CI", "grant_types": ["client_credentials"], "scope": "user"});
         for path in [CLIENTS, "/api/v1/admin/clients"] {
             assert_eq!(http.get(path, &[]).await.status, 401);
         }
@@ -241,11 +241,11 @@ async fn id_16_clients_are_managed_over_http_and_on_the_command_line() {
         assert_eq!(made.status, 201, "{}", made.body);
         let secret = made.json()["client_secret"].as_str().unwrap().to_owned();
         assert_eq!(send(&http, Method::POST, CLIENTS, &admin, Some(&body)).await.status, 409);
-        let path = format!("{CLIENTS}/ci");
+        let path = format!("{CLIENTS}/ci-1");
         let shown = send(&http, Method::GET, &path, &admin, None).await;
         assert_eq!((shown.header("etag"), shown.json()["client_secret"].clone()), ("\"v1\"", Value::Null));
         assert_eq!(send(&http, Method::GET, &path, server.user_token(), None).await.status, 404);
-        assert_eq!(token_status(&http, "ci", &secret, "user").await, 200);
+        assert_eq!(token_status(&http, "ci-1", &secret, "user").await, 200);
 
         let put = async |etag: Option<&str>, body: &Value| {
             let token = bearer(&admin);
@@ -262,7 +262,7 @@ async fn id_16_clients_are_managed_over_http_and_on_the_command_line() {
         assert_eq!(put(Some("\"v1\""), &wrong).await.status, 422, "a misspelt member");
         let changed = put(Some("\"v1\""), &change).await;
         assert_eq!((changed.status, changed.header("etag")), (200, "\"v2\""));
-        assert_eq!(token_status(&http, "ci", &secret, "mcp").await, 200);
+        assert_eq!(token_status(&http, "ci-1", &secret, "mcp").await, 200);
 
         let made = server
             .succeed(&[
@@ -494,7 +494,7 @@ async fn a23_a_metadata_document_counts_only_if_everything_about_it_is_right() {
             .await;
             let is_told = |record: &Value| {
                 record["reason"] == reason
-                    && record["subject"]["id"] == documents.client(path).as_str()
+                    && record["subject_entity"]["id"] == documents.client(path).as_str()
                     && record["detail"]["host"] == "localhost"
             };
             let told = records.iter().any(|text| is_told(&serde_json::from_str(text).unwrap()));

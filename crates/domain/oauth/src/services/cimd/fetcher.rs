@@ -58,7 +58,7 @@ pub(super) async fn refresh(
         }
     };
     let logo = match &metadata.logo_uri {
-        Some(uri) => logo::fetch(state, uri).await,
+        Some(uri) => logo::fetch(state, &host, uri).await,
         None => None,
     };
     let life = lifetime(config, fetched.fresh_for);

@@ -13,10 +13,13 @@ use url::Url;
 const FORMATS: [(&str, &[u8]); 3] =
     [("image/png", b"\x89PNG\r\n\x1a\n"), ("image/jpeg", b"\xff\xd8\xff"), ("image/webp", b"RIFF")];
 
-/// The picture at `uri`, if it is one. Without it the client is shown by its first letter.
-pub(super) async fn fetch(state: &OAuthState, uri: &str) -> Option<Logo> {
+/// The picture at `uri`, if it is one. Without it the client is shown by its first letter. At the `host` of the document it belongs
+/// to the fetch of that; elsewhere it takes a place of its own.
+pub(super) async fn fetch(state: &OAuthState, host: &str, uri: &str) -> Option<Logo> {
     let url = Url::parse(uri).ok().filter(|url| url.scheme() == "https")?;
-    take_budget(state, url.host_str()?).await.ok()?;
+    if url.host_str()? != host {
+        take_budget(state, url.host_str()?).await.ok()?;
+    }
     let fetched = state.egress.document(uri, Wanted::LOGO).await;
     let fetched =
         fetched.inspect_err(|error| tracing::info!(%error, "a client's logo was not fetched")).ok()?;

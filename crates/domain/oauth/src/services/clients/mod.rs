@@ -202,7 +202,7 @@ pub(crate) async fn create(
     let draft = draft(EntryKind::OauthClientCreated, by, &client)
         .with("kind", client.kind.as_str())
         .with("auth_method", client.auth_method.as_str())
-        .with_payload(Payload::of(Role::After, &shown(&client)).about(client.client_id.as_str()));
+        .with_payload(Payload::of(Role::After, &shown(&client)));
     state.record(draft).await?;
     match state.clients.insert(&client, &credentials, most).await? {
         Inserted::Done => Ok(Created { client, secret, registration_token }),
@@ -232,8 +232,8 @@ pub(crate) async fn replace(
         draft(EntryKind::OauthClientUpdated, by, &after)
             .with("changed", names)
             .with("ends", ends(cut))
-            .with_payload(Payload::of(Role::Before, &shown(before)).about(before.client_id.as_str()))
-            .with_payload(Payload::of(Role::After, &shown(&after)).about(after.client_id.as_str())),
+            .with_payload(Payload::of(Role::Before, &shown(before)))
+            .with_payload(Payload::of(Role::After, &shown(&after))),
     );
     state.ledger.append(unit).await?;
     let Some(ended) = state.clients.update(&after, before.version, cut).await? else {
@@ -266,7 +266,7 @@ pub(crate) async fn delete(
     let entry = unit.record(
         draft(EntryKind::OauthClientDeleted, by, client)
             .with_reason(reason)
-            .with_payload(Payload::of(Role::Before, &shown(client)).about(client.client_id.as_str())),
+            .with_payload(Payload::of(Role::Before, &shown(client))),
     );
     state.ledger.append(unit).await?;
     let id = client.client_id.as_str();
