@@ -328,7 +328,7 @@ async fn a28_no_minted_secret_stays_in_database_log_or_ledger() {
         let early = plane
             .post("/token", None, &format!("grant_type={grant}&client_id=app&device_code={device_code}"))
             .await;
-        assert_eq!(early.json()["error"], "slow_down");
+        assert_eq!(early.json()["error"], "authorization_pending");
         let user_code = device["user_code"].as_str().unwrap();
         let minted = [
             code.as_str(),
