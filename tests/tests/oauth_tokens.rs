@@ -328,7 +328,7 @@ async fn a28_no_minted_secret_stays_in_database_log_or_ledger() {
         let early = plane
             .post("/token", None, &format!("grant_type={grant}&client_id=app&device_code={device_code}"))
             .await;
-        assert_eq!(early.json()["error"], "slow_down");
+        assert_eq!(early.json()["error"], "authorization_pending");
         let user_code = device["user_code"].as_str().unwrap();
         let minted = [
             code.as_str(),
@@ -365,4 +365,64 @@ async fn everything(db: &Db) -> String {
         text.extend(stores::texts(db, table).await);
     }
     text
+}
+
+/// A second node of the deployment that `first` is of, with its keys.
+fn second(first: &Server) -> Server {
+    let keys = std::fs::read_to_string(first.data_dir().join("keys/signing.json")).unwrap();
+    Options::demo()
+        .unwrap()
+        .without_limits()
+        .postgres(&first.database_url())
+        .secret("jwt_secret", &first.secret("jwt_secret").unwrap())
+        .secret("oauth_at_rest_pepper", &first.secret("oauth_at_rest_pepper").unwrap())
+        .file("keys/signing.json", &keys)
+        .env("SYSTEMPROMPT__SECURITY__JWT_ISSUER", first.url())
+        .env("SYSTEMPROMPT__SERVER__INSTANCE_ID", "second")
+        .start()
+        .unwrap()
+}
+
+/// Sends one form 32 times at once, half of them to each of two nodes.
+async fn to_both(nodes: [&Client; 2], form: &str) -> Vec<Answer> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..32 {
+        let (http, form) = (nodes[n % 2].clone(), form.to_owned());
+        tasks.spawn(async move { http.raw(&format!("{BASE}/token"), &[FORM], form).await.unwrap() });
+    }
+    tasks.join_all().await
+}
+
+#[tokio::test]
+async fn a27_two_nodes_give_one_winner_of_a_code_and_one_child_of_a_refresh_token() {
+    let plane = start(stores::postgres().await).await;
+    let other = second(&plane.server);
+    let there = Client::new(&other);
+    let nodes = [&plane.http, &there];
+
+    let first = plane.exchange(&plane.code("user").await).await.json();
+    let parent = first["refresh_token"].as_str().unwrap();
+    let form = format!("grant_type=refresh_token&client_id=app&refresh_token={parent}");
+    let answers = to_both(nodes, &form).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{:?}", answers.iter().map(|a| &a.body).max());
+    let children: std::collections::BTreeSet<String> =
+        answers.iter().map(|answer| answer.json()["refresh_token"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(children.len(), 1);
+
+    let code = plane.code("user").await;
+    let form = format!(
+        "grant_type=authorization_code&client_id=app&code={code}&redirect_uri=https://app.example/cb&code_verifier={VERIFIER}"
+    );
+    let answers = to_both(nodes, &form).await;
+    let won: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 200).collect();
+    assert_eq!(won.len(), 1, "{:?}", answers.iter().map(|a| a.status).collect::<Vec<_>>());
+    let token = won[0].json()["access_token"].as_str().unwrap().to_owned();
+    let bearer = format!("Bearer {token}");
+    let ended = std::time::Instant::now();
+    for http in nodes {
+        while http.get("/api/v1/health/detail", &[("authorization", &bearer)]).await.status != 401 {
+            assert!(ended.elapsed() < std::time::Duration::from_secs(2), "it lives on");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
 }

@@ -72,7 +72,7 @@ async fn issue(
         audiences,
         auth_time: subject.auth_time,
         act: Some(act),
-        plugin_id: None,
+        plugin_id: plugin(subject.plugin_id.as_deref(), client)?,
     };
     if config.life < 1 {
         return Err(subject::invalid());
@@ -178,6 +178,16 @@ async fn scopes(
         Err(OauthError::invalid_scope("nothing of scope is left for this subject and client"))
     } else {
         Ok(scopes)
+    }
+}
+
+/// A hook token stays bound to its plugin, whoever acts with it.
+fn plugin(of_subject: Option<&str>, client: &OAuthClient) -> OauthResult<Option<String>> {
+    match (of_subject, client.plugin_id.as_deref()) {
+        (Some(subject), Some(own)) if subject != own => {
+            Err(OauthError::invalid_target("subject_token is bound to another plugin"))
+        }
+        (subject, own) => Ok(subject.or(own).map(str::to_owned)),
     }
 }
 

@@ -32,3 +32,6 @@ pub mod token;
 pub mod userinfo;
 pub mod validation;
 pub mod webauthn;
+
+#[cfg(test)]
+mod tests;

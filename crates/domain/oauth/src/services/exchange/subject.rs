@@ -31,6 +31,8 @@ pub(super) struct Subject {
     pub session: Option<SessionId>,
     pub act: Option<Actor>,
     pub may_act: Option<Value>,
+    /// The plugin that a hook token is bound to.
+    pub plugin_id: Option<String>,
     /// Epoch seconds.
     pub expires_at: i64,
     pub auth_time: Option<i64>,
@@ -99,6 +101,7 @@ async fn own(state: &OAuthState, token: &str) -> OauthResult<Subject> {
         session: Some(claims.session_id),
         act: claims.act,
         may_act: None,
+        plugin_id: claims.plugin_id,
         expires_at: claims.exp,
         auth_time: claims.auth_time,
         issuer: claims.iss,
@@ -134,6 +137,7 @@ async fn by_id_token(state: &OAuthState, client: &OAuthClient, token: &str) -> O
         scopes: Scopes { permissions, oidc: Vec::new() }.for_persons(),
         act: None,
         may_act: None,
+        plugin_id: None,
         expires_at,
         auth_time: number(&claims, "auth_time"),
         issuer: state.tokens.issuer().to_owned(),
@@ -170,6 +174,7 @@ async fn foreign(
         session: None,
         act: act.map(|act| named(act, &trusted.issuer)),
         may_act: claims.get("may_act").cloned(),
+        plugin_id: None,
         expires_at,
         auth_time: number(&claims, "auth_time"),
         issuer: trusted.issuer.clone(),

@@ -154,6 +154,22 @@ async fn id_60_an_id_token_counts_at_its_own_client_while_its_session_lives() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchanged_hook_token_stays_bound_to_its_plugin() {
+    for plane in planes().await {
+        let grants = "urn:ietf:params:oauth:grant-type:token-exchange";
+        plane.client("relay", "client_secret_basic", grants, "hook:track", "").await;
+        let form = "grant_type=client_credentials&scope=hook:track&audience=hook&plugin_id=acme.lint";
+        let token = plane.token(Some("acme-ci"), form).await.unwrap().access_token;
+        let hook = "&audience=hook";
+        let tokens = exchange(&plane, "relay", token.expose(), "access_token", hook).await.unwrap();
+        assert_eq!(plane.claims(&tokens.access_token).plugin_id.as_deref(), Some("acme.lint"));
+        plane.change("UPDATE oauth_clients SET plugin_id = 'other' WHERE client_id = 'relay'").await;
+        let refused = exchange(&plane, "relay", token.expose(), "access_token", hook).await;
+        assert_eq!(word(&refused), "invalid_target");
+    }
+}
+
 /// A server of one document; counts how often it is asked.
 struct Keys {
     address: String,
