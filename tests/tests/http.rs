@@ -39,6 +39,13 @@ impl Client {
         Self { http, base: server.url().to_owned() }
     }
 
+    /// A client that shows where it is sent instead of going there.
+    pub fn without_redirects(server: &Server) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the test's own client")]
+        let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        Self { http: builder.build().unwrap(), base: server.url().to_owned() }
+    }
+
     pub async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         self.send(Method::GET, path, headers, None).await.unwrap()
     }

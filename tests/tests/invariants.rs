@@ -271,6 +271,8 @@ const EXPOSES: &[(&str, &str)] = &[
     ),
     ("crates/domain/oauth/src/services/webauthn", "the flow cookie and set-up tokens, for their digests"),
     ("crates/domain/oauth/src/services/setup.rs", "a new set-up token, for its digest and its link"),
+    ("crates/domain/oauth/src/services/bridge.rs", "exchange codes, for their digests"),
+    ("crates/entry/api/src/routes/bridge.rs", "a bridge's token or code, in the one answer that shows it"),
     ("crates/domain/oauth/src/services/recovery.rs", "recovery codes, for their digests"),
     ("crates/domain/oauth/src/services/password.rs", "passwords, for their hashes"),
     ("crates/domain/oauth/src/services/pages.rs", "the flow cookie, which a form is bound to"),

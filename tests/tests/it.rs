@@ -21,6 +21,7 @@ mod lost_commits;
 mod nodes;
 mod oauth_clients;
 mod oauth_tokens;
+mod people;
 mod policies;
 mod reload;
 mod replay;

@@ -2,7 +2,10 @@
 
 pub mod api_keys;
 pub mod attempts;
+pub mod bridge_host_prefs;
+pub mod bridge_session;
 pub mod client;
+pub mod exchange_code;
 pub mod oauth;
 pub mod passwords;
 pub mod recovery_codes;

@@ -1,6 +1,7 @@
 //! Every route of the surface. The router, the edge and the OpenAPI document are made from this list.
 
 pub mod admin;
+pub mod bridge;
 pub mod gateway;
 pub mod govern;
 pub mod health;
@@ -22,6 +23,7 @@ pub fn all(metrics: &Arc<Metrics>) -> Vec<Route> {
     routes.extend(wellknown::routes());
     routes.extend(oauth::routes());
     routes.extend(users::routes());
+    routes.extend(bridge::routes());
     routes.extend(gateway::routes());
     routes.extend(mcp::routes());
     routes.extend(hooks::routes());

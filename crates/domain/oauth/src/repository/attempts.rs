@@ -33,11 +33,11 @@ pub(crate) async fn count(
              failures = auth_attempts.failures + 1,
              blocked_until = CASE
                  WHEN auth_attempts.failures + 1 < $3 THEN 0
-                 WHEN $5 > 0 THEN $5
-                 WHEN auth_attempts.failures + 1 >= $3 + 10 THEN $4 + 900000
-                 ELSE $4 + 1000 * (1 << CAST(auth_attempts.failures + 1 - $3 AS INTEGER)) END
+                 WHEN $4 > 0 THEN $4
+                 WHEN auth_attempts.failures + 1 >= $3 + 10 THEN $5 + 900000
+                 ELSE $5 + 1000 * (1 << CAST(auth_attempts.failures + 1 - $3 AS INTEGER)) END
          RETURNING failures"
-    )).bind(key).bind(start).bind(most).bind(now).bind(last.unwrap_or_default()).fetch_one(&mut *conn).await)?;
+    )).bind(key).bind(start).bind(most).bind(last.unwrap_or_default()).bind(now).fetch_one(&mut *conn).await)?;
     tx.commit().await?;
     Ok(failures)
 }

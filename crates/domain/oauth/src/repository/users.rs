@@ -190,16 +190,16 @@ impl UserRepository {
         lock_administrators(&mut tx).await?;
         let updated = on_tx!(tx, conn => sqlx::query(sql!(
             "UPDATE users SET email = $1, email_key = $2, display_name = $3, status = $4, department = $5,
-                 updated_at = $6, version = version + 1, email_verified = $10, locale = $11
-             WHERE id = $7 AND version = $8
-               AND ($9 = 1
-                    OR NOT EXISTS (SELECT 1 FROM user_roles r WHERE r.user_id = $7 AND r.role = 'admin')
+                 updated_at = $6, version = version + 1, email_verified = $7, locale = $8
+             WHERE id = $9 AND version = $10
+               AND ($11 = 1
+                    OR NOT EXISTS (SELECT 1 FROM user_roles r WHERE r.user_id = $9 AND r.role = 'admin')
                     OR EXISTS (SELECT 1 FROM users o JOIN user_roles r ON r.user_id = o.id
-                               WHERE r.role = 'admin' AND o.status = 'active' AND o.id <> $7))"
+                               WHERE r.role = 'admin' AND o.status = 'active' AND o.id <> $9))"
         ))
             .bind(&user.email).bind(&mail).bind(&user.display_name).bind(user.status.as_str()).bind(&user.department)
-            .bind(user.updated_at).bind(user.id.as_str()).bind(version).bind(i64::from(keeps_admin))
-            .bind(i64::from(user.email_verified)).bind(&user.locale)
+            .bind(user.updated_at).bind(i64::from(user.email_verified)).bind(&user.locale).bind(user.id.as_str())
+            .bind(version).bind(i64::from(keeps_admin))
             .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         if updated == 0 {
             tx.rollback().await?;

@@ -2,6 +2,7 @@
 
 pub mod attempts;
 pub mod authorize;
+pub mod bridge;
 pub mod cimd;
 pub mod cleanup;
 pub mod clients;

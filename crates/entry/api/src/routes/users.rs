@@ -26,10 +26,8 @@ fn own(route: Route) -> Route {
 /// A refusal of the identity plane as our own API tells it.
 pub fn refused(error: OauthError) -> crate::Error {
     let code = match error.code() {
-        ErrorCode::LoginRequired => Code::Denied,
         ErrorCode::Conflict => Code::Conflict,
-        ErrorCode::AccessDenied => Code::Denied,
-        ErrorCode::InvalidCredential => Code::Denied,
+        ErrorCode::LoginRequired | ErrorCode::AccessDenied | ErrorCode::InvalidCredential => Code::Denied,
         ErrorCode::TemporarilyUnavailable | ErrorCode::ServerError => return broken(error),
         _ => Code::InvalidRequest,
     };

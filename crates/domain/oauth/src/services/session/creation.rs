@@ -91,7 +91,7 @@ impl SessionCreationService<'_> {
         let session_id = SessionId::generate();
         let pending = self.token(user, &session_id, i64::MAX)?;
         // Before the new one stands: what came from a session ends with it.
-        let anonymous = facts.before.filter(|before| before.is_anonymous() && is_stored(before));
+        let anonymous = facts.before.filter(|before| before.user_type == UserType::Anon && is_stored(before));
         if let Some(before) = anonymous {
             state.sessions.revoke(&before.session_id, "signed_in").await?;
         }

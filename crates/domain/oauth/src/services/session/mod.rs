@@ -8,7 +8,7 @@ pub use creation::{Method, SessionCreationService, SignInFacts, SignedIn};
 use crate::error::{ErrorCode, OauthResult};
 use crate::services::refusals::Refusal;
 use crate::state::{OAuthState, Settings};
-use crate::users::{User, UserStatus};
+use crate::users::User;
 use systemprompt_audit::EntryKind;
 use systemprompt_models::{Permission, RequestContext};
 
@@ -17,10 +17,7 @@ pub(crate) fn web_permissions(settings: &Settings, user: &User) -> Vec<Permissio
     let is_of_people = |permission: &Permission| {
         matches!(permission, Permission::Admin | Permission::User | Permission::A2a | Permission::Mcp)
     };
-    if user.status != UserStatus::Active {
-        return Vec::new();
-    }
-    settings.permissions_of(user.roles.iter().map(String::as_str)).into_iter().filter(is_of_people).collect()
+    settings.permissions_of_user(user).into_iter().filter(is_of_people).collect()
 }
 
 /// Records a sign-in that failed. The first ten a minute from one network are told one by one.

@@ -10,6 +10,4 @@ pub use service::WebAuthnService;
 pub use token::{Browser, Started};
 
 #[cfg(test)]
-mod authenticator;
-#[cfg(test)]
 mod tests;

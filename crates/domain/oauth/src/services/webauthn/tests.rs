@@ -1,17 +1,19 @@
 //! Ceremonies with a soft authenticator, on both engines.
 
-use super::authenticator::{PRESENT, SoftAuthenticator};
+pub(crate) mod authenticator;
+
 use super::service::authentication::StartAuthentication;
 use super::service::link::LinkStarted;
 use super::service::registration::StartRegistration;
 use super::service::{Done, Finish, WebAuthnService, credentials};
 use super::token::{Browser, Started};
 use crate::error::{ErrorCode, OauthError, OauthResult};
-use crate::services::session::lookup;
+use crate::services::session::{SessionCreationService, lookup};
 use crate::services::setup::{self, Purpose};
 use crate::services::{attempts, recovery};
 use crate::testing::{Fixture, URL, caller, fixtures};
 use crate::users::{User, UserChange, UserStatus};
+use authenticator::{PRESENT, SoftAuthenticator, VERIFIED};
 use std::sync::Arc;
 use systemprompt_models::{Permission, Principal, RequestContext, Secret};
 use systemprompt_security::session::SessionSource;
@@ -148,7 +150,7 @@ async fn a13_what_is_not_a_sign_in_is_refused() {
         let credential = device.get(&begun.options);
         let answer = visit.at(&fixture).auth_finish(finish(&begun, credential)).await;
         assert_eq!(code(answer), ErrorCode::InvalidCredential);
-        device.flags |= super::authenticator::VERIFIED;
+        device.flags |= VERIFIED;
 
         // A second end of one ceremony, another browser's, one of another kind.
         let begun = visit.at(&fixture).auth_start(StartAuthentication::default()).await.unwrap();
@@ -448,5 +450,25 @@ async fn id_95_failures_of_one_account_wait_longer_each_time_and_success_forgets
         attempts::admit(&fixture.state, &[attempts::Subject::Account("ada", &elsewhere)]).await.unwrap();
         attempts::succeeded(&fixture.state, attempts::Subject::Account("ada", &context)).await.unwrap();
         attempts::admit(&fixture.state, &[account]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn id_81_a_sign_in_ends_the_session_of_somebody_unknown_and_names_it() {
+    for fixture in fixtures().await {
+        let (mut device, _) = administrator(&fixture).await;
+        let state = &fixture.state;
+        let (id, token, _) = SessionCreationService(state).anonymous(&caller()).await.unwrap();
+        let unknown = Principal::from_claims(&state.verifier.verify_own(token.expose()).unwrap().claims);
+        let (context, flow) = (caller(), Secret::from("fl_unknown"));
+        let browser = Browser { context: &context, visitor: Some(&unknown), flow: &flow };
+        let service = WebAuthnService { state, browser };
+        let begun = service.auth_start(StartAuthentication::default()).await.unwrap();
+        let credential = device.get(&begun.options);
+        let done = service.auth_finish(finish(&begun, credential)).await.unwrap();
+        let me = caller_of(&fixture, &done).await;
+        let row = state.sessions.find(&me.principal.session_id).await.unwrap().unwrap();
+        assert!(row.is_live(state.clock.now()) && row.parent_session_id.as_ref() == Some(&id));
+        assert!(state.sessions.find(&id).await.unwrap().unwrap().revoked_at.is_some());
     }
 }

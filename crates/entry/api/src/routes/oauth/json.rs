@@ -2,7 +2,6 @@
 
 use super::answer::Fault;
 use super::flow::Flow;
-use super::visitor::Visitor;
 use crate::extract::{Context, parse_stored, read};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +12,8 @@ use systemprompt_models::{Principal, RequestContext};
 use systemprompt_oauth::services::webauthn::Browser;
 use systemprompt_oauth::{ErrorCode, OauthError};
 use systemprompt_runtime::AppContext;
-use systemprompt_security::auth::csrf;
+use systemprompt_security::auth::{AuthMode, csrf};
+use systemprompt_security::jwt::Surface;
 use url::Url;
 
 /// A JSON body of a browser's ceremony.
@@ -32,7 +32,7 @@ impl<T: DeserializeOwned> FromRequest<AppContext> for Asked<T> {
         let (mut parts, body) = request.into_parts();
         let Context(context) =
             Context::from_request_parts(&mut parts, state).await.map_err(IntoResponse::into_response)?;
-        let Ok(Visitor(visitor)) = Visitor::from_request_parts(&mut parts, state).await;
+        let visitor = session_of(state, &parts.headers).await;
         let fault = |error| Fault::new(&context, error).into_response();
         if is_foreign(state, &parts.method, &parts.headers) {
             let error =
@@ -77,7 +77,12 @@ impl Asked<()> {
     }
 }
 
-/// Whether a browser says that the request comes from elsewhere, or a cookie of ours stands on one that does not say.
+/// Whose session the cookie of a browser is of, somebody unknown's too: that one ends with a sign-in.
+pub async fn session_of(context: &AppContext, headers: &HeaderMap) -> Option<Arc<Principal>> {
+    context.auth.authenticate(headers, Surface::Site, AuthMode::Optional).await.ok()
+}
+
+/// Whether a browser says that the request comes from elsewhere. Programs say nothing; browsers always do on what changes things.
 pub fn is_foreign(context: &AppContext, method: &Method, headers: &HeaderMap) -> bool {
     let says = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
     let settings = context.oauth.settings();

@@ -2,10 +2,9 @@
 
 use super::flow::Flow;
 use super::form::{FORM_BODY, Form};
-use super::json::is_foreign;
+use super::json::{is_foreign, session_of};
 use super::page::{error_page, frame, page, see_other};
 use super::session::keep_signed_in;
-use super::visitor::Visitor;
 use crate::extract::{Context, Query};
 use crate::services::server::route::Route;
 use axum::extract::State;
@@ -114,7 +113,8 @@ fn recovery_page(
     Page::render(&RecoveryPage { frame, csrf, fault })
 }
 
-async fn submit(State(context): State<AppContext>, Visitor(visitor): Visitor, form: Form) -> Response {
+async fn submit(State(context): State<AppContext>, form: Form) -> Response {
+    let visitor = session_of(&context, &form.headers).await;
     let frame = frame(&context, &form.headers, None);
     let is_recovery = form.parameters.get("recovery").is_some();
     if !is_recovery && !context.oauth.settings().identity.password.enabled {

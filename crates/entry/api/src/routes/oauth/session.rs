@@ -10,9 +10,9 @@ use serde_json::json;
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_models::{JwtClaims, RequestContext, Secret};
+use systemprompt_oauth::OauthResult;
 use systemprompt_oauth::constants::SESSION_COOKIE;
 use systemprompt_oauth::services::session::lookup;
-use systemprompt_oauth::{OauthError, OauthResult};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::extraction::CookieExtractor;
 
@@ -101,9 +101,4 @@ pub fn keep(context: &AppContext, token: &Secret<String>, seconds: i64, headers:
 pub fn keep_signed_in(context: &AppContext, token: &Secret<String>, headers: &mut HeaderMap) {
     let seconds = i64::from(context.oauth.settings().identity.session.cookie_max_age);
     keep(context, token, seconds, headers);
-}
-
-/// A refusal as an error of the authorization server.
-pub fn fault(request: &RequestContext, error: OauthError) -> Response {
-    Fault::new(request, error).into_response()
 }

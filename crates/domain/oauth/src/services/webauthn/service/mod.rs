@@ -167,7 +167,7 @@ fn broken(what: &str) -> OauthError {
 fn name_of(given: Option<&str>) -> OauthResult<String> {
     let name = given.map_or("Passkey", str::trim);
     let fits = (1..=super::registry::MAX_NAME).contains(&name.chars().count())
-        && !name.chars().any(|c| c.is_control() || crate::services::webauthn::service::is_override(c));
+        && !name.chars().any(|c| c.is_control() || is_override(c));
     if fits {
         Ok(name.to_owned())
     } else {

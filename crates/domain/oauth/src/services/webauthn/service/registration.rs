@@ -53,12 +53,11 @@ impl WebAuthnService<'_> {
             None,
         )
         .map_err(|_| OauthError::invalid_request("username, email or full_name is not in form"))?;
-        let token = match &asked.token {
-            Some(token) => Some(self.registering_token(token, &asked.email).await?),
-            None if self.state.settings().allow_registration => None,
+        match &asked.token {
+            Some(token) => drop(self.registering_token(token, &asked.email).await?),
+            None if self.state.settings().allow_registration => {}
             None => return Err(closed()),
-        };
-        drop(token);
+        }
         let handle = new_handle()?;
         let display_name = asked.full_name.clone().filter(|name| !name.is_empty());
         let (options, passkey) = self.creation(&Holder {

@@ -1,0 +1,227 @@
+//! People on a running server, on both engines: the set-up link, passkeys, sessions, cookies, and the pages of all that.
+
+#[path = "../../crates/domain/oauth/src/services/webauthn/tests/authenticator.rs"]
+mod authenticator;
+
+use crate::http::{Answer, Client};
+use crate::stores;
+use authenticator::SoftAuthenticator;
+use reqwest::Method;
+use serde_json::{Value, json};
+use systemprompt_tests::{Options, Server};
+
+const BASE: &str = "/api/v1/core/oauth/webauthn";
+const ME: &str = "/api/v1/core/users/me";
+
+async fn engines() -> [Options; 2] {
+    [stores::sqlite().without_limits(), stores::postgres().await.without_limits()]
+}
+
+/// The value of a cookie that an answer sets.
+fn cookie(answer: &Answer, name: &str) -> Option<String> {
+    let mut set = answer.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
+    let whole = set.rfind(|text| text.starts_with(&format!("{name}=")))?;
+    Some(whole.to_owned())
+}
+
+fn value(cookie: &str) -> &str {
+    cookie.split(';').next().unwrap()
+}
+
+/// The external origin and the token of the link that `up` printed.
+fn setup(server: &Server) -> (String, String) {
+    let link = server.ready()["setup_url"].as_str().unwrap().to_owned();
+    let (origin, token) = link.split_once("/webauthn/link#token=").unwrap();
+    (origin.to_owned(), token.to_owned())
+}
+
+/// A browser's ceremony: its answers come with the flow cookie of its beginning.
+async fn ceremony(
+    client: &Client,
+    (origin, name): (&str, &str),
+    start: Value,
+    answer: impl FnOnce(&Value) -> Value,
+    extra: Value,
+) -> Answer {
+    let begun = client.post(&format!("{BASE}/{name}/start"), &[("origin", origin)], &start).await;
+    assert_eq!(begun.status, 200, "{}", begun.body);
+    let flow = cookie(&begun, "sp_flow").unwrap();
+    let options = begun.json();
+    assert_eq!(begun.header("x-challenge-id"), options["challenge_id"]);
+    let mut body =
+        json!({"challenge_id": options["challenge_id"], "credential": answer(&options["options"])});
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    let headers = [("origin", origin), ("cookie", value(&flow))];
+    client.post(&format!("{BASE}/{name}/finish"), &headers, &body).await
+}
+
+#[tokio::test]
+async fn a12_the_set_up_link_leads_to_the_first_administrator_and_a_passkey_signs_in() {
+    for options in engines().await {
+        let server = options.start().unwrap();
+        let client = Client::without_redirects(&server);
+        let (origin, token) = setup(&server);
+        let mut device = SoftAuthenticator::new(&origin);
+
+        let told = client
+            .post(&format!("{BASE}/link/start"), &[("origin", &origin)], &json!({"token": token}))
+            .await;
+        assert_eq!(told.json(), json!({"purpose": "bootstrap", "email": null}));
+        let start = json!({"username": "root", "email": "root@example.com", "token": token});
+        let extra = json!({"token": token});
+        let done = ceremony(&client, (&origin, "register"), start, |o| device.create(o), extra).await;
+        assert_eq!(done.status, 200, "{}", done.body);
+        assert_eq!(done.json()["redirect"], "/login?done");
+        let session = cookie(&done, "access_token").unwrap();
+        for part in ["HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=3600"] {
+            assert!(session.contains(part), "{session}");
+        }
+        assert!(!session.contains("Secure") && !session.contains("Domain"), "{session}");
+
+        let who = client.get(ME, &[("cookie", value(&session))]).await.json();
+        assert_eq!((&who["username"], &who["roles"]), (&json!("root"), &json!(["admin", "user"])));
+        let again = client
+            .post(&format!("{BASE}/link/start"), &[("origin", &origin)], &json!({"token": token}))
+            .await;
+        assert_eq!((again.status, &again.json()["error"]), (400, &json!("invalid_grant")));
+
+        let signed = ceremony(&client, (&origin, "auth"), json!({}), |o| device.get(o), json!({})).await;
+        assert_eq!(signed.status, 200, "{}", signed.body);
+        let other = cookie(&signed, "access_token").unwrap();
+        let listed = client.get(&format!("{ME}/sessions"), &[("cookie", value(&other))]).await.json();
+        let listed = listed["items"].as_array().unwrap().clone();
+        assert_eq!(listed.len(), 2);
+        assert_eq!(listed.iter().filter(|session| session["current"] == true).count(), 1);
+        let first =
+            listed.iter().find(|session| session["current"] == false).unwrap()["id"].as_str().unwrap();
+        let headers = [("origin", origin.as_str()), ("cookie", value(&other))];
+        let end = async |id: &str| {
+            client.send(Method::DELETE, &format!("{ME}/sessions/{id}"), &headers, None).await.unwrap().status
+        };
+        assert_eq!((end("sess_00").await, end(first).await, end(first).await), (404, 204, 404));
+        assert_eq!(client.get(ME, &[("cookie", value(&session))]).await.status, 401);
+
+        // The next start prints no link: somebody can sign in.
+        let server = server.restart().unwrap();
+        assert!(server.ready()["setup_url"].is_null());
+    }
+}
+
+#[tokio::test]
+async fn pages_are_framed_by_nobody_and_stand_under_one_host() {
+    let server = stores::sqlite().start().unwrap();
+    let client = Client::without_redirects(&server);
+    let (origin, _) = setup(&server);
+    let host = origin.strip_prefix("http://").unwrap();
+    for path in ["/login", "/login?recovery", "/login?done", "/webauthn/link"] {
+        let page = client.get(path, &[("host", host), ("accept-language", "de")]).await;
+        assert_eq!(page.status, 200, "{path} {}", page.body);
+        assert_eq!((page.header("x-frame-options"), page.header("cache-control")), ("DENY", "no-store"));
+        assert_eq!(page.header("referrer-policy"), "no-referrer");
+        let policy = page.header("content-security-policy");
+        assert!(
+            policy.contains("frame-ancestors 'none'") && policy.contains("default-src 'none'"),
+            "{policy}"
+        );
+        assert!(page.body.contains("lang=\"de\""));
+    }
+    let port = host.split(':').nth(1).unwrap();
+    let moved = client.get("/login?request=device", &[("host", &format!("127.0.0.1:{port}"))]).await;
+    assert_eq!(moved.status, 302);
+    assert_eq!(moved.header("location"), format!("{origin}/login?request=device"));
+    let device = client.get("/device?user_code=bcdf%20ghjk", &[("host", host)]).await;
+    assert_eq!((device.status, device.header("location")), (303, "/login?request=BCDF-GHJK"));
+    let hidden = client.raw(
+        "/login",
+        &[("content-type", "application/x-www-form-urlencoded")],
+        "username=a&password=b".into(),
+    );
+    assert_eq!(hidden.await.unwrap().status, 404);
+}
+
+#[tokio::test]
+async fn ceremonies_refuse_other_origins_and_nobody_continues_a_foreign_request() {
+    let server = stores::sqlite().start().unwrap();
+    let client = Client::without_redirects(&server);
+    let start = format!("{BASE}/auth/start");
+    for headers in [&[("origin", "https://evil.example")][..], &[("sec-fetch-site", "cross-site")]] {
+        assert_eq!(client.post(&start, headers, &json!({})).await.status, 403);
+    }
+    let typed = client.raw(&start, &[("content-type", "text/plain")], "{}".into()).await.unwrap();
+    assert_eq!(typed.status, 415);
+    let complete = format!("{BASE}/complete");
+    for (query, location) in [("", "/login?done"), ("?request=https://evil.example", "/login?done")] {
+        let answer = client.get(&format!("{complete}{query}"), &[]).await;
+        assert_eq!((answer.status, answer.header("location")), (303, location));
+    }
+    let id = format!("ar_{}", "a".repeat(43));
+    let answer = client.get(&format!("{complete}?request={id}&client_id=x&redirect_uri=y"), &[]).await;
+    assert_eq!(answer.header("location"), format!("/api/v1/core/oauth/authorize?request={id}"));
+}
+
+#[tokio::test]
+async fn id_79_a_session_is_anonymous_until_somebody_signs_in_and_its_token_is_for_programs() {
+    let server = stores::sqlite().start().unwrap();
+    let client = Client::without_redirects(&server);
+    let path = "/api/v1/core/oauth/session";
+    let program = client.send(Method::POST, path, &[("accept", "application/json")], None).await.unwrap();
+    let body = program.json();
+    assert_eq!((program.status, &body["anonymous"], &body["user_id"]), (200, &json!(true), &Value::Null));
+    assert!(body["access_token"].is_string());
+    let kept = cookie(&program, "access_token").unwrap();
+    assert!(kept.contains("Max-Age=86400"), "{kept}");
+    let headers = [("accept", "application/json"), ("sec-fetch-mode", "cors"), ("cookie", value(&kept))];
+    let browser = client.send(Method::POST, path, &headers, None).await.unwrap();
+    assert_eq!(browser.json()["session_id"], body["session_id"]);
+    assert!(browser.json().get("access_token").is_none() && cookie(&browser, "access_token").is_none());
+    let twice = format!("{}; {}", value(&kept), value(&kept));
+    let headers = [("accept", "application/json"), ("cookie", twice.as_str())];
+    let other = client.send(Method::POST, path, &headers, None).await.unwrap();
+    assert_ne!(other.json()["session_id"], body["session_id"]);
+}
+
+#[tokio::test]
+async fn administrators_make_links_and_suspend_people() {
+    for options in engines().await {
+        let server = options.start().unwrap();
+        let client = Client::without_redirects(&server);
+        let (origin, _) = setup(&server);
+        let admin = format!("Bearer {}", server.admin_token());
+        let headers = [("authorization", admin.as_str())];
+        let printed = server.succeed(&["admin", "setup-link", "--user", "bob", "--output", "json"]).unwrap();
+        let printed: Value = serde_json::from_str(&printed).unwrap();
+        let token = printed["setup_url"].as_str().unwrap().split_once("#token=").unwrap().1.to_owned();
+        let mut device = SoftAuthenticator::new(&origin);
+        let with = json!({"token": token});
+        let done = ceremony(&client, (&origin, "link"), with.clone(), |o| device.create(o), with).await;
+        assert_eq!(done.status, 200, "{}", done.body);
+        let cookie = cookie(&done, "access_token").unwrap();
+        assert_eq!(client.get(ME, &[("cookie", value(&cookie))]).await.json()["username"], "bob");
+        let keys = client.get(&format!("{ME}/passkeys"), &[("cookie", value(&cookie))]).await.json();
+        assert_eq!(keys["items"].as_array().unwrap().len(), 1);
+        let own = [("origin", origin.as_str()), ("cookie", value(&cookie))];
+        let codes = client.send(Method::POST, &format!("{ME}/recovery-codes"), &own, None).await.unwrap();
+        assert_eq!(codes.json()["codes"].as_array().unwrap().len(), 10);
+        let last = format!("{ME}/passkeys/{}", device.id());
+        assert_eq!(client.send(Method::DELETE, &last, &own, None).await.unwrap().status, 409);
+
+        let made = client.post(&format!("{ME}/api-keys"), &own, &json!({"name": "mine"})).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        let id = made.json()["id"].as_str().unwrap().to_owned();
+        let foreign = format!("{ME}/api-keys/{id}");
+        assert_eq!(client.send(Method::DELETE, &foreign, &headers, None).await.unwrap().status, 404);
+        assert_eq!(client.send(Method::DELETE, &foreign, &own, None).await.unwrap().status, 204);
+
+        let suspend =
+            client.send(Method::POST, "/api/v1/admin/users/bob/suspend", &headers, None).await.unwrap();
+        assert_eq!((suspend.status, &suspend.json()["status"]), (200, &json!("suspended")));
+        assert_eq!(client.get(ME, &[("cookie", value(&cookie))]).await.status, 401);
+        let signed = ceremony(&client, (&origin, "auth"), json!({}), |o| device.get(o), json!({})).await;
+        assert_eq!((signed.status, &signed.json()["error"]), (401, &json!("invalid_credential")));
+        let active =
+            client.send(Method::POST, "/api/v1/admin/users/bob/activate", &headers, None).await.unwrap();
+        assert_eq!(active.json()["status"], "active");
+        let signed = ceremony(&client, (&origin, "auth"), json!({}), |o| device.get(o), json!({})).await;
+        assert_eq!(signed.status, 200, "{}", signed.body);
+    }
+}
