@@ -10,8 +10,7 @@ pub mod models;
 pub mod repository;
 pub mod services;
 pub mod state;
-#[cfg(test)]
-mod testing;
+
 pub mod users;
 
 pub use api_keys::{ApiKey, ApiKeys, NewApiKey};

@@ -12,3 +12,6 @@ pub mod recovery_codes;
 pub mod setup_token;
 pub mod users;
 pub mod webauthn;
+
+#[cfg(test)]
+pub(crate) mod testing;

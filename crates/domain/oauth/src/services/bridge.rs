@@ -227,7 +227,7 @@ pub async fn enable_host(state: &OAuthState, user: &UserId, host: &str, enabled:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{caller, fixtures};
+    use crate::repository::testing::{caller, fixtures};
 
     #[tokio::test]
     async fn id_100_a_code_counts_once_and_for_two_minutes() {

@@ -146,12 +146,12 @@ impl TokenRepository {
         let epoch = next_epoch(&mut tx).await?;
         let rows = on_tx!(tx, conn => sqlx::query_as(sql!(
             "WITH RECURSIVE tree (id) AS (
-                 SELECT id FROM user_sessions WHERE id = $4
+                 SELECT id FROM user_sessions WHERE id = $1
                  UNION
                  SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
-             UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
-             WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $1 RETURNING id, expires_at"
-        )).bind(now).bind(reason).bind(epoch).bind(id.as_str()).fetch_all(&mut *conn).await)?;
+             UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
+             WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
+        )).bind(id.as_str()).bind(now).bind(reason).bind(epoch).fetch_all(&mut *conn).await)?;
         tx.commit().await?;
         Ok(rows)
     }
@@ -167,12 +167,12 @@ impl TokenRepository {
         let epoch = next_epoch(&mut tx).await?;
         let rows = on_tx!(tx, conn => sqlx::query_as(sql!(
             "WITH RECURSIVE tree (id) AS (
-                 SELECT id FROM user_sessions WHERE grant_id = $4
+                 SELECT id FROM user_sessions WHERE grant_id = $1
                  UNION
                  SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
-             UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
-             WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $1 RETURNING id, expires_at"
-        )).bind(now).bind(reason).bind(epoch).bind(grant.as_str()).fetch_all(&mut *conn).await)?;
+             UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
+             WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
+        )).bind(grant.as_str()).bind(now).bind(reason).bind(epoch).fetch_all(&mut *conn).await)?;
         tx.commit().await?;
         Ok(rows)
     }
@@ -378,14 +378,14 @@ async fn end_sessions(
 ) -> Result<Vec<(String, Millis)>, sqlx::Error> {
     on_tx!(*tx, conn => sqlx::query_as(sql!(
         "WITH RECURSIVE tree (id) AS (
-             SELECT id FROM user_sessions WHERE user_id = $4 AND revoked_at IS NULL AND expires_at > $1
+             SELECT id FROM user_sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
              UNION
-             SELECT id FROM user_sessions WHERE owner_id = $4 AND revoked_at IS NULL AND expires_at > $1
+             SELECT id FROM user_sessions WHERE owner_id = $1 AND revoked_at IS NULL AND expires_at > $2
              UNION
              SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
-         UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
-         WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $1 RETURNING id, expires_at"
-    )).bind(now).bind(reason).bind(epoch).bind(user.as_str()).fetch_all(&mut *conn).await)
+         UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
+         WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
+    )).bind(user.as_str()).bind(now).bind(reason).bind(epoch).fetch_all(&mut *conn).await)
 }
 
 /// The columns of a session.

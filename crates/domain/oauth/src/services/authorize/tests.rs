@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{Fixture, URL, caller, fixtures};
+use crate::repository::testing::{Fixture, URL, caller, fixtures};
 use systemprompt_database::{on, on_tx, sql};
 use url::Url;
 
