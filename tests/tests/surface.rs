@@ -15,15 +15,17 @@ struct Tried {
 }
 
 async fn tried() -> [Tried; 2] {
-    [stores::sqlite().start().unwrap(), stores::postgres().await.start().unwrap()].map(|server| {
-        let client = Client::new(&server);
-        let (ada, bob) =
-            (format!("Bearer {}", server.admin_token()), format!("Bearer {}", server.user_token()));
-        Tried { server, client, ada, bob }
-    })
+    [stores::sqlite().start().unwrap(), stores::postgres().await.start().unwrap()].map(Tried::of)
 }
 
 impl Tried {
+    fn of(server: Server) -> Self {
+        let client = Client::new(&server);
+        let (ada, bob) =
+            (format!("Bearer {}", server.admin_token()), format!("Bearer {}", server.user_token()));
+        Self { server, client, ada, bob }
+    }
+
     async fn as_ada(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         self.client.send(method, path, &[("authorization", &self.ada)], body).await.unwrap()
     }
@@ -323,7 +325,11 @@ async fn a_request_is_read_in_one_way_only() {
     }
     let forged = tried.ada.clone() + "x";
     let answer = tried.client.get("/api/v1/admin/users", &[("authorization", &forged)]).await;
-    assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer error=\"invalid_token\""));
+    let challenge = format!(
+        "Bearer error=\"invalid_token\", resource_metadata=\"{}/.well-known/oauth-protected-resource/api/v1\", scope=\"admin\"",
+        tried.server.url()
+    );
+    assert_eq!((answer.status, answer.header("www-authenticate")), (401, challenge.as_str()));
     let odd = tried.client.send(Method::PUT, "/health", &[], None).await.unwrap();
     assert_eq!((odd.status, odd.header("allow")), (405, "GET"));
     let large = json!({"username": "x".repeat(3 << 20)});
@@ -335,8 +341,8 @@ async fn a_request_is_read_in_one_way_only() {
 
 #[tokio::test]
 async fn the_document_lists_every_route_and_each_answers() {
-    let tried = tried().await;
-    let [tried, _] = &tried;
+    // So many refusals are too many for one address.
+    let tried = Tried::of(stores::sqlite().without_limits().start().unwrap());
     let document = tried.client.get("/api/v1/openapi.json", &[]).await.json();
     assert_eq!(document["openapi"], "3.1.0");
     let paths = document["paths"].as_object().unwrap();
@@ -354,6 +360,13 @@ async fn the_document_lists_every_route_and_each_answers() {
             // Hooks answer 200, that of a model provider 401 without a signature; an MCP server says itself whether it wants a token, after the form of the message.
             let own = path.contains("/hooks/") || path.contains("/mcp/");
             assert!(own || is_open || answer.status == 401, "{method} {path}: {}", answer.status);
+            // Endpoints of the authorization server say what is wrong with an empty request; documents and files have names.
+            let is_identity = matches!(operation["tags"][0].as_str(), Some("identity" | "discovery" | "bridge"));
+            if is_identity && is_open {
+                assert!(answer.status < 500 && answer.status != 405, "{method} {path}: {}", answer.status);
+                assert!(!answer.body.contains("nothing at this path"), "{method} {path}: {}", answer.body);
+                continue;
+            }
             assert!(!matches!(answer.status, 404 | 405), "{method} {path}: {}", answer.status);
             let is_signed = path.ends_with("/hooks/inference") && answer.status == 401;
             assert!(!is_open || is_signed || answer.status == 200, "{method} {path}: {}", answer.status);

@@ -385,8 +385,9 @@ await step("A6 a device signs in, and is told to slow down", async () => {
   await ada.page.goto(begun.verification_uri_complete);
   await shoot(ada.page, "device-confirm");
   await ada.page.locator("button[value=allow]").click();
-  await ada.page.waitForLoadState();
-  const answer = await oidc.pollDeviceAuthorizationGrant(device, { ...begun, interval: 11 });
+  await ada.page.waitForURL(/done=allowed/);
+  const bounded = { signal: AbortSignal.timeout(60_000) };
+  const answer = await oidc.pollDeviceAuthorizationGrant(device, { ...begun, interval: 11 }, undefined, bounded);
   ensure(answer.access_token && answer.id_token, "tokens");
 });
 

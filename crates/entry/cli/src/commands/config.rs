@@ -77,7 +77,7 @@ fn settings(loaded: &Loaded) -> Vec<Value> {
 }
 
 /// Longest value that a table shows, in characters: with key and origin a line fits into a common terminal.
-const MAX_SHOWN: usize = 32;
+const MAX_SHOWN: usize = 19;
 
 /// The same line for people: places in the data folder without the folder's path, of a list of things their names.
 fn shortened(item: &Value, loaded: &Loaded) -> Value {
