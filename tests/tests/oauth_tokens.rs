@@ -203,6 +203,9 @@ async fn a3_a_code_is_exchanged_once_of_32_and_then_its_token_is_dead() {
     }
 }
 
+/// Endpoint, credentials, form, status, error and description.
+type Row<'a> = (&'a str, Option<&'a str>, &'a str, u16, &'a str, &'a str);
+
 #[tokio::test]
 async fn id_132_each_error_has_its_status_and_its_body() {
     let plane = start(stores::sqlite()).await;
@@ -210,7 +213,7 @@ async fn id_132_each_error_has_its_status_and_its_body() {
     let no_verifier = format!(
         "grant_type=authorization_code&client_id=app&code={code}&redirect_uri=https://app.example/cb"
     );
-    let rows: [(&str, Option<&str>, &str, u16, &str, &str); 12] = [
+    let rows: [Row<'_>; 12] = [
         ("/token", Some("ci"), "scope=user", 400, "invalid_request", "grant_type is missing"),
         (
             "/token",

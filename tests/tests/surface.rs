@@ -361,7 +361,8 @@ async fn the_document_lists_every_route_and_each_answers() {
             let own = path.contains("/hooks/") || path.contains("/mcp/");
             assert!(own || is_open || answer.status == 401, "{method} {path}: {}", answer.status);
             // Endpoints of the authorization server say what is wrong with an empty request; documents and files have names.
-            let is_identity = matches!(operation["tags"][0].as_str(), Some("identity" | "discovery" | "bridge"));
+            let is_identity =
+                matches!(operation["tags"][0].as_str(), Some("identity" | "discovery" | "bridge"));
             if is_identity && is_open {
                 assert!(answer.status < 500 && answer.status != 405, "{method} {path}: {}", answer.status);
                 assert!(!answer.body.contains("nothing at this path"), "{method} {path}: {}", answer.body);

@@ -385,7 +385,9 @@ await step("A6 a device signs in, and is told to slow down", async () => {
   await ada.page.goto(begun.verification_uri_complete);
   await shoot(ada.page, "device-confirm");
   await ada.page.locator("button[value=allow]").click();
-  await ada.page.waitForURL(/done=allowed/);
+  await ada.page.waitForURL(/done=allowed/, { timeout: 5000 }).catch(async () => {
+    throw new Error(`at ${ada.page.url()}: ${await ada.page.locator("body").innerText()}`);
+  });
   const bounded = { signal: AbortSignal.timeout(60_000) };
   const answer = await oidc.pollDeviceAuthorizationGrant(device, { ...begun, interval: 11 }, undefined, bounded);
   ensure(answer.access_token && answer.id_token, "tokens");
@@ -416,6 +418,9 @@ await step("A14 a name is text, whatever it says", async () => {
   ensure((await ada.page.locator("h1 img, .client img").count()) === 0, "an element");
   ensure((await ada.page.locator("h1").textContent()).includes("<img src=x"), "not shown as text");
   await refused(() => registered({ client_name: "a\u202eb" }), "invalid_client_metadata");
+  await ada.page.route("http://127.0.0.1:3999/**", (route) => route.fulfill({ body: "back" }));
+  await ada.page.locator("button[value=allow]").click();
+  await ada.page.waitForURL(/127\.0\.0\.1:3999\/cb\?code=ac_/, { timeout: 5000 });
 });
 
 await step("pages of errors and of coming back in", async () => {

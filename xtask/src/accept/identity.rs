@@ -16,7 +16,7 @@ const NPM: [(&str, &str); 4] = [
     ("jose@6.2.17", "dist/webapi/index.js"),
     ("playwright-core@1.65.1", "index.js"),
 ];
-const PYPI: &str = "Authlib==1.9.9 idpyoidc==5.0.0 requests-oauthlib==2.0.0 requests";
+const PYPI: &str = "Authlib==1.9.9 requests-oauthlib==2.0.0 requests";
 
 pub(super) fn identity() -> Result<Tally> {
     packages::ensure("chromium", || is_installed("chromium"))?;

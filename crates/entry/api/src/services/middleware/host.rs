@@ -35,7 +35,10 @@ pub fn check_origin<B>(request: &Request<B>, profile: &Profile, envelope: Envelo
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
         && !request.headers().contains_key(header::UPGRADE);
     let on_loopback = server.host.is_loopback();
-    if is_for_all_origins(request.uri().path()) {
+    // A form of a page that tells no referrer has the Origin `null`, and says by another header, which no page can set, where it
+    // comes from; the Host was found to be ours.
+    let is_own_page = request.headers().get("sec-fetch-site").is_some_and(|site| site == "same-origin");
+    if is_for_all_origins(request.uri().path()) || (is_own_page && envelope != Envelope::Mcp) {
         return Ok(());
     }
     if envelope != Envelope::Mcp && (is_safe || !on_loopback) {
