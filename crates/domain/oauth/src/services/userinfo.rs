@@ -51,10 +51,12 @@ fn claims_of(user: &User, token: &JwtClaims) -> Map<String, Value> {
     if token.has_scope("profile") {
         put("name", Some(user.display_name.as_deref().unwrap_or(&user.username).into()));
         put("preferred_username", Some(user.username.as_str().into()));
+        put("locale", user.locale.as_deref().map(Value::from));
         put("updated_at", Some((user.updated_at / 1000).into()));
     }
     if token.has_scope("email") {
         put("email", user.email.as_deref().map(Value::from));
+        put("email_verified", user.email.as_ref().map(|_| user.email_verified.into()));
     }
     claims
 }

@@ -111,7 +111,6 @@ texts! {
     link_lead: "Your device makes a passkey for this account. It replaces a password.",
         "Ihr Gerät legt einen Passkey für dieses Konto an. Er ersetzt ein Passwort.";
     link_name: "Name of the passkey", "Name des Passkeys";
-    link_added_title: "The passkey is set up", "Der Passkey ist eingerichtet";
 
     // Recovery.
     recovery_title: "Come back in", "Wieder hineinkommen";
