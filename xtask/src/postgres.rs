@@ -186,9 +186,11 @@ fn serve(binaries: &Path, data: &Path, port: u16, durability: Durability) -> Res
         "max_connections=300",
         "shared_buffers=128MB",
     ];
-    if durability == Durability::Process {
-        settings.extend(["fsync=off", "full_page_writes=off", "log_min_messages=fatal"]);
-    }
+    settings.extend(match durability {
+        Durability::Process => ["fsync=off", "full_page_writes=off", "log_min_messages=fatal"].as_slice(),
+        // Written log files are kept and reused.
+        Durability::Disk => ["min_wal_size=1GB"].as_slice(),
+    });
     for setting in settings {
         command.args(["-c", setting]);
     }

@@ -78,7 +78,9 @@ async fn run(url: &str, folder: &Path, callers: usize, options: &Options) -> Res
     migrate(&db, MIGRATIONS).await?;
     let tasks = Tasks::default();
     let ledger = Ledger::start(&db, &[], self::options(folder, &db), Arc::new(SystemClock), &tasks).await?;
-    commit_until(&ledger, callers, Instant::now() + options.warm_up()).await?;
+    let warm_up = if db.engine() == systemprompt_database::Engine::Postgres { options.run } else { options.warm_up() };
+    commit_until(&ledger, callers, Instant::now() + warm_up).await?;
+    reuse_log(&db).await?;
     let cpu = machine::cpu(std::process::id())?;
     let (before, start) = (ledger.metrics().records, Instant::now());
     let mut outcome = commit_until(&ledger, callers, start + options.run).await?;
@@ -90,6 +92,15 @@ async fn run(url: &str, folder: &Path, callers: usize, options: &Options) -> Res
     tasks.drain(Duration::from_secs(5)).await;
     db.close().await;
     Ok(Run { cpu_micros: used.as_secs_f64() * 1e6 / outcome.measured.max(1) as f64, outcome })
+}
+
+/// Makes PostgreSQL keep the log files that the warm-up filled, as a server does that has run for minutes. A new cluster has
+/// none to reuse and writes 16 MiB of zeros for each, with every caller waiting for it.
+async fn reuse_log(db: &Db) -> Result<()> {
+    if let Db::Postgres(pool) = db {
+        sqlx::query("CHECKPOINT").execute(pool).await?;
+    }
+    Ok(())
 }
 
 /// A ledger in `folder` that is not stopped by a full disk and makes no checkpoints.
