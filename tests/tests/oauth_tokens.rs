@@ -429,3 +429,51 @@ async fn a27_two_nodes_give_one_winner_of_a_code_and_one_child_of_a_refresh_toke
         }
     }
 }
+
+/// What a person lent a client, or keeps as an API key, makes itself nothing more of their account.
+#[tokio::test]
+async fn id_86_an_account_is_changed_by_a_session_of_its_person_and_by_nothing_that_they_lent() {
+    let plane = start(stores::sqlite()).await;
+    let lent = plane.exchange(&plane.code("openid user").await).await.json();
+    let session = plane.server.user_token();
+    let narrow = json!({"name": "narrow", "scope": "user"});
+    let keys = "/api/v1/core/users/me/api-keys";
+    let made = plane.http.post(keys, &[("authorization", &format!("Bearer {session}"))], &narrow).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let key = made.json()["key"].as_str().unwrap().to_owned();
+    let me = "/api/v1/core/users/me";
+    let client = json!({"name": "c", "grant_types": ["client_credentials"], "scope": "user"});
+    for credential in [lent["access_token"].as_str().unwrap(), &key] {
+        let bearer = format!("Bearer {credential}");
+        let headers = [("authorization", bearer.as_str())];
+        assert_eq!(plane.http.get(me, &headers).await.status, 200, "it may read who it is of");
+        for path in ["sessions", "grants", "passkeys", "api-keys"] {
+            let answer = plane.http.get(&format!("{me}/{path}"), &headers).await;
+            assert_eq!((answer.status, &answer.json()["code"]), (403, &json!("denied")), "{path}");
+        }
+        for (path, body) in [
+            (keys, &narrow),
+            ("/api/v1/core/users/me/recovery-codes", &json!({})),
+            ("/api/v1/core/users/me/bridge-codes", &json!({})),
+            ("/api/v1/core/users/me/sessions/revoke_all", &json!({"keep_current": true})),
+            ("/api/v1/core/oauth/clients", &client),
+        ] {
+            let answer = plane.http.post(path, &headers, body).await;
+            assert_eq!(answer.status, 403, "{path} {}", answer.body);
+        }
+        let register = "/api/v1/core/oauth/register";
+        let machine = json!({"grant_types": ["client_credentials"], "scope": "user"});
+        assert_eq!(plane.http.post(register, &headers, &machine).await.status, 401);
+    }
+
+    // A session that may less than its person makes no key that may more.
+    let bearer = format!("Bearer {}", plane.server.admin_token());
+    let admin = [("authorization", bearer.as_str())];
+    let asked = json!({"user": "ada", "ttl_s": 600, "scope": "user"});
+    let minted = plane.http.post("/api/v1/admin/tokens", &admin, &asked).await;
+    assert_eq!(minted.status, 201, "{}", minted.body);
+    let bearer = format!("Bearer {}", minted.json()["token"].as_str().unwrap());
+    let wide = json!({"name": "wide", "scope": "admin"});
+    let refused = plane.http.post(keys, &[("authorization", bearer.as_str())], &wide).await;
+    assert_eq!(refused.status, 422, "{}", refused.body);
+}

@@ -88,7 +88,11 @@ impl ApiKeys {
         new: NewApiKey,
     ) -> Result<(ApiKey, Secret<String>), IdentityError> {
         let owner = self.users.get(&new.user).await?;
-        let owned = owner.permissions();
+        let mut owned = owner.permissions();
+        // Nobody makes themselves a key that may more than what they came with.
+        if by.principal.user_id == owner.id {
+            owned.retain(|permission| by.principal.has(*permission));
+        }
         let scopes = match &new.scope {
             None => owned.clone(),
             Some(scope) => parse_permissions(scope)

@@ -77,6 +77,12 @@ impl Principal {
         self.permissions.contains(&permission)
     }
 
+    /// Whether a session of the subject itself acts: no client that it lent something, and no API key.
+    pub fn is_in_person(&self) -> bool {
+        let is_token = matches!(self.credential, CredentialKind::Token { .. });
+        is_token && self.client_id.is_none() && self.act_chain.is_empty()
+    }
+
     pub fn is_anonymous(&self) -> bool {
         self.credential == CredentialKind::None
     }

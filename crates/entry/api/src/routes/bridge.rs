@@ -41,12 +41,10 @@ pub fn routes() -> Vec<Route> {
             .body_limit(JSON_BODY)
             .takes::<CodeShown>()
             .doc("bridge", "Takes an exchange code for a bridge's token"),
-        Route::post("/api/v1/core/users/me/bridge-codes", make_code)
-            .signed(Surface::Api, PEOPLE, RateGroup::OauthAuth)
-            .doc(
-                "bridge",
-                "Makes an exchange code for the caller after a recent sign-in, shown in this answer",
-            ),
+        Route::post("/api/v1/core/users/me/bridge-codes", make_code).in_person().doc(
+            "bridge",
+            "Makes an exchange code for the caller after a recent sign-in, shown in this answer",
+        ),
         Route::post("/api/v1/admin/users/{id}/bridge-codes", make_code_for)
             .doc("admin", "Makes an exchange code for a user's bridge, shown in this answer"),
         bridge(Route::get("/v1/bridge/whoami", whoami)).doc("bridge", "Who the bridge acts for"),

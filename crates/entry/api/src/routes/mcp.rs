@@ -25,7 +25,8 @@ pub fn routes() -> Vec<Route> {
         .body_limit(MCP_BODY)
         .doc("mcp", "One JSON-RPC message to an MCP server (protocol 2025-11-25)");
     // Whether a server wants a token stands in its own file: the plane asks for one where it does.
-    post.spec.access = Access::Signed { surface: Surface::Mcp, mode: AuthMode::Optional, any_of: &[] };
+    post.spec.access =
+        Access::Signed { surface: Surface::Mcp, mode: AuthMode::Optional, any_of: &[], in_person: false };
     vec![post]
 }
 

@@ -5,10 +5,8 @@ pub mod me;
 pub mod sessions;
 
 use crate::services::server::route::Route;
-use systemprompt_config::profile::rate_limits::RateGroup;
-use systemprompt_models::{Code, Permission, Refusal};
+use systemprompt_models::{Code, Refusal};
 use systemprompt_oauth::{ErrorCode, OauthError};
-use systemprompt_security::jwt::Surface;
 
 /// Every route of a person about themselves.
 pub fn routes() -> Vec<Route> {
@@ -16,11 +14,6 @@ pub fn routes() -> Vec<Route> {
     routes.extend(sessions::routes());
     routes.extend(credentials::routes());
     routes
-}
-
-/// For whoever is a person.
-fn own(route: Route) -> Route {
-    route.signed(Surface::Api, &[Permission::User, Permission::Admin], RateGroup::OauthAuth)
 }
 
 /// A refusal of the identity plane as our own API tells it.

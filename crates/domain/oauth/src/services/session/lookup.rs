@@ -8,7 +8,7 @@ use serde::Serialize;
 use systemprompt_audit::{Draft, EntryKind, Unit};
 use systemprompt_models::ids::SessionId;
 use systemprompt_models::{JwtClaims, Millis, Principal, RequestContext, Secret};
-use systemprompt_security::session::SessionRow;
+use systemprompt_security::session::{SessionRow, SessionSource};
 
 /// A browser's session as it stands.
 pub struct Found {
@@ -146,7 +146,12 @@ async fn end(state: &OAuthState, context: &RequestContext, id: &SessionId) -> Oa
 /// `login_required`, or rows that cannot be read.
 pub async fn need_recent(state: &OAuthState, caller: &Principal) -> OauthResult<()> {
     let row = state.sessions.find(&caller.session_id).await?;
-    let row = row.filter(|row| row.is_live(state.now()) && row.user_id.as_ref() == Some(&caller.user_id));
+    // The session of a grant has the time of the sign-in it came from, and is none itself.
+    let row = row.filter(|row| {
+        row.source == Some(SessionSource::Web)
+            && row.is_live(state.now())
+            && row.user_id.as_ref() == Some(&caller.user_id)
+    });
     let signed_in = row.and_then(|row| row.auth_time).unwrap_or(i64::MIN / 2);
     if state.clock.now_seconds().saturating_sub(signed_in) <= RECENT_SIGN_IN_SECONDS {
         return Ok(());

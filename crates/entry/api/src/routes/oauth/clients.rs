@@ -13,31 +13,34 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use systemprompt_config::profile::rate_limits::RateGroup;
-use systemprompt_models::{Code, Permission, Refusal, Secret};
+use systemprompt_models::{Code, Refusal, Secret};
 use systemprompt_oauth::models::clients::OAuthClient;
 use systemprompt_oauth::services::cimd::logo;
 use systemprompt_oauth::services::clients::{ClientError, managed};
 use systemprompt_runtime::AppContext;
-use systemprompt_security::jwt::Surface;
 
 pub fn routes() -> Vec<Route> {
-    let own = |route: Route| {
-        route.signed(Surface::Api, &[Permission::Admin, Permission::User], RateGroup::OauthAuth)
-    };
     vec![
-        own(Route::get("/api/v1/core/oauth/clients", list))
+        Route::get("/api/v1/core/oauth/clients", list)
+            .in_person()
             .query(&["limit", "cursor"])
             .doc("identity", "Clients, by id: an administrator sees all, a user their own"),
-        own(Route::post("/api/v1/core/oauth/clients", create))
+        Route::post("/api/v1/core/oauth/clients", create)
+            .in_person()
             .takes::<ClientDoc>()
             .doc("identity", "Makes a client; its secret is in this answer and nowhere else"),
-        own(Route::get("/api/v1/core/oauth/clients/{id}", get)).doc("identity", "One client, with its ETag"),
-        own(Route::put("/api/v1/core/oauth/clients/{id}", replace))
+        Route::get("/api/v1/core/oauth/clients/{id}", get)
+            .in_person()
+            .doc("identity", "One client, with its ETag"),
+        Route::put("/api/v1/core/oauth/clients/{id}", replace)
+            .in_person()
             .takes::<ClientDoc>()
             .doc("identity", "Replaces the metadata of a client; needs If-Match"),
-        own(Route::delete("/api/v1/core/oauth/clients/{id}", delete))
+        Route::delete("/api/v1/core/oauth/clients/{id}", delete)
+            .in_person()
             .doc("identity", "Deletes a client with all that it was given; needs If-Match"),
-        own(Route::post("/api/v1/core/oauth/clients/{id}/secret", rotate))
+        Route::post("/api/v1/core/oauth/clients/{id}/secret", rotate)
+            .in_person()
             .takes::<RotateSecret>()
             .doc("identity", "A new secret beside the present one, which ends after a while"),
         Route::get("/api/v1/admin/clients", list)

@@ -14,14 +14,13 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
-use systemprompt_models::{Code, Permission, Refusal};
+use systemprompt_models::{Code, Refusal};
 use systemprompt_oauth::services::authorize::Browser;
 use systemprompt_oauth::services::consent;
 use systemprompt_oauth::services::templating::Page;
 use systemprompt_oauth::{ErrorCode, OauthError};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::auth::csrf;
-use systemprompt_security::jwt::Surface;
 
 pub fn routes() -> Vec<Route> {
     vec![
@@ -36,11 +35,11 @@ pub fn routes() -> Vec<Route> {
             .body_limit(FORM_BODY)
             .doc("identity", "What the person decided"),
         Route::get("/api/v1/core/users/me/grants", grants)
-            .signed(Surface::Api, &[Permission::User, Permission::Admin], RateGroup::OauthAuth)
+            .in_person()
             .query(&["limit", "cursor"])
             .doc("identity", "What the caller has allowed clients, the newest first"),
         Route::delete("/api/v1/core/users/me/grants/{id}", revoke)
-            .signed(Surface::Api, &[Permission::User, Permission::Admin], RateGroup::OauthAuth)
+            .in_person()
             .doc("identity", "Takes a grant back, with every token of it"),
     ]
 }

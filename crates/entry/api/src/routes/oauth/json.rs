@@ -79,7 +79,12 @@ impl Asked<()> {
 
 /// Whose session the cookie of a browser is of, somebody unknown's too: that one ends with a sign-in.
 pub async fn session_of(context: &AppContext, headers: &HeaderMap) -> Option<Arc<Principal>> {
-    context.auth.authenticate(headers, Surface::Site, AuthMode::Optional).await.ok()
+    context
+        .auth
+        .authenticate(headers, Surface::Site, AuthMode::Optional)
+        .await
+        .ok()
+        .filter(|p| p.is_in_person())
 }
 
 /// Whether a browser says that the request comes from elsewhere. Programs say nothing; browsers always do on what changes things.

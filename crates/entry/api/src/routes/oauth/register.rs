@@ -9,10 +9,11 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 use systemprompt_config::profile::rate_limits::RateGroup;
-use systemprompt_models::RequestContext;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_models::json::check_object;
+use systemprompt_models::{Permission, Principal, RequestContext};
 use systemprompt_oauth::services::clients::registration;
 use systemprompt_oauth::{ErrorCode, OauthError, OauthResult};
 use systemprompt_runtime::AppContext;
@@ -132,8 +133,11 @@ async fn signed_in(
     let mut alone = HeaderMap::new();
     alone.insert(header::AUTHORIZATION, authorization.clone());
     let found = context.auth.authenticate(&alone, Surface::Api, AuthMode::Required).await;
+    // What a person lent a client makes no client of its own in their name.
+    let counts = |principal: &Arc<Principal>| principal.is_in_person() || principal.has(Permission::Admin);
+    let principal = found.ok().filter(counts);
     let principal =
-        found.map_err(|_| OauthError::new(ErrorCode::InvalidToken, "the token is not valid here"))?;
+        principal.ok_or_else(|| OauthError::new(ErrorCode::InvalidToken, "the token is not valid here"))?;
     Ok(RequestContext { principal, ..caller })
 }
 

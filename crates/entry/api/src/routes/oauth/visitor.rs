@@ -24,5 +24,5 @@ impl FromRequestParts<AppContext> for Visitor {
 
 async fn find(context: &AppContext, headers: &HeaderMap) -> Option<Arc<Principal>> {
     let found = context.auth.authenticate(headers, Surface::Site, AuthMode::Optional).await.ok()?;
-    (!found.is_anonymous()).then_some(found)
+    found.is_in_person().then_some(found)
 }

@@ -1,6 +1,6 @@
 //! `/api/v1/core/users/me/{passkeys,recovery-codes,password,api-keys}`.
 
-use super::{missing, own, refused};
+use super::{missing, refused};
 use crate::extract::{Context, Json as Body, Query};
 use crate::routes::admin::page;
 use crate::services::server::route::Route;
@@ -19,27 +19,36 @@ use systemprompt_runtime::AppContext;
 
 pub fn routes() -> Vec<Route> {
     vec![
-        own(Route::get("/api/v1/core/users/me/passkeys", passkeys)).doc("identity", "The caller's passkeys"),
-        own(Route::get("/api/v1/core/users/me/passkeys/{id}", passkey))
+        Route::get("/api/v1/core/users/me/passkeys", passkeys)
+            .in_person()
+            .doc("identity", "The caller's passkeys"),
+        Route::get("/api/v1/core/users/me/passkeys/{id}", passkey)
+            .in_person()
             .doc("identity", "One of the caller's passkeys"),
-        own(Route::patch("/api/v1/core/users/me/passkeys/{id}", rename))
+        Route::patch("/api/v1/core/users/me/passkeys/{id}", rename)
+            .in_person()
             .takes::<Rename>()
             .doc("identity", "Gives a passkey another name"),
-        own(Route::delete("/api/v1/core/users/me/passkeys/{id}", remove))
+        Route::delete("/api/v1/core/users/me/passkeys/{id}", remove)
+            .in_person()
             .doc("identity", "Removes a passkey after a recent sign-in; the last way to sign in stays"),
-        own(Route::post("/api/v1/core/users/me/recovery-codes", make_codes))
+        Route::post("/api/v1/core/users/me/recovery-codes", make_codes)
+            .in_person()
             .doc("identity", "Makes a new set of recovery codes, shown in this answer and nowhere else"),
-        own(Route::put("/api/v1/core/users/me/password", set_password)).takes::<NewPassword>().doc(
+        Route::put("/api/v1/core/users/me/password", set_password).in_person().takes::<NewPassword>().doc(
             "identity",
             "Sets the caller's password, where passwords are switched on; every other session ends",
         ),
-        own(Route::get("/api/v1/core/users/me/api-keys", api_keys))
+        Route::get("/api/v1/core/users/me/api-keys", api_keys)
+            .in_person()
             .query(&["limit", "cursor"])
             .doc("identity", "The caller's API keys, by id; never their values"),
-        own(Route::post("/api/v1/core/users/me/api-keys", make_key))
+        Route::post("/api/v1/core/users/me/api-keys", make_key)
+            .in_person()
             .takes::<OwnKey>()
             .doc("identity", "Makes an API key; the value is in this answer and nowhere else"),
-        own(Route::delete("/api/v1/core/users/me/api-keys/{id}", revoke_key))
+        Route::delete("/api/v1/core/users/me/api-keys/{id}", revoke_key)
+            .in_person()
             .doc("identity", "Ends an API key of the caller"),
     ]
 }

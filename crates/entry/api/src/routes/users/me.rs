@@ -1,6 +1,6 @@
 //! `GET|PATCH /api/v1/core/users/me`.
 
-use super::{own, refused};
+use super::refused;
 use crate::extract::{Context, Json as Body, etag, if_match};
 use crate::services::server::route::Route;
 use axum::Json;
@@ -10,14 +10,19 @@ use http::{HeaderMap, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
+use systemprompt_config::profile::rate_limits::RateGroup;
+use systemprompt_models::Permission;
 use systemprompt_oauth::services::session::lookup;
 use systemprompt_oauth::{User, UserChange};
 use systemprompt_runtime::AppContext;
+use systemprompt_security::jwt::Surface;
 
 pub fn routes() -> Vec<Route> {
     vec![
-        own(Route::get("/api/v1/core/users/me", get)).doc("identity", "The caller, with the ETag"),
-        own(Route::patch("/api/v1/core/users/me", change)).takes::<OwnChange>().doc(
+        Route::get("/api/v1/core/users/me", get)
+            .signed(Surface::Api, &[Permission::User, Permission::Admin], RateGroup::OauthAuth)
+            .doc("identity", "The caller, with the ETag"),
+        Route::patch("/api/v1/core/users/me", change).in_person().takes::<OwnChange>().doc(
             "identity",
             "Changes the caller's name, language or, after a recent sign-in, mail; needs If-Match",
         ),

@@ -1,6 +1,6 @@
 //! `/api/v1/core/users/me/sessions` (ID-81).
 
-use super::{missing, own, refused};
+use super::{missing, refused};
 use crate::extract::{Context, Json as Body};
 use crate::services::server::route::Route;
 use axum::Json;
@@ -14,11 +14,14 @@ use systemprompt_runtime::AppContext;
 
 pub fn routes() -> Vec<Route> {
     vec![
-        own(Route::get("/api/v1/core/users/me/sessions", list))
+        Route::get("/api/v1/core/users/me/sessions", list)
+            .in_person()
             .doc("identity", "The caller's live sessions, the newest first"),
-        own(Route::delete("/api/v1/core/users/me/sessions/{id}", end))
+        Route::delete("/api/v1/core/users/me/sessions/{id}", end)
+            .in_person()
             .doc("identity", "Ends a session of the caller with every token of it"),
-        own(Route::post("/api/v1/core/users/me/sessions/revoke_all", end_all))
+        Route::post("/api/v1/core/users/me/sessions/revoke_all", end_all)
+            .in_person()
             .takes::<EndAll>()
             .doc("identity", "Ends all sessions of the caller, or all others"),
     ]

@@ -72,7 +72,11 @@ pub fn challenge(access: Access, path: &str, external_url: &str, is_invalid: boo
 
 /// Whether a principal may call a route.
 pub fn authorize(principal: &Principal, access: Access) -> Result<(), Refusal> {
-    let Access::Signed { any_of, .. } = access else { return Ok(()) };
+    let Access::Signed { any_of, in_person, .. } = access else { return Ok(()) };
+    if in_person && !principal.is_in_person() {
+        let reason = "this needs a session of the person: no token of a client, and no API key";
+        return Err(Refusal::new(Code::Denied, reason));
+    }
     if any_of.is_empty() || any_of.iter().any(|permission| principal.has(*permission)) {
         return Ok(());
     }

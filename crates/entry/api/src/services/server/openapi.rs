@@ -50,6 +50,7 @@ fn operation(route: &RouteSpec) -> Value {
     }
     let security = match route.access {
         Access::Public | Access::Probe => json!([]),
+        Access::Signed { in_person: true, .. } => json!([{"bearer": []}]),
         Access::Signed { .. } => json!([{"bearer": []}, {"apiKey": []}]),
     };
     map.insert("security".into(), security);

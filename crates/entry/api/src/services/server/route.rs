@@ -19,8 +19,9 @@ pub enum Access {
     Public,
     /// A probe: as public, and neither limited nor counted as traffic.
     Probe,
-    /// Who shows a credential that counts on `surface`, with one of `any_of`.
-    Signed { surface: Surface, mode: AuthMode, any_of: &'static [Permission] },
+    /// Who shows a credential that counts on `surface`, with one of `any_of`; with `in_person` only the token of a session, and
+    /// neither that of a client nor an API key.
+    Signed { surface: Surface, mode: AuthMode, any_of: &'static [Permission], in_person: bool },
 }
 
 /// What the edge needs to know of a route.
@@ -69,6 +70,7 @@ impl Route {
                     surface: Surface::Api,
                     mode: AuthMode::Required,
                     any_of: &[Permission::Admin],
+                    in_person: false,
                 },
                 group: Some(RateGroup::Admin),
                 envelope: Envelope::Problem,
@@ -120,15 +122,29 @@ impl Route {
     }
 
     pub fn signed(mut self, surface: Surface, any_of: &'static [Permission], group: RateGroup) -> Self {
-        self.spec.access = Access::Signed { surface, mode: AuthMode::Required, any_of };
+        self.spec.access = Access::Signed { surface, mode: AuthMode::Required, any_of, in_person: false };
         self.spec.group = Some(group);
+        self
+    }
+
+    /// For a person about their own account. What they lent a client, or keep as an API key, does not reach it: it could make
+    /// itself more than it was lent.
+    pub fn in_person(mut self) -> Self {
+        self.spec.access = Access::Signed {
+            surface: Surface::Api,
+            mode: AuthMode::Required,
+            any_of: &[Permission::User, Permission::Admin],
+            in_person: true,
+        };
+        self.spec.group = Some(RateGroup::OauthAuth);
         self
     }
 
     /// For whoever shows a credential of `surface`, and for whom the handler knows by something else, as by a signature. Only
     /// the limit for credentials that must be checked anew holds.
     pub fn signed_or_public(mut self, surface: Surface) -> Self {
-        self.spec.access = Access::Signed { surface, mode: AuthMode::Optional, any_of: &[] };
+        self.spec.access =
+            Access::Signed { surface, mode: AuthMode::Optional, any_of: &[], in_person: false };
         self.spec.group = None;
         self
     }
