@@ -473,6 +473,15 @@ async fn id_86_an_account_is_changed_by_a_session_of_its_person_and_by_nothing_t
     let minted = plane.http.post("/api/v1/admin/tokens", &admin, &asked).await;
     assert_eq!(minted.status, 201, "{}", minted.body);
     let bearer = format!("Bearer {}", minted.json()["token"].as_str().unwrap());
+    // Nor is it renewed into more, or for longer.
+    let half = json!({"user": "ada", "ttl_s": 60, "scope": "user"});
+    let short = plane.http.post("/api/v1/admin/tokens", &admin, &half).await.json();
+    let shown = format!("Bearer {}", short["token"].as_str().unwrap());
+    tokio::time::sleep(std::time::Duration::from_secs(32)).await;
+    let headers = [("authorization", shown.as_str()), ("accept", "application/json")];
+    let renewed = plane.http.post("/api/v1/core/oauth/session", &headers, &json!({})).await;
+    assert_eq!((renewed.status, &renewed.json()["access_token"]), (200, &Value::Null), "{}", renewed.body);
+
     let wide = json!({"name": "wide", "scope": "admin"});
     let refused = plane.http.post(keys, &[("authorization", bearer.as_str())], &wide).await;
     assert_eq!(refused.status, 422, "{}", refused.body);

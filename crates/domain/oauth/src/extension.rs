@@ -58,6 +58,12 @@ impl Extension for OauthExtension {
                 sqlite: include_str!("../migrations/sqlite/3030_people.sql"),
                 postgres: include_str!("../migrations/postgres/3030_people.sql"),
             },
+            Migration {
+                version: 3070,
+                name: "par_bound",
+                sqlite: include_str!("../migrations/sqlite/3070_par_bound.sql"),
+                postgres: include_str!("../migrations/postgres/3070_par_bound.sql"),
+            },
         ]
     }
 }

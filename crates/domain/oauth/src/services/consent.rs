@@ -2,8 +2,8 @@
 
 use super::authorize::answer::{Answer, host_of};
 use super::authorize::grant::Authorization;
-use super::authorize::request::{AuthorizationRequest, Prompt};
-use super::authorize::standing::SignedIn;
+use super::authorize::request::AuthorizationRequest;
+use super::authorize::standing::{self, SignedIn};
 use super::authorize::{Browser, Next, Refused, refuse, stored};
 use super::http::Parameters;
 use super::templating::{Frame, Texts, initial};
@@ -82,6 +82,13 @@ fn csrf(state: &OAuthState, person: &SignedIn, id: &str) -> String {
 }
 
 impl Waiting {
+    /// The person, if the way in which they signed in, and when, is enough for this request: a page that is opened by its address,
+    /// or lay open, skips nothing that was asked for.
+    pub fn person(&self, state: &OAuthState) -> Option<&SignedIn> {
+        let person = self.signed_in.as_ref()?;
+        matches!(standing::is_enough(state, &self.asked, person), Ok(true)).then_some(person)
+    }
+
     /// The page of `person`.
     ///
     /// # Errors
@@ -158,8 +165,10 @@ pub async fn decide(state: &OAuthState, browser: Browser<'_>, form: &Parameters)
     if !bool::from(is_ours) {
         return Err(OauthError::new(ErrorCode::AccessDenied, "csrf is not of this page").into());
     }
-    if !is_still_enough(&waiting.asked, person) {
-        return Ok(Next::SignIn(Secret::from(id)));
+    match standing::is_enough(state, &waiting.asked, person) {
+        Ok(true) => {}
+        Ok(false) => return Ok(Next::SignIn(Secret::from(id))),
+        Err(error) => return refuse(state, browser, &waiting.asked, error).await,
     }
     if form.get("decision") != Some("allow") {
         return deny(state, browser, &waiting, id).await;
@@ -186,13 +195,6 @@ pub async fn decide(state: &OAuthState, browser: Browser<'_>, form: &Parameters)
         id: Some(id),
     };
     Ok(Next::Client(authorization.grant_with_consent(state, browser.context).await?))
-}
-
-/// A page that lay open does not outlive the freshness that was asked for.
-fn is_still_enough(asked: &AuthorizationRequest, person: &SignedIn) -> bool {
-    let is_fresh = person.session.created_at >= asked.begun_at;
-    let is_other = asked.subject.as_deref().is_some_and(|subject| subject != person.user.id.as_str());
-    !is_other && (is_fresh || !asked.asks(Prompt::Login))
 }
 
 async fn deny(

@@ -7,6 +7,8 @@ use super::device::{self, DeviceDecision};
 use super::pages::{self, DeviceConfirmPage};
 use super::templating::{Frame, initial};
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::services::http::Parameters;
+use crate::services::scopes::Scopes;
 use crate::state::OAuthState;
 use systemprompt_models::clock::iso8601;
 use systemprompt_models::{RequestContext, Secret};
@@ -88,16 +90,19 @@ pub async fn decide(
     state: &OAuthState,
     context: &RequestContext,
     (person, flow): (&SignedIn, &Secret<String>),
-    (typed, csrf, allow): (&str, Option<&str>, bool),
+    form: &Parameters,
+    allow: bool,
 ) -> OauthResult<bool> {
-    let code = normal(typed)
+    let code = normal(form.need("user_code")?)
         .ok_or_else(|| OauthError::new(ErrorCode::InvalidRequest, "user_code is not in form"))?;
-    pages::check_csrf(state, &purpose(person, &code), flow, csrf)?;
+    pages::check_csrf(state, &purpose(person, &code), flow, form.get("csrf"))?;
+    let kept = form.names().filter_map(|name| name.strip_prefix("scope_"));
+    let kept = Scopes::of(&kept.chain(["openid"]).collect::<Vec<_>>().join(" "));
     let decision = DeviceDecision {
         user_code: &code,
         user_id: &person.user.id,
         session_id: &person.session.id,
-        scopes: None,
+        scopes: Some(kept),
     };
     if allow {
         device::approve(state, context, decision).await

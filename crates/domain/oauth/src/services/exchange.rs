@@ -45,7 +45,7 @@ pub(crate) async fn exchange(
     check_may_act(subject.may_act.as_ref(), &actor)?;
     let before = subject.scopes.text();
     let scopes = scopes(state, parameters.get("scope"), &subject, client).await?;
-    let audiences = audiences(state, parameters, client, &scopes)?;
+    let audiences = audiences(state, parameters, client, &subject, &scopes)?;
     let act = Actor { act: subject.act.clone().map(Box::new), ..actor };
     if act.chain().len() > MAX_ACT_DEPTH {
         return Err(OauthError::invalid_request("subject_token has passed through too many actors"));
@@ -191,20 +191,29 @@ fn plugin(of_subject: Option<&str>, client: &OAuthClient) -> OauthResult<Option<
     }
 }
 
+/// Where the new token counts. Without a word of the request it is not carried further than the old one came.
 fn audiences(
     state: &OAuthState,
     parameters: &Parameters,
     client: &OAuthClient,
+    subject: &Subject,
     scopes: &Scopes,
 ) -> OauthResult<Vec<JwtAudience>> {
     let settings = state.settings();
-    let requested = audience::requested(parameters)?;
+    let mut requested = audience::requested(parameters)?;
     let is_known = |audience: &JwtAudience| match audience {
         JwtAudience::Resource(uri) => audience::is_allowed(&settings, uri),
         _ => true,
     };
     if !requested.iter().all(is_known) {
         return Err(OauthError::invalid_target("audience is no resource of this deployment"));
+    }
+    if let Some(known) = subject.audiences.as_ref().filter(|_| requested.is_empty()) {
+        let own = &client.allowed_audiences;
+        requested.extend(known.iter().filter(|one| own.is_empty() || own.contains(one)).cloned());
+        if requested.is_empty() {
+            return Err(OauthError::invalid_target("subject_token counts nowhere that this client does"));
+        }
     }
     client_audiences(&settings, client, requested, &scopes.permissions)
 }

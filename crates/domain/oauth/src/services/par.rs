@@ -34,12 +34,16 @@ pub async fn push(
     let digest = state.at_rest.digest(Label::Par, id.expose());
     let now = state.now();
     let row = (client.client_id.as_str(), kept, &*digest.pepper_id);
-    state
-        .oauth
-        .store_pushed(&digest.hex, (row.0, &row.1, row.2), (now, now + PAR_TTL_SECONDS * 1000))
-        .await?;
+    let times = (now, now + PAR_TTL_SECONDS * 1000);
+    if !state.oauth.store_pushed(&digest.hex, (row.0, &row.1, row.2), times, MAX_OPEN).await? {
+        return Err(OauthError::Throttled { retry_after: RETRY_SECONDS });
+    }
     Ok(Secret::new(format!("{PAR_URN}{}", id.expose())))
 }
+
+/// Most requests of one client that wait.
+const MAX_OPEN: i64 = 1000;
+const RETRY_SECONDS: u32 = 10;
 
 /// The parameters that make up the request, as a form.
 fn kept(client_id: &str, parameters: &Parameters) -> String {

@@ -234,6 +234,10 @@ fn grants(
                 "client_credentials and token-exchange are not given to whoever registers",
             ));
         }
+        // Who exchanges acts with tokens of other people: that is not a user's to give.
+        if limits == Limits::Owner && grant == GrantType::TokenExchange {
+            return Err(fault("grant_types", "token-exchange is an administrator's to give"));
+        }
         let alone = matches!(grant, GrantType::ClientCredentials | GrantType::TokenExchange);
         if alone && method == ClientAuthMethod::None {
             return Err(fault(

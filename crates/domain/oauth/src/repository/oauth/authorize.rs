@@ -233,21 +233,24 @@ impl OAuthRepository {
         Ok(gone > 0)
     }
 
-    /// Stores the parameters of a pushed request.
+    /// Stores the parameters of a pushed request; false if `most` of its client are open.
     pub async fn store_pushed(
         &self,
         digest: &str,
         (client_id, parameters, pepper_id): (&str, &str, &str),
         (now, expires_at): (Millis, Millis),
-    ) -> sqlx::Result<()> {
+        most: i64,
+    ) -> sqlx::Result<bool> {
         let mut tx = self.db.write_tx().await?;
-        on_tx!(tx, conn => sqlx::query(sql!(
+        let stored = on_tx!(tx, conn => sqlx::query(sql!(
             "INSERT INTO oauth_par_requests (request_digest, client_id, parameters, pepper_id, created_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6)"
+             SELECT $1, $2, $3, $4, CAST($5 AS BIGINT), CAST($6 AS BIGINT)
+             WHERE (SELECT COUNT(*) FROM oauth_par_requests WHERE client_id = $2 AND expires_at > $5) < CAST($7 AS BIGINT)"
         ))
-            .bind(digest).bind(client_id).bind(parameters).bind(pepper_id).bind(now).bind(expires_at)
-            .execute(&mut *conn).await.map(drop))?;
-        tx.commit().await
+            .bind(digest).bind(client_id).bind(parameters).bind(pepper_id).bind(now).bind(expires_at).bind(most)
+            .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        tx.commit().await?;
+        Ok(stored == 1)
     }
 
     /// Takes a pushed request: once, and only for its client.

@@ -46,6 +46,23 @@ impl OAuthRepository {
              FROM oauth_grants WHERE grant_id = $1"
         )).bind(id).fetch_optional(pool).await)
     }
+
+    /// The newest grant of a person to a client in a browser session that counts.
+    pub(crate) async fn newest_grant(
+        &self,
+        user: &str,
+        client: &str,
+        session: &str,
+        now: Millis,
+    ) -> sqlx::Result<Option<Grant>> {
+        on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT grant_id, user_id, client_id, session_id, kind, scopes, resources, offline, created_at, family_expires_at,
+                 revoked_at
+             FROM oauth_grants
+             WHERE user_id = $1 AND client_id = $2 AND session_id = $3 AND revoked_at IS NULL AND family_expires_at > $4
+             ORDER BY created_at DESC, grant_id DESC LIMIT 1"
+        )).bind(user).bind(client).bind(session).bind(now).fetch_optional(pool).await)
+    }
 }
 
 /// Holds if a grant counts, and keeps it from ending before the unit is written.

@@ -12,13 +12,14 @@ use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::repository::oauth::authorize::Stored;
 use crate::services::http::Parameters;
+use crate::services::refusals::Refusal;
 use crate::state::OAuthState;
 use answer::Answer;
 use grant::Authorization;
 use request::AuthorizationRequest;
 use standing::{Need, SignedIn};
 use std::borrow::Cow;
-use systemprompt_audit::{Draft, EntryKind};
+use systemprompt_audit::EntryKind;
 use systemprompt_models::{Principal, RequestContext, Secret};
 
 /// Where the browser goes next.
@@ -200,11 +201,19 @@ pub(crate) async fn refuse(
     asked: &AuthorizationRequest,
     error: OauthError,
 ) -> Result<Next, Refused> {
-    let draft = Draft::new(EntryKind::OauthAuthorizeRefused, browser.context, "refused")
-        .with_reason(error.code().as_str())
-        .with("client_id", asked.client_id.as_str())
-        .with("redirect_host", answer::host_of(&asked.redirect_uri));
-    state.record(draft).await.map_err(OauthError::from)?;
+    let word = error.code().as_str();
+    state.meter.refused("authorize", word);
+    let refusal = Refusal {
+        kind: EntryKind::OauthAuthorizeRefused,
+        endpoint: "authorize",
+        error: word,
+        reason: Some(word),
+        client_id: Some(asked.client_id.as_str()),
+    };
+    if let Some(draft) = state.refusals.entry(browser.context, &refusal, state.now()) {
+        let draft = draft.with("redirect_host", answer::host_of(&asked.redirect_uri));
+        state.record(draft).await.map_err(OauthError::from)?;
+    }
     Ok(Next::Client(Answer::error(&state.settings().issuer, asked, &error)))
 }
 

@@ -102,7 +102,11 @@ pub async fn need(
 }
 
 /// Whether the sign-in is the right one and fresh enough.
-fn is_enough(state: &OAuthState, asked: &AuthorizationRequest, person: &SignedIn) -> OauthResult<bool> {
+pub(crate) fn is_enough(
+    state: &OAuthState,
+    asked: &AuthorizationRequest,
+    person: &SignedIn,
+) -> OauthResult<bool> {
     let is_fresh = person.session.created_at >= asked.begun_at;
     let wants_fresh = asked.asks(Prompt::Login) || asked.asks(Prompt::Create);
     let is_old = asked.max_age.is_some_and(|most| state.clock.now_seconds() - person.auth_time() > most);

@@ -289,6 +289,28 @@ async fn a_fresh_sign_in_is_one_after_the_request() {
     }
 }
 
+/// The consent page has an address of its own: whoever opens it by hand skips nothing.
+#[tokio::test]
+async fn a_step_up_is_not_passed_by_opening_the_consent_page() {
+    for f in fixtures().await {
+        f.client("app", CALLBACK, &["openid", "user"]).await;
+        let ada = f.user("ada", &["user"]).await;
+        let old = f.signed_in(&ada).await;
+        f.clock.advance(10_000);
+        let acr = r#"{"id_token":{"acr":{"essential":true,"values":["phrh"]}}}"#;
+        for changes in [&[("prompt", "login")][..], &[("max_age", "5")], &[("claims", acr)]] {
+            let asking = ask(&f, Some(&old), &asked(changes)).await;
+            let id = asking.request();
+            let (context, flow) = (caller(), flow());
+            let browser = Browser { context: &context, visitor: Some(&old), flow: &flow };
+            let waiting = crate::services::consent::waiting(&f.state, browser, id).await.unwrap();
+            assert!(waiting.person(&f.state).is_none(), "{changes:?}");
+            let allow = [("decision", "allow"), ("scope_user", "1")];
+            assert!(matches!(decide(&f, &old, id, &allow).await, Came::SignIn(_)), "{changes:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn another_person_than_the_one_meant_is_not_let_through() {
     for f in fixtures().await {

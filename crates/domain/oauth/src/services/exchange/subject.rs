@@ -5,6 +5,7 @@ use crate::error::{IdentityError, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::repository::oauth::federated::foreign_token_used;
 use crate::services::generation::{TokenUser, active_user};
+use crate::services::grants;
 use crate::services::id_token::is_sid_of;
 use crate::services::scopes::Scopes;
 use crate::state::OAuthState;
@@ -14,7 +15,7 @@ use serde_json::{Map, Value};
 use systemprompt_audit::Guard;
 use systemprompt_config::profile::security::{SigningAlgorithm as Configured, SubjectMapping, TrustedIssuer};
 use systemprompt_models::ids::{SessionId, UserId};
-use systemprompt_models::{Actor, JwtClaims, RequestContext};
+use systemprompt_models::{Actor, JwtAudience, JwtClaims, RequestContext};
 use systemprompt_security::jwt::foreign::unverified_kid;
 use systemprompt_security::jwt::{UnverifiedClaims, verify_foreign};
 use systemprompt_security::keys::{SigningAlgorithm, TokenClass};
@@ -27,6 +28,8 @@ pub(super) struct Subject {
     pub user: TokenUser,
     /// What it may now.
     pub scopes: Scopes,
+    /// Where it counts; absent if it is bound to nothing here.
+    pub audiences: Option<Vec<JwtAudience>>,
     /// The session whose end is the end of the new one; another issuer's token has none here.
     pub session: Option<SessionId>,
     pub act: Option<Actor>,
@@ -98,6 +101,7 @@ async fn own(state: &OAuthState, token: &str) -> OauthResult<Subject> {
     Ok(Subject {
         user,
         scopes,
+        audiences: Some(claims.aud),
         session: Some(claims.session_id),
         act: claims.act,
         may_act: None,
@@ -130,11 +134,19 @@ async fn by_id_token(state: &OAuthState, client: &OAuthClient, token: &str) -> O
     let session = sessions
         .into_iter()
         .find(|session| session.is_live(state.now()) && is_sid_of(state, sid, &session.id));
-    let permissions = state.settings().permissions_of_user(&user);
+    // It tells who somebody is; what the client may do for them is what they granted it in that session.
+    let session = session.ok_or_else(invalid)?.id;
+    let client_id = client.client_id.as_str();
+    let grant = state.oauth.newest_grant(user.id.as_str(), client_id, session.as_str(), state.now()).await?;
+    let grant = grant.ok_or_else(invalid)?;
+    let scopes = Scopes::of(&grant.scopes).permitted(&state.settings().permissions_of_user(&user));
+    let audiences = (!grant.resources.is_empty())
+        .then(|| grant.resources.split(' ').map(|uri| JwtAudience::Resource(uri.to_owned())).collect());
     Ok(Subject {
-        session: Some(session.ok_or_else(invalid)?.id),
+        session: Some(grants::session_of(&grant.grant_id)),
         user: TokenUser::from(&user),
-        scopes: Scopes { permissions, oidc: Vec::new() }.for_persons(),
+        scopes,
+        audiences,
         act: None,
         may_act: None,
         plugin_id: None,
@@ -171,6 +183,7 @@ async fn foreign(
     Ok(Subject {
         user: TokenUser::from(&user),
         scopes: Scopes { permissions, oidc: Vec::new() }.for_persons(),
+        audiences: None,
         session: None,
         act: act.map(|act| named(act, &trusted.issuer)),
         may_act: claims.get("may_act").cloned(),

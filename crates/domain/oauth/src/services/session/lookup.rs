@@ -58,6 +58,11 @@ async fn renew(
     context: &RequestContext,
     claims: &JwtClaims,
 ) -> OauthResult<Option<(Secret<String>, i64)>> {
+    // Only a browser's session is kept alive. What was made for a program may less, and ends when it was said to.
+    let row = state.sessions.find(&claims.session_id).await?;
+    if row.is_none_or(|row| row.source != Some(SessionSource::Web)) {
+        return Ok(None);
+    }
     let Some(user) = state.users.find(claims.sub.as_str()).await? else { return Ok(None) };
     let idle = Millis::from(state.settings().identity.session.idle) * 1000;
     if !state.sessions.extend(&claims.session_id, state.now() + idle).await? {

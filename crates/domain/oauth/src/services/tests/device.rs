@@ -2,12 +2,16 @@
 
 use super::plane::{Plane, at_once, context, planes, request, word};
 use crate::error::{OauthError, OauthResult};
+use crate::services::authorize::standing::SignedIn;
 use crate::services::device::{
     DeviceAuthorization, DeviceDecision, approve, authorize, deny, find_by_user_code,
 };
+use crate::services::device_page::{confirm, decide};
 use crate::services::generation::TokenResponse;
 use crate::services::http::Parameters;
+use crate::services::templating::Frame;
 use std::sync::Arc;
+use systemprompt_models::Secret;
 use systemprompt_security::session::SessionSource;
 
 async fn begin(plane: &Plane, form: &str) -> OauthResult<DeviceAuthorization> {
@@ -70,6 +74,29 @@ async fn a6_a_device_waits_slows_down_and_gets_tokens_once() {
         assert!(plane.refresh(tokens.refresh_token.unwrap().expose(), "").await.is_ok());
         for (kind, count) in [("started", 1), ("approved", 1), ("denied", 0), ("issued", 1)] {
             assert_eq!(plane.records(&format!("oauth.device.{kind}")).await.len(), count, "{kind}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_gets_what_its_person_ticked() {
+    for plane in planes().await {
+        let user = plane.state.users.get("bob").await.unwrap();
+        let session = plane.state.sessions.find(&plane.session).await.unwrap().unwrap();
+        let (person, flow) = (SignedIn { user, session }, Secret::from("flow"));
+        for (ticked, want) in [("&scope_user=1", "user openid"), ("&scope_admin=1", "openid"), ("", "openid")]
+        {
+            let device = begin(&plane, "client_id=public&scope=openid+user+mcp").await.unwrap();
+            let code = device.user_code.expose();
+            let frame = Frame::new(&plane.state.settings(), None, None);
+            let page =
+                confirm(&plane.state, &context(), (&person, &flow), frame, code).await.unwrap().unwrap();
+            assert_eq!(page.scopes.len(), 3);
+            let form = format!("user_code={code}&csrf={}{ticked}", page.csrf);
+            let form = Parameters::parse(form.as_bytes()).unwrap();
+            assert!(decide(&plane.state, &context(), (&person, &flow), &form, true).await.unwrap());
+            plane.clock.advance(10_000);
+            assert_eq!(ask(&plane, device.device_code.expose()).await.unwrap().scope, want, "{ticked}");
         }
     }
 }

@@ -155,6 +155,43 @@ async fn id_60_an_id_token_counts_at_its_own_client_while_its_session_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn id_61_an_id_token_is_exchanged_for_what_was_granted_and_ends_with_the_grant() {
+    for plane in planes().await {
+        let grants = "authorization_code urn:ietf:params:oauth:grant-type:token-exchange";
+        plane.client("web-app", "client_secret_basic", grants, "openid user mcp a2a", "").await;
+        let id_token = async |scopes: &str| {
+            let (code, _) = plane.code(scopes, "").await;
+            plane.change("UPDATE oauth_auth_codes SET client_id = 'web-app'").await;
+            plane.change("UPDATE oauth_grants SET client_id = 'web-app'").await;
+            let form = Plane::code_form(&code).replace("client_id=public&", "");
+            plane.token(Some("web-app"), &form).await.unwrap().id_token.unwrap()
+        };
+        let told = id_token("openid").await;
+        assert_eq!(word(&exchange(&plane, "web-app", told.expose(), "id_token", "").await), "invalid_scope");
+        plane.clock.advance(1000);
+        let told = id_token("openid mcp").await;
+        let tokens = exchange(&plane, "web-app", told.expose(), "id_token", "").await.unwrap();
+        assert_eq!(tokens.scope, "mcp", "the person may more, and granted this");
+        plane.change("UPDATE oauth_grants SET revoked_at = 1").await;
+        assert_eq!(word(&exchange(&plane, "web-app", told.expose(), "id_token", "").await), "invalid_grant");
+        let session = plane.claims(&tokens.access_token).session_id;
+        let parent = plane.state.sessions.find(&session).await.unwrap().unwrap().parent_session_id;
+        plane.state.sessions.revoke(&parent.unwrap(), "test").await.unwrap();
+        assert!(!plane.is_live(&tokens.access_token).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchanged_token_is_not_carried_further_than_it_came() {
+    for plane in planes().await {
+        chain_of_clients(&plane).await;
+        let bound = plane.signed_in("user mcp", "https://rs.example").await.0.access_token;
+        let tokens = exchange(&plane, "hop-1", bound.expose(), "access_token", "").await.unwrap();
+        assert_eq!(plane.claims(&tokens.access_token).aud, plane.claims(&bound).aud);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_exchanged_hook_token_stays_bound_to_its_plugin() {
     for plane in planes().await {
         let grants = "urn:ietf:params:oauth:grant-type:token-exchange";

@@ -64,7 +64,9 @@ async fn show(
         Ok(waiting) => waiting,
         Err(error) => return fault(&error),
     };
-    let Some(person) = &waiting.signed_in else { return see_other(&format!("/login?request={id}")) };
+    let Some(person) = waiting.person(&context.oauth) else {
+        return see_other(&format!("/login?request={id}"));
+    };
     let shown = frame(&context, &headers, waiting.asked.ui_locales.as_deref());
     match waiting.page(&context.oauth, shown, person, id).and_then(|template| Page::render(&template)) {
         Ok(rendered) => page(StatusCode::OK, &rendered.leading_to(&waiting.asked.redirect_uri)),

@@ -103,7 +103,6 @@ async fn decided(context: &AppContext, visitor: Option<&Principal>, form: &Form)
     if is_foreign(context, &Method::POST, &form.headers) {
         return Err(OauthError::new(ErrorCode::AccessDenied, "the form came from another origin"));
     }
-    let typed = form.parameters.need("user_code")?;
     let Some(person) = SignedIn::find(&context.oauth, visitor).await? else {
         return Ok(see_other("/login?request=device"));
     };
@@ -113,8 +112,8 @@ async fn decided(context: &AppContext, visitor: Option<&Principal>, form: &Form)
         "deny" => false,
         _ => return Err(OauthError::invalid_request("decision is allow or deny")),
     };
-    let answer = (typed, form.parameters.get("csrf"), allow);
-    let taken = decide(&context.oauth, &form.context, (&person, &flow.value), answer).await?;
+    let who = (&person, &flow.value);
+    let taken = decide(&context.oauth, &form.context, who, &form.parameters, allow).await?;
     Ok(match (taken, allow) {
         (true, true) => see_other("/device?done=allowed"),
         (true, false) => see_other("/device?done=denied"),

@@ -18,6 +18,7 @@ use systemprompt_oauth::services::templating::{MessagePage, Page};
 use systemprompt_oauth::{ErrorCode, OauthError, OauthResult};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::auth::csrf;
+use systemprompt_security::extraction::CookieExtractor;
 
 const LOGOUT: &str = "/api/v1/core/oauth/logout";
 
@@ -84,9 +85,13 @@ async fn answer(
             Some(uri) => page.leading_to(uri),
             None => page,
         }),
-        (Ok(Logout::Done(Some(back))), visitor) => return ended(context, visitor, see_other(&back)).await,
+        (Ok(Logout::Done(Some(back))), visitor) => {
+            return ended(context, headers, visitor, see_other(&back)).await;
+        }
         (Ok(_), visitor) => match signed_out(&shown) {
-            Ok(rendered) => return ended(context, visitor, page(StatusCode::OK, &rendered)).await,
+            Ok(rendered) => {
+                return ended(context, headers, visitor, page(StatusCode::OK, &rendered)).await;
+            }
             Err(error) => Err(error),
         },
         (Err(error), _) => Err(error),
@@ -102,10 +107,16 @@ fn signed_out(frame: &systemprompt_oauth::services::templating::Frame) -> OauthR
     Page::render(&MessagePage { frame: frame.clone(), title, message })
 }
 
-/// Takes the cookie away, and tells other nodes of the session.
-async fn ended(context: &AppContext, visitor: Option<&Principal>, mut response: Response) -> Response {
+/// Takes away a cookie that came along, which it does not from another site, and tells other nodes of the session.
+async fn ended(
+    context: &AppContext,
+    headers: &HeaderMap,
+    visitor: Option<&Principal>,
+    mut response: Response,
+) -> Response {
     let text = format!("{SESSION_COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax");
-    if let Ok(value) = HeaderValue::from_str(&text) {
+    let came_along = CookieExtractor::new(SESSION_COOKIE).extract(headers).is_ok();
+    if came_along && let Ok(value) = HeaderValue::from_str(&text) {
         response.headers_mut().append(header::SET_COOKIE, value);
     }
     if let Some(visitor) = visitor {

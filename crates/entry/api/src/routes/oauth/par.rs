@@ -17,6 +17,7 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::post("/api/v1/core/oauth/par", push)
             .public(RateGroup::OauthToken)
+            .cost(5)
             .envelope(Envelope::OAuth)
             .body_limit(AUTHORIZE_BODY)
             .doc("identity", "Takes an authorization request beforehand"),

@@ -20,6 +20,7 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::post("/api/v1/core/oauth/session", session)
             .public(RateGroup::OauthPublic)
+            .cost(10)
             .envelope(Envelope::OAuth)
             .doc("identity", "The session of a cookie or a session token, or a new one of somebody unknown"),
     ]

@@ -365,7 +365,7 @@ impl Edge {
             Access::Public => {
                 check_throttle(seen, settings)?;
                 if let Some(group) = route.group {
-                    let (address, cost) = (seen.address, seen.throttled.cost);
+                    let (address, cost) = (seen.address, seen.throttled.cost.saturating_mul(route.cost));
                     charge(settings, seen, (group, RateLimitTier::Anon), address, cost)?;
                 }
                 return Ok(Arc::new(Principal::anonymous()));

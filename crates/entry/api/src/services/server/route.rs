@@ -31,6 +31,8 @@ pub struct RouteSpec {
     pub path: &'static str,
     pub access: Access,
     pub group: Option<RateGroup>,
+    /// How many calls of its group one counts as: more where it leaves a row behind.
+    pub cost: u32,
     pub envelope: Envelope,
     /// Largest body in bytes; `None` is `server.body_limit`.
     pub body_limit: Option<usize>,
@@ -73,6 +75,7 @@ impl Route {
                     in_person: false,
                 },
                 group: Some(RateGroup::Admin),
+                cost: 1,
                 envelope: Envelope::Problem,
                 body_limit: None,
                 summary: "",
@@ -151,6 +154,11 @@ impl Route {
 
     pub fn envelope(mut self, envelope: Envelope) -> Self {
         self.spec.envelope = envelope;
+        self
+    }
+
+    pub fn cost(mut self, calls: u32) -> Self {
+        self.spec.cost = calls;
         self
     }
 
