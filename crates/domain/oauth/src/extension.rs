@@ -58,6 +58,12 @@ impl Extension for OauthExtension {
                 sqlite: include_str!("../migrations/sqlite/3030_people.sql"),
                 postgres: include_str!("../migrations/postgres/3030_people.sql"),
             },
+            Migration {
+                version: 3040,
+                name: "user_requests",
+                sqlite: include_str!("../migrations/sqlite/3040_user_requests.sql"),
+                postgres: include_str!("../migrations/postgres/3040_user_requests.sql"),
+            },
         ]
     }
 }

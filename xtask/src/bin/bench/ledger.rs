@@ -78,7 +78,8 @@ async fn run(url: &str, folder: &Path, callers: usize, options: &Options) -> Res
     migrate(&db, MIGRATIONS).await?;
     let tasks = Tasks::default();
     let ledger = Ledger::start(&db, &[], self::options(folder, &db), Arc::new(SystemClock), &tasks).await?;
-    let warm_up = if db.engine() == systemprompt_database::Engine::Postgres { options.run } else { options.warm_up() };
+    let warm_up =
+        if db.engine() == systemprompt_database::Engine::Postgres { options.run } else { options.warm_up() };
     commit_until(&ledger, callers, Instant::now() + warm_up).await?;
     reuse_log(&db).await?;
     let cpu = machine::cpu(std::process::id())?;

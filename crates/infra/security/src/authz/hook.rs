@@ -102,6 +102,23 @@ impl RuleHook {
     }
 }
 
+/// What a rule about the owner of a client changes about `decision`: what is denied to them is denied to the client (ID-58).
+pub(crate) fn check_owner(
+    rules: &RuleSet,
+    request: AuthzRequest<'_>,
+    decision: AuthzDecision,
+) -> AuthzDecision {
+    let Some(owner) = &request.principal.owner else { return decision };
+    if !decision.is_allow() {
+        return decision;
+    }
+    let own = resolve(rules, &rules.compile_actor(owner.as_str()), request.entity);
+    match own.matched {
+        Matched::UserDeny => AuthzDecision { matched: Matched::OwnerDeny, ..own },
+        _ => decision,
+    }
+}
+
 /// What the actors of the chain change about `decision` (SEC-64).
 pub(crate) fn check_actors(
     rules: &RuleSet,
@@ -137,7 +154,7 @@ impl AuthzDecisionHook for RuleHook {
         if self.store.is_stale() {
             return Some(AuthzDecision { matched: Matched::Stale, rule: None, ..decision });
         }
-        Some(check_actors(&rules, self.actors, request, decision))
+        Some(check_actors(&rules, self.actors, request, check_owner(&rules, request, decision)))
     }
 
     fn decide_many(&self, principal: &Principal, entities: &[EntityRef]) -> Option<Vec<AuthzDecision>> {
@@ -149,7 +166,8 @@ impl AuthzDecisionHook for RuleHook {
             if stale {
                 return AuthzDecision { matched: Matched::Stale, rule: None, ..decision };
             }
-            check_actors(&rules, self.actors, AuthzRequest::new(principal, entity), decision)
+            let request = AuthzRequest::new(principal, entity);
+            check_actors(&rules, self.actors, request, check_owner(&rules, request, decision))
         };
         Some(entities.iter().map(decide).collect())
     }

@@ -131,9 +131,10 @@ async fn signed_in(
     let Some(authorization) = headers.get(header::AUTHORIZATION) else { return Ok(caller) };
     let mut alone = HeaderMap::new();
     alone.insert(header::AUTHORIZATION, authorization.clone());
-    let found = context.auth.authenticate(&alone, Surface::Api, AuthMode::Required).await;
-    let principal =
-        found.map_err(|_| OauthError::new(ErrorCode::InvalidToken, "the token is not valid here"))?;
+    let found = context.auth.identify_from(&alone, Surface::Api, AuthMode::Required, caller.client_ip).await;
+    let principal = found
+        .map(|found| found.principal)
+        .map_err(|_| OauthError::new(ErrorCode::InvalidToken, "the token is not valid here"))?;
     Ok(RequestContext { principal, ..caller })
 }
 
