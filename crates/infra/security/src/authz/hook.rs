@@ -223,3 +223,61 @@ pub fn from_config(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::types::{Access, AccessRule, Entity, EntityKind, RuleType};
+
+    fn rule(rule_type: RuleType, value: &str, access: Access) -> AccessRule {
+        AccessRule {
+            id: format!("rule-{value}").into(),
+            entity_type: EntityKind::McpServer,
+            entity_id: "demo".into(),
+            is_pattern: false,
+            rule_type,
+            rule_value: value.into(),
+            access,
+            justification: None,
+            source: "api".into(),
+            created_by: "ada".into(),
+            created_at: 0,
+            updated_at: 0,
+            version: 1,
+        }
+    }
+
+    #[test]
+    fn id_58_what_is_denied_to_its_owner_is_denied_to_a_client() {
+        let entity = Entity {
+            kind: EntityKind::McpServer,
+            id: "demo".into(),
+            display_name: None,
+            default_included: false,
+            source: "api".into(),
+            created_at: 0,
+            updated_at: 0,
+            version: 1,
+        };
+        let rules = [
+            rule(RuleType::Role, "service", Access::Allow),
+            rule(RuleType::User, "usr_eve", Access::Deny),
+            rule(RuleType::User, "usr_ada", Access::Allow),
+        ];
+        let rules = RuleSet::build(1, &[entity], &rules);
+        let demo = EntityRef::new(EntityKind::McpServer, "demo");
+        let decide = |roles: &[&str], owner: Option<&str>| {
+            let principal = Principal {
+                roles: roles.iter().map(ToString::to_string).collect(),
+                owner: owner.map(Into::into),
+                ..Principal::anonymous()
+            };
+            let request = AuthzRequest::new(&principal, &demo);
+            check_owner(&rules, request, resolve(&rules, &rules.compile(&principal), &demo)).policy()
+        };
+        assert_eq!(decide(&["service"], None), "role_allow");
+        assert_eq!(decide(&["service"], Some("usr_bob")), "role_allow");
+        assert_eq!(decide(&["service"], Some("usr_eve")), "owner_deny");
+        assert_eq!(decide(&[], Some("usr_ada")), "not_assigned", "an owner's right is not the client's");
+    }
+}
