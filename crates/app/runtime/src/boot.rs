@@ -227,7 +227,7 @@ async fn boot_loaded(
         AllowStore::open(db.clone(), ledger.clone(), Arc::clone(&clock), parts.allowed.clone()).await?;
     let bans = BanStore::open(db.clone(), ledger.clone(), Arc::clone(&clock), bridge.clone()).await?;
     let verifier = Verifier::new(issuer.clone(), Arc::clone(&class_keys), keys.keys(), Arc::clone(&clock));
-    let users = Users::new(db.clone(), ledger.clone(), Arc::clone(&clock));
+    let users = Users::new(db.clone(), ledger.clone(), Arc::clone(&clock), Arc::clone(&sessions));
     let at_rest = AtRest::new(pepper, loaded.secrets.get("oauth_at_rest_pepper_previous"))
         .map_err(BootError::Pepper)?;
     let api_keys =

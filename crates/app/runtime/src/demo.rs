@@ -194,5 +194,5 @@ async fn entity(
 
 async fn token(context: &AppContext, user: &User) -> Result<Secret<String>, DemoError> {
     let by = context.system_context();
-    Ok(context.issue_token(&by, user, &user.permissions(), TOKEN_LIFE).await?)
+    Ok(context.issue_token(&by, user, &context.users.own_permissions(user), TOKEN_LIFE).await?)
 }

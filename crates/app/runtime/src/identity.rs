@@ -5,7 +5,7 @@ use std::time::Duration;
 use systemprompt_audit::{LedgerError, Unit};
 use systemprompt_models::ids::SessionId;
 use systemprompt_models::{Millis, Permission, RequestContext, Secret, UserType};
-use systemprompt_oauth::{IdentityError, User, UserChange, UserStatus};
+use systemprompt_oauth::{IdentityError, User, UserChange};
 use systemprompt_security::jwt::IssueError;
 use systemprompt_security::keys::{KeyDescription, KeyError, KeyInfo, KeyUse, Rotation, SigningAlgorithm};
 use systemprompt_security::session::{NewSession, SessionError, SessionParams, SessionSource, SessionUse};
@@ -22,8 +22,7 @@ pub enum TokenError {
 }
 
 impl AppContext {
-    /// Changes a user. Whoever loses a role, a department or the right to act loses the sessions that vouch for it, on this node
-    /// before the call returns.
+    /// Changes a user; what the change ends counts on this node no more before the call returns.
     ///
     /// # Errors
     /// As [`systemprompt_oauth::Users::change`].
@@ -34,22 +33,27 @@ impl AppContext {
         version: Option<i64>,
         change: UserChange,
     ) -> Result<User, IdentityError> {
-        let before = self.users.get(id).await?;
-        let after = self.users.change(by, before.id.as_str(), version, change).await?;
-        let vouched = before.roles != after.roles || before.department != after.department;
-        if after.status != UserStatus::Active {
-            systemprompt_oauth::users::end_grants(&self.oauth, &after.id, "user_changed").await?;
-        }
-        if vouched || after.status != UserStatus::Active {
-            let ended = self.sessions.revoke_user(&after.id, "user_changed").await;
-            if let Err(error) = ended {
-                tracing::error!(%error, user_id = %after.id, "sessions of a changed user could not be ended");
-                return Err(IdentityError::Ledger(LedgerError::Unavailable(error.to_string())));
-            }
-            self.auth.forget();
-            self.tell_revocation(after.id.as_str()).await;
-        }
+        let after = self.users.change(by, id, version, change).await?;
+        self.auth.forget();
+        self.tell_revocation(after.id.as_str()).await;
         Ok(after)
+    }
+
+    /// Merges a user into another, who is returned.
+    ///
+    /// # Errors
+    /// As [`systemprompt_oauth::Users::merge`].
+    pub async fn merge_users(
+        &self,
+        by: &RequestContext,
+        id: &str,
+        version: Option<i64>,
+        into: &str,
+    ) -> Result<User, IdentityError> {
+        let merged = self.users.merge(by, id, version, into).await?;
+        self.auth.forget();
+        self.tell_revocation(merged.id.as_str()).await;
+        Ok(merged)
     }
 
     /// Ends an API key; it is refused on this node before the call returns, on others with their next look.

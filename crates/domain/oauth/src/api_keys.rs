@@ -4,22 +4,31 @@ use crate::at_rest::{AtRest, Label};
 use crate::error::IdentityError;
 use crate::repository::api_keys::ApiKeyRepository;
 use crate::users::Users;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use std::sync::Arc;
 use systemprompt_audit::{Draft, EntryKind, Ledger, Payload, Role, Unit};
 use systemprompt_database::Db;
 use systemprompt_models::ids::{ApiKeyId, SessionId, UserId};
 use systemprompt_models::permission::scope_of;
 use systemprompt_models::{
-    Clock, CredentialKind, Millis, Permission, Principal, RequestContext, Secret, UserType, parse_permissions,
+    Clock, CredentialKind, JwtAudience, Millis, Permission, Principal, RequestContext, Secret, UserType,
+    parse_permissions,
 };
-use systemprompt_security::auth::api_key::{ApiKeyError, ApiKeyFuture, ApiKeyProvider, generate, preview};
+use systemprompt_security::auth::api_key::{
+    ApiKeyError, ApiKeyFuture, ApiKeyProvider, VerifiedKey, generate, preview,
+};
 
 /// Most live keys that one user may have.
 pub const MAX_LIVE_KEYS: i64 = 50;
 const DAY_MS: Millis = 86_400_000;
 const DEFAULT_DAYS: i64 = 90;
 const MAX_DAYS: i64 = 365;
+/// Audiences that a key may be bound to: the names of the surfaces that take keys.
+const AUDIENCES: [&str; 3] = ["api", "a2a", "bridge"];
+/// Most networks of a key.
+const MAX_CIDRS: usize = 20;
 
 /// A key as lists show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,6 +41,10 @@ pub struct ApiKey {
     /// Last 4 characters.
     pub suffix: String,
     pub scopes: Vec<Permission>,
+    /// Surfaces that it counts on; every one that takes keys if empty.
+    pub audiences: Vec<String>,
+    /// Networks that it may come from; any if empty.
+    pub allowed_cidrs: Vec<IpNet>,
     pub created_at: Millis,
     pub expires_at: Option<Millis>,
     pub last_used_at: Option<Millis>,
@@ -48,9 +61,18 @@ pub struct NewApiKey {
     /// Space-separated; absent: all that the owner has.
     #[serde(default)]
     pub scope: Option<String>,
+    /// Surfaces that it counts on: `api`, `a2a`, `bridge`; every one that takes keys if empty.
+    #[serde(default)]
+    pub audiences: Vec<String>,
+    /// Networks that it may come from, as `10.0.0.0/8`; any if empty.
+    #[serde(default)]
+    pub allowed_cidrs: Vec<String>,
     /// Days until it expires, 1 to 365; absent: 90.
     #[serde(default)]
     pub expires_in_days: Option<i64>,
+    /// That it does not expire; only an administrator makes such a key.
+    #[serde(default)]
+    pub never_expires: bool,
 }
 
 /// Makes, lists, revokes and verifies API keys.
@@ -88,13 +110,16 @@ impl ApiKeys {
         new: NewApiKey,
     ) -> Result<(ApiKey, Secret<String>), IdentityError> {
         let owner = self.users.get(&new.user).await?;
-        let mut owned = owner.permissions();
+        let mut owned = self.users.permissions(&owner);
         // Nobody makes themselves a key that may more than what they came with.
         if by.principal.user_id == owner.id {
             owned.retain(|permission| by.principal.has(*permission));
         }
         let scopes = match &new.scope {
-            None => owned.clone(),
+            None => {
+                let own = self.users.own_permissions(&owner);
+                own.into_iter().filter(|permission| owned.contains(permission)).collect()
+            }
             Some(scope) => parse_permissions(scope)
                 .map_err(|e| IdentityError::Invalid(vec![("scope", e.to_string())]))?,
         };
@@ -109,6 +134,16 @@ impl ApiKeys {
         if !(1..=MAX_DAYS).contains(&days) {
             faults.push(("expires_in_days", format!("1 to {MAX_DAYS}")));
         }
+        if new.never_expires && (!by.principal.has(Permission::Admin) || new.expires_in_days.is_some()) {
+            faults.push(("never_expires", "by an administrator, and without expires_in_days".to_owned()));
+        }
+        if !new.audiences.iter().all(|audience| AUDIENCES.contains(&audience.as_str())) {
+            faults.push(("audiences", format!("of {}", AUDIENCES.join(", "))));
+        }
+        let cidrs: Option<Vec<IpNet>> = new.allowed_cidrs.iter().map(|text| network(text)).collect();
+        if cidrs.as_ref().is_none_or(|cidrs| cidrs.len() > MAX_CIDRS) {
+            faults.push(("allowed_cidrs", format!("at most {MAX_CIDRS} networks, as 10.0.0.0/8")));
+        }
         if !faults.is_empty() {
             return Err(IdentityError::Invalid(faults));
         }
@@ -122,8 +157,10 @@ impl ApiKeys {
             prefix: prefix.to_owned(),
             suffix: suffix.to_owned(),
             scopes,
+            audiences: crate::users::normal_roles(new.audiences),
+            allowed_cidrs: cidrs.unwrap_or_default(),
             created_at: now,
-            expires_at: Some(now + days * DAY_MS),
+            expires_at: (!new.never_expires).then_some(now + days * DAY_MS),
             last_used_at: None,
             revoked_at: None,
         };
@@ -188,20 +225,20 @@ impl ApiKeys {
         Ok(())
     }
 
-    async fn principal(&self, key: &str) -> Result<Option<Principal>, IdentityError> {
+    async fn principal(&self, key: &str) -> Result<Option<VerifiedKey>, IdentityError> {
         let now = self.clock.now();
         let Some(key) = self.repository.live_by_digest(&self.digest(key), now).await? else {
             return Ok(None);
         };
         let Some(owner) = self.users.find(key.user_id.as_str()).await? else { return Ok(None) };
-        let owned = owner.permissions();
+        let owned = self.users.permissions(&owner);
         let permissions: Vec<Permission> = key.scopes.into_iter().filter(|p| owned.contains(p)).collect();
         if permissions.is_empty() {
             return Ok(None);
         }
         self.repository.touch(key.id.as_str(), now).await?;
         let user_type = UserType::of(&permissions);
-        Ok(Some(Principal {
+        let principal = Principal {
             user_id: owner.id,
             // A key has no sign-in: its session is the key itself.
             session_id: SessionId::new(key.id.as_str()),
@@ -213,9 +250,21 @@ impl ApiKeys {
             department: owner.department,
             act_chain: Vec::new(),
             credential: CredentialKind::ApiKey { id: key.id },
+            owner: None,
             plugin_id: None,
+        };
+        Ok(Some(VerifiedKey {
+            audiences: key.audiences.iter().map(|name| JwtAudience::from(name.as_str())).collect(),
+            networks: key.allowed_cidrs.into(),
+            ..VerifiedKey::anywhere(principal)
         }))
     }
+}
+
+/// A network; an address alone is one of its own.
+fn network(text: &str) -> Option<IpNet> {
+    let network = text.parse::<IpNet>().ok();
+    network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(|network| network.trunc())
 }
 
 impl ApiKeyProvider for ApiKeys {

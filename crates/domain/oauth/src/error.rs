@@ -25,6 +25,14 @@ pub enum IdentityError {
     Changed,
     #[error("the last active administrator cannot be {0}")]
     LastAdministrator(&'static str),
+    #[error("the user is deleted")]
+    Deleted,
+    #[error("the Idempotency-Key came with another request before")]
+    OtherRequest,
+    #[error("the Idempotency-Key was used")]
+    KeyUsed,
+    #[error("sessions cannot be read or written")]
+    Session(#[from] SessionError),
     #[error("a user has at most {} live API keys", crate::api_keys::MAX_LIVE_KEYS)]
     TooManyKeys,
     #[error("identity rows cannot be read or written")]
@@ -47,10 +55,13 @@ impl From<IdentityError> for Refusal {
             IdentityError::Revoked { .. }
             | IdentityError::Taken(_)
             | IdentityError::LastAdministrator(_)
+            | IdentityError::Deleted
             | IdentityError::TooManyKeys => Self::new(Code::Conflict, error.to_string()),
+            IdentityError::OtherRequest => Self::new(Code::IdempotencyMismatch, error.to_string()),
+            IdentityError::KeyUsed => Self::new(Code::IdempotencyKeyUsed, error.to_string()),
             IdentityError::Changed => Self::new(Code::PreconditionFailed, error.to_string()),
             IdentityError::Ledger(source) => source.into(),
-            IdentityError::Database(_) | IdentityError::Key(_) => {
+            IdentityError::Database(_) | IdentityError::Session(_) | IdentityError::Key(_) => {
                 tracing::error!(%error, source = ?std::error::Error::source(&error), "identity failed");
                 Self::internal()
             }
@@ -219,6 +230,7 @@ impl From<IdentityError> for OauthError {
         match error {
             IdentityError::Ledger(source) => Self::Ledger(source),
             IdentityError::Database(source) => Self::Database(source),
+            IdentityError::Session(source) => Self::Session(source),
             IdentityError::Key(_) => Self::Random(NoRandomness),
             other => Self::new(ErrorCode::InvalidRequest, other.to_string()),
         }

@@ -59,6 +59,12 @@ impl Extension for OauthExtension {
                 postgres: include_str!("../migrations/postgres/3030_people.sql"),
             },
             Migration {
+                version: 3040,
+                name: "user_requests",
+                sqlite: include_str!("../migrations/sqlite/3040_user_requests.sql"),
+                postgres: include_str!("../migrations/postgres/3040_user_requests.sql"),
+            },
+            Migration {
                 version: 3070,
                 name: "par_bound",
                 sqlite: include_str!("../migrations/sqlite/3070_par_bound.sql"),

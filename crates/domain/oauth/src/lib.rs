@@ -16,5 +16,6 @@ pub mod users;
 pub use api_keys::{ApiKey, ApiKeys, NewApiKey};
 pub use error::{ErrorCode, IdentityError, OauthError, OauthResult};
 pub use extension::OauthExtension;
+pub use repository::users::UserFilter;
 pub use state::{OAuthParts, OAuthState, Settings};
 pub use users::{NewUser, User, UserChange, UserKind, UserStatus, Users};

@@ -7,7 +7,7 @@ use crate::services::cimd::CimdState;
 use crate::services::issuer_keys::IssuerKeys;
 use crate::services::meter::Meter;
 use crate::services::refusals::Refusals;
-use crate::users::{User, UserStatus, Users};
+use crate::users::{User, Users};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use systemprompt_audit::{Draft, Ledger, Unit};
@@ -69,18 +69,12 @@ impl Settings {
 
     /// What roles permit together, in the order of [`Permission::ALL`].
     pub fn permissions_of<'a>(&self, roles: impl IntoIterator<Item = &'a str>) -> Vec<Permission> {
-        let table = &self.identity.role_permissions;
-        let granted: Vec<Permission> =
-            roles.into_iter().filter_map(|role| table.get(role)).flatten().copied().collect();
-        Permission::ALL.into_iter().filter(|permission| granted.contains(permission)).collect()
+        crate::users::permissions_of_roles(&self.identity.role_permissions, roles)
     }
 
     /// What a user may now; nothing unless active.
     pub fn permissions_of_user(&self, user: &User) -> Vec<Permission> {
-        if user.status != UserStatus::Active {
-            return Vec::new();
-        }
-        self.permissions_of(user.roles.iter().map(String::as_str))
+        crate::users::permissions_of_user(&self.identity.role_permissions, user)
     }
 
     /// The address of an endpoint of [`crate::constants::OAUTH_BASE`], as `/token`.
@@ -170,6 +164,7 @@ impl OAuthState {
         // Documents of this computer count for a server of this computer alone (ID-24).
         let hosts = if parts.settings.is_loopback() { parts.hosts } else { parts.hosts.without_loopback() };
         let egress = client_under(Class::Untrusted, Policy::default(), hosts)?;
+        parts.users.permit(parts.settings.identity.role_permissions.clone());
         Ok(Self(Arc::new(Inner {
             tokens: AccessTokens::new(
                 parts.settings.issuer.as_str(),
@@ -203,6 +198,7 @@ impl OAuthState {
 
     /// Puts another configuration in force.
     pub fn configure(&self, settings: Settings) {
+        self.users.permit(settings.identity.role_permissions.clone());
         self.settings.store(Arc::new(settings));
     }
 

@@ -1,13 +1,21 @@
-//! Users: who they are, which roles they hold, and the principal that a credential of theirs stands for.
+//! Users: who they are, which roles they hold, and what those permit.
+
+pub mod change;
+pub mod create;
+pub mod merge;
 
 use crate::error::IdentityError;
-use crate::repository::users::{UserRepository, Written};
+use crate::repository::users::{UserFilter, UserRepository};
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use systemprompt_audit::{Draft, EntryKind, Ledger, Payload, Role, Unit};
-use systemprompt_database::Db;
-use systemprompt_models::ids::UserId;
-use systemprompt_models::{Clock, Millis, Permission, RequestContext};
+use systemprompt_audit::{Draft, EntryKind, Ledger, Unit};
+use systemprompt_config::profile::identity::IdentityConfig;
+use systemprompt_database::{Db, WriteTx};
+use systemprompt_models::ids::{EntryId, UserId};
+use systemprompt_models::{Clock, Millis, Permission, RequestContext, Secret};
+use systemprompt_security::session::{Sessions, UserEnd};
 
 /// Most roles that a user may hold.
 pub const MAX_ROLES: usize = 32;
@@ -50,10 +58,13 @@ pub enum UserStatus {
     Suspended,
     Pending,
     Deleted,
+    /// Made for a while by what is to decide on it later; may not act.
+    Temporary,
 }
 
 impl UserStatus {
-    const ALL: [Self; 5] = [Self::Active, Self::Inactive, Self::Suspended, Self::Pending, Self::Deleted];
+    const ALL: [Self; 6] =
+        [Self::Active, Self::Inactive, Self::Suspended, Self::Pending, Self::Deleted, Self::Temporary];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,12 +73,18 @@ impl UserStatus {
             Self::Suspended => "suspended",
             Self::Pending => "pending",
             Self::Deleted => "deleted",
+            Self::Temporary => "temporary",
         }
+    }
+
+    /// The status of this name.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
     }
 
     /// The status of a row; a word that this version does not know may not act.
     pub(crate) fn of_row(word: &str) -> Self {
-        Self::ALL.into_iter().find(|s| s.as_str() == word).unwrap_or(Self::Inactive)
+        Self::parse(word).unwrap_or(Self::Inactive)
     }
 }
 
@@ -92,21 +109,45 @@ pub struct User {
 }
 
 impl User {
-    /// The permissions of a user: those of the roles that name one. Whoever may not act has none.
-    pub fn permissions(&self) -> Vec<Permission> {
-        if self.status != UserStatus::Active {
-            return Vec::new();
-        }
-        [(Permission::Admin, "admin"), (Permission::User, "user"), (Permission::Service, "service")]
-            .into_iter()
-            .filter(|(_, role)| self.roles.iter().any(|r| r == role))
-            .map(|(permission, _)| permission)
-            .collect()
+    /// Whether the user administers the deployment: active, with the role `admin`.
+    pub fn is_administrator(&self) -> bool {
+        self.status == UserStatus::Active && self.roles.iter().any(|role| role == "admin")
+    }
+}
+
+/// What each role permits (`security.identity.role_permissions`).
+pub type RolePermissions = BTreeMap<String, Vec<Permission>>;
+
+/// What roles permit together, in the order of [`Permission::ALL`].
+pub fn permissions_of_roles<'a>(
+    table: &RolePermissions,
+    roles: impl IntoIterator<Item = &'a str>,
+) -> Vec<Permission> {
+    let granted: Vec<Permission> =
+        roles.into_iter().filter_map(|role| table.get(role)).flatten().copied().collect();
+    Permission::ALL.into_iter().filter(|permission| granted.contains(permission)).collect()
+}
+
+/// What a user may now; nothing unless active.
+pub fn permissions_of_user(table: &RolePermissions, user: &User) -> Vec<Permission> {
+    if user.status != UserStatus::Active {
+        return Vec::new();
+    }
+    permissions_of_roles(table, user.roles.iter().map(String::as_str))
+}
+
+/// Whether a permission goes into what a user uses in person. A person's role carries `service` and the hook scopes only so that
+/// a client of theirs can have them (ID-38).
+pub(crate) fn is_personal(user: &User, permission: Permission) -> bool {
+    match permission {
+        Permission::Admin | Permission::User | Permission::A2a | Permission::Mcp => true,
+        Permission::Service => user.kind == UserKind::Service,
+        Permission::HookGovern | Permission::HookTrack | Permission::Anonymous => false,
     }
 }
 
 /// A user to be made.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     pub username: String,
@@ -120,6 +161,15 @@ pub struct NewUser {
     pub department: Option<String>,
     #[serde(default)]
     pub kind: UserKind,
+    /// A password that another system hashed: bcrypt, or Argon2id in PHC form.
+    #[serde(default)]
+    pub password_hash: Option<Secret<String>>,
+}
+
+impl std::fmt::Debug for NewUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewUser").field("username", &self.username).finish_non_exhaustive()
+    }
 }
 
 /// What is to change of a user; absent members stay.
@@ -140,6 +190,8 @@ pub struct Users {
     pub(crate) repository: UserRepository,
     ledger: Ledger,
     clock: Arc<dyn Clock>,
+    sessions: Arc<Sessions>,
+    roles: Arc<ArcSwap<RolePermissions>>,
 }
 
 impl std::fmt::Debug for Users {
@@ -149,108 +201,72 @@ impl std::fmt::Debug for Users {
 }
 
 impl Users {
-    pub fn new(db: Db, ledger: Ledger, clock: Arc<dyn Clock>) -> Self {
-        Self { repository: UserRepository::new(db), ledger, clock }
+    /// Roles permit what they do by default until [`Self::permit`] says otherwise.
+    pub fn new(db: Db, ledger: Ledger, clock: Arc<dyn Clock>, sessions: Arc<Sessions>) -> Self {
+        let roles = Arc::new(ArcSwap::from_pointee(IdentityConfig::default().role_permissions));
+        Self { repository: UserRepository::new(db), ledger, clock, sessions, roles }
     }
 
-    /// Makes a user.
-    ///
-    /// # Errors
-    /// Fields out of bounds (all at once), a name or mail that is taken, or a change that could not be recorded.
-    pub async fn create(&self, by: &RequestContext, new: NewUser) -> Result<User, IdentityError> {
-        check(Some(&new.username), new.email.as_deref(), new.display_name.as_deref(), Some(&new.roles))?;
-        let now = self.clock.now();
-        let user = User {
-            id: UserId::generate(),
-            kind: new.kind,
-            username: new.username,
-            email: new.email,
-            email_verified: false,
-            display_name: new.display_name,
-            status: UserStatus::Active,
-            roles: normal_roles(new.roles),
-            department: new.department.filter(|d| !d.is_empty()),
-            locale: None,
-            created_at: now,
-            updated_at: now,
-            version: 1,
-        };
-        if let Some(field) = self.repository.clash(&user).await? {
-            return Err(IdentityError::Taken(field));
-        }
-        let draft = user_draft(EntryKind::AdminUserCreated, by, &user.id)
-            .with_payload(Payload::of(Role::After, &user).about(user.id.as_str()))
-            .with("roles", user.roles.clone());
-        self.record(draft).await?;
-        match self.repository.insert(&user).await? {
-            Written::Done => Ok(user),
-            Written::Clash(field) => Err(IdentityError::Taken(field)),
-        }
+    /// Puts another table of what roles permit in force.
+    pub fn permit(&self, table: RolePermissions) {
+        self.roles.store(Arc::new(table));
     }
 
-    /// Changes a user. `version` is the one that the caller has seen; without one, the present one.
-    ///
-    /// # Errors
-    /// No such user, another version, fields out of bounds, the last administrator, or a change that could not be recorded.
-    pub async fn change(
-        &self,
-        by: &RequestContext,
-        id: &str,
-        version: Option<i64>,
-        change: UserChange,
-    ) -> Result<User, IdentityError> {
-        check(None, change.email.as_deref(), change.display_name.as_deref(), change.roles.as_deref())?;
-        check_locale(change.locale.as_deref())?;
-        let before = self.get(id).await?;
-        if version.is_some_and(|seen| seen != before.version) {
-            return Err(IdentityError::Changed);
-        }
-        let other_mail = change.email.is_some() && change.email != before.email;
-        let after = User {
-            // Somebody else's word for one address says nothing of another.
-            email_verified: before.email_verified && !other_mail,
-            locale: change.locale.or_else(|| before.locale.clone()).filter(|tag| !tag.is_empty()),
-            email: change.email.or_else(|| before.email.clone()),
-            display_name: change.display_name.or_else(|| before.display_name.clone()),
-            roles: change.roles.map_or_else(|| before.roles.clone(), normal_roles),
-            department: change.department.or_else(|| before.department.clone()).filter(|d| !d.is_empty()),
-            status: change.status.unwrap_or(before.status),
-            updated_at: self.clock.now(),
-            version: before.version + 1,
-            ..before.clone()
-        };
-        if let Some(field) = self.repository.clash(&after).await? {
-            return Err(IdentityError::Taken(field));
-        }
-        let kind = match after.status {
-            UserStatus::Deleted => EntryKind::AdminUserDeleted,
-            _ => EntryKind::AdminUserChanged,
-        };
-        let draft = user_draft(kind, by, &before.id)
-            .with_payload(Payload::of(Role::Before, &before).about(before.id.as_str()))
-            .with_payload(Payload::of(Role::After, &after).about(before.id.as_str()))
-            .with("roles_before", before.roles.clone())
-            .with("roles_after", after.roles.clone())
-            .with("status_before", before.status.as_str())
-            .with("status_after", after.status.as_str());
-        self.record(draft).await?;
-        let keeps_admin = after.permissions().contains(&Permission::Admin);
-        if self.repository.update(&after, before.version, keeps_admin).await? {
-            return Ok(after);
-        }
-        let now = self.get(id).await?;
-        if now.version == before.version {
-            Err(IdentityError::LastAdministrator("removed, suspended or demoted"))
-        } else {
-            Err(IdentityError::Changed)
-        }
+    /// All that a user may now; nothing unless active.
+    pub fn permissions(&self, user: &User) -> Vec<Permission> {
+        permissions_of_user(&self.roles.load(), user)
     }
 
-    async fn record(&self, draft: Draft) -> Result<(), IdentityError> {
+    /// What a user's own credentials have where nothing less is asked for: without what is for clients alone.
+    pub fn own_permissions(&self, user: &User) -> Vec<Permission> {
+        let all = self.permissions(user);
+        all.into_iter().filter(|permission| is_personal(user, *permission)).collect()
+    }
+
+    async fn record(&self, draft: Draft) -> Result<EntryId, IdentityError> {
         let mut unit = Unit::new();
-        unit.record(draft);
+        let entry = unit.record(draft);
         self.ledger.append(unit).await?;
-        Ok(())
+        Ok(entry)
+    }
+
+    /// Ends what `end` says of a user, and with all sessions the grants too; `tx` is committed with it.
+    async fn end_with(
+        &self,
+        mut tx: WriteTx,
+        user: &UserId,
+        end: Option<UserEnd<'_>>,
+        reason: &str,
+    ) -> Result<usize, IdentityError> {
+        if matches!(end, Some(UserEnd::All)) {
+            crate::repository::users::end_grants(&mut tx, user.as_str(), reason, self.clock.now()).await?;
+        }
+        let Some(end) = end else {
+            tx.commit().await?;
+            return Ok(0);
+        };
+        let ended = self.sessions.end_in(&mut tx, user, end, reason).await?;
+        tx.commit().await?;
+        Ok(self.sessions.apply_end(ended))
+    }
+
+    /// Ends the grants of a user with their refresh tokens.
+    ///
+    /// # Errors
+    /// Rows that cannot be written.
+    pub async fn end_grants(&self, user: &UserId, reason: &str) -> Result<(), IdentityError> {
+        let mut tx = self.repository.begin().await?;
+        crate::repository::users::end_grants(&mut tx, user.as_str(), reason, self.clock.now()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Ends every session and grant of a user, with the tokens of them. Returns how many sessions were live.
+    ///
+    /// # Errors
+    /// Rows that cannot be written; then nothing ended.
+    pub async fn end_everything(&self, user: &UserId, reason: &str) -> Result<usize, IdentityError> {
+        let tx = self.repository.begin().await?;
+        self.end_with(tx, user, Some(UserEnd::All), reason).await
     }
 
     /// One user, by id or by name.
@@ -282,17 +298,17 @@ impl Users {
         Ok(self.repository.by_email(&mail.to_lowercase()).await?)
     }
 
-    /// At most `limit` users behind the id `after`, by id. With `query`, those whose name, mail or id begins with it.
+    /// At most `limit` users behind the id `after`, by id, whom `filter` fits.
     ///
     /// # Errors
     /// When the rows cannot be read.
     pub async fn page(
         &self,
         after: &str,
-        query: Option<&str>,
+        filter: &UserFilter<'_>,
         limit: i64,
     ) -> Result<Vec<User>, IdentityError> {
-        Ok(self.repository.page(after, query.map(str::to_lowercase).as_deref(), limit).await?)
+        Ok(self.repository.page(after, filter, limit).await?)
     }
 }
 
@@ -357,26 +373,4 @@ fn is_role(role: &str) -> bool {
     role.len() <= 64
         && role.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
         && role.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
-}
-
-/// Ends the grants of a user with their refresh tokens.
-///
-/// # Errors
-/// Rows that cannot be written.
-pub async fn end_grants(
-    state: &crate::state::OAuthState,
-    user: &UserId,
-    reason: &str,
-) -> Result<u64, IdentityError> {
-    Ok(state.users.repository.end_grants(user.as_str(), reason, state.now()).await?)
-}
-
-/// Ends every session and grant of a user, with the tokens of them.
-pub(crate) async fn end_everything(
-    state: &crate::state::OAuthState,
-    user: &UserId,
-    reason: &str,
-) -> crate::error::OauthResult<usize> {
-    state.users.repository.end_grants(user.as_str(), reason, state.now()).await?;
-    Ok(state.sessions.revoke_user(user, reason).await?)
 }

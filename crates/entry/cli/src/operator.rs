@@ -2,8 +2,7 @@
 
 use crate::exit::{CliError, Exit};
 use std::time::Duration;
-use systemprompt_models::Permission;
-use systemprompt_oauth::{IdentityError, NewUser, User};
+use systemprompt_oauth::{IdentityError, NewUser, User, UserFilter};
 use systemprompt_runtime::AppContext;
 
 /// A token of the administrator, for `life`.
@@ -20,7 +19,7 @@ pub async fn token(context: &AppContext, life: Duration) -> Result<String, CliEr
     };
     let admin = administrator(context).await.map_err(|e| failed(&e))?;
     let by = context.system_context();
-    let token = context.issue_token(&by, &admin, &admin.permissions(), life).await;
+    let token = context.issue_token(&by, &admin, &context.users.own_permissions(&admin), life).await;
     token.map(|token| token.expose().clone()).map_err(|e| failed(&e))
 }
 
@@ -28,10 +27,13 @@ pub async fn token(context: &AppContext, life: Duration) -> Result<String, CliEr
 async fn administrator(context: &AppContext) -> Result<User, IdentityError> {
     let mut after = String::new();
     loop {
-        let page = context.users.page(&after, None, 200).await?;
+        let page = context
+            .users
+            .page(&after, &UserFilter { role: Some("admin"), ..UserFilter::default() }, 200)
+            .await?;
         let Some(last) = page.last() else { break };
         after = last.id.to_string();
-        if let Some(admin) = page.into_iter().find(|user| user.permissions().contains(&Permission::Admin)) {
+        if let Some(admin) = page.into_iter().find(User::is_administrator) {
             return Ok(admin);
         }
     }

@@ -31,6 +31,8 @@ pub struct Principal {
     /// Subjects of the delegation chain, outermost first.
     pub act_chain: Vec<String>,
     pub credential: CredentialKind,
+    /// The person whom a client serves: what is denied to them is denied to it.
+    pub owner: Option<UserId>,
     /// Plugin that a hook token is bound to.
     pub plugin_id: Option<String>,
 }
@@ -52,11 +54,12 @@ impl Principal {
             tier: RateLimitTier::Anon,
             act_chain: Vec::new(),
             credential: CredentialKind::None,
+            owner: None,
             plugin_id: None,
         }
     }
 
-    /// The principal of verified claims.
+    /// The principal of verified claims. The owner of a client stands with its session.
     pub fn from_claims(claims: &JwtClaims) -> Self {
         Self {
             user_id: claims.sub.clone(),
@@ -69,6 +72,7 @@ impl Principal {
             tier: claims.rate_limit_tier,
             act_chain: claims.act.as_ref().map(super::claims::Actor::chain).unwrap_or_default(),
             credential: CredentialKind::Token { jti: claims.jti.clone() },
+            owner: None,
             plugin_id: claims.plugin_id.clone(),
         }
     }

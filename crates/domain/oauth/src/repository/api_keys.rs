@@ -18,6 +18,9 @@ struct KeyRow {
     prefix: String,
     suffix: String,
     scopes: String,
+    /// Space-separated.
+    audiences: Option<String>,
+    allowed_cidrs: Option<String>,
     created_at: Millis,
     expires_at: Option<Millis>,
     last_used_at: Option<Millis>,
@@ -25,8 +28,13 @@ struct KeyRow {
 }
 
 impl KeyRow {
-    fn key(self) -> ApiKey {
-        ApiKey {
+    /// The key; nothing of a row whose bounds this version cannot read.
+    fn key(self) -> Option<ApiKey> {
+        let words = |text: Option<String>| -> Vec<String> {
+            text.unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect()
+        };
+        let cidrs = words(self.allowed_cidrs).iter().map(|text| text.parse().ok()).collect::<Option<_>>()?;
+        Some(ApiKey {
             id: ApiKeyId::new(self.id),
             user_id: UserId::new(self.user_id),
             name: self.name,
@@ -34,12 +42,19 @@ impl KeyRow {
             suffix: self.suffix,
             // A scope that this version cannot read gives nothing.
             scopes: parse_permissions(&self.scopes).unwrap_or_default(),
+            audiences: words(self.audiences),
+            allowed_cidrs: cidrs,
             created_at: self.created_at,
             expires_at: self.expires_at,
             last_used_at: self.last_used_at,
             revoked_at: self.revoked_at,
-        }
+        })
     }
+}
+
+/// A list as its column has it: nothing if it is empty.
+fn listed<T: ToString>(items: &[T]) -> Option<String> {
+    (!items.is_empty()).then(|| items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
 }
 
 /// Reads and writes API keys.
@@ -66,13 +81,15 @@ impl ApiKeyRepository {
         on_tx!(tx, conn => sqlx::query(sql!("UPDATE users SET version = version WHERE id = $1"))
             .bind(key.user_id.as_str()).execute(&mut *conn).await.map(drop))?;
         let inserted = on_tx!(tx, conn => sqlx::query(sql!(
-            "INSERT INTO user_api_keys (id, user_id, name, prefix, suffix, digest, scopes, created_at, expires_at)
-             SELECT $1, $2, $3, $4, $5, $6, $7, CAST($8 AS BIGINT), CAST($9 AS BIGINT)
+            "INSERT INTO user_api_keys (id, user_id, name, prefix, suffix, digest, scopes, created_at, expires_at, audiences,
+                 allowed_cidrs)
+             SELECT $1, $2, $3, $4, $5, $6, $7, CAST($8 AS BIGINT), CAST($9 AS BIGINT), CAST($11 AS TEXT), CAST($12 AS TEXT)
              WHERE (SELECT COUNT(*) FROM user_api_keys
                     WHERE user_id = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $8)) < $10"
         ))
             .bind(key.id.as_str()).bind(key.user_id.as_str()).bind(&key.name).bind(&key.prefix).bind(&key.suffix)
             .bind(digest).bind(scope_of(&key.scopes)).bind(now).bind(key.expires_at).bind(limit)
+            .bind(listed(&key.audiences)).bind(listed(&key.allowed_cidrs))
             .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         tx.commit().await?;
         Ok(inserted == 1)
@@ -80,19 +97,21 @@ impl ApiKeyRepository {
 
     pub(crate) async fn by_id(&self, id: &str) -> sqlx::Result<Option<ApiKey>> {
         let row: Option<KeyRow> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id, user_id, name, prefix, suffix, scopes, created_at, expires_at, last_used_at, revoked_at
+            "SELECT id, user_id, name, prefix, suffix, scopes, audiences, allowed_cidrs, created_at, expires_at,
+                    last_used_at, revoked_at
              FROM user_api_keys WHERE id = $1"
         )).bind(id).fetch_optional(pool).await)?;
-        Ok(row.map(KeyRow::key))
+        Ok(row.and_then(KeyRow::key))
     }
 
     pub(crate) async fn live_by_digest(&self, digest: &str, now: Millis) -> sqlx::Result<Option<ApiKey>> {
         let row: Option<KeyRow> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id, user_id, name, prefix, suffix, scopes, created_at, expires_at, last_used_at, revoked_at
+            "SELECT id, user_id, name, prefix, suffix, scopes, audiences, allowed_cidrs, created_at, expires_at,
+                    last_used_at, revoked_at
              FROM user_api_keys
              WHERE digest = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)"
         )).bind(digest).bind(now).fetch_optional(pool).await)?;
-        Ok(row.map(KeyRow::key))
+        Ok(row.and_then(KeyRow::key))
     }
 
     pub(crate) async fn page(
@@ -102,12 +121,13 @@ impl ApiKeyRepository {
         limit: i64,
     ) -> sqlx::Result<Vec<ApiKey>> {
         let rows: Vec<KeyRow> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id, user_id, name, prefix, suffix, scopes, created_at, expires_at, last_used_at, revoked_at
+            "SELECT id, user_id, name, prefix, suffix, scopes, audiences, allowed_cidrs, created_at, expires_at,
+                    last_used_at, revoked_at
              FROM user_api_keys
              WHERE id > $1 AND (CAST($2 AS TEXT) IS NULL OR user_id = $2)
              ORDER BY id LIMIT $3"
         )).bind(after).bind(user_id).bind(limit).fetch_all(pool).await)?;
-        Ok(rows.into_iter().map(KeyRow::key).collect())
+        Ok(rows.into_iter().filter_map(KeyRow::key).collect())
     }
 
     /// Notes a use, at most once a minute.

@@ -66,7 +66,7 @@ async fn fixture(db: TestDb) -> Fixture {
         ledger: ledger.clone(),
         clock: Arc::clone(&shared) as _,
         at_rest: AtRest::new(&Secret::from("0123456789abcdef0123456789abcdef"), None).unwrap(),
-        users: Users::new((*db).clone(), ledger, Arc::clone(&shared) as _),
+        users: Users::new((*db).clone(), ledger, Arc::clone(&shared) as _, Arc::clone(&sessions)),
         sessions,
         session_tokens: SessionGenerator::new(classes, URL, shared),
         keys: ring.keys(),

@@ -1,10 +1,11 @@
 //! Rows of `users` and `user_roles`.
 
+use super::passwords;
 use crate::users::{User, UserKind, UserStatus};
 use systemprompt_audit::{Cell, Guard};
 use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
-use systemprompt_models::Millis;
 use systemprompt_models::ids::UserId;
+use systemprompt_models::{Millis, Secret};
 
 /// How an insert ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,6 +13,28 @@ pub(crate) enum Written {
     Done,
     /// Somebody else took this field's value meanwhile.
     Clash(&'static str),
+    /// Another request came with the same key meanwhile.
+    Repeated,
+}
+
+/// A creation that may come twice.
+pub(crate) struct NewRequest {
+    pub owner: String,
+    pub key: String,
+    /// Of what is asked for.
+    pub digest: String,
+    pub expires_at: Millis,
+}
+
+/// Which users a list has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UserFilter<'a> {
+    /// Beginning of a name, a mail or an id.
+    pub query: Option<&'a str>,
+    /// Those of this status; without one, all that are not deleted.
+    pub status: Option<UserStatus>,
+    pub role: Option<&'a str>,
+    pub department: Option<&'a str>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -87,19 +110,32 @@ impl UserRepository {
         Ok(row.map(UserRow::user))
     }
 
-    pub(crate) async fn page(&self, after: &str, query: Option<&str>, limit: i64) -> sqlx::Result<Vec<User>> {
-        let prefix = query
+    pub(crate) async fn page(
+        &self,
+        after: &str,
+        filter: &UserFilter<'_>,
+        limit: i64,
+    ) -> sqlx::Result<Vec<User>> {
+        let prefix = filter
+            .query
+            .map(str::to_lowercase)
             .map(|text| format!("{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")));
         let rows: Vec<UserRow> = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT id, kind, username, email, email_verified, display_name, status, department, locale, created_at, updated_at,
                     version,
                     (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
              FROM users
-             WHERE id > $1 AND status <> 'deleted' AND kind <> 'client'
+             WHERE id > $1 AND kind <> 'client'
                AND (CAST($2 AS TEXT) IS NULL OR username_key LIKE $2 ESCAPE '\\' OR email_key LIKE $2 ESCAPE '\\'
                     OR id LIKE $2 ESCAPE '\\')
-             ORDER BY id LIMIT $3"
-        )).bind(after).bind(prefix).bind(limit).fetch_all(pool).await)?;
+               AND CASE WHEN CAST($3 AS TEXT) IS NULL THEN status <> 'deleted' ELSE status = $3 END
+               AND (CAST($4 AS TEXT) IS NULL OR EXISTS
+                    (SELECT 1 FROM user_roles r WHERE r.user_id = users.id AND r.role = $4))
+               AND (CAST($5 AS TEXT) IS NULL OR department = $5)
+             ORDER BY id LIMIT $6"
+        ))
+            .bind(after).bind(prefix).bind(filter.status.map(UserStatus::as_str)).bind(filter.role)
+            .bind(filter.department).bind(limit).fetch_all(pool).await)?;
         Ok(rows.into_iter().map(UserRow::user).collect())
     }
 
@@ -132,17 +168,21 @@ impl UserRepository {
         Ok(row.and_then(|(handle,)| handle))
     }
 
-    /// Ends the grants of a user with their refresh tokens.
-    pub(crate) async fn end_grants(&self, id: &str, reason: &str, now: Millis) -> sqlx::Result<u64> {
-        let mut tx = self.db.write_tx().await?;
-        on_tx!(tx, conn => sqlx::query(sql!(
-            "UPDATE oauth_refresh_tokens SET revoked_at = $1 WHERE user_id = $2 AND revoked_at IS NULL"
-        )).bind(now).bind(id).execute(&mut *conn).await.map(drop))?;
-        let ended = on_tx!(tx, conn => sqlx::query(sql!(
-            "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $2 WHERE user_id = $3 AND revoked_at IS NULL"
-        )).bind(now).bind(reason).bind(id).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
-        tx.commit().await?;
-        Ok(ended)
+    /// A transaction for what ends of a user.
+    pub(crate) async fn begin(&self) -> sqlx::Result<WriteTx> {
+        self.db.write_tx().await
+    }
+
+    /// What was asked for under a key that still counts, and the user that was made: (digest, id).
+    pub(crate) async fn request(
+        &self,
+        owner: &str,
+        key: &str,
+        now: Millis,
+    ) -> sqlx::Result<Option<(String, String)>> {
+        on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT digest, user_id FROM user_requests WHERE owner_id = $1 AND key = $2 AND expires_at > $3"
+        )).bind(owner).bind(key).bind(now).fetch_optional(pool).await)
     }
 
     /// The field of `user` that another user has taken, if one is.
@@ -154,9 +194,21 @@ impl UserRepository {
         Ok(taken.map(|(key,)| if key == name { "username" } else { "email" }))
     }
 
-    pub(crate) async fn insert(&self, user: &User) -> sqlx::Result<Written> {
+    /// Inserts a user with the hash of an imported password; `request` holds the key that it was asked for under.
+    pub(crate) async fn insert(
+        &self,
+        user: &User,
+        hash: Option<&Secret<String>>,
+        request: Option<&NewRequest>,
+    ) -> sqlx::Result<Written> {
         let (name, mail) = keys(user);
         let mut tx = self.db.write_tx().await?;
+        if let Some(request) = request
+            && !remember(&mut tx, request, user).await?
+        {
+            tx.rollback().await?;
+            return Ok(Written::Repeated);
+        }
         let inserted = on_tx!(tx, conn => sqlx::query(sql!(
             "INSERT INTO users (id, username, username_key, email, email_key, display_name, status, department, created_at,
                  updated_at, version, kind, email_verified, locale)
@@ -178,19 +230,29 @@ impl UserRepository {
             other => other?,
         }
         insert_roles(&mut tx, user).await?;
+        if let Some(hash) = hash {
+            passwords::insert(&mut tx, user.id.as_str(), hash, user.created_at).await?;
+        }
         tx.commit().await?;
         Ok(Written::Done)
     }
 
-    /// Writes a changed user over `version`. False when the row has another version, or when it is the last active
-    /// administrator and would no longer be one; both are tested in the statement, so two requests cannot race.
-    pub(crate) async fn update(&self, user: &User, version: i64, keeps_admin: bool) -> sqlx::Result<bool> {
-        let mail = user.email.as_ref().map(|m| m.to_lowercase());
+    /// Writes a changed user over `version`, in the transaction that it returns. Nothing when the row has another version, or when
+    /// it is the last active administrator and would no longer be one; both are tested in the statement, so two requests cannot
+    /// race.
+    pub(crate) async fn update(
+        &self,
+        user: &User,
+        version: i64,
+        keeps_admin: bool,
+    ) -> sqlx::Result<Option<WriteTx>> {
+        let (name, mail) = keys(user);
         let mut tx = self.db.write_tx().await?;
         lock_administrators(&mut tx).await?;
         let updated = on_tx!(tx, conn => sqlx::query(sql!(
             "UPDATE users SET email = $1, email_key = $2, display_name = $3, status = $4, department = $5,
-                 updated_at = $6, version = version + 1, email_verified = $7, locale = $8
+                 updated_at = $6, version = version + 1, email_verified = $7, locale = $8, username = $12,
+                 username_key = $13
              WHERE id = $9 AND version = $10
                AND ($11 = 1
                     OR NOT EXISTS (SELECT 1 FROM user_roles r WHERE r.user_id = $9 AND r.role = 'admin')
@@ -199,18 +261,74 @@ impl UserRepository {
         ))
             .bind(&user.email).bind(&mail).bind(&user.display_name).bind(user.status.as_str()).bind(&user.department)
             .bind(user.updated_at).bind(i64::from(user.email_verified)).bind(&user.locale).bind(user.id.as_str())
-            .bind(version).bind(i64::from(keeps_admin))
+            .bind(version).bind(i64::from(keeps_admin)).bind(&user.username).bind(&name)
             .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         if updated == 0 {
             tx.rollback().await?;
-            return Ok(false);
+            return Ok(None);
         }
         on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM user_roles WHERE user_id = $1"))
             .bind(user.id.as_str()).execute(&mut *conn).await.map(drop))?;
         insert_roles(&mut tx, user).await?;
-        tx.commit().await?;
-        Ok(true)
+        Ok(Some(tx))
     }
+}
+
+/// Ends the grants of a user with their refresh tokens.
+pub(crate) async fn end_grants(tx: &mut WriteTx, id: &str, reason: &str, now: Millis) -> sqlx::Result<()> {
+    on_tx!(*tx, conn => sqlx::query(sql!(
+        "UPDATE oauth_refresh_tokens SET revoked_at = $1 WHERE user_id = $2 AND revoked_at IS NULL"
+    )).bind(now).bind(id).execute(&mut *conn).await.map(drop))?;
+    on_tx!(*tx, conn => sqlx::query(sql!(
+        "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $2 WHERE user_id = $3 AND revoked_at IS NULL"
+    )).bind(now).bind(reason).bind(id).execute(&mut *conn).await.map(drop))
+}
+
+/// Removes every credential of a user, and what else is theirs alone. Keys that nodes remember end with the next epoch.
+pub(crate) async fn erase(tx: &mut WriteTx, id: &str) -> sqlx::Result<()> {
+    on_tx!(*tx, conn => {
+        sqlx::query(sql!("UPDATE users SET webauthn_handle = NULL WHERE id = $1"))
+            .bind(id).execute(&mut *conn).await?;
+        for statement in [
+            sql!("DELETE FROM webauthn_credentials WHERE user_id = $1"),
+            sql!("DELETE FROM webauthn_challenges WHERE user_id = $1"),
+            sql!("DELETE FROM user_passwords WHERE user_id = $1"),
+            sql!("DELETE FROM user_recovery_codes WHERE user_id = $1"),
+            sql!("DELETE FROM user_api_keys WHERE user_id = $1"),
+            sql!("DELETE FROM user_notices WHERE user_id = $1"),
+            sql!("DELETE FROM federated_identities WHERE user_id = $1"),
+            sql!("DELETE FROM setup_tokens WHERE user_id = $1"),
+            sql!("DELETE FROM bridge_exchange_codes WHERE user_id = $1"),
+            sql!("DELETE FROM bridge_host_prefs WHERE user_id = $1"),
+            sql!("DELETE FROM oauth_consents WHERE user_id = $1"),
+        ] {
+            sqlx::query(statement).bind(id).execute(&mut *conn).await?;
+        }
+        Ok::<(), sqlx::Error>(())
+    })
+}
+
+/// Gives what a user owns to another: their identities at other issuers, and the clients that serve them.
+pub(crate) async fn hand_over(tx: &mut WriteTx, from: &str, to: &str, now: Millis) -> sqlx::Result<()> {
+    on_tx!(*tx, conn => sqlx::query(sql!("UPDATE federated_identities SET user_id = $1 WHERE user_id = $2"))
+        .bind(to).bind(from).execute(&mut *conn).await.map(drop))?;
+    on_tx!(*tx, conn => sqlx::query(sql!(
+        "UPDATE oauth_clients SET owner_user_id = $1, updated_at = $2, version = version + 1 WHERE owner_user_id = $3"
+    )).bind(to).bind(now).bind(from).execute(&mut *conn).await.map(drop))
+}
+
+/// Takes a key for a user that is being made. False when it is taken.
+async fn remember(tx: &mut WriteTx, request: &NewRequest, user: &User) -> sqlx::Result<bool> {
+    on_tx!(*tx, conn => sqlx::query(sql!(
+        "DELETE FROM user_requests WHERE owner_id = $1 AND key = $2 AND expires_at <= $3"
+    )).bind(&request.owner).bind(&request.key).bind(user.created_at).execute(&mut *conn).await.map(drop))?;
+    let taken = on_tx!(*tx, conn => sqlx::query(sql!(
+        "INSERT INTO user_requests (owner_id, key, digest, user_id, expires_at) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT DO NOTHING"
+    ))
+        .bind(&request.owner).bind(&request.key).bind(&request.digest).bind(user.id.as_str()).bind(request.expires_at)
+        .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+    Ok(taken == 1)
 }
 
 /// Makes a user with its roles; a name or mail that is taken does not hold.

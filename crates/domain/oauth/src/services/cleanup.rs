@@ -21,6 +21,8 @@ const DAY: Millis = 86_400_000;
 /// How long refresh tokens stay behind the end of their family, and sessions behind their own.
 const FAMILY_MEMORY: Millis = 7 * DAY;
 const SESSION_MEMORY: Millis = 30 * DAY;
+/// How long a notice can be read.
+const NOTICE_MEMORY: Millis = 90 * DAY;
 /// Rest between two transactions, so that callers come first.
 const REST: std::time::Duration = std::time::Duration::from_millis(5);
 /// Most transactions of one run for one table; the next run goes on.
@@ -76,6 +78,8 @@ impl OAuthState {
             (Ended::SetupTokens, 0),
             (Ended::AuthAttempts, DAY),
             (Ended::CimdDocuments, DAY),
+            (Ended::UserRequests, 0),
+            (Ended::UserNotices, NOTICE_MEMORY),
         ] {
             let count = self.in_batches(epoch, Rows::Of(ended), began - memory).await?;
             report.deleted.insert(ended.table(), count);

@@ -19,6 +19,11 @@ use systemprompt_security::opaque;
 use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization as _;
 
+mod common;
+mod imported;
+
+/// Highest memory in KiB and passes of a hash that is imported.
+const MAX_IMPORTED: (u32, u32) = (262_144, 16);
 /// Memory in KiB, passes, lanes.
 const COST: (u32, u32, u32) = (19_456, 2, 1);
 const MAX_LENGTH: usize = 256;
@@ -107,7 +112,7 @@ pub async fn change(
     if !passwords::store(&state.db, user.id.as_str(), stored.as_deref(), &hash, state.now()).await? {
         return Err(OauthError::new(ErrorCode::Conflict, "the password was changed meanwhile"));
     }
-    state.users.repository.end_grants(user.id.as_str(), "password_changed", state.now()).await?;
+    state.users.end_grants(&user.id, "password_changed").await?;
     lookup::end_all_own(state, context, true).await?;
     Ok(())
 }
@@ -122,12 +127,24 @@ fn check(state: &OAuthState, user: &User, new: &Secret<String>) -> OauthResult<(
         return weak(format!("new has {least} to {MAX_LENGTH} characters"));
     }
     let lower = text.to_lowercase();
-    let distinct: std::collections::HashSet<char> = lower.chars().collect();
     let names = [Some(user.username.as_str()), user.email.as_deref()];
-    if distinct.len() < 5 || names.into_iter().flatten().any(|name| lower == name.to_lowercase()) {
+    if common::is_easy(&lower) || names.into_iter().flatten().any(|name| lower == name.to_lowercase()) {
         return weak("new is too easy to guess".to_owned());
     }
     Ok(())
+}
+
+/// Whether a hash that another system made can be verified here at a bearable cost.
+pub(crate) fn is_importable(hash: &Secret<String>) -> bool {
+    let text = hash.expose().as_str();
+    if imported::is_bcrypt(text) {
+        return imported::is_bearable(text);
+    }
+    let Ok(hash) = PasswordHash::new(text) else { return false };
+    let bearable = |params: Params| params.m_cost() <= MAX_IMPORTED.0 && params.t_cost() <= MAX_IMPORTED.1;
+    hash.algorithm.as_str() == "argon2id"
+        && hash.hash.is_some()
+        && Params::try_from(&hash).is_ok_and(bearable)
 }
 
 /// Replaces a hash of lower cost.
@@ -151,6 +168,11 @@ async fn fresh(password: &Secret<String>) -> OauthResult<String> {
 async fn verified(password: &Secret<String>, hash: String) -> OauthResult<bool> {
     if password.expose().chars().count() > MAX_LENGTH {
         return Ok(false);
+    }
+    if imported::is_bcrypt(&hash) {
+        // Byte for byte what the other system was given.
+        let password = password.clone();
+        return in_turn(move || imported::verify(&password, &hash)).await;
     }
     let password = normal(password);
     in_turn(move || {

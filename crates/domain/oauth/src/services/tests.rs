@@ -5,6 +5,7 @@ mod clients;
 mod code;
 mod device;
 mod exchange;
+mod people;
 mod plane;
 mod refresh;
 mod tokens;

@@ -208,7 +208,9 @@ async fn render_metrics(
 ) -> crate::Result<Response> {
     let local = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
     if !local || proxied {
-        let found = context.auth.identify(headers, Surface::Api, AuthMode::Required).await;
+        // Behind a proxy the peer is not the caller.
+        let address = peer.filter(|_| !proxied).map(|peer| peer.ip());
+        let found = context.auth.identify_from(headers, Surface::Api, AuthMode::Required, address).await;
         if !found.is_ok_and(|f| f.principal.has(Permission::Admin)) {
             return Err(Refusal::new(Code::Denied, "metrics are for loopback and for administrators").into());
         }

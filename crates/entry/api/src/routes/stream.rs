@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, header};
 use source::{Begin, LedgerSource};
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use systemprompt_audit::LedgerRow;
@@ -89,7 +90,7 @@ async fn decisions(
     let may = move |principal: &Principal| {
         if reads_all { is_reader(principal) } else { CALLERS.iter().any(|one| principal.has(*one)) }
     };
-    Ok(respond(&context, source, slot, Credential { headers, may: Box::new(may) }))
+    Ok(respond(&context, source, slot, Credential { headers, address: caller.client_ip, may: Box::new(may) }))
 }
 
 async fn tail(
@@ -113,20 +114,22 @@ async fn tail(
     let source = LedgerSource::open(context.ledger.reader(), &begin, "entry", show).await;
     let source = source.map_err(crate::Error::internal)?;
     let may = |principal: &Principal| is_reader(principal) && READERS.iter().any(|one| principal.has(*one));
-    Ok(respond(&context, source, slot, Credential { headers, may: Box::new(may) }))
+    Ok(respond(&context, source, slot, Credential { headers, address: caller.client_ip, may: Box::new(may) }))
 }
 
 /// What a stream was opened with, and what its principal must still be allowed for it to go on.
 struct Credential {
     headers: HeaderMap,
+    address: Option<IpAddr>,
     may: Box<dyn Fn(&Principal) -> bool + Send + Sync>,
 }
 
 impl Credential {
     /// Whether it counts now as it did when the stream began: neither expired nor revoked, and with the same right.
     async fn check(&self, context: &AppContext) -> Result<(), Code> {
-        let found = context.auth.authenticate(&self.headers, Surface::Api, AuthMode::Required).await;
-        match found {
+        let found =
+            context.auth.identify_from(&self.headers, Surface::Api, AuthMode::Required, self.address).await;
+        match found.map(|found| found.principal) {
             Ok(principal) if (self.may)(&principal) => Ok(()),
             Ok(_) => Err(Code::Denied),
             Err(AuthError::RevocationUnavailable(_)) => Err(Code::RevocationUnavailable),

@@ -188,6 +188,7 @@ impl Default for IdentityConfig {
             role_permissions: BTreeMap::from([
                 ("admin".to_owned(), vec![Admin, User, Service, A2a, Mcp, HookGovern, HookTrack]),
                 ("user".to_owned(), vec![User, A2a, Mcp, HookGovern, HookTrack]),
+                ("service".to_owned(), vec![Service]),
             ]),
             client_assertion_audience: AssertionAudience::Issuer,
             device: DeviceConfig::default(),

@@ -1,13 +1,18 @@
 //! API keys (ID-98): `sp-live-` and 43 base64url characters of 32 random bytes, then six base62 digits of the CRC-32 over
 //! all before, so that a scanner, or we, can tell a mistyped one without a look-up.
 
+use crate::jwt::Surface;
+use crate::keys::TokenClass;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crc::{CRC_32_ISO_HDLC, Crc};
+use ipnet::IpNet;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
-use systemprompt_models::{Principal, Secret};
+use std::sync::Arc;
+use systemprompt_models::{JwtAudience, Principal, Secret};
 use zeroize::Zeroizing;
 
 /// What every API key begins with.
@@ -30,11 +35,41 @@ pub enum ApiKeyError {
 }
 
 /// The answer of an [`ApiKeyProvider`].
-pub type ApiKeyFuture<'a> = Pin<Box<dyn Future<Output = Result<Option<Principal>, ApiKeyError>> + Send + 'a>>;
+pub type ApiKeyFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Option<VerifiedKey>, ApiKeyError>> + Send + 'a>>;
+
+/// Whom a key stands for, and where it counts.
+#[derive(Clone, Debug)]
+pub struct VerifiedKey {
+    pub principal: Arc<Principal>,
+    /// Names of the surfaces that it counts on; every one that takes keys if empty.
+    pub audiences: Box<[JwtAudience]>,
+    /// Networks that it may come from; any if empty.
+    pub networks: Box<[IpNet]>,
+}
+
+impl VerifiedKey {
+    /// A key without bounds of its own.
+    pub fn anywhere(principal: Principal) -> Self {
+        Self { principal: Arc::new(principal), audiences: Box::default(), networks: Box::default() }
+    }
+
+    /// Whether it counts on a surface for a caller at `address`. A key that is bound to networks counts for nobody whose address
+    /// is unknown.
+    pub fn counts(&self, surface: Surface, address: Option<IpAddr>) -> bool {
+        let named = self.audiences.is_empty() || surface.is_named(TokenClass::Access, &self.audiences);
+        let near = self.networks.is_empty()
+            || address.is_some_and(|address| {
+                let address = address.to_canonical();
+                self.networks.iter().any(|network| network.contains(&address))
+            });
+        named && near
+    }
+}
 
 /// Knows the API keys. Implemented by the identity plane, which stores their digests.
 pub trait ApiKeyProvider: Send + Sync {
-    /// The principal of `key` with the permissions that its owner has now, or `None` when it is unknown, expired or revoked.
+    /// Whom `key` stands for, with the permissions that its owner has now, or `None` when it is unknown, expired or revoked.
     /// The checksum was tested before.
     fn verify<'a>(&'a self, key: &'a str) -> ApiKeyFuture<'a>;
 }
@@ -93,6 +128,31 @@ fn checksum(body: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn id_98_a_key_counts_where_its_audiences_and_networks_say() {
+        let of = |audiences: &[JwtAudience], networks: &[&str]| VerifiedKey {
+            audiences: audiences.into(),
+            networks: networks.iter().map(|text| text.parse().unwrap()).collect(),
+            ..VerifiedKey::anywhere(Principal::anonymous())
+        };
+        let at = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        let free = of(&[], &[]);
+        assert!(free.counts(Surface::Gateway, None) && free.counts(Surface::Api, at("192.0.2.1")));
+        let api = of(&[JwtAudience::Api], &[]);
+        assert!(api.counts(Surface::Api, None) && api.counts(Surface::Gateway, None));
+        assert!(!api.counts(Surface::A2a, None) && !api.counts(Surface::Bridge, None));
+        let near = of(&[], &["10.0.0.0/8", "2001:db8::/32"]);
+        for (address, counts) in [
+            (at("10.1.2.3"), true),
+            (at("::ffff:10.1.2.3"), true),
+            (at("2001:db8::1"), true),
+            (at("11.0.0.1"), false),
+            (None, false),
+        ] {
+            assert_eq!(near.counts(Surface::Api, address), counts, "{address:?}");
+        }
+    }
 
     #[test]
     fn a_key_has_the_documented_form_and_differs_each_time() {

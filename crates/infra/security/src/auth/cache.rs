@@ -1,10 +1,11 @@
 //! Credentials that were verified a moment ago (SEC-57), by the SHA-256 of their text. Failures are not kept.
 
+use super::api_key::VerifiedKey;
 use crate::error::JwtError;
 use crate::jwt::surface::Target;
 use crate::jwt::{Surface, Verified};
 use crate::keys::TokenClass;
-use crate::session::live::Claimed;
+use crate::session::live::{Claimed, SessionEnd};
 use aws_lc_rs::digest::{SHA256, digest};
 use moka::sync::Cache;
 use std::sync::Arc;
@@ -45,16 +46,16 @@ pub(super) struct CachedToken {
 }
 
 impl CachedToken {
-    pub fn new(verified: &Verified, session_expires_at: Millis, epoch: u64) -> Self {
+    pub fn new(verified: &Verified, session: SessionEnd, epoch: u64) -> Self {
         let claims = &verified.claims;
         let resources = claims.aud.iter().filter(|aud| matches!(aud, JwtAudience::Resource(_)));
         Self {
-            principal: Arc::new(Principal::from_claims(claims)),
+            principal: Arc::new(Principal { owner: session.owner, ..Principal::from_claims(claims) }),
             class: verified.class,
             jti: claims.jti.clone(),
             lifetime: claims.exp - claims.iat,
             expires_at: verified.expires_at(),
-            session_expires_at,
+            session_expires_at: session.at,
             surfaces: verified.surfaces,
             resources: resources.cloned().collect(),
             key_epoch: verified.key_epoch,
@@ -96,7 +97,7 @@ impl CachedToken {
 /// Verified tokens and API keys.
 pub(super) struct VerifiedCache {
     pub tokens: Cache<Digest, Arc<CachedToken>>,
-    keys: Cache<Digest, (u64, Arc<Principal>)>,
+    keys: Cache<Digest, (u64, Arc<VerifiedKey>)>,
     /// Counts how often the keys were forgotten; a key that was looked up before the last time does not count.
     forgotten: AtomicU64,
 }
@@ -115,12 +116,12 @@ impl VerifiedCache {
         self.forgotten.load(Ordering::Acquire)
     }
 
-    pub fn key(&self, digest: &Digest) -> Option<Arc<Principal>> {
-        self.keys.get(digest).filter(|(round, _)| *round == self.round()).map(|(_, principal)| principal)
+    pub fn key(&self, digest: &Digest) -> Option<Arc<VerifiedKey>> {
+        self.keys.get(digest).filter(|(round, _)| *round == self.round()).map(|(_, key)| key)
     }
 
-    pub fn remember_key(&self, digest: Digest, round: u64, principal: Arc<Principal>) {
-        self.keys.insert(digest, (round, principal));
+    pub fn remember_key(&self, digest: Digest, round: u64, key: Arc<VerifiedKey>) {
+        self.keys.insert(digest, (round, key));
     }
 
     pub fn forget_keys(&self) {

@@ -7,6 +7,6 @@ pub mod hook_token;
 mod present;
 pub mod validation;
 
-pub use api_key::{ApiKeyError, ApiKeyFuture, ApiKeyProvider};
+pub use api_key::{ApiKeyError, ApiKeyFuture, ApiKeyProvider, VerifiedKey};
 pub use hook_token::{HookTokenError, HookTokenValidator, ValidatedHookClaims};
 pub use validation::{AuthMode, AuthValidationService, Authenticated, CredentialSource, Shown};

@@ -1,6 +1,6 @@
 //! Authentication of a request: credential, verifier, revocation, session, principal.
 
-use super::api_key::{ApiKeyProvider, has_valid_checksum, is_api_key};
+use super::api_key::{ApiKeyProvider, VerifiedKey, has_valid_checksum, is_api_key};
 use super::cache::{CachedToken, Digest, VerifiedCache, digest_of, fits_cookie};
 use super::present::{Miss, Presented, presented};
 use crate::error::{AuthError, JwtError};
@@ -12,6 +12,7 @@ use crate::session::Sessions;
 use crate::session::live::Claimed;
 use http::HeaderMap;
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use systemprompt_models::ids::TraceId;
@@ -54,6 +55,16 @@ pub struct Authenticated {
 pub struct Shown<'h> {
     presented: Presented<'h>,
     digest: Option<Digest>,
+    address: Option<IpAddr>,
+}
+
+impl Shown<'_> {
+    /// From which address it comes; without one, a key that is bound to networks does not count.
+    #[must_use]
+    pub fn from(mut self, address: Option<IpAddr>) -> Self {
+        self.address = address;
+        self
+    }
 }
 
 /// Authenticates requests. Cheap to ask again: a token that was verified within the last minutes costs one hash and a few
@@ -160,8 +171,22 @@ impl AuthValidationService {
         target: impl Into<Target<'a>>,
         mode: AuthMode,
     ) -> Result<Authenticated, AuthError> {
+        self.identify_from(headers, target, mode, None).await
+    }
+
+    /// As [`Self::identify`], for a caller at an address.
+    ///
+    /// # Errors
+    /// As [`Self::identify`].
+    pub async fn identify_from<'a>(
+        &self,
+        headers: &HeaderMap,
+        target: impl Into<Target<'a>>,
+        mode: AuthMode,
+        address: Option<IpAddr>,
+    ) -> Result<Authenticated, AuthError> {
         let target = target.into();
-        self.settle(self.look(headers, target.surface), target, mode).await
+        self.settle(self.look(headers, target.surface).from(address), target, mode).await
     }
 
     /// The credentials of a request on a surface, not yet judged: for [`Self::is_known`], and [`Self::settle`] after it.
@@ -171,7 +196,7 @@ impl AuthValidationService {
             Presented::One(credential, _) | Presented::Two(credential, _) => Some(digest_of(credential)),
             Presented::Nothing(_) => None,
         };
-        Shown { presented, digest }
+        Shown { presented, digest, address: None }
     }
 
     /// The principal of what a request shows, as [`Self::identify`].
@@ -188,18 +213,20 @@ impl AuthValidationService {
         if mode == AuthMode::Disabled {
             return self.disabled();
         }
-        let digest = shown.digest.unwrap_or_default();
+        let (digest, address) = (shown.digest.unwrap_or_default(), shown.address);
         match shown.presented {
             Presented::One(credential, CredentialSource::Cookie) => {
                 self.by_cookie(credential, digest, target, mode).await
             }
             Presented::One(credential, source) => {
-                let principal = self.resolve(credential, digest, target).await?;
+                let principal = self.resolve(credential, digest, target, address).await?;
                 Ok(Authenticated { principal, source, clear_cookie: false })
             }
             Presented::Two(first, second) => {
-                let principal = self.resolve(first, digest, target).await?;
-                if self.resolve(second, digest_of(second), target).await?.user_id != principal.user_id {
+                let principal = self.resolve(first, digest, target, address).await?;
+                if self.resolve(second, digest_of(second), target, address).await?.user_id
+                    != principal.user_id
+                {
                     return Err(AuthError::ConflictingCredentials);
                 }
                 Ok(Authenticated { principal, source: CredentialSource::Bearer, clear_cookie: false })
@@ -308,9 +335,12 @@ impl AuthValidationService {
         credential: &str,
         digest: Digest,
         target: Target<'_>,
+        address: Option<IpAddr>,
     ) -> Result<Arc<Principal>, AuthError> {
         if is_api_key(credential) {
-            self.api_key(credential, digest, target.surface).await
+            let key = self.api_key(credential, digest, target.surface).await?;
+            let principal = key.counts(target.surface, address).then(|| Arc::clone(&key.principal));
+            principal.ok_or(AuthError::InvalidApiKey)
         } else {
             self.token_of(credential, digest, target).await.map(|entry| Arc::clone(&entry.principal))
         }
@@ -381,13 +411,13 @@ impl AuthValidationService {
             issued_at: verified.claims.iat,
             anonymous: verified.class == TokenClass::Anonymous,
         };
-        let session_expires_at = self.sessions.check(claimed, now).await.map_err(|error| match error {
+        let session = self.sessions.check(claimed, now).await.map_err(|error| match error {
             AuthError::InvalidToken { error, .. } => {
                 AuthError::InvalidToken { error, kid: Some(Arc::clone(&verified.kid)) }
             }
             other => other,
         })?;
-        let entry = Arc::new(CachedToken::new(&verified, session_expires_at, epoch));
+        let entry = Arc::new(CachedToken::new(&verified, session, epoch));
         self.cache.tokens.insert(digest, Arc::clone(&entry));
         Ok(entry)
     }
@@ -397,21 +427,21 @@ impl AuthValidationService {
         key: &str,
         digest: Digest,
         surface: Surface,
-    ) -> Result<Arc<Principal>, AuthError> {
+    ) -> Result<Arc<VerifiedKey>, AuthError> {
         let Some(provider) = self.api_keys.as_ref().filter(|_| surface.takes_api_keys()) else {
             return Err(AuthError::InvalidApiKey);
         };
         if !has_valid_checksum(key) {
             return Err(AuthError::InvalidApiKey);
         }
-        if let Some(principal) = self.cache.key(&digest) {
-            return Ok(principal);
+        if let Some(key) = self.cache.key(&digest) {
+            return Ok(key);
         }
         let round = self.cache.round();
         let found = provider.verify(key).await.map_err(AuthError::unavailable)?;
-        let principal = Arc::new(found.ok_or(AuthError::InvalidApiKey)?);
-        self.cache.remember_key(digest, round, Arc::clone(&principal));
-        Ok(principal)
+        let key = Arc::new(found.ok_or(AuthError::InvalidApiKey)?);
+        self.cache.remember_key(digest, round, Arc::clone(&key));
+        Ok(key)
     }
 }
 

@@ -102,6 +102,23 @@ impl RuleHook {
     }
 }
 
+/// What a rule about the owner of a client changes about `decision`: what is denied to them is denied to the client (ID-58).
+pub(crate) fn check_owner(
+    rules: &RuleSet,
+    request: AuthzRequest<'_>,
+    decision: AuthzDecision,
+) -> AuthzDecision {
+    let Some(owner) = &request.principal.owner else { return decision };
+    if !decision.is_allow() {
+        return decision;
+    }
+    let own = resolve(rules, &rules.compile_actor(owner.as_str()), request.entity);
+    match own.matched {
+        Matched::UserDeny => AuthzDecision { matched: Matched::OwnerDeny, ..own },
+        _ => decision,
+    }
+}
+
 /// What the actors of the chain change about `decision` (SEC-64).
 pub(crate) fn check_actors(
     rules: &RuleSet,
@@ -137,7 +154,7 @@ impl AuthzDecisionHook for RuleHook {
         if self.store.is_stale() {
             return Some(AuthzDecision { matched: Matched::Stale, rule: None, ..decision });
         }
-        Some(check_actors(&rules, self.actors, request, decision))
+        Some(check_actors(&rules, self.actors, request, check_owner(&rules, request, decision)))
     }
 
     fn decide_many(&self, principal: &Principal, entities: &[EntityRef]) -> Option<Vec<AuthzDecision>> {
@@ -149,7 +166,8 @@ impl AuthzDecisionHook for RuleHook {
             if stale {
                 return AuthzDecision { matched: Matched::Stale, rule: None, ..decision };
             }
-            check_actors(&rules, self.actors, AuthzRequest::new(principal, entity), decision)
+            let request = AuthzRequest::new(principal, entity);
+            check_actors(&rules, self.actors, request, check_owner(&rules, request, decision))
         };
         Some(entities.iter().map(decide).collect())
     }
@@ -203,5 +221,63 @@ pub fn from_config(
             tracing::error!("authorization is switched off: every call is allowed (authz_unrestricted)");
             Ok(Arc::new(AllowAllHook))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::types::{Access, AccessRule, Entity, EntityKind, RuleType};
+
+    fn rule(rule_type: RuleType, value: &str, access: Access) -> AccessRule {
+        AccessRule {
+            id: format!("rule-{value}").into(),
+            entity_type: EntityKind::McpServer,
+            entity_id: "demo".into(),
+            is_pattern: false,
+            rule_type,
+            rule_value: value.into(),
+            access,
+            justification: None,
+            source: "api".into(),
+            created_by: "ada".into(),
+            created_at: 0,
+            updated_at: 0,
+            version: 1,
+        }
+    }
+
+    #[test]
+    fn id_58_what_is_denied_to_its_owner_is_denied_to_a_client() {
+        let entity = Entity {
+            kind: EntityKind::McpServer,
+            id: "demo".into(),
+            display_name: None,
+            default_included: false,
+            source: "api".into(),
+            created_at: 0,
+            updated_at: 0,
+            version: 1,
+        };
+        let rules = [
+            rule(RuleType::Role, "service", Access::Allow),
+            rule(RuleType::User, "usr_eve", Access::Deny),
+            rule(RuleType::User, "usr_ada", Access::Allow),
+        ];
+        let rules = RuleSet::build(1, &[entity], &rules);
+        let demo = EntityRef::new(EntityKind::McpServer, "demo");
+        let decide = |roles: &[&str], owner: Option<&str>| {
+            let principal = Principal {
+                roles: roles.iter().map(ToString::to_string).collect(),
+                owner: owner.map(Into::into),
+                ..Principal::anonymous()
+            };
+            let request = AuthzRequest::new(&principal, &demo);
+            check_owner(&rules, request, resolve(&rules, &rules.compile(&principal), &demo)).policy()
+        };
+        assert_eq!(decide(&["service"], None), "role_allow");
+        assert_eq!(decide(&["service"], Some("usr_bob")), "role_allow");
+        assert_eq!(decide(&["service"], Some("usr_eve")), "owner_deny");
+        assert_eq!(decide(&[], Some("usr_ada")), "not_assigned", "an owner's right is not the client's");
     }
 }

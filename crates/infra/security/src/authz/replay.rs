@@ -10,7 +10,7 @@ mod tally;
 
 use super::audit::repository::GovernanceDecisionRepository;
 use super::draft::Tried;
-use super::hook::check_actors;
+use super::hook::{check_actors, check_owner};
 use super::resolver::{RuleSet, resolve};
 use super::types::{AuthzDecision, AuthzRequest, EntityKind, EntityRef, entity_kind};
 use crate::governance::replay::{Again, Notes, TriedPolicies};
@@ -259,6 +259,7 @@ impl Deciding<'_> {
         principal.permissions = record.detail.permissions().unwrap_or_default();
         principal.roles = std::mem::take(&mut record.detail.roles);
         principal.department = record.detail.department.take();
+        principal.owner = record.detail.owner.as_deref().map(Into::into);
         let of_record = std::mem::take(&mut record.act_chain);
         principal.act_chain = record.detail.actors.take().unwrap_or(of_record);
     }
@@ -270,6 +271,7 @@ impl Deciding<'_> {
         for entity in entities {
             let decision = resolve(self.rules, &compiled, &entity);
             let request = AuthzRequest::new(&self.principal, &entity);
+            let decision = check_owner(self.rules, request, decision);
             let decision = check_actors(self.rules, actors, request, decision);
             let is_allow = decision.is_allow();
             last = Some((entity, decision));

@@ -202,6 +202,8 @@ pub enum Matched {
     NotAssigned,
     /// A deny rule names an actor of the delegation chain.
     ActorDeny,
+    /// A deny rule names the person whom the client serves.
+    OwnerDeny,
     /// The rule set was not confirmed in time.
     Stale,
     /// No hook is configured or installed.
@@ -232,6 +234,7 @@ impl Matched {
             Self::DefaultIncluded => "default_included",
             Self::NotAssigned => "not_assigned",
             Self::ActorDeny => "actor_deny",
+            Self::OwnerDeny => "owner_deny",
             Self::Stale => "authz_stale",
             Self::DefaultDeny => "authz_default_deny",
             Self::Disabled => "authz_disabled",
@@ -267,6 +270,7 @@ impl Matched {
             Self::DefaultIncluded => "everyone whom no rule names may use it",
             Self::NotAssigned => "no rule allows it",
             Self::ActorDeny => "a rule denies an actor of the delegation chain",
+            Self::OwnerDeny => "a rule denies the owner of this client",
             Self::Stale => "the rule set could not be confirmed in time",
             Self::DefaultDeny => "no decision hook is configured",
             Self::Disabled => "the decision hook is disabled, which denies everything",

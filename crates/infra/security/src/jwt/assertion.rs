@@ -60,6 +60,8 @@ struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     department: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     act: Option<Actor>,
     jti: String,
     iat: i64,
@@ -146,6 +148,7 @@ impl AssertionIssuer {
             scope: scope_of(&principal.permissions),
             roles: principal.roles.clone(),
             department: principal.department.clone(),
+            owner: principal.owner.as_ref().map(ToString::to_string),
             act: Some(Actor::new(audience, inner)),
             jti: Jti::generate().to_string(),
             iat: now,
@@ -280,6 +283,7 @@ fn principal(
         } else {
             CredentialKind::Token { jti: jti.clone() }
         },
+        owner: claims.owner.map(UserId::from),
         plugin_id: None,
         permissions,
     };

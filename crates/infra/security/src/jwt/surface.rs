@@ -85,14 +85,21 @@ impl Surface {
         !matches!(self, Self::Site | Self::Bridge)
     }
 
+    /// Whether one of `audiences` is a name of this surface for tokens of `class`.
+    pub(crate) fn is_named(self, class: TokenClass, audiences: &[JwtAudience]) -> bool {
+        self.audiences(class).iter().any(|name| audiences.contains(name))
+    }
+
     pub(crate) fn bit(self) -> u16 {
         1 << self as u16
     }
 
     /// The surfaces whose own names are among `audiences`, as a set of [`Self::bit`].
     pub(crate) fn named_by(class: TokenClass, audiences: &[JwtAudience]) -> u16 {
-        let named = |surface: &Self| surface.audiences(class).iter().any(|name| audiences.contains(name));
-        Self::ALL.into_iter().filter(named).fold(0, |set, surface| set | surface.bit())
+        Self::ALL
+            .into_iter()
+            .filter(|surface| surface.is_named(class, audiences))
+            .fold(0, |set, surface| set | surface.bit())
     }
 }
 

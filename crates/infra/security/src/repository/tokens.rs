@@ -21,6 +21,8 @@ pub(crate) struct SessionFacts {
     pub user_id: Option<UserId>,
     pub expires_at: Millis,
     pub ended: bool,
+    /// The person whom a client's session serves.
+    pub owner_id: Option<UserId>,
 }
 
 /// (id, until when it matters).
@@ -71,13 +73,14 @@ impl TokenRepository {
     }
 
     pub(crate) async fn session(&self, id: &SessionId) -> Result<Option<SessionFacts>, sqlx::Error> {
-        let row: Option<(Option<String>, Millis, Option<Millis>)> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT user_id, expires_at, revoked_at FROM user_sessions WHERE id = $1"
+        let row: Option<(Option<String>, Millis, Option<Millis>, Option<String>)> = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT user_id, expires_at, revoked_at, owner_id FROM user_sessions WHERE id = $1"
         )).bind(id.as_str()).fetch_optional(pool).await)?;
-        Ok(row.map(|(user_id, expires_at, revoked_at)| SessionFacts {
+        Ok(row.map(|(user_id, expires_at, revoked_at, owner_id)| SessionFacts {
             user_id: user_id.map(UserId::from),
             expires_at,
             ended: revoked_at.is_some(),
+            owner_id: owner_id.map(UserId::from),
         }))
     }
 
@@ -219,21 +222,7 @@ impl TokenRepository {
     ) -> Result<Vec<(String, Millis)>, sqlx::Error> {
         let mut tx = self.db.write_tx().await?;
         let epoch = next_epoch(&mut tx).await?;
-        on_tx!(tx, conn => sqlx::query(sql!(
-            "INSERT INTO token_cutoffs (kind, id, not_before, reason, expires_at, epoch, ledger_opened)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)
-             ON CONFLICT (kind, id) DO UPDATE SET not_before = excluded.not_before, reason = excluded.reason,
-                 expires_at = excluded.expires_at, epoch = excluded.epoch, ledger_opened = excluded.ledger_opened
-             WHERE token_cutoffs.not_before < excluded.not_before"
-        ))
-            .bind(cutoff.kind.as_str())
-            .bind(&cutoff.id)
-            .bind(cutoff.not_before)
-            .bind(&cutoff.reason)
-            .bind(cutoff.expires_at)
-            .bind(epoch)
-            .bind(entry.as_str())
-            .execute(&mut *conn).await.map(drop))?;
+        insert_cutoff(&mut tx, cutoff, epoch, entry).await?;
         let ended = match cutoff.kind {
             CutoffKind::User => {
                 end_sessions(&mut tx, &UserId::from(cutoff.id.as_str()), &cutoff.reason, now, epoch).await?
@@ -379,6 +368,53 @@ async fn end_sessions(
     on_tx!(*tx, conn => sqlx::query_as(sql!(
         "WITH RECURSIVE tree (id) AS (
              SELECT id FROM user_sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
+             UNION
+             SELECT id FROM user_sessions WHERE owner_id = $1 AND revoked_at IS NULL AND expires_at > $2
+             UNION
+             SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
+         UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
+         WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
+    )).bind(user.as_str()).bind(now).bind(reason).bind(epoch).fetch_all(&mut *conn).await)
+}
+
+async fn insert_cutoff(
+    tx: &mut WriteTx,
+    cutoff: &Cutoff,
+    epoch: i64,
+    entry: &EntryId,
+) -> Result<(), sqlx::Error> {
+    on_tx!(*tx, conn => sqlx::query(sql!(
+        "INSERT INTO token_cutoffs (kind, id, not_before, reason, expires_at, epoch, ledger_opened)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (kind, id) DO UPDATE SET not_before = excluded.not_before, reason = excluded.reason,
+             expires_at = excluded.expires_at, epoch = excluded.epoch, ledger_opened = excluded.ledger_opened
+         WHERE token_cutoffs.not_before < excluded.not_before"
+    ))
+        .bind(cutoff.kind.as_str())
+        .bind(&cutoff.id)
+        .bind(cutoff.not_before)
+        .bind(&cutoff.reason)
+        .bind(cutoff.expires_at)
+        .bind(epoch)
+        .bind(entry.as_str())
+        .execute(&mut *conn).await.map(drop))
+}
+
+/// Ends every session of a user; with a cut, their tokens up to it and the sessions for which no refresh brings others.
+pub(crate) async fn end_user(
+    tx: &mut WriteTx,
+    user: &UserId,
+    cut: Option<(&Cutoff, &EntryId)>,
+    reason: &str,
+    now: Millis,
+) -> Result<Vec<RevokedRow>, sqlx::Error> {
+    let epoch = next_epoch(tx).await?;
+    let Some((cutoff, entry)) = cut else { return end_sessions(tx, user, reason, now, epoch).await };
+    insert_cutoff(tx, cutoff, epoch, entry).await?;
+    on_tx!(*tx, conn => sqlx::query_as(sql!(
+        "WITH RECURSIVE tree (id) AS (
+             SELECT id FROM user_sessions
+             WHERE user_id = $1 AND grant_id IS NULL AND revoked_at IS NULL AND expires_at > $2
              UNION
              SELECT id FROM user_sessions WHERE owner_id = $1 AND revoked_at IS NULL AND expires_at > $2
              UNION

@@ -5,17 +5,17 @@
 //! which the runtime calls when it is told that something changed, and once a second in any case; a node that has not confirmed
 //! the copy for 30 s trusts no token.
 
-use super::revoked::{Cutoff, Revoked};
+use super::revoked::{Cutoff, CutoffKind, Revoked};
 use crate::error::{AuthError, JwtError};
 use crate::jwt::sign::MAX_TOKEN_LIFE;
-use crate::repository::tokens::{RevokedRow, SessionFacts, SessionOpened, TokenRepository};
+use crate::repository::tokens::{RevokedRow, SessionFacts, SessionOpened, TokenRepository, end_user};
 use moka::sync::Cache;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use systemprompt_database::Db;
+use systemprompt_database::{Db, WriteTx};
 use systemprompt_models::ids::{ClientId, EntryId, GrantId, Jti, SessionId, UserId};
 use systemprompt_models::{Clock, JwtClaims, Millis};
 
@@ -173,6 +173,32 @@ pub(crate) struct Claimed<'a> {
     pub anonymous: bool,
 }
 
+/// The session of a token that counts.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionEnd {
+    pub at: Millis,
+    /// The person whom a client's session serves.
+    pub owner: Option<UserId>,
+}
+
+/// What a change of a user ends.
+#[derive(Clone, Copy, Debug)]
+pub enum UserEnd<'a> {
+    /// Every session with its tokens.
+    All,
+    /// What tells of the user as they were: every token up to now, and the sessions for which no refresh brings others. The entry
+    /// is the record of the change.
+    Told(&'a EntryId),
+}
+
+/// What a transaction ended; it counts on this node once it was given to [`Sessions::apply_end`].
+#[derive(Debug)]
+#[must_use = "this node goes on taking the tokens until it is applied"]
+pub struct Ended {
+    sessions: Vec<RevokedRow>,
+    cutoff: Option<Cutoff>,
+}
+
 /// Opens, checks and ends sessions; ends single tokens.
 pub struct Sessions {
     repository: TokenRepository,
@@ -317,6 +343,41 @@ impl Sessions {
         Ok(self.apply_ended(ended))
     }
 
+    /// Ends what a change of `user` ends, in the transaction of that change.
+    ///
+    /// # Errors
+    /// When the rows cannot be written.
+    pub async fn end_in(
+        &self,
+        tx: &mut WriteTx,
+        user: &UserId,
+        end: UserEnd<'_>,
+        reason: &str,
+    ) -> Result<Ended, SessionError> {
+        let now = self.clock.now();
+        let cutoff = matches!(end, UserEnd::Told(_)).then(|| Cutoff {
+            kind: CutoffKind::User,
+            id: user.to_string(),
+            not_before: now,
+            reason: reason.to_owned(),
+            expires_at: Self::longest_end(now),
+        });
+        let told = match (&cutoff, end) {
+            (Some(cutoff), UserEnd::Told(entry)) => Some((cutoff, entry)),
+            _ => None,
+        };
+        let sessions = end_user(tx, user, told, reason, now).await?;
+        Ok(Ended { sessions, cutoff })
+    }
+
+    /// Puts in force on this node what a transaction ended that was committed. Returns how many sessions were live.
+    pub fn apply_end(&self, ended: Ended) -> usize {
+        if let Some(cutoff) = &ended.cutoff {
+            self.apply(|revoked| revoked.add_cutoff(cutoff));
+        }
+        self.apply_ended(ended.sessions)
+    }
+
     /// Ends one token; `expires_at` is its own end. Returns whether it was not revoked before.
     ///
     /// # Errors
@@ -400,7 +461,7 @@ impl Sessions {
     }
 
     /// The end of the session that `claimed` names, if token and session both count.
-    pub(crate) async fn check(&self, claimed: Claimed<'_>, now: Millis) -> Result<Millis, AuthError> {
+    pub(crate) async fn check(&self, claimed: Claimed<'_>, now: Millis) -> Result<SessionEnd, AuthError> {
         self.check_revoked(claimed)?;
         let mut facts = self.live.get(claimed.session);
         if facts.as_ref().is_none_or(|facts| facts.expires_at <= now) {
@@ -422,7 +483,7 @@ impl Sessions {
         } else if facts.ended || facts.expires_at <= now {
             Err(JwtError::SessionEnded.into())
         } else {
-            Ok(facts.expires_at)
+            Ok(SessionEnd { at: facts.expires_at, owner: facts.owner_id.clone() })
         }
     }
 
@@ -443,7 +504,7 @@ impl Sessions {
             issued_at: claims.iat,
             anonymous: claims.is_anonymous(),
         };
-        self.check(claimed, now).await
+        Ok(self.check(claimed, now).await?.at)
     }
 
     /// Asks the copy alone.

@@ -10,5 +10,5 @@ pub use crate::repository::tokens::{SESSION_ENDED, SessionOpened, next_epoch, se
 pub use claims::ValidatedSessionClaims;
 pub use extension::TokensExtension;
 pub use generator::{SessionGenerator, SessionParams, SessionUse};
-pub use live::{NewSession, SessionError, SessionRow, SessionSource, Sessions, SignIn};
+pub use live::{Ended, NewSession, SessionError, SessionRow, SessionSource, Sessions, SignIn, UserEnd};
 pub use revoked::{Cutoff, CutoffKind, EVERYBODY};

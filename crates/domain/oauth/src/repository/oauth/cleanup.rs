@@ -19,6 +19,8 @@ pub(crate) enum Ended {
     SetupTokens,
     AuthAttempts,
     CimdDocuments,
+    UserRequests,
+    UserNotices,
 }
 
 impl Ended {
@@ -36,6 +38,8 @@ impl Ended {
             Self::SetupTokens => "setup_tokens",
             Self::AuthAttempts => "auth_attempts",
             Self::CimdDocuments => "oauth_cimd_documents",
+            Self::UserRequests => "user_requests",
+            Self::UserNotices => "user_notices",
         }
     }
 }
@@ -96,6 +100,14 @@ impl OAuthRepository {
             Ended::CimdDocuments => sqlx::query(sql!(
                 "DELETE FROM oauth_cimd_documents WHERE url IN
                      (SELECT url FROM oauth_cimd_documents WHERE fresh_until < $1 AND last_used_at < $1 LIMIT $2)"
+            )),
+            Ended::UserRequests => sqlx::query(sql!(
+                "DELETE FROM user_requests WHERE (owner_id, key) IN
+                     (SELECT owner_id, key FROM user_requests WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
+            )),
+            Ended::UserNotices => sqlx::query(sql!(
+                "DELETE FROM user_notices WHERE id IN
+                     (SELECT id FROM user_notices WHERE created_at < $1 ORDER BY created_at LIMIT $2)"
             )),
         }
             .bind(before).bind(limit).execute(&mut *conn).await.map(|done| done.rows_affected()))?;

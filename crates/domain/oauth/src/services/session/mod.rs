@@ -8,16 +8,14 @@ pub use creation::{Method, SessionCreationService, SignInFacts, SignedIn};
 use crate::error::{ErrorCode, OauthResult};
 use crate::services::refusals::Refusal;
 use crate::state::{OAuthState, Settings};
-use crate::users::User;
+use crate::users::{User, is_personal};
 use systemprompt_audit::EntryKind;
 use systemprompt_models::{Permission, RequestContext};
 
 /// What a browser's session may do: what the person may, without what is for programs alone.
 pub(crate) fn web_permissions(settings: &Settings, user: &User) -> Vec<Permission> {
-    let is_of_people = |permission: &Permission| {
-        matches!(permission, Permission::Admin | Permission::User | Permission::A2a | Permission::Mcp)
-    };
-    settings.permissions_of_user(user).into_iter().filter(is_of_people).collect()
+    let all = settings.permissions_of_user(user);
+    all.into_iter().filter(|permission| is_personal(user, *permission)).collect()
 }
 
 /// Records a sign-in that failed. The first ten a minute from one network are told one by one.

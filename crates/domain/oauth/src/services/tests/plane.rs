@@ -88,7 +88,8 @@ impl Plane {
             .unwrap();
         ring.ensure(SigningAlgorithm::EdDsa, &ledger).await.unwrap();
         let classes = Arc::new(ClassKeys::derive(&Secret::from("0123456789abcdef0123456789abcdef")).unwrap());
-        let users = Users::new(db.clone(), ledger.clone(), Arc::clone(&shared));
+        let sessions = Arc::new(Sessions::open(db.clone(), Arc::clone(&shared)).await.unwrap());
+        let users = Users::new(db.clone(), ledger.clone(), Arc::clone(&shared), Arc::clone(&sessions));
         let mut settings = settings();
         change(&mut settings);
         let state = OAuthState::new(OAuthParts {
@@ -97,7 +98,7 @@ impl Plane {
             clock: Arc::clone(&shared),
             at_rest: AtRest::new(&Secret::from("fedcba9876543210fedcba9876543210"), None).unwrap(),
             users: users.clone(),
-            sessions: Arc::new(Sessions::open(db.clone(), Arc::clone(&shared)).await.unwrap()),
+            sessions,
             session_tokens: SessionGenerator::new(Arc::clone(&classes), ISSUER, Arc::clone(&shared)),
             keys: ring.keys(),
             verifier: Arc::new(Verifier::new(ISSUER, classes, ring.keys(), shared)),

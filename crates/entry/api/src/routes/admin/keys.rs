@@ -53,6 +53,12 @@ struct NewApiKeyDoc {
     scope: Option<String>,
     /// 1 to 365; 90 if absent.
     expires_in_days: Option<i64>,
+    /// Surfaces that it counts on: `api`, `a2a`, `bridge`; every one that takes keys if absent.
+    audiences: Option<Vec<String>>,
+    /// Networks that it may come from, as `10.0.0.0/8`; any if absent.
+    allowed_cidrs: Option<Vec<String>>,
+    /// That it does not expire; without `expires_in_days`.
+    never_expires: Option<bool>,
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -150,7 +150,7 @@ async fn principal_of(context: &AppContext, asked: &CasePrincipal) -> crate::Res
     let mut principal = Principal::anonymous();
     if let Some(name) = &asked.user {
         let user = context.users.get(name).await?;
-        principal.permissions = user.permissions();
+        principal.permissions = context.users.permissions(&user);
         principal.user_id = user.id;
         principal.roles = user.roles;
         principal.department = user.department;

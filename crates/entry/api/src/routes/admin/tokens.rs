@@ -157,9 +157,11 @@ async fn issue(
         return Err(invalid("ttl_s", format!("60 to {MAX_TTL}")).into());
     }
     let user = context.users.get(&new.user).await?;
-    let owned = user.permissions();
+    // A session token has no hook scope (SEC-60).
+    let mut owned = context.users.permissions(&user);
+    owned.retain(|permission| !permission.is_hook_scope());
     let permissions = match &new.scope {
-        None => owned.clone(),
+        None => context.users.own_permissions(&user),
         Some(scope) => parse_permissions(scope).map_err(|e| invalid("scope", e.to_string()))?,
     };
     if permissions.is_empty() || !permissions.iter().all(|p| owned.contains(p)) {

@@ -1,7 +1,7 @@
 //! `/api/v1/admin/users`.
 
 use super::page;
-use crate::extract::{Context, Json as Body, Query, etag, if_match};
+use crate::extract::{Context, Json as Body, Query, etag, idempotency_key, if_match, seen_version};
 use crate::routes::users::refused;
 use crate::services::server::route::Route;
 use axum::Json;
@@ -13,16 +13,18 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use systemprompt_models::{Code, Refusal, RequestContext, Secret};
 use systemprompt_oauth::services::setup::{self, Purpose};
-use systemprompt_oauth::{NewUser, User, UserChange, UserStatus};
+use systemprompt_oauth::{NewUser, User, UserChange, UserFilter, UserKind, UserStatus};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::session::CutoffKind;
 
 pub fn routes() -> Vec<Route> {
     vec![
         Route::get("/api/v1/admin/users", list)
-            .query(&["q", "limit", "cursor"])
+            .query(&["q", "status", "role", "department", "limit", "cursor"])
             .doc("admin", "Users, by id; `q` is the beginning of a name, a mail or an id"),
-        Route::post("/api/v1/admin/users", create).takes::<NewUserDoc>().doc("admin", "Makes a user"),
+        Route::post("/api/v1/admin/users", create)
+            .takes::<NewUserDoc>()
+            .doc("admin", "Makes a user; with Idempotency-Key once, however often it is asked for"),
         Route::get("/api/v1/admin/users/{id}", get).doc("admin", "One user, by id or name, with the ETag"),
         Route::patch("/api/v1/admin/users/{id}", change)
             .takes::<UserChangeDoc>()
@@ -36,6 +38,10 @@ pub fn routes() -> Vec<Route> {
         Route::post("/api/v1/admin/users/{id}/activate", activate).doc("admin", "Lets a user act again"),
         Route::post("/api/v1/admin/users/{id}/revoke-all", revoke_all)
             .doc("admin", "Ends every session, grant and token of a user"),
+        Route::post("/api/v1/admin/users/{id}/merge", merge).takes::<Merge>().doc(
+            "admin",
+            "Merges a user into another: identities elsewhere and clients change hands, the rest ends; takes If-Match",
+        ),
         Route::post("/api/v1/admin/users/{id}/setup-link", setup_link)
             .takes::<SetupLink>()
             .doc("admin", "A one-time link under which the user adds a passkey, or comes back in"),
@@ -54,6 +60,17 @@ struct NewUserDoc {
     display_name: Option<String>,
     roles: Option<Vec<String>>,
     department: Option<String>,
+    /// `person` (absent), or `service` for what acts by keys and tokens alone.
+    kind: Option<String>,
+    /// A password as another system hashed it: bcrypt of cost 4 to 14, or Argon2id in PHC form. Replaced at the first sign-in.
+    password_hash: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Merge {
+    /// Id or name of the user who stays.
+    into: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -89,7 +106,7 @@ struct UserChangeDoc {
     display_name: Option<String>,
     roles: Option<Vec<String>>,
     department: Option<String>,
-    /// `active`, `inactive`, `suspended`, `pending` or `deleted`.
+    /// `active`, `inactive`, `suspended`, `pending`, `temporary` or `deleted`.
     status: Option<String>,
 }
 
@@ -98,18 +115,45 @@ fn with_etag(status: StatusCode, user: &User) -> Response {
 }
 
 async fn list(State(context): State<AppContext>, query: Query) -> crate::Result<Json<Value>> {
-    query.only(&["q", "limit", "cursor"])?;
+    query.only(&["q", "status", "role", "department", "limit", "cursor"])?;
     let limit = query.limit(50, 200)?;
-    let users = context.users.page(&query.cursor()?, query.get("q"), limit + 1).await?;
+    let status = match query.get("status") {
+        None => None,
+        Some(word) => Some(UserStatus::parse(word).ok_or_else(|| {
+            let allowed = "status: active, inactive, suspended, pending, deleted or temporary";
+            Refusal::new(Code::InvalidFilter, allowed)
+        })?),
+    };
+    let filter = UserFilter {
+        query: query.get("q"),
+        status,
+        role: query.get("role"),
+        department: query.get("department"),
+    };
+    let users = context.users.page(&query.cursor()?, &filter, limit + 1).await?;
     Ok(page(users, limit, |user| user.id.to_string()))
 }
 
 async fn create(
     State(context): State<AppContext>,
     Context(caller): Context,
+    headers: HeaderMap,
     Body(new): Body<NewUser>,
 ) -> crate::Result<Response> {
-    Ok(with_etag(StatusCode::CREATED, &context.users.create(&caller, new).await?))
+    let key = idempotency_key(&headers)?;
+    if new.kind == UserKind::Client {
+        let refusal = Refusal::new(Code::Unprocessable, "a field is not valid");
+        return Err(refusal.with_validation("kind", "person or service").into());
+    }
+    if new.password_hash.is_some() && !context.oauth.settings().identity.password.enabled {
+        let refusal = Refusal::new(Code::Unprocessable, "a field is not valid");
+        return Err(refusal.with_validation("password_hash", "passwords are switched off").into());
+    }
+    let user = match key {
+        Some(key) => context.users.create_once(&caller, new, key).await?,
+        None => context.users.create(&caller, new).await?,
+    };
+    Ok(with_etag(StatusCode::CREATED, &user))
 }
 
 async fn get(State(context): State<AppContext>, Path(id): Path<String>) -> crate::Result<Response> {
@@ -170,12 +214,19 @@ async fn set_status(
     id: &str,
     status: UserStatus,
 ) -> crate::Result<Response> {
-    let before = context.users.get(id).await?;
-    if before.status == UserStatus::Deleted {
-        return Err(Refusal::new(Code::Conflict, "the user is deleted").into());
-    }
     let change = UserChange { status: Some(status), ..UserChange::default() };
-    Ok(with_etag(StatusCode::OK, &context.change_user(caller, before.id.as_str(), None, change).await?))
+    Ok(with_etag(StatusCode::OK, &context.change_user(caller, id, None, change).await?))
+}
+
+async fn merge(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Body(asked): Body<Merge>,
+) -> crate::Result<Response> {
+    let version = seen_version(&headers)?;
+    Ok(with_etag(StatusCode::OK, &context.merge_users(&caller, &id, version, &asked.into).await?))
 }
 
 async fn revoke_all(
@@ -184,7 +235,7 @@ async fn revoke_all(
     Path(id): Path<String>,
 ) -> crate::Result<Response> {
     let user = context.users.get(&id).await?;
-    systemprompt_oauth::users::end_grants(&context.oauth, &user.id, "revoked").await?;
+    context.users.end_grants(&user.id, "revoked").await?;
     let done = context.revoke_all(&caller, CutoffKind::User, user.id.as_str(), "revoked").await;
     Ok(Json(json!(done.map_err(super::tokens::refused)?)).into_response())
 }

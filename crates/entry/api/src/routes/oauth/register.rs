@@ -132,10 +132,10 @@ async fn signed_in(
     let Some(authorization) = headers.get(header::AUTHORIZATION) else { return Ok(caller) };
     let mut alone = HeaderMap::new();
     alone.insert(header::AUTHORIZATION, authorization.clone());
-    let found = context.auth.authenticate(&alone, Surface::Api, AuthMode::Required).await;
+    let found = context.auth.identify_from(&alone, Surface::Api, AuthMode::Required, caller.client_ip).await;
     // What a person lent a client makes no client of its own in their name.
     let counts = |principal: &Arc<Principal>| principal.is_in_person() || principal.has(Permission::Admin);
-    let principal = found.ok().filter(counts);
+    let principal = found.ok().map(|found| found.principal).filter(counts);
     let principal =
         principal.ok_or_else(|| OauthError::new(ErrorCode::InvalidToken, "the token is not valid here"))?;
     Ok(RequestContext { principal, ..caller })

@@ -77,6 +77,12 @@ struct OwnKey {
     name: String,
     /// Space-separated; all that the caller has if absent.
     scope: Option<String>,
+    /// Surfaces that it counts on: `api`, `a2a`, `bridge`; every one that takes keys if absent.
+    #[serde(default)]
+    audiences: Vec<String>,
+    /// Networks that it may come from, as `10.0.0.0/8`; any if absent.
+    #[serde(default)]
+    allowed_cidrs: Vec<String>,
     /// 1 to 365; 90 if absent.
     expires_in_days: Option<i64>,
 }
@@ -154,9 +160,10 @@ async fn make_key(
     Context(caller): Context,
     Body(asked): Body<OwnKey>,
 ) -> crate::Result<Response> {
-    let OwnKey { name, scope, expires_in_days } = asked;
+    let OwnKey { name, scope, audiences, allowed_cidrs, expires_in_days } = asked;
     let user = caller.principal.user_id.to_string();
-    let new = NewApiKey { user, name, scope, expires_in_days };
+    let new =
+        NewApiKey { user, name, scope, audiences, allowed_cidrs, expires_in_days, never_expires: false };
     let (key, value) = context.api_keys.create(&caller, new).await?;
     let mut body = json!(key);
     if let Some(members) = body.as_object_mut() {

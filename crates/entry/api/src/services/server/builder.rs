@@ -417,7 +417,7 @@ impl Edge {
         target: Target<'_>,
         mode: AuthMode,
     ) -> Result<Arc<Principal>, Refusal> {
-        let shown = self.context.auth.look(head.1, target.surface);
+        let shown = self.context.auth.look(head.1, target.surface).from(Some(seen.client));
         if !self.context.auth.is_known(&shown) {
             check_throttle(seen, settings)?;
             let (address, cost) = (seen.address, seen.throttled.cost);

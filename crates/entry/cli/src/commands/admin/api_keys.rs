@@ -27,9 +27,18 @@ pub enum Command {
         /// Space-separated permissions [default: all that the owner has]
         #[arg(long)]
         scope: Option<String>,
+        /// Surface that it counts on: api, a2a, bridge; several may be named [default: all that take keys]
+        #[arg(long = "audience", value_name = "NAME")]
+        audiences: Vec<String>,
+        /// Network that it may come from, as 10.0.0.0/8; several may be named [default: any]
+        #[arg(long = "cidr", value_name = "CIDR")]
+        cidrs: Vec<String>,
         /// Days until it ends, at most 365 [default: 90]
         #[arg(long, value_name = "DAYS")]
         expires_in_days: Option<i64>,
+        /// It ends only when it is revoked
+        #[arg(long, conflicts_with = "expires_in_days")]
+        never_expires: bool,
     },
     /// Ends an API key
     Revoke {
@@ -59,9 +68,11 @@ pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), C
             out.list(&page, COLUMNS)?;
             Paging::tell_rest(&page)
         }
-        Command::Create { user, name, scope, expires_in_days } => {
-            let body =
-                json!({"user": user, "name": name, "scope": scope, "expires_in_days": expires_in_days});
+        Command::Create { user, name, scope, audiences, cidrs, expires_in_days, never_expires } => {
+            let body = json!({
+                "user": user, "name": name, "scope": scope, "audiences": audiences, "allowed_cidrs": cidrs,
+                "expires_in_days": expires_in_days, "never_expires": never_expires,
+            });
             let made = client.json("the API key was not made", Ask::post(PATH, &body)).await?;
             let text = |name: &str| made.get(name).and_then(Value::as_str).unwrap_or_default();
             out.document(&made, text("key"))?;

@@ -5,7 +5,8 @@ use crate::confirm::Confirm;
 use crate::exit::{CliError, Exit};
 use crate::output::{Column, Output, column, note, time};
 use crate::paging::Paging;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
 use systemprompt_models::Principal;
 use systemprompt_models::ids::UserId;
 
@@ -16,6 +17,14 @@ pub enum Command {
         /// Beginning of a name, a mail or an id
         #[arg(short, long, value_name = "TEXT")]
         query: Option<String>,
+        /// active, inactive, suspended, pending, temporary or deleted [default: all but deleted]
+        #[arg(long)]
+        status: Option<String>,
+        /// Who holds this role
+        #[arg(long)]
+        role: Option<String>,
+        #[arg(long)]
+        department: Option<String>,
         #[command(flatten)]
         paging: Paging,
     },
@@ -23,8 +32,28 @@ pub enum Command {
     Create {
         /// Name to sign in with
         username: String,
+        /// person, or service for what acts by keys and tokens alone
+        #[arg(long, value_parser = ["person", "service"], default_value = "person")]
+        kind: String,
+        /// File with the password as another system hashed it (bcrypt, or Argon2id in PHC form); `-` reads standard input
+        #[arg(long, value_name = "FILE")]
+        password_hash: Option<PathBuf>,
         #[command(flatten)]
         fields: Fields,
+    },
+    /// Takes a user's right to act; sessions and grants end
+    Suspend { user: String },
+    /// Lets a user act again
+    Activate { user: String },
+    /// Merges a user into another: clients and identities elsewhere change hands, everything else of the first ends
+    Merge {
+        /// Id or name of the user who goes
+        user: String,
+        /// Id or name of the user who stays
+        #[arg(long, value_name = "USER")]
+        into: String,
+        #[command(flatten)]
+        confirm: Confirm,
     },
     /// One user, by id or name
     #[command(visible_alias = "show")]
@@ -35,7 +64,7 @@ pub enum Command {
         user: String,
         #[command(flatten)]
         fields: Fields,
-        /// active, inactive, suspended, pending or deleted
+        /// active, inactive, suspended, pending, temporary or deleted
         #[arg(long)]
         status: Option<String>,
     },
@@ -89,6 +118,7 @@ const SHEET: &[Column] = &[
     column("name", "/username"),
     column("display name", "/display_name"),
     column("email", "/email"),
+    column("kind", "/kind"),
     column("status", "/status"),
     column("roles", "/roles"),
     column("department", "/department"),
@@ -98,14 +128,24 @@ const SHEET: &[Column] = &[
 
 pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), CliError> {
     match command {
-        Command::List { query, paging } => {
-            let ask = || Ask::get(PATH).query("q", query.as_ref());
+        Command::List { query, status, role, department, paging } => {
+            let ask = || {
+                Ask::get(PATH)
+                    .query("q", query.as_ref())
+                    .query("status", status.as_ref())
+                    .query("role", role.as_ref())
+                    .query("department", department.as_ref())
+            };
             let page = paging.read(client, "the users cannot be listed", 200, ask).await?;
             out.list(&page, COLUMNS)?;
             Paging::tell_rest(&page)
         }
-        Command::Create { username, fields } => {
+        Command::Create { username, kind, password_hash, fields } => {
             let mut body = fields.body();
+            body.insert("kind".into(), kind.into());
+            if let Some(file) = password_hash {
+                body.insert("password_hash".into(), read_hash(&file)?.into());
+            }
             let what = format!("the user `{username}` was not made");
             body.insert("username".into(), username.into());
             out.item(&client.json(&what, Ask::post(PATH, &body.into())).await?, SHEET)
@@ -120,12 +160,40 @@ pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), C
             }
             out.item(&change(client, &user, "changed", |path| Ask::patch(path, &body.into())).await?, SHEET)
         }
+        Command::Suspend { user } => out.item(&act(client, &user, "suspend", "suspended").await?, SHEET),
+        Command::Activate { user } => out.item(&act(client, &user, "activate", "activated").await?, SHEET),
+        Command::Merge { user, into, confirm } => {
+            confirm.ask(&format!("merge the user {user} into {into}"), &user)?;
+            let body = json!({"into": into});
+            let path = |path: &str| Ask::post(&format!("{path}/merge"), &body);
+            out.item(&change(client, &user, "merged", path).await?, SHEET)
+        }
         Command::Delete { user, confirm } => {
             confirm.ask(&format!("delete the user {user}"), &user)?;
             change(client, &user, "deleted", Ask::delete).await?;
             note(&format!("deleted the user {user}"))
         }
     }
+}
+
+/// Does one of the things that need no more than a name.
+async fn act(client: &Client, user: &str, verb: &str, done: &str) -> Result<Value, CliError> {
+    let id = id_of(client, user).await?;
+    let ask = Ask::post(&format!("{PATH}/{}/{verb}", encoded(&id)), &Value::Null);
+    client.json(&format!("the user `{user}` was not {done}"), ask).await
+}
+
+/// A hash stands in a file: an argument shows in the list of processes.
+fn read_hash(file: &Path) -> Result<String, CliError> {
+    let read = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let text = read.map_err(|error| {
+        CliError::new(Exit::Failure, format!("{} cannot be read", file.display())).why(error)
+    })?;
+    Ok(text.trim().to_owned())
 }
 
 /// Sends a change of what was read just now.

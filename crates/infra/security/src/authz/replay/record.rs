@@ -57,6 +57,9 @@ pub(super) struct Detail<'a> {
     pub roles: Vec<String>,
     #[serde(default)]
     pub department: Option<String>,
+    /// The person whom the client serves.
+    #[serde(default, borrow)]
+    pub owner: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
     pub call_id: Cow<'a, str>,
     #[serde(default, borrow)]

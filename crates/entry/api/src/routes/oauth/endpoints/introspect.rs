@@ -43,8 +43,9 @@ async fn asker<'a>(context: &AppContext, form: &'a Form) -> OauthResult<Asker<'a
     if !scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer")) {
         return Ok(Asker::Client(request(form)));
     }
-    let found = context.auth.authenticate(&form.headers, Surface::Api, AuthMode::Required).await;
-    match found {
+    let address = form.context.client_ip;
+    let found = context.auth.identify_from(&form.headers, Surface::Api, AuthMode::Required, address).await;
+    match found.map(|found| found.principal) {
         Ok(principal) if principal.has(Permission::Admin) => Ok(Asker::Administrator(request(form))),
         _ => Err(unproven()),
     }
