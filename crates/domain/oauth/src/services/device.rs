@@ -88,7 +88,7 @@ pub async fn authorize(state: &OAuthState, request: ClientRequest<'_>) -> OauthR
 
 async fn open(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<DeviceAuthorization> {
     let parameters = request.parameters;
-    let client = authenticate(state, request.authorization, parameters).await?.client;
+    let client = authenticate(state, request).await?.client;
     if !client.has_grant(GrantType::DeviceCode) {
         return Err(unauthorized());
     }

@@ -45,7 +45,7 @@ pub async fn sign_in(
     password: &Secret<String>,
 ) -> OauthResult<SignedIn> {
     let account = Subject::Account(name, context);
-    let subjects = [account, Subject::Prefix(context)];
+    let subjects = [account, Subject::Everywhere(name), Subject::Prefix(context)];
     attempts::admit(state, &subjects).await?;
     let user = match state.users.find(name).await? {
         Some(user) => Some(user),

@@ -1,6 +1,7 @@
 //! The token endpoint and its neighbours, on both engines, with a clock that the tests move.
 
 mod client;
+mod client_secrets;
 mod clients;
 mod code;
 mod device;

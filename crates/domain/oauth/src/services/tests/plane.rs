@@ -269,7 +269,7 @@ pub fn request<'a>(
     authorization: Option<&'a str>,
     parameters: &'a Parameters,
 ) -> ClientRequest<'a> {
-    ClientRequest { context, authorization, parameters }
+    ClientRequest { context, authorization, parameters, limit: None }
 }
 
 pub fn basic(client: &str) -> String {
