@@ -58,6 +58,12 @@ impl Extension for OauthExtension {
                 sqlite: include_str!("../migrations/sqlite/3030_people.sql"),
                 postgres: include_str!("../migrations/postgres/3030_people.sql"),
             },
+            Migration {
+                version: 3050,
+                name: "grant_claims",
+                sqlite: include_str!("../migrations/sqlite/3050_grant_claims.sql"),
+                postgres: include_str!("../migrations/postgres/3050_grant_claims.sql"),
+            },
         ]
     }
 }

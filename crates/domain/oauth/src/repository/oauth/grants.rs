@@ -4,6 +4,7 @@ use super::OAuthRepository;
 use systemprompt_audit::Guard;
 use systemprompt_database::{on, sql};
 use systemprompt_models::Millis;
+use systemprompt_models::ids::{GrantId, SessionId};
 
 /// Name of the guard that holds while a grant counts.
 pub(crate) const GRANT_ENDED: &str = "oauth_grant_ended";
@@ -25,6 +26,8 @@ pub struct Grant {
     pub created_at: Millis,
     pub family_expires_at: Millis,
     pub revoked_at: Option<Millis>,
+    /// What the `claims` parameter asked for, JSON.
+    pub claims: Option<String>,
 }
 
 impl Grant {
@@ -42,9 +45,17 @@ impl OAuthRepository {
     pub(crate) async fn find_grant(&self, id: &str) -> sqlx::Result<Option<Grant>> {
         on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT grant_id, user_id, client_id, session_id, kind, scopes, resources, offline, created_at, family_expires_at,
-                 revoked_at
+                 revoked_at, claims
              FROM oauth_grants WHERE grant_id = $1"
         )).bind(id).fetch_optional(pool).await)
+    }
+
+    /// The grant whose session this is: they share their UUID.
+    pub(crate) async fn find_grant_of_session(&self, session: &SessionId) -> sqlx::Result<Option<Grant>> {
+        match session.uuid() {
+            Some(uuid) => self.find_grant(GrantId::from_uuid(uuid).as_str()).await,
+            None => Ok(None),
+        }
     }
 }
 

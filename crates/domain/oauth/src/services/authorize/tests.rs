@@ -1,3 +1,5 @@
+mod claims;
+
 use super::*;
 use crate::repository::testing::{Fixture, URL, caller, fixtures};
 use systemprompt_database::{on, on_tx, sql};
