@@ -5,9 +5,10 @@ use crate::constants::{PAR_TTL_SECONDS, PAR_URN};
 use crate::error::{OauthError, OauthResult};
 use crate::services::authorize::request as authorize;
 use crate::services::http::Parameters;
-use crate::services::token::ClientRequest;
+use crate::services::token::{ClientRequest, refused};
 use crate::services::validation::client_credentials::authenticate;
 use crate::state::OAuthState;
+use systemprompt_audit::EntryKind;
 use systemprompt_models::Secret;
 use systemprompt_security::opaque;
 use url::form_urlencoded::Serializer;
@@ -20,6 +21,14 @@ const PROOFS: [&str; 3] = ["client_secret", "client_assertion", "client_assertio
 /// # Errors
 /// What the client is told.
 pub async fn push(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Secret<String>> {
+    let pushed = take(state, request).await;
+    if let Err(error) = &pushed {
+        refused(state, request.context, "par", EntryKind::OauthAuthorizeRefused, error, None).await;
+    }
+    pushed
+}
+
+async fn take(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Secret<String>> {
     let parameters = request.parameters;
     let client = authenticate(state, request).await?.client;
     if parameters.get("request_uri").is_some() {

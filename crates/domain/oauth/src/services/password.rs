@@ -170,6 +170,11 @@ async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     done.map_err(|_| broken())
 }
 
+/// How many calls wait or have their turn.
+pub(crate) fn waiting() -> usize {
+    WAITING.load(Ordering::Relaxed)
+}
+
 /// A place in the queue.
 struct Place;
 

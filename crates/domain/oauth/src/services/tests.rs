@@ -6,6 +6,6 @@ mod clients;
 mod code;
 mod device;
 mod exchange;
-mod plane;
+pub(super) mod plane;
 mod refresh;
 mod tokens;

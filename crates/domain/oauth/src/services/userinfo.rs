@@ -15,6 +15,10 @@ use systemprompt_security::keys::TokenClass;
 /// # Errors
 /// `invalid_token` for one that does not count, `insufficient_scope` for one that is not about a person.
 pub async fn userinfo(state: &OAuthState, token: &str) -> OauthResult<Map<String, Value>> {
+    told(state, token).await.inspect_err(|error| state.meter.refused("userinfo", error.code().as_str()))
+}
+
+async fn told(state: &OAuthState, token: &str) -> OauthResult<Map<String, Value>> {
     let wrong = || OauthError::new(ErrorCode::InvalidToken, "the access token does not count");
     let verified = state.verifier.verify_own(token).map_err(|_| wrong())?;
     if verified.class != TokenClass::Access {
