@@ -2,6 +2,8 @@
 
 #![expect(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod client_documents;
+mod client_limits;
 mod commands;
 mod crash;
 mod demo;

@@ -111,6 +111,9 @@ pub(crate) fn start_loops(context: &AppContext) {
         let node = node.clone();
         async move {
             node.oauth.record_refusals().await;
+            if let Err(error) = node.oauth.measure().await {
+                tracing::warn!(%error, "sessions and clients could not be counted");
+            }
             let name = crate::boot::instance_id(&node.config());
             match node.oauth.clean_up_if_due(&name).await {
                 Ok(None) => {}

@@ -65,6 +65,12 @@ impl Extension for OauthExtension {
                 postgres: include_str!("../migrations/postgres/3040_user_requests.sql"),
             },
             Migration {
+                version: 3050,
+                name: "grant_claims",
+                sqlite: include_str!("../migrations/sqlite/3050_grant_claims.sql"),
+                postgres: include_str!("../migrations/postgres/3050_grant_claims.sql"),
+            },
+            Migration {
                 version: 3070,
                 name: "par_bound",
                 sqlite: include_str!("../migrations/sqlite/3070_par_bound.sql"),

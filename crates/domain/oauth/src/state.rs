@@ -191,6 +191,12 @@ impl OAuthState {
         })))
     }
 
+    /// Fetches by another client from now on; not once there is a clone.
+    #[cfg(test)]
+    pub(crate) fn fetch_by(&mut self, egress: Egress) -> bool {
+        Arc::get_mut(&mut self.0).map(|inner| inner.egress = egress).is_some()
+    }
+
     /// The configuration in force; a request keeps the one that it began with.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()

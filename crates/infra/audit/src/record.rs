@@ -93,6 +93,7 @@ kinds! {
     AdminBanAdded = "admin.ban.added";
     AdminBanRemoved = "admin.ban.removed";
     AdminBanExpired = "admin.ban.expired";
+    AdminBanProposed = "admin.ban.proposed";
     AdminAllowlistAdded = "admin.allowlist.added";
     AdminAllowlistRemoved = "admin.allowlist.removed";
     AdminAuditRead = "admin.audit.read";

@@ -192,7 +192,7 @@ pub fn client_under(class: Class, policy: Policy, hosts: HostRules) -> Result<Eg
     client_resolving(class, policy, hosts, Arc::new(SystemResolver))
 }
 
-fn client_resolving(
+pub(crate) fn client_resolving(
     class: Class,
     policy: Policy,
     hosts: HostRules,
@@ -433,11 +433,11 @@ fn spelled(url: &str, host: &str) -> bool {
 }
 
 /// Where names are looked up: the system, or a test's own table.
-trait Names: Send + Sync + 'static {
+pub(crate) trait Names: Send + Sync + 'static {
     fn lookup(&self, host: String) -> Lookup;
 }
 
-type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+pub(crate) type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
 struct SystemResolver;
 

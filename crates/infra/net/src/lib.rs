@@ -4,6 +4,7 @@
 pub mod address;
 pub mod egress;
 pub mod stream;
+pub mod testing;
 pub mod tls;
 
 pub use egress::{Class, Egress, EgressError, Fetched, HostRules, Media, Policy, Wanted};

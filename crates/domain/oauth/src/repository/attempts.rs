@@ -14,14 +14,23 @@ pub(crate) async fn blocked_until(db: &Db, key: &str, since: Millis) -> sqlx::Re
     Ok(until.unwrap_or_default())
 }
 
-/// Counts a failure in the window that began at `start`. From the `most`th on there is a wait until `last`, or one that is twice
-/// as long as the one before, from a second to a quarter of an hour. Returns how many the window has.
+/// What a failure beyond the bound waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wait {
+    /// A time; 0 where the wait grows instead.
+    pub until: Millis,
+    /// Longest wait that grows.
+    pub longest: Millis,
+}
+
+/// Counts a failure in the window that began at `start`. From the `most`th on there is a wait, either until a time, or twice as long as
+/// the one before, from a second on. Returns how many the window has.
 pub(crate) async fn count(
     db: &Db,
     key: &str,
     start: Millis,
     most: i64,
-    last: Option<Millis>,
+    wait: Wait,
     now: Millis,
 ) -> sqlx::Result<i64> {
     let mut tx = db.write_tx().await?;
@@ -34,12 +43,23 @@ pub(crate) async fn count(
              blocked_until = CASE
                  WHEN auth_attempts.failures + 1 < $3 THEN 0
                  WHEN $4 > 0 THEN $4
-                 WHEN auth_attempts.failures + 1 >= $3 + 10 THEN $5 + 900000
+                 WHEN auth_attempts.failures + 1 >= $3 + 10 THEN $5 + $6
+                 WHEN 1000 * (1 << CAST(auth_attempts.failures + 1 - $3 AS INTEGER)) > $6 THEN $5 + $6
                  ELSE $5 + 1000 * (1 << CAST(auth_attempts.failures + 1 - $3 AS INTEGER)) END
          RETURNING failures"
-    )).bind(key).bind(start).bind(most).bind(last.unwrap_or_default()).bind(now).fetch_one(&mut *conn).await)?;
+    ))
+        .bind(key).bind(start).bind(most).bind(wait.until).bind(now).bind(wait.longest)
+        .fetch_one(&mut *conn).await)?;
     tx.commit().await?;
     Ok(failures)
+}
+
+/// In how many windows that began behind `since` a key came to its bound.
+pub(crate) async fn full_windows(db: &Db, key: &str, most: i64, since: Millis) -> sqlx::Result<i64> {
+    let (count,): (i64,) = on!(db, pool => sqlx::query_as(sql!(
+        "SELECT COUNT(*) FROM auth_attempts WHERE key_digest = $1 AND window_start > $2 AND failures >= $3"
+    )).bind(key).bind(since).bind(most).fetch_one(pool).await)?;
+    Ok(count)
 }
 
 /// Forgets the failures of a key.

@@ -1,11 +1,14 @@
-//! Failed sign-ins, counted for all nodes (ID-95): each further failure of an account from one network waits longer, and a
-//! network that fails everywhere waits as well. A key is a digest, so that the rows name nobody.
+//! Failed sign-ins and client secrets, counted for all nodes (ID-95): each further failure of an account from one network waits
+//! longer, and a network that fails everywhere waits as well. A key is a digest, so that the rows name nobody. A network that comes to
+//! its bound again and again is proposed for a ban; banning is an administrator's.
 
 use crate::at_rest::Label;
 use crate::error::{OauthError, OauthResult};
 use crate::repository::attempts;
 use crate::services::refusals::ip_prefix;
 use crate::state::OAuthState;
+use serde_json::json;
+use systemprompt_audit::{Draft, EntryKind, Payload, Role};
 use systemprompt_models::ids::SessionId;
 use systemprompt_models::{Millis, RequestContext};
 
@@ -14,12 +17,22 @@ use systemprompt_models::{Millis, RequestContext};
 pub enum Subject<'a> {
     /// An account, by the name that was given, from one network.
     Account(&'a str, &'a RequestContext),
+    /// An account, from wherever. It is slowed and never shut out, or strangers could do that to anybody.
+    Everywhere(&'a str),
     /// A network.
     Prefix(&'a RequestContext),
     /// A session that guesses codes of devices, and the network it does so from.
     DeviceSession(&'a SessionId),
     DevicePrefix(&'a RequestContext),
+    /// The secret of a client, by the id that was given, from one network.
+    Client(&'a str, &'a RequestContext),
+    /// Secrets of any clients from one network: bounds the rows that it can cause.
+    ClientPrefix(&'a RequestContext),
 }
+
+/// Windows at their bound within a day that propose a ban.
+const PROPOSING: i64 = 3;
+const DAY: Millis = 86_400_000;
 
 /// What follows failures.
 #[derive(Clone, Copy)]
@@ -27,18 +40,49 @@ struct Limit {
     /// From this one on in a window there is a wait.
     most: i64,
     window: Millis,
-    /// Whether the wait grows from a second on; otherwise it lasts as long as the window.
-    slows: bool,
+    wait: Wait,
 }
 
-impl Subject<'_> {
+#[derive(Clone, Copy)]
+enum Wait {
+    /// A second, then twice as long each time, up to so many milliseconds.
+    Grows(Millis),
+    /// Until the window is over.
+    Window,
+}
+
+impl<'a> Subject<'a> {
     fn limit(self) -> Limit {
-        let limit = |most, window, slows| Limit { most, window, slows };
+        let limit = |most, window, wait| Limit { most, window, wait };
         match self {
-            Self::Account(..) => limit(5, 900_000, true),
-            Self::Prefix(_) => limit(30, 900_000, false),
-            Self::DeviceSession(_) => limit(5, 3_600_000, false),
-            Self::DevicePrefix(_) => limit(20, 3_600_000, false),
+            Self::Account(..) => limit(5, 900_000, Wait::Grows(900_000)),
+            Self::Everywhere(_) => limit(20, 900_000, Wait::Grows(30_000)),
+            Self::Prefix(_) => limit(30, 900_000, Wait::Window),
+            Self::DeviceSession(_) => limit(5, 3_600_000, Wait::Window),
+            Self::DevicePrefix(_) => limit(20, 3_600_000, Wait::Window),
+            Self::Client(..) => limit(20, 600_000, Wait::Window),
+            Self::ClientPrefix(_) => limit(300, 600_000, Wait::Window),
+        }
+    }
+
+    fn context(self) -> Option<&'a RequestContext> {
+        match self {
+            Self::Account(_, context)
+            | Self::Prefix(context)
+            | Self::DevicePrefix(context)
+            | Self::Client(_, context)
+            | Self::ClientPrefix(context) => Some(context),
+            Self::Everywhere(_) | Self::DeviceSession(_) => None,
+        }
+    }
+
+    /// What it is in a record.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Account(..) | Self::Everywhere(_) => "account",
+            Self::Prefix(_) => "prefix",
+            Self::DeviceSession(_) | Self::DevicePrefix(_) => "device_code",
+            Self::Client(..) | Self::ClientPrefix(_) => "client_secret",
         }
     }
 
@@ -46,9 +90,12 @@ impl Subject<'_> {
         let prefix = |context: &RequestContext| ip_prefix(context).unwrap_or_default();
         let name = match self {
             Self::Account(name, context) => format!("account {} {}", prefix(context), name.to_lowercase()),
+            Self::Everywhere(name) => format!("everywhere {}", name.to_lowercase()),
             Self::Prefix(context) => format!("prefix {}", prefix(context)),
             Self::DeviceSession(session) => format!("device {session}"),
             Self::DevicePrefix(context) => format!("device-prefix {}", prefix(context)),
+            Self::Client(id, context) => format!("client {} {id}", prefix(context)),
+            Self::ClientPrefix(context) => format!("client-prefix {}", prefix(context)),
         };
         state.at_rest.digest(Label::AuthAttempt, &name).hex
     }
@@ -80,10 +127,32 @@ pub async fn failed(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult
     for subject in subjects {
         let limit = subject.limit();
         let start = now - now.rem_euclid(limit.window);
-        let last = (!limit.slows).then_some(start + limit.window);
-        attempts::count(&state.db, &subject.key(state), start, limit.most, last, now).await?;
+        let wait = match limit.wait {
+            Wait::Window => attempts::Wait { until: start + limit.window, longest: 0 },
+            Wait::Grows(longest) => attempts::Wait { until: 0, longest },
+        };
+        let key = subject.key(state);
+        let failures = attempts::count(&state.db, &key, start, limit.most, wait, now).await?;
+        // One caller alone sees the count come to the bound.
+        if failures == limit.most
+            && attempts::full_windows(&state.db, &key, limit.most, now - DAY).await? == PROPOSING
+        {
+            propose(state, *subject).await?;
+        }
     }
     Ok(())
+}
+
+/// Tells whoever bans addresses of a network that fails day in, day out. Where it is, is a payload: an address is somebody's.
+async fn propose(state: &OAuthState, subject: Subject<'_>) -> OauthResult<()> {
+    let Some(network) = subject.context().and_then(ip_prefix) else { return Ok(()) };
+    tracing::warn!(failures_of = subject.kind(), "a network keeps failing to sign in; a ban is proposed");
+    let draft = Draft::system(EntryKind::AdminBanProposed, "proposed")
+        .with_reason("failed_credentials")
+        .with("failures_of", subject.kind())
+        .with("windows", PROPOSING)
+        .with_payload(Payload::of(Role::Addresses, &json!({"network": network})));
+    Ok(state.record(draft).await?)
 }
 
 /// Forgets the failures of an account, which has just succeeded.

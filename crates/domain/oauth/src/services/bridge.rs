@@ -1,6 +1,8 @@
 //! Credentials of the desktop bridge: a code of a minute or an API key becomes a token of an hour (ID-99, ID-100), and what the
 //! bridge tells of itself (ID-102).
 
+mod client;
+
 use crate::at_rest::Label;
 use crate::constants::{EXCHANGE_CODE_PREFIX, EXCHANGE_CODE_TTL_SECONDS, SP_BRIDGE};
 use crate::error::{ErrorCode, OauthError, OauthResult};
@@ -21,6 +23,8 @@ use systemprompt_models::ids::{ClientId, SessionId, UserId};
 use systemprompt_models::{CredentialKind, JwtAudience, Millis, Permission, RequestContext, Secret};
 use systemprompt_security::opaque;
 use systemprompt_security::session::{NewSession, SessionSource, SignIn};
+
+pub use client::{BridgeClient, provision};
 
 /// Seconds of a bridge's token.
 pub const BRIDGE_TOKEN_SECONDS: i64 = 3600;

@@ -120,6 +120,17 @@ impl OAuthState {
         Ok(total)
     }
 
+    /// Counts the sessions that count and the clients that registered themselves, for the metrics.
+    ///
+    /// # Errors
+    /// When they cannot be read; what was counted before stands.
+    pub async fn measure(&self) -> OauthResult<()> {
+        let most = i64::from(self.settings().identity.registration_max_clients);
+        let sessions = self.sessions.count_live().await?;
+        self.meter.measured(sessions, self.clients.count_registered().await?, most);
+        Ok(())
+    }
+
     /// Writes the entries of refusals that were counted in minutes that are over.
     pub async fn record_refusals(&self) {
         for draft in self.refusals.take(self.now()) {

@@ -7,7 +7,6 @@ use super::authorize::standing::{self, SignedIn};
 use super::authorize::{Browser, Next, Refused, refuse, stored};
 use super::http::Parameters;
 use super::templating::{Frame, Texts, initial};
-use super::validation::oauth_params;
 use crate::at_rest::Label;
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
@@ -133,7 +132,7 @@ impl Waiting {
 
     fn grantable(&self, state: &OAuthState, person: &SignedIn) -> OauthResult<Vec<String>> {
         let permissions = state.settings().permissions_of_user(&person.user);
-        oauth_params::grantable(self.asked.scopes.as_deref(), &self.client, &permissions)
+        self.asked.grantable(&self.client, &permissions)
     }
 }
 
@@ -142,6 +141,8 @@ pub(crate) fn line(t: &'static Texts, scope: &str) -> ScopeLine {
         "openid" => t.scope_openid,
         "profile" => t.scope_profile,
         "email" => t.scope_email,
+        "claims:profile" => t.claims_profile,
+        "claims:email" => t.claims_email,
         "offline_access" => t.scope_offline_access,
         "user" => t.scope_user,
         "mcp" => t.scope_mcp,

@@ -88,7 +88,7 @@ pub async fn authorize(state: &OAuthState, request: ClientRequest<'_>) -> OauthR
 
 async fn open(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<DeviceAuthorization> {
     let parameters = request.parameters;
-    let client = authenticate(state, request.authorization, parameters).await?.client;
+    let client = authenticate(state, request).await?.client;
     if !client.has_grant(GrantType::DeviceCode) {
         return Err(unauthorized());
     }
@@ -251,6 +251,7 @@ pub async fn approve(
         offline,
         created_at: now,
         family_expires_at: now + Millis::from(settings.identity.refresh.absolute) * 1000,
+        claims: None,
     };
     let decided = DeviceCode {
         scopes: grant.scopes.clone(),
@@ -363,7 +364,6 @@ pub(crate) async fn exchange(
         acr: row.acr.clone(),
         amr: row.amr.clone(),
         nonce: None,
-        claims: None,
     };
     let scopes = family.granted(&Scopes::of(&row.scopes))?;
     let resources = audience::subset(request.parameters, &words(&row.resources))?;

@@ -81,7 +81,7 @@ pub fn server_metadata(state: &OAuthState) -> Value {
     metadata
 }
 
-const CLAIMS: [&str; 17] = [
+const CLAIMS: [&str; 18] = [
     "iss",
     "sub",
     "aud",
@@ -97,6 +97,7 @@ const CLAIMS: [&str; 17] = [
     "name",
     "preferred_username",
     "locale",
+    "updated_at",
     "email",
     "email_verified",
 ];

@@ -4,6 +4,7 @@ use crate::at_rest::Label;
 use crate::constants::ID_TOKEN_SECONDS;
 use crate::error::OauthResult;
 use crate::models::clients::OAuthClient;
+use crate::services::claims::ClaimsRequest;
 use crate::state::OAuthState;
 use crate::users::User;
 use serde_json::{Map, Value, json};
@@ -25,8 +26,9 @@ pub struct IdTokenFacts<'a> {
     pub amr: Option<&'a str>,
     /// Of the authorization request; a refreshed ID token has none.
     pub nonce: Option<&'a str>,
-    /// The `claims` parameter, JSON.
+    /// What the `claims` parameter asked for, JSON, and the words that the person allowed.
     pub claims: Option<&'a str>,
+    pub granted: &'a str,
     /// The access token that is given out with it.
     pub access: Option<&'a SignedAccess>,
 }
@@ -80,26 +82,6 @@ fn claims(facts: &IdTokenFacts<'_>, issuer: &str, sid: &str, now: i64) -> Value 
     put("amr", facts.amr.map(|amr| amr.split_ascii_whitespace().collect::<Vec<_>>().into()));
     let algorithm = facts.client.id_token_signed_response_alg;
     put("at_hash", facts.access.map(|access| access.at_hash(algorithm).into()));
-    for name in wanted(facts.claims) {
-        put(&name, member(facts.user, &name));
-    }
+    claims.extend(ClaimsRequest::stored(facts.claims).for_id_token(facts.user, facts.granted));
     Value::Object(claims)
-}
-
-/// The names that a `claims` parameter asks of the ID token (Core section 5.5).
-fn wanted(parameter: Option<&str>) -> Vec<String> {
-    let parsed = parameter.and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let members = parsed.as_ref().and_then(|value| value.get("id_token")).and_then(Value::as_object);
-    members.map(|members| members.keys().cloned().collect()).unwrap_or_default()
-}
-
-/// What is known of a user under a claim's name; nothing that the token says of itself.
-fn member(user: &User, name: &str) -> Option<Value> {
-    match name {
-        "name" => user.display_name.clone().map(Into::into),
-        "preferred_username" => Some(user.username.clone().into()),
-        "email" => user.email.clone().map(Into::into),
-        "updated_at" => Some(user.updated_at.div_euclid(1000).into()),
-        _ => None,
-    }
 }

@@ -75,7 +75,7 @@ async fn look(state: &OAuthState, asker: Asker<'_>) -> OauthResult<Introspection
     let (request, client) = match asker {
         Asker::Administrator(request) => (request, None),
         Asker::Client(request) => {
-            let known = authenticate(state, request.authorization, request.parameters).await?;
+            let known = authenticate(state, request).await?;
             (request, Some(known.confidential()?.client))
         }
     };

@@ -15,6 +15,15 @@ pub struct Counts {
     pub refused: BTreeMap<Labels, u64>,
     /// Rows that the clean-up deleted, by table.
     pub cleaned: BTreeMap<&'static str, u64>,
+    /// Fetches of clients' metadata documents, by what came of them.
+    pub cimd_fetches: BTreeMap<&'static str, u64>,
+    /// Sessions that count, and clients that registered themselves, as of the last minute.
+    pub sessions_active: i64,
+    pub clients_registered: i64,
+    /// Most clients that may register themselves.
+    pub clients_registered_max: i64,
+    /// Sign-ins that wait for a place to compute a password's hash.
+    pub argon2_queue: i64,
 }
 
 /// Counts.
@@ -35,8 +44,21 @@ impl Meter {
         self.change(|counts| *counts.cleaned.entry(table).or_default() += rows);
     }
 
+    pub(crate) fn cimd_fetch(&self, outcome: &'static str) {
+        self.change(|counts| *counts.cimd_fetches.entry(outcome).or_default() += 1);
+    }
+
+    pub(crate) fn measured(&self, sessions: i64, clients: i64, most: i64) {
+        self.change(|counts| {
+            (counts.sessions_active, counts.clients_registered) = (sessions, clients);
+            counts.clients_registered_max = most;
+        });
+    }
+
     pub fn read(&self) -> Counts {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        counts.argon2_queue = i64::try_from(super::password::waiting()).unwrap_or(i64::MAX);
+        counts
     }
 
     fn change(&self, change: impl FnOnce(&mut Counts)) {

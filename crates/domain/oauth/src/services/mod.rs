@@ -4,6 +4,7 @@ pub mod attempts;
 pub mod authorize;
 pub mod bridge;
 pub mod cimd;
+pub mod claims;
 pub mod cleanup;
 pub mod clients;
 pub mod consent;

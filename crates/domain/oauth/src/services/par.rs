@@ -3,10 +3,12 @@
 use crate::at_rest::Label;
 use crate::constants::{PAR_TTL_SECONDS, PAR_URN};
 use crate::error::{OauthError, OauthResult};
-use crate::services::authorize::request;
+use crate::services::authorize::request as authorize;
 use crate::services::http::Parameters;
+use crate::services::token::{ClientRequest, refused};
 use crate::services::validation::client_credentials::authenticate;
 use crate::state::OAuthState;
+use systemprompt_audit::EntryKind;
 use systemprompt_models::Secret;
 use systemprompt_security::opaque;
 use url::form_urlencoded::Serializer;
@@ -18,17 +20,22 @@ const PROOFS: [&str; 3] = ["client_secret", "client_assertion", "client_assertio
 ///
 /// # Errors
 /// What the client is told.
-pub async fn push(
-    state: &OAuthState,
-    authorization: Option<&str>,
-    parameters: &Parameters,
-) -> OauthResult<Secret<String>> {
-    let client = authenticate(state, authorization, parameters).await?.client;
+pub async fn push(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Secret<String>> {
+    let pushed = take(state, request).await;
+    if let Err(error) = &pushed {
+        refused(state, request.context, "par", EntryKind::OauthAuthorizeRefused, error, None).await;
+    }
+    pushed
+}
+
+async fn take(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Secret<String>> {
+    let parameters = request.parameters;
+    let client = authenticate(state, request).await?.client;
     if parameters.get("request_uri").is_some() {
         return Err(OauthError::invalid_request("request_uri cannot be pushed"));
     }
-    let redirect = request::redirect_uri(&client, parameters)?;
-    request::read(state, &client, redirect, parameters, false)?;
+    let redirect = authorize::redirect_uri(&client, parameters)?;
+    authorize::read(state, &client, redirect, parameters, false)?;
     let kept = kept(client.client_id.as_str(), parameters);
     let id = opaque::generate("")?;
     let digest = state.at_rest.digest(Label::Par, id.expose());

@@ -50,7 +50,7 @@ pub async fn sign_in(
     password: &Secret<String>,
 ) -> OauthResult<SignedIn> {
     let account = Subject::Account(name, context);
-    let subjects = [account, Subject::Prefix(context)];
+    let subjects = [account, Subject::Everywhere(name), Subject::Prefix(context)];
     attempts::admit(state, &subjects).await?;
     let user = match state.users.find(name).await? {
         Some(user) => Some(user),
@@ -190,6 +190,11 @@ async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     let done = tokio::task::spawn_blocking(work).await;
     drop(turn);
     done.map_err(|_| broken())
+}
+
+/// How many calls wait or have their turn.
+pub(crate) fn waiting() -> usize {
+    WAITING.load(Ordering::Relaxed)
 }
 
 /// A place in the queue.

@@ -28,7 +28,7 @@ pub async fn revoke(state: &OAuthState, request: ClientRequest<'_>) -> OauthResu
 }
 
 async fn end(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Option<String>> {
-    let client = authenticate(state, request.authorization, request.parameters).await?.client;
+    let client = authenticate(state, request).await?.client;
     let token = request.parameters.need("token")?;
     let foreign = || OauthError::new(ErrorCode::UnauthorizedClient, "token was issued to another client");
     if opaque::has_form(REFRESH_TOKEN_PREFIX, token) {

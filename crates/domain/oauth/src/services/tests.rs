@@ -1,11 +1,12 @@
 //! The token endpoint and its neighbours, on both engines, with a clock that the tests move.
 
 mod client;
+mod client_secrets;
 mod clients;
 mod code;
 mod device;
 mod exchange;
 mod people;
-mod plane;
+pub(super) mod plane;
 mod refresh;
 mod tokens;

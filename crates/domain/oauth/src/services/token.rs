@@ -10,7 +10,7 @@ use crate::services::generation::{ClientTokenOptions, TokenResponse, generate_cl
 use crate::services::http::Parameters;
 use crate::services::refusals::Refusal;
 use crate::services::validation::audience;
-use crate::services::validation::client_credentials::{AuthenticatedClient, authenticate};
+use crate::services::validation::client_credentials::{AuthenticatedClient, ClientLimit, authenticate};
 use crate::services::{device, exchange};
 use crate::state::OAuthState;
 use systemprompt_audit::EntryKind;
@@ -22,6 +22,7 @@ pub struct ClientRequest<'a> {
     pub context: &'a RequestContext,
     pub authorization: Option<&'a str>,
     pub parameters: &'a Parameters,
+    pub limit: Option<&'a ClientLimit>,
 }
 
 /// Answers a token request.
@@ -50,7 +51,7 @@ async fn answer(
     let grant = GrantType::parse(parameters.need("grant_type")?).ok_or_else(|| {
         OauthError::new(ErrorCode::UnsupportedGrantType, "grant_type is none of those that are served")
     })?;
-    let asking = known.insert(authenticate(state, request.authorization, parameters).await?);
+    let asking = known.insert(authenticate(state, request).await?);
     if !asking.client.has_grant(grant) {
         return Err(unauthorized());
     }

@@ -1,6 +1,8 @@
 //! What a client learns of the person it acts for (OpenID Connect Core section 5.3; ID-70).
 
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::repository::oauth::grants::Grant;
+use crate::services::claims::{ASKED, ClaimsRequest, claim, of_scope};
 use crate::state::OAuthState;
 use crate::users::{User, UserStatus};
 use serde_json::{Map, Value};
@@ -13,6 +15,10 @@ use systemprompt_security::keys::TokenClass;
 /// # Errors
 /// `invalid_token` for one that does not count, `insufficient_scope` for one that is not about a person.
 pub async fn userinfo(state: &OAuthState, token: &str) -> OauthResult<Map<String, Value>> {
+    told(state, token).await.inspect_err(|error| state.meter.refused("userinfo", error.code().as_str()))
+}
+
+async fn told(state: &OAuthState, token: &str) -> OauthResult<Map<String, Value>> {
     let wrong = || OauthError::new(ErrorCode::InvalidToken, "the access token does not count");
     let verified = state.verifier.verify_own(token).map_err(|_| wrong())?;
     if verified.class != TokenClass::Access {
@@ -36,27 +42,36 @@ pub async fn userinfo(state: &OAuthState, token: &str) -> OauthResult<Map<String
             "the token is of a client, not of a person",
         ));
     }
-    Ok(claims_of(&user, &claims))
+    let mut told = claims_of(&user, &claims);
+    // The grant whose session the token is of, and what it asked for one by one.
+    if let Some(grant) = state.oauth.find_grant_of_session(&claims.session_id).await? {
+        let granted = still_registered(state, &grant).await?;
+        told.extend(ClaimsRequest::stored(grant.claims.as_deref()).for_userinfo(&user, &granted));
+    }
+    Ok(told)
+}
+
+/// The words of a grant that its client may still have.
+async fn still_registered(state: &OAuthState, grant: &Grant) -> OauthResult<String> {
+    if grant.claims.is_none() {
+        return Ok(String::new());
+    }
+    let client = state.client(&grant.client_id).await?;
+    let is_kept = |word: &&str| {
+        client.as_ref().is_some_and(|client| client.has_scope(word.strip_prefix(ASKED).unwrap_or(word)))
+    };
+    Ok(grant.scopes.split(' ').filter(is_kept).collect::<Vec<_>>().join(" "))
 }
 
 /// What the scopes of a token tell of a user.
 fn claims_of(user: &User, token: &JwtClaims) -> Map<String, Value> {
     let mut claims = Map::new();
-    let mut put = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
+    claims.insert("sub".to_owned(), user.id.as_str().into());
+    let scopes = ["profile", "email"].into_iter().filter(|scope| token.has_scope(scope));
+    for name in scopes.flat_map(of_scope) {
+        if let Some(value) = claim(user, name) {
             claims.insert(name.to_owned(), value);
         }
-    };
-    put("sub", Some(user.id.as_str().into()));
-    if token.has_scope("profile") {
-        put("name", Some(user.display_name.as_deref().unwrap_or(&user.username).into()));
-        put("preferred_username", Some(user.username.as_str().into()));
-        put("locale", user.locale.as_deref().map(Value::from));
-        put("updated_at", Some((user.updated_at / 1000).into()));
-    }
-    if token.has_scope("email") {
-        put("email", user.email.as_deref().map(Value::from));
-        put("email_verified", user.email.as_ref().map(|_| user.email_verified.into()));
     }
     claims
 }

@@ -18,7 +18,7 @@ use systemprompt_models::{Code, Permission, Refusal, RequestContext, Secret};
 use systemprompt_oauth::constants::SP_BRIDGE;
 use systemprompt_oauth::services::bridge::{self, BridgeToken, Heartbeat};
 use systemprompt_oauth::services::session::lookup;
-use systemprompt_oauth::{ErrorCode, OauthResult};
+use systemprompt_oauth::{ErrorCode, OauthError, OauthResult};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::jwt::Surface;
 
@@ -41,6 +41,10 @@ pub fn routes() -> Vec<Route> {
             .body_limit(JSON_BODY)
             .takes::<CodeShown>()
             .doc("bridge", "Takes an exchange code for a bridge's token"),
+        bridge(Route::post("/v1/auth/bridge/oauth-client", oauth_client)).envelope(Envelope::OAuth).doc(
+            "bridge",
+            "Makes the client by which the caller's bridge asks for hook tokens, or rotates its secret",
+        ),
         Route::post("/api/v1/core/users/me/bridge-codes", make_code).in_person().doc(
             "bridge",
             "Makes an exchange code for the caller after a recent sign-in, shown in this answer",
@@ -69,7 +73,7 @@ struct Host {
 }
 
 async fn capabilities() -> Json<Value> {
-    Json(json!({"modes": ["pat", "session"]}))
+    Json(json!({"modes": ["pat", "session", "oauth-client"]}))
 }
 
 async fn pat(State(context): State<AppContext>, Context(caller): Context) -> Response {
@@ -82,6 +86,21 @@ async fn session(
     Body(shown): Body<CodeShown>,
 ) -> Response {
     answer(&caller, bridge::exchange(&context.oauth, &caller, &shown.code).await)
+}
+
+async fn oauth_client(State(context): State<AppContext>, Context(caller): Context) -> Response {
+    match bridge::provision(&context.oauth, &caller).await {
+        Ok(made) => json_answer(
+            StatusCode::OK,
+            &json!({
+                "client_id": made.client_id,
+                "client_secret": made.secret.expose().as_str(),
+                "token_endpoint": made.token_endpoint,
+                "scope": made.scope,
+            }),
+        ),
+        Err(error) => unproven(&caller, error),
+    }
 }
 
 /// The one answer that shows a token.
@@ -99,15 +118,18 @@ fn answer(caller: &RequestContext, token: OauthResult<BridgeToken>) -> Response 
                 },
             }),
         ),
-        Err(error) => {
-            let is_refusal = error.code() == ErrorCode::InvalidGrant;
-            let mut response = Fault::new(caller, error).into_response();
-            if is_refusal {
-                *response.status_mut() = StatusCode::UNAUTHORIZED;
-            }
-            response
-        }
+        Err(error) => unproven(caller, error),
     }
+}
+
+/// A credential that was not accepted is 401 here, as for everything that only asks for a credential (ID-99).
+fn unproven(caller: &RequestContext, error: OauthError) -> Response {
+    let is_refusal = error.code() == ErrorCode::InvalidGrant;
+    let mut response = Fault::new(caller, error).into_response();
+    if is_refusal {
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+    }
+    response
 }
 
 async fn make_code(State(context): State<AppContext>, Context(caller): Context) -> crate::Result<Response> {

@@ -2,6 +2,7 @@
 
 pub mod api_server;
 pub mod builder;
+mod client_quota;
 pub mod framing;
 pub mod internal;
 pub mod metrics;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::testing::Stub;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -99,27 +100,6 @@ async fn a_connection_error_names_no_query() {
     let error = egress.fetch(&format!("http://{unused}/?token=s3cr3t"), 5).await.unwrap_err();
     assert!(matches!(error, EgressError::Connect(_)));
     assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
-}
-
-/// Names and what they resolve to, one list an asking; the last one again and again.
-struct Stub(std::sync::Mutex<std::collections::HashMap<&'static str, Vec<Vec<SocketAddr>>>>);
-
-impl Stub {
-    fn of(table: &[(&'static str, &[&[&str]])]) -> Arc<Self> {
-        let addresses =
-            |list: &&[&str]| list.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect();
-        let rows = table.iter().map(|(host, lists)| (*host, lists.iter().map(addresses).collect()));
-        Arc::new(Self(std::sync::Mutex::new(rows.collect())))
-    }
-}
-
-impl Names for Stub {
-    fn lookup(&self, host: String) -> Lookup {
-        let mut table = self.0.lock().unwrap();
-        let lists = table.get_mut(host.as_str());
-        let found = lists.map(|lists| if lists.len() > 1 { lists.remove(0) } else { lists[0].clone() });
-        Box::pin(async move { found.ok_or_else(|| io::Error::other("no such name")) })
-    }
 }
 
 fn untrusted(names: Arc<Stub>, hosts: HostRules) -> Egress {

@@ -108,22 +108,26 @@ impl Surface {
 pub struct Target<'a> {
     pub surface: Surface,
     pub resource: Option<&'a str>,
+    /// The URI of the whole deployment, where a token for that counts (ID-29).
+    pub whole: Option<&'a str>,
 }
 
 impl Target<'_> {
-    /// Whether one of `audiences` is the resource of this target.
+    /// Whether one of `audiences` is the resource of this target, or the deployment that it belongs to.
     pub(crate) fn is_resource_among(&self, audiences: &[JwtAudience]) -> bool {
-        let Some(resource) = self.resource.and_then(normal) else { return false };
-        audiences.iter().any(|audience| match audience {
-            JwtAudience::Resource(uri) => normal(uri).as_ref() == Some(&resource),
-            _ => false,
-        })
+        let mut named = audiences.iter().filter_map(|audience| match audience {
+            JwtAudience::Resource(uri) => Some(uri),
+            _ => None,
+        });
+        let Some(first) = named.next() else { return false };
+        let own: Vec<String> = [self.resource, self.whole].into_iter().flatten().filter_map(normal).collect();
+        std::iter::once(first).chain(named).any(|uri| normal(uri).is_some_and(|uri| own.contains(&uri)))
     }
 }
 
 impl From<Surface> for Target<'_> {
     fn from(surface: Surface) -> Self {
-        Self { surface, resource: None }
+        Self { surface, resource: None, whole: None }
     }
 }
 
@@ -182,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_resource_matches_by_equality_after_normalisation() {
-        let target = Target { surface: Surface::Mcp, resource: Some("https://api.example.org/v1/mcp/a~b") };
+        let target =
+            Target { resource: Some("https://api.example.org/v1/mcp/a~b"), ..Target::from(Surface::Mcp) };
         for (uri, want) in [
             ("https://api.example.org/v1/mcp/a~b", true),
             ("HTTPS://API.example.org:443/v1/x/../mcp/a%7eb", true),
@@ -198,5 +203,26 @@ mod tests {
             assert_eq!(target.is_resource_among(&[uri.into()]), want, "{uri}");
         }
         assert!(!Target::from(Surface::Mcp).is_resource_among(&["https://api.example.org/".into()]));
+    }
+
+    #[test]
+    fn id_29_the_whole_deployment_matches_where_it_is_said_to() {
+        let whole =
+            |whole| Target { surface: Surface::Api, resource: Some("https://api.example.org/api/v1"), whole };
+        for (uri, want) in [
+            ("https://API.example.org", true),
+            ("https://api.example.org/", true),
+            ("https://api.example.org/api/v1", true),
+            ("https://api.example.org/x", false),
+            ("https://api.example.org.evil.test", false),
+            ("api", false),
+        ] {
+            assert_eq!(
+                whole(Some("https://api.example.org")).is_resource_among(&[uri.into()]),
+                want,
+                "{uri}"
+            );
+        }
+        assert!(!whole(None).is_resource_among(&["https://api.example.org".into()]));
     }
 }

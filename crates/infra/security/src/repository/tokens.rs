@@ -72,6 +72,14 @@ impl TokenRepository {
         Ok(row.map(ListRow::listed))
     }
 
+    /// How many sessions count at `now`.
+    pub(crate) async fn count_live(&self, now: Millis) -> Result<i64, sqlx::Error> {
+        let (count,): (i64,) = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT COUNT(*) FROM user_sessions WHERE expires_at > $1 AND revoked_at IS NULL"
+        )).bind(now).fetch_one(pool).await)?;
+        Ok(count)
+    }
+
     pub(crate) async fn session(&self, id: &SessionId) -> Result<Option<SessionFacts>, sqlx::Error> {
         let row: Option<(Option<String>, Millis, Option<Millis>, Option<String>)> = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT user_id, expires_at, revoked_at, owner_id FROM user_sessions WHERE id = $1"

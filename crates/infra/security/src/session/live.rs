@@ -412,6 +412,14 @@ impl Sessions {
         Ok(self.repository.cutoffs(-1, self.clock.now(), MAX_LIST).await?)
     }
 
+    /// How many sessions count now.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn count_live(&self) -> Result<i64, SessionError> {
+        Ok(self.repository.count_live(self.clock.now()).await?)
+    }
+
     /// Deletes at most `limit` sessions that ended before `before`; returns how many.
     ///
     /// # Errors

@@ -129,6 +129,14 @@ impl ClientRepository {
         Ok(rows.into_iter().map(|(digest,)| digest).collect())
     }
 
+    /// How many clients have registered themselves.
+    pub(crate) async fn count_registered(&self) -> sqlx::Result<i64> {
+        let (count,): (i64,) = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT COUNT(*) FROM oauth_clients WHERE kind = 'registered'"
+        )).fetch_one(pool).await)?;
+        Ok(count)
+    }
+
     /// Ids of at most `limit` clients behind `after`, by id; of one owner where one is named.
     pub(crate) async fn ids(
         &self,

@@ -24,6 +24,7 @@ pub(crate) static GRANTS: Table = Table {
         Col::int("offline"),
         Col::int("created_at"),
         Col::int("family_expires_at"),
+        Col::text("claims"),
     ],
     close: &[],
     opened_by: None,
@@ -46,6 +47,8 @@ pub struct NewGrant {
     pub offline: bool,
     pub created_at: Millis,
     pub family_expires_at: Millis,
+    /// What the `claims` parameter asked for, JSON.
+    pub claims: Option<String>,
 }
 
 impl OpenRow for NewGrant {
@@ -63,6 +66,7 @@ impl OpenRow for NewGrant {
             Cell::Int(i64::from(self.offline)),
             Cell::Int(self.created_at),
             Cell::Int(self.family_expires_at),
+            self.claims.map_or(Cell::Null, text),
         ]
     }
 }

@@ -4,6 +4,7 @@ use super::OAuthRepository;
 use systemprompt_audit::Guard;
 use systemprompt_database::{on, sql};
 use systemprompt_models::Millis;
+use systemprompt_models::ids::{GrantId, SessionId};
 
 /// Name of the guard that holds while a grant counts.
 pub(crate) const GRANT_ENDED: &str = "oauth_grant_ended";
@@ -25,6 +26,8 @@ pub struct Grant {
     pub created_at: Millis,
     pub family_expires_at: Millis,
     pub revoked_at: Option<Millis>,
+    /// What the `claims` parameter asked for, JSON.
+    pub claims: Option<String>,
 }
 
 impl Grant {
@@ -42,7 +45,7 @@ impl OAuthRepository {
     pub(crate) async fn find_grant(&self, id: &str) -> sqlx::Result<Option<Grant>> {
         on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT grant_id, user_id, client_id, session_id, kind, scopes, resources, offline, created_at, family_expires_at,
-                 revoked_at
+                 revoked_at, claims
              FROM oauth_grants WHERE grant_id = $1"
         )).bind(id).fetch_optional(pool).await)
     }
@@ -62,6 +65,14 @@ impl OAuthRepository {
              WHERE user_id = $1 AND client_id = $2 AND session_id = $3 AND revoked_at IS NULL AND family_expires_at > $4
              ORDER BY created_at DESC, grant_id DESC LIMIT 1"
         )).bind(user).bind(client).bind(session).bind(now).fetch_optional(pool).await)
+    }
+
+    /// The grant whose session this is: they share their UUID.
+    pub(crate) async fn find_grant_of_session(&self, session: &SessionId) -> sqlx::Result<Option<Grant>> {
+        match session.uuid() {
+            Some(uuid) => self.find_grant(GrantId::from_uuid(uuid).as_str()).await,
+            None => Ok(None),
+        }
     }
 }
 

@@ -119,7 +119,7 @@ mod tests {
             max_age: None,
             login_hint: None,
             subject: None,
-            claims: None,
+            claims: crate::services::claims::ClaimsRequest::default(),
             essential_acr: Vec::new(),
             ui_locales: None,
             begun_at: 0,

@@ -83,6 +83,7 @@ impl Authorization<'_> {
             offline: has("offline_access") || !has("openid"),
             created_at: now,
             family_expires_at: now + family,
+            claims: asked.claims.to_store(),
         });
         unit.open(NewCode {
             code_digest: digest.hex,
@@ -96,7 +97,7 @@ impl Authorization<'_> {
             scopes: self.scopes.join(" "),
             resources: asked.resources.join(" "),
             nonce: asked.nonce.clone(),
-            claims: asked.claims.clone(),
+            claims: asked.claims.to_store(),
             auth_time: person.auth_time(),
             acr: person.session.acr.clone(),
             amr: person.session.amr.clone(),

@@ -69,6 +69,13 @@ pub async fn begin(
     browser: Browser<'_>,
     parameters: &Parameters,
 ) -> Result<Next, Refused> {
+    // What the client is told of is counted where that happens.
+    taken(state, browser, parameters).await.inspect_err(|refused| {
+        state.meter.refused("authorize", refused.error.code().as_str());
+    })
+}
+
+async fn taken(state: &OAuthState, browser: Browser<'_>, parameters: &Parameters) -> Result<Next, Refused> {
     let client_id = parameters.get("client_id").unwrap_or_default();
     let client = state.client(client_id).await?.filter(OAuthClient::is_active);
     let client = client.ok_or_else(OauthError::invalid_client)?;

@@ -3,12 +3,13 @@
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::models::oauth::{GrantType, ResponseMode, words};
+use crate::services::claims::ClaimsRequest;
 use crate::services::http::Parameters;
 use crate::services::validation::{oauth_params, redirect_uri};
 use crate::state::OAuthState;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use systemprompt_models::Millis;
+use systemprompt_models::{Millis, Permission};
 
 /// Longest `state` and `nonce`, decoded.
 const MAX_ECHO: usize = 4096;
@@ -46,8 +47,9 @@ pub struct AuthorizationRequest {
     pub login_hint: Option<String>,
     /// The only subject that counts.
     pub subject: Option<String>,
-    /// The `claims` parameter as it came.
-    pub claims: Option<String>,
+    /// What the `claims` parameter asked for.
+    #[serde(default, rename = "claims_asked")]
+    pub claims: ClaimsRequest,
     /// Context classes of which one must be met.
     pub essential_acr: Vec<String>,
     pub ui_locales: Option<String>,
@@ -57,6 +59,17 @@ pub struct AuthorizationRequest {
 impl AuthorizationRequest {
     pub fn asks(&self, prompt: Prompt) -> bool {
         self.prompt.contains(&prompt)
+    }
+
+    /// What of the request a client may be given for a person with these permissions, word by word: scopes, and claims beside them.
+    ///
+    /// # Errors
+    /// `invalid_scope` when nothing is left.
+    pub fn grantable(&self, client: &OAuthClient, permissions: &[Permission]) -> OauthResult<Vec<String>> {
+        let mut words = oauth_params::grantable(self.scopes.as_deref(), client, permissions)?;
+        let claims = self.claims.words(&words, client);
+        words.extend(claims);
+        Ok(words)
     }
 
     /// Whether nothing may be shown.
@@ -93,7 +106,7 @@ impl Redirect {
             max_age: None,
             login_hint: None,
             subject: None,
-            claims: None,
+            claims: ClaimsRequest::default(),
             essential_acr: Vec::new(),
             ui_locales: parameters.get("ui_locales").map(str::to_owned),
             begun_at: 0,
@@ -164,7 +177,7 @@ pub fn read(
         value => Ok(value.map(str::to_owned)),
     };
     let code_challenge = challenge(parameters)?;
-    let claims = claims(parameters)?;
+    let (claims, parameter) = claims(parameters)?;
     Ok(AuthorizationRequest {
         client_id: client.client_id.to_string(),
         redirect_uri: redirect.uri,
@@ -181,9 +194,9 @@ pub fn read(
             .get("login_hint")
             .filter(|hint| hint.len() <= MAX_LOGIN_HINT)
             .map(str::to_owned),
-        subject: subject(state, parameters, claims.as_ref())?,
-        essential_acr: essential_acr(claims.as_ref()),
-        claims: claims.map(|claims| claims.to_string()),
+        subject: subject(state, parameters, &parameter)?,
+        essential_acr: essential_acr(&parameter),
+        claims,
         ui_locales: parameters
             .get("ui_locales")
             .filter(|text| text.len() <= MAX_LOGIN_HINT)
@@ -223,23 +236,17 @@ fn max_age(parameters: &Parameters) -> OauthResult<Option<i64>> {
 }
 
 /// The `claims` parameter (OpenID Connect Core section 5.5).
-fn claims(parameters: &Parameters) -> OauthResult<Option<Value>> {
-    let Some(text) = parameters.get("claims") else { return Ok(None) };
-    let wrong = || OauthError::invalid_request("claims is not a JSON object of at most 4096 bytes");
-    if text.len() > MAX_CLAIMS {
-        return Err(wrong());
-    }
-    let value: Value = serde_json::from_str(text).map_err(|_| wrong())?;
-    if value.is_object() { Ok(Some(value)) } else { Err(wrong()) }
+fn claims(parameters: &Parameters) -> OauthResult<(ClaimsRequest, Value)> {
+    let Some(text) = parameters.get("claims") else { return Ok(Default::default()) };
+    let read = (text.len() <= MAX_CLAIMS).then(|| ClaimsRequest::read(text)).flatten();
+    read.ok_or_else(|| {
+        OauthError::invalid_request("claims is not a JSON object of objects of at most 4096 bytes")
+    })
 }
 
 /// The only subject that counts: that of the hint, or that which the `claims` parameter names.
-fn subject(
-    state: &OAuthState,
-    parameters: &Parameters,
-    claims: Option<&Value>,
-) -> OauthResult<Option<String>> {
-    let wanted = claims.and_then(|claims| claims.pointer("/id_token/sub/value")).and_then(Value::as_str);
+fn subject(state: &OAuthState, parameters: &Parameters, claims: &Value) -> OauthResult<Option<String>> {
+    let wanted = claims.pointer("/id_token/sub/value").and_then(Value::as_str);
     let hinted = match parameters.get("id_token_hint") {
         None => None,
         Some(hint) => {
@@ -259,8 +266,8 @@ fn subject(
 }
 
 /// The values of an essential `acr` claim; without values any class is enough.
-fn essential_acr(claims: Option<&Value>) -> Vec<String> {
-    let Some(acr) = claims.and_then(|claims| claims.pointer("/id_token/acr")) else { return Vec::new() };
+fn essential_acr(claims: &Value) -> Vec<String> {
+    let Some(acr) = claims.pointer("/id_token/acr") else { return Vec::new() };
     if acr.get("essential") != Some(&Value::Bool(true)) {
         return Vec::new();
     }

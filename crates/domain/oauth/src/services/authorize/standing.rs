@@ -5,7 +5,6 @@ use crate::constants::SP_WEB;
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::repository::oauth::consents::Consent;
-use crate::services::validation::oauth_params;
 use crate::state::OAuthState;
 use crate::users::{User, UserStatus};
 use systemprompt_models::Principal;
@@ -85,7 +84,7 @@ pub async fn need(
         return Ok(Need::SignIn);
     }
     let permissions = state.settings().permissions_of_user(&person.user);
-    let scopes = oauth_params::grantable(asked.scopes.as_deref(), client, &permissions)?;
+    let scopes = asked.grantable(client, &permissions)?;
     if asked.asks(Prompt::SelectAccount) {
         return Ok(Need::Choice);
     } else if asked.asks(Prompt::Consent) {

@@ -1,3 +1,5 @@
+mod claims;
+
 use super::*;
 use crate::repository::testing::{Fixture, URL, caller, fixtures};
 use systemprompt_database::{on, on_tx, sql};
@@ -370,12 +372,23 @@ async fn a_stored_request_belongs_to_one_browser_and_expires() {
     }
 }
 
+async fn push(f: &Fixture, parameters: &Parameters) -> crate::OauthResult<Secret<String>> {
+    let context = caller();
+    let request = crate::services::token::ClientRequest {
+        context: &context,
+        authorization: None,
+        parameters,
+        limit: None,
+    };
+    crate::services::par::push(&f.state, request).await
+}
+
 #[tokio::test]
 async fn a_pushed_request_is_used_once_by_its_client() {
     for f in fixtures().await {
         f.client("app", CALLBACK, &["openid", "user"]).await;
         f.client("other", CALLBACK, &["openid", "user"]).await;
-        let uri = crate::services::par::push(&f.state, None, &asked(&[])).await.unwrap();
+        let uri = push(&f, &asked(&[])).await.unwrap();
         let by = |client: &str| {
             asked(&[
                 ("client_id", client),
@@ -387,8 +400,7 @@ async fn a_pushed_request_is_used_once_by_its_client() {
         assert_eq!(ask(&f, None, &by("other")).await, Came::Page("invalid_grant"));
         assert!(matches!(ask(&f, None, &by("app")).await, Came::SignIn(_)));
         assert_eq!(ask(&f, None, &by("app")).await, Came::Page("invalid_grant"));
-        let wrong =
-            crate::services::par::push(&f.state, None, &asked(&[("code_challenge_method", "plain")])).await;
+        let wrong = push(&f, &asked(&[("code_challenge_method", "plain")])).await;
         assert_eq!(wrong.err().map(|error| error.code().as_str()), Some("invalid_request"));
     }
 }

@@ -46,6 +46,7 @@ pub(super) async fn refresh(
     let (fetched, metadata) = match fetch(state, config, url).await {
         Ok(found) => found,
         Err(fault) => {
+            state.meter.cimd_fetch(fault.reason());
             let draft = Draft::system(EntryKind::OauthCimdRefused, "refused")
                 .with_subject("client", url)
                 .with_reason(fault.reason())
@@ -57,6 +58,7 @@ pub(super) async fn refresh(
             return Ok(None);
         }
     };
+    state.meter.cimd_fetch("ok");
     let logo = match &metadata.logo_uri {
         Some(uri) => logo::fetch(state, &host, uri).await,
         None => None,

@@ -70,3 +70,6 @@ pub(crate) async fn take_budget(state: &OAuthState, host: &str) -> OauthResult<(
         Err(OauthError::Throttled { retry_after: 1 })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,18 @@ pub async fn register(
     by: &RequestContext,
     members: &Map<String, Value>,
 ) -> OauthResult<Created> {
+    let registered = admit(state, by, members).await;
+    if let Err(error) = &registered {
+        state.meter.refused("register", error.code().as_str());
+    }
+    registered
+}
+
+async fn admit(
+    state: &OAuthState,
+    by: &RequestContext,
+    members: &Map<String, Value>,
+) -> OauthResult<Created> {
     let settings = state.settings();
     let is_user = by.principal.has(Permission::User) || by.principal.has(Permission::Admin);
     let is_signed_in = !by.principal.is_anonymous() && is_user;

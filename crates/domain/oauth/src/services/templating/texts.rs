@@ -57,6 +57,8 @@ texts! {
     scope_openid: "Know who you are", "Wissen, wer Sie sind";
     scope_profile: "See your name and language", "Ihren Namen und Ihre Sprache sehen";
     scope_email: "See your mail address", "Ihre Mailadresse sehen";
+    claims_profile: "See details of your profile that it asks for one by one", "Einzelne Angaben Ihres Profils sehen, nach denen sie fragt";
+    claims_email: "See your mail address or whether it was verified", "Ihre Mailadresse sehen, oder ob sie geprüft wurde";
     scope_offline_access: "Keep access when you have signed out", "Zugriff behalten, wenn Sie sich abgemeldet haben";
     scope_user: "Use models and this installation's interfaces as you", "Modelle und Schnittstellen dieser Installation als Sie benutzen";
     scope_mcp: "Call the tools that you may call", "Die Werkzeuge aufrufen, die Sie aufrufen dürfen";

@@ -24,7 +24,7 @@ use systemprompt_models::ids::{GrantId, SessionId, TraceId, UserId};
 use systemprompt_models::{
     Clock, JwtAudience, JwtClaims, ManualClock, Millis, Principal, RequestContext, Secret,
 };
-use systemprompt_net::HostRules;
+use systemprompt_net::{Egress, HostRules};
 use systemprompt_security::jwt::Verifier;
 use systemprompt_security::keys::{ClassKeys, KeyRing, SigningAlgorithm};
 use systemprompt_security::opaque;
@@ -131,6 +131,11 @@ impl Plane {
             .client("acme-ci", "client_secret_basic", all, "service user mcp hook:govern hook:track", "")
             .await;
         plane
+    }
+
+    /// Fetches by another client from now on.
+    pub fn fetches_by(&mut self, egress: Egress) {
+        assert!(self.state.fetch_by(egress));
     }
 
     /// A client whose secret is `sps_` and its id.
@@ -270,7 +275,7 @@ pub fn request<'a>(
     authorization: Option<&'a str>,
     parameters: &'a Parameters,
 ) -> ClientRequest<'a> {
-    ClientRequest { context, authorization, parameters }
+    ClientRequest { context, authorization, parameters, limit: None }
 }
 
 pub fn basic(client: &str) -> String {

@@ -85,7 +85,6 @@ async fn issue(
         acr: code.acr.clone(),
         amr: code.amr.clone(),
         nonce: code.nonce.clone(),
-        claims: code.claims.clone(),
     };
     let scopes = family.granted(&Scopes::of(&code.scopes))?;
     let access = family.access(scopes, &resources, &signed_in).await?;

@@ -34,8 +34,6 @@ pub(crate) struct SignedIn {
     pub acr: Option<String>,
     pub amr: Option<String>,
     pub nonce: Option<String>,
-    /// The `claims` parameter, JSON.
-    pub claims: Option<String>,
 }
 
 /// A grant that tokens are made under, and for whom.
@@ -213,7 +211,8 @@ impl<'a> Family<'a> {
             acr: signed_in.acr.as_deref(),
             amr: signed_in.amr.as_deref(),
             nonce: signed_in.nonce.as_deref(),
-            claims: signed_in.claims.as_deref(),
+            claims: self.grant.claims.as_deref(),
+            granted: &self.grant.scopes,
             access: Some(&access),
         };
         let id_token = wants.then(|| id_token(self.state, facts)).transpose()?;

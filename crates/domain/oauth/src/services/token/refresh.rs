@@ -163,7 +163,6 @@ impl<'a> Use<'a> {
             acr: session.acr,
             amr: session.amr,
             nonce: None,
-            claims: None,
         };
         let held = words(&row.scopes);
         let asked = match parameters.get("scope") {

@@ -2,14 +2,17 @@
 
 use super::client_assertion;
 use crate::at_rest::Label;
-use crate::error::{OauthError, OauthResult};
+use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::{ClientKind, OAuthClient};
 use crate::models::oauth::ClientAuthMethod;
+use crate::services::attempts::{self, Subject};
 use crate::services::http::Parameters;
+use crate::services::token::ClientRequest;
 use crate::state::OAuthState;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
+use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 use systemprompt_models::Secret;
 
@@ -36,25 +39,73 @@ enum Proof {
     Assertion(String, Option<String>),
     /// Pairs of id and secret that the header may mean: decoded, and as it stands.
     Basic(Vec<(String, Secret<String>)>),
-    Post(String, Secret<String>),
+    Post((String, Secret<String>)),
     None(String),
 }
 
-/// The client of a request, by its `Authorization` header or its parameters.
+/// How often a client may ask, as the surface counts it: told of each that has shown who it is, it answers with the seconds to wait if
+/// that was too often (ID-94).
+#[derive(Clone)]
+pub struct ClientLimit(Arc<dyn Fn(&AuthenticatedClient) -> Result<(), u32> + Send + Sync>);
+
+impl ClientLimit {
+    pub fn new(ask: impl Fn(&AuthenticatedClient) -> Result<(), u32> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+}
+
+impl std::fmt::Debug for ClientLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientLimit").finish_non_exhaustive()
+    }
+}
+
+/// The client of a request, by its `Authorization` header or its parameters. Wrong secrets are counted, of clients that there are and
+/// of others alike.
 ///
 /// # Errors
-/// `invalid_client`, the same for every reason; `invalid_request` for two methods at once or none at all.
+/// `invalid_client`, the same for every reason; `invalid_request` for two methods at once or none at all; too many wrong secrets or
+/// requests.
 pub async fn authenticate(
     state: &OAuthState,
-    authorization: Option<&str>,
-    parameters: &Parameters,
+    request: ClientRequest<'_>,
 ) -> OauthResult<AuthenticatedClient> {
-    let authenticated = prove(state, proof(authorization, parameters)?).await?;
+    let proof = proof(request.authorization, request.parameters)?;
+    let named: Vec<String> = proof.secrets_of().map(str::to_owned).collect();
+    let guesses: Vec<Subject<'_>> = named.iter().map(|id| Subject::Client(id, request.context)).collect();
+    attempts::admit(state, &guesses).await?;
+    let authenticated = match prove(state, proof).await {
+        Err(error) if error.code() == ErrorCode::InvalidClient && !guesses.is_empty() => {
+            let network = Subject::ClientPrefix(request.context);
+            attempts::admit(state, &[network]).await?;
+            attempts::failed(state, &guesses).await?;
+            attempts::failed(state, &[network]).await?;
+            return Err(error);
+        }
+        other => other?,
+    };
+    if let Some(ClientLimit(ask)) = request.limit {
+        ask(&authenticated).map_err(|retry_after| OauthError::Throttled { retry_after })?;
+    }
     let client = &authenticated.client;
     if client.kind != ClientKind::MetadataDocument {
         state.clients.touch(client.client_id.as_str(), state.now()).await?;
     }
     Ok(authenticated)
+}
+
+impl Proof {
+    /// The ids, each once, whose secret is shown.
+    fn secrets_of(&self) -> impl Iterator<Item = &str> {
+        let pairs: &[(String, Secret<String>)] = match self {
+            Self::Basic(pairs) => pairs,
+            Self::Post(pair) => std::slice::from_ref(pair),
+            Self::Assertion(..) | Self::None(_) => &[],
+        };
+        let first = pairs.first().map(|(id, _)| id.as_str());
+        let second = pairs.get(1).map(|(id, _)| id.as_str()).filter(|id| Some(*id) != first);
+        first.into_iter().chain(second)
+    }
 }
 
 async fn prove(state: &OAuthState, proof: Proof) -> OauthResult<AuthenticatedClient> {
@@ -64,9 +115,7 @@ async fn prove(state: &OAuthState, proof: Proof) -> OauthResult<AuthenticatedCli
             Ok(AuthenticatedClient { client, method: ClientAuthMethod::PrivateKeyJwt })
         }
         Proof::Basic(pairs) => by_secret(state, ClientAuthMethod::ClientSecretBasic, &pairs).await,
-        Proof::Post(id, secret) => {
-            by_secret(state, ClientAuthMethod::ClientSecretPost, &[(id, secret)]).await
-        }
+        Proof::Post(pair) => by_secret(state, ClientAuthMethod::ClientSecretPost, &[pair]).await,
         Proof::None(id) => {
             let client = state.client(&id).await?;
             let client =
@@ -99,7 +148,7 @@ fn proof(authorization: Option<&str>, parameters: &Parameters) -> OauthResult<Pr
             }
             Ok(Proof::Basic(pairs))
         }
-        (None, Some(id), Some(secret)) => Ok(Proof::Post(id.to_owned(), Secret::from(secret))),
+        (None, Some(id), Some(secret)) => Ok(Proof::Post((id.to_owned(), Secret::from(secret)))),
         (None, Some(id), None) => Ok(Proof::None(id.to_owned())),
         (None, None, _) => Err(OauthError::invalid_request("client_id is missing")),
     }

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use systemprompt_models::RequestContext;
 use systemprompt_oauth::services::http::Parameters;
+use systemprompt_oauth::services::validation::client_credentials::ClientLimit;
 use systemprompt_oauth::{ErrorCode, OauthError};
 
 /// Largest body of an endpoint, and of those that take an authorization request.
@@ -22,6 +23,8 @@ pub struct Form {
     pub parameters: Parameters,
     pub context: RequestContext,
     pub headers: HeaderMap,
+    /// Of routes where clients are counted.
+    pub limit: Option<ClientLimit>,
 }
 
 impl<S: Sync> FromRequest<S> for Form {
@@ -48,7 +51,8 @@ impl<S: Sync> FromRequest<S> for Form {
             response
         })?;
         let parameters = Parameters::parse(&body).map_err(fault)?;
-        Ok(Self { parameters, context, headers: parts.headers })
+        let limit = parts.extensions.remove::<ClientLimit>();
+        Ok(Self { parameters, context, headers: parts.headers, limit })
     }
 }
 

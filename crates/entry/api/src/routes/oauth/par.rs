@@ -1,6 +1,7 @@
 //! `POST /api/v1/core/oauth/par` (RFC 9126).
 
 use super::answer::json_answer;
+use super::endpoints::token::request;
 use super::form::{AUTHORIZE_BODY, Form};
 use crate::services::server::route::Route;
 use axum::extract::State;
@@ -25,7 +26,7 @@ pub fn routes() -> Vec<Route> {
 }
 
 async fn push(State(context): State<AppContext>, form: Form) -> Response {
-    match par::push(&context.oauth, form.authorization(), &form.parameters).await {
+    match par::push(&context.oauth, request(&form)).await {
         Ok(name) => {
             let body = json!({"request_uri": name.expose(), "expires_in": PAR_TTL_SECONDS});
             json_answer(StatusCode::CREATED, &body)

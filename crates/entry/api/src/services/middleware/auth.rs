@@ -40,6 +40,12 @@ pub fn resource_of(surface: Surface, path: &str, external_url: &str) -> Option<S
     resource_path(surface, path).map(|path| format!("{external_url}{path}"))
 }
 
+/// Whether a token for the whole deployment counts at a surface (ID-29): where tokens of the audience `api` do that stand for a person
+/// or a service, and nowhere that has a resource for each server, agent or plugin.
+pub fn is_of_the_whole(surface: Surface) -> bool {
+    matches!(surface, Surface::Api | Surface::Gateway)
+}
+
 /// The path of the protected resource that a path belongs to, by which its metadata is found (RFC 9728).
 fn resource_path(surface: Surface, path: &str) -> Option<String> {
     match surface {

@@ -1,6 +1,7 @@
 //! The edge stack, in order, with the reason for each position. Everything from outside passes `Edge` before a handler sees
 //! it, and every answer, refusals included, leaves through it.
 
+use super::client_quota::ClientQuota;
 use super::internal::Internal;
 use super::metrics::Metrics;
 use super::refusal::{self, envelope_of};
@@ -146,6 +147,11 @@ impl Edge {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let accept = request.headers().get(header::ACCEPT).cloned();
         let asked = request.uri().clone();
+        // Counted by the handler, which alone knows when a client has shown who it is.
+        let counted = ClientQuota::new(&settings, seen.address);
+        if found.and_then(|route| route.group) == Some(RateGroup::OauthToken) {
+            request.extensions_mut().insert(counted.limit());
+        }
         // 2. The panic guard stands around all else: a panic is an answer like any other, in the route's own protocol.
         let passing = self.pass(request, next, &settings, found, (&trace_id, &mut seen));
         let guarded = AssertUnwindSafe(passing).catch_unwind().await;
@@ -187,7 +193,7 @@ impl Edge {
         if ends {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        if let Some(quotas) = &seen.quotas {
+        if let Some(quotas) = counted.left().or(seen.quotas) {
             quotas.apply(headers);
         }
         if seen.throttled.level > 0 && !seen.signed_in {
@@ -366,7 +372,12 @@ impl Edge {
                 check_throttle(seen, settings)?;
                 if let Some(group) = route.group {
                     let (address, cost) = (seen.address, seen.throttled.cost.saturating_mul(route.cost));
-                    charge(settings, seen, (group, RateLimitTier::Anon), address, cost)?;
+                    // The group's own limit is of clients, one by one (ID-94).
+                    let group = match group {
+                        RateGroup::OauthToken => (RateGroup::Unverified, RateLimitTier::User),
+                        group => (group, RateLimitTier::Anon),
+                    };
+                    charge(settings, seen, group, address, cost)?;
                 }
                 return Ok(Arc::new(Principal::anonymous()));
             }
@@ -378,7 +389,8 @@ impl Edge {
                 } else {
                     let external = profile.api_external_url();
                     let resource = auth::resource_of(surface, request.uri().path(), &external);
-                    let target = Target { surface, resource: resource.as_deref() };
+                    let whole = auth::is_of_the_whole(surface).then_some(external.as_str());
+                    let target = Target { surface, resource: resource.as_deref(), whole };
                     let head = (request.method(), request.headers());
                     self.authenticate(head, settings, seen, target, mode).await?
                 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use systemprompt_audit::LedgerMetrics;
 use systemprompt_audit::sink::SinkLag;
 use systemprompt_models::Millis;
+use systemprompt_oauth::constants::OAUTH_BASE;
 use systemprompt_oauth::services::meter::Counts;
 use systemprompt_runtime::ReloadCounts;
 
@@ -49,6 +50,16 @@ struct OauthRefusalLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TableLabels {
     table: Text,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: Text,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndpointLabels {
+    endpoint: Text,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -91,6 +102,12 @@ pub struct Metrics {
     oauth_tokens: Family<TokenLabels, Counter>,
     oauth_refused: Family<OauthRefusalLabels, Counter>,
     oauth_cleaned: Family<TableLabels, Counter>,
+    oauth_cimd_fetches: Family<OutcomeLabels, Counter>,
+    oauth_duration: Family<EndpointLabels, Histogram>,
+    oauth_sessions: Gauge,
+    oauth_clients: Gauge,
+    oauth_clients_max: Gauge,
+    oauth_argon2_queue: Gauge,
 }
 
 /// What the rooms count themselves; read when the metrics are asked for.
@@ -111,6 +128,10 @@ pub struct Gauges {
 
 /// Bucket bounds in seconds: tool and model calls live between a millisecond and a minute.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
+
+fn buckets() -> Histogram {
+    Histogram::new(BUCKETS)
+}
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -175,6 +196,40 @@ impl Default for Metrics {
             "Ended identity rows that were deleted",
             oauth_cleaned.clone(),
         );
+        let oauth_cimd_fetches = Family::<OutcomeLabels, Counter>::default();
+        let oauth_duration = Family::<EndpointLabels, Histogram>::new_with_constructor(buckets);
+        let [oauth_sessions, oauth_clients, oauth_clients_max, oauth_argon2_queue]: [Gauge; 4] =
+            std::array::from_fn(|_| Gauge::default());
+        registry.register(
+            "oauth_cimd_fetch",
+            "Fetches of clients' metadata documents, by what came of them",
+            oauth_cimd_fetches.clone(),
+        );
+        registry.register(
+            "oauth_request_duration_seconds",
+            "Time until the answer's head, by identity endpoint",
+            oauth_duration.clone(),
+        );
+        registry.register(
+            "oauth_sessions_active",
+            "Sessions that count, as of the last minute",
+            oauth_sessions.clone(),
+        );
+        registry.register(
+            "oauth_clients_registered",
+            "Clients that registered themselves, as of the last minute",
+            oauth_clients.clone(),
+        );
+        registry.register(
+            "oauth_clients_registered_max",
+            "Most clients that may register themselves",
+            oauth_clients_max.clone(),
+        );
+        registry.register(
+            "oauth_argon2_queue",
+            "Passwords that are checked or wait for it",
+            oauth_argon2_queue.clone(),
+        );
         let (authz_epoch, hook_faults) = (Gauge::default(), Counter::default());
         let rules_age = Gauge::<f64, AtomicU64>::default();
         registry.register("authz_epoch", "Version of the rules in force", authz_epoch.clone());
@@ -216,6 +271,12 @@ impl Default for Metrics {
             oauth_tokens,
             oauth_refused,
             oauth_cleaned,
+            oauth_cimd_fetches,
+            oauth_duration,
+            oauth_sessions,
+            oauth_clients,
+            oauth_clients_max,
+            oauth_argon2_queue,
         }
     }
 }
@@ -243,6 +304,10 @@ impl Metrics {
             RequestLabels { route: Text(route), method: Text(method), status_class: Text(status_class) };
         self.requests.get_or_create(&labels).inc();
         self.duration.observe(took.as_secs_f64());
+        if let Some(endpoint) = route.strip_prefix(OAUTH_BASE).and_then(|path| path.strip_prefix('/')) {
+            let labels = EndpointLabels { endpoint: Text(endpoint) };
+            self.oauth_duration.get_or_create(&labels).observe(took.as_secs_f64());
+        }
     }
 
     /// Counts a refusal in a group of routes; both come from closed sets.
@@ -266,6 +331,14 @@ impl Metrics {
             let labels = OauthRefusalLabels { endpoint: Text(endpoint), error: Text(error) };
             self.oauth_refused.get_or_create(&labels).inner().store(*count, Ordering::Relaxed);
         }
+        for (outcome, count) in &counts.cimd_fetches {
+            let labels = OutcomeLabels { outcome: Text(outcome) };
+            self.oauth_cimd_fetches.get_or_create(&labels).inner().store(*count, Ordering::Relaxed);
+        }
+        self.oauth_sessions.set(counts.sessions_active);
+        self.oauth_clients.set(counts.clients_registered);
+        self.oauth_clients_max.set(counts.clients_registered_max);
+        self.oauth_argon2_queue.set(counts.argon2_queue);
         for (table, count) in &counts.cleaned {
             self.oauth_cleaned
                 .get_or_create(&TableLabels { table: Text(table) })

@@ -346,7 +346,7 @@ fn case_7_tokens_count_on_the_surfaces_of_their_kind_alone() {
 #[test]
 fn a_resource_uri_counts_at_its_resource() {
     let token = access(&with("aud", json!(["http://localhost:8080/api/v1/mcp/demo/mcp"])));
-    let at = |resource| verifier().verify(&token, Target { surface: Surface::Mcp, resource });
+    let at = |resource| verifier().verify(&token, Target { resource, ..Target::from(Surface::Mcp) });
     assert!(at(Some("http://LOCALHOST:8080/api/v1/mcp/demo/mcp")).is_ok());
     assert_eq!(
         at(Some("http://localhost:8080/api/v1/mcp/other/mcp")).unwrap_err(),

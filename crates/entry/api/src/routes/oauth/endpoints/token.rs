@@ -34,11 +34,12 @@ async fn answer(State(context): State<AppContext>, form: Form) -> Response {
 }
 
 /// What the domain is told of a form.
-pub(super) fn request(form: &Form) -> ClientRequest<'_> {
+pub(in crate::routes::oauth) fn request(form: &Form) -> ClientRequest<'_> {
     ClientRequest {
         context: &form.context,
         authorization: form.authorization(),
         parameters: &form.parameters,
+        limit: form.limit.as_ref(),
     }
 }
 

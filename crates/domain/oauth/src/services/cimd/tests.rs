@@ -1,0 +1,104 @@
+//! Fetching of metadata documents: whom it connects to, what is kept, and what is counted.
+
+use crate::models::cimd::StoredDocument;
+use crate::repository::client::documents::MAX_DOCUMENTS;
+use crate::services::tests::plane::{START, planes};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use systemprompt_database::on_tx;
+use systemprompt_net::HostRules;
+use systemprompt_net::testing::{Stub, untrusted};
+use tokio::net::TcpListener;
+
+/// A listener that counts who connects, and answers nobody: its port and the count.
+async fn counting() -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    #[expect(clippy::disallowed_methods, reason = "the test's own server")]
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (port, count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a23_a_name_that_rebinds_to_this_computer_or_maps_it_into_ipv6_is_never_connected_to() {
+    let (port, connected) = counting().await;
+    for mut plane in planes().await {
+        let rows: &[(&'static str, &[&[&str]])] = &[
+            ("rebinds.test", &[&["192.0.2.1"], &["127.0.0.1"]]),
+            ("both.test", &[&["8.8.8.8", "127.0.0.1"]]),
+            ("mapped.test", &[&["::ffff:127.0.0.1"]]),
+            ("compatible.test", &[&["::127.0.0.1"]]),
+            ("nat64.test", &[&["64:ff9b::7f00:1"]]),
+            ("private.test", &[&["10.0.0.1"]]),
+        ];
+        plane.fetches_by(untrusted(Stub::of(rows), HostRules::default()).unwrap());
+        for (host, _) in rows {
+            let client = format!("https://{host}:{port}/client.json");
+            for _ in 0..2 {
+                assert!(plane.state.client(&client).await.unwrap().is_none(), "{host}");
+                plane.clock.advance(1000);
+            }
+        }
+        let refused = plane.records("oauth.cimd.refused").await;
+        assert_eq!(refused.len(), 2 * rows.len());
+        assert!(refused.iter().all(|record| record["reason"] == "address_not_allowed"), "{refused:?}");
+        let fetches = plane.state.meter.read().cimd_fetches;
+        assert_eq!(fetches.into_iter().collect::<Vec<_>>(), [("address_not_allowed", 12)]);
+    }
+    assert_eq!(connected.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_26_of_too_many_documents_those_go_that_were_not_used_for_the_longest_time() {
+    for plane in planes().await {
+        let mut tx = plane.db.write_tx().await.unwrap();
+        // Numbers from 1 up to the bound, each used one millisecond after the one before.
+        on_tx!(tx, conn => sqlx::query(
+            "INSERT INTO oauth_cimd_documents (url, document, metadata_digest, fetched_at, fresh_until, last_used_at)
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
+             SELECT 'https://old.example/' || i, '{}', '', 0, 0, i FROM n"
+        ).bind(MAX_DOCUMENTS).execute(&mut *conn).await.map(drop))
+        .unwrap();
+        tx.commit().await.unwrap();
+        plane.state.clients.touch_document("https://old.example/1", START, START).await.unwrap();
+        let new = StoredDocument {
+            url: "https://new.example/c".to_owned(),
+            document: "{}".to_owned(),
+            metadata_digest: String::new(),
+            fetched_at: START,
+            fresh_until: START,
+            has_logo: false,
+        };
+        plane.state.clients.store_document(&new, None, false).await.unwrap();
+        assert_eq!(plane.count("SELECT COUNT(*) FROM oauth_cimd_documents").await, MAX_DOCUMENTS);
+        for (url, is_kept) in [
+            ("https://new.example/c", true),
+            ("https://old.example/1", true),
+            ("https://old.example/2", false),
+            ("https://old.example/3", true),
+        ] {
+            assert_eq!(plane.state.clients.document(url).await.unwrap().is_some(), is_kept, "{url}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_111_sessions_and_registered_clients_are_measured() {
+    for plane in planes().await {
+        plane.state.measure().await.unwrap();
+        let counts = plane.state.meter.read();
+        assert_eq!((counts.sessions_active, counts.clients_registered), (1, 0), "bob's browser");
+        plane.change("UPDATE oauth_clients SET kind = 'registered' WHERE client_id = 'other'").await;
+        plane.change("UPDATE user_sessions SET revoked_at = 1").await;
+        plane.state.measure().await.unwrap();
+        let counts = plane.state.meter.read();
+        assert_eq!((counts.sessions_active, counts.clients_registered), (0, 1));
+        assert_eq!(counts.clients_registered_max, 10_000);
+    }
+}
