@@ -1,133 +1,9 @@
 // Stock clients of npm and a browser with a virtual authenticator against the authorization server: the first administrator by
 // the set-up link, passkeys, consent, codes, refresh, device grant, client assertions. Each case is named after its number.
 
-import { mkdirSync } from "node:fs";
-import { pathToFileURL } from "node:url";
-
-const given = JSON.parse(process.env.ACCEPT);
-const load = (name) => import(pathToFileURL(given.modules[name]).href);
-const [oidc, oauth, jose, playwright] = await Promise.all(
-  ["openid-client", "oauth4webapi", "jose", "playwright-core"].map(load),
-);
-const { chromium } = playwright.default ?? playwright;
-
-let [passed, failed] = [0, 0];
-
-async function step(name, check) {
-  try {
-    await check();
-    passed += 1;
-    console.log(`ok    identity: ${name}`);
-  } catch (error) {
-    failed += 1;
-    const cause = error.cause ? `\n      ${JSON.stringify(error.cause)?.slice(0, 400)}` : "";
-    console.log(`FAIL  identity: ${name}\n      ${error.name}: ${error.message}${cause}\n      ${error.stack?.split("\n")[1]?.trim()}`);
-  }
-}
-
-function ensure(holds, text) {
-  if (!holds) throw new Error(text);
-}
-
-async function refused(call, code) {
-  const error = await call().then(
-    () => null,
-    (error) => error,
-  );
-  ensure(error, `not refused, ${code} was wanted`);
-  const found = error.error ?? error.cause?.error ?? error.code;
-  ensure(found === code, `${found} instead of ${code}: ${error.message}`);
-}
-
-const issuer = given.url;
-const at = (path) => `${issuer}${path}`;
-const insecure = { execute: [oidc.allowInsecureRequests] };
-
-// ---- The browser. ----
-
-const browser = await chromium.launch({ executablePath: given.chromium, args: ["--no-sandbox"] });
-const violations = [];
-
-async function person(options = {}) {
-  const context = await browser.newContext(options);
-  const page = await context.newPage();
-  page.on("console", (message) => {
-    if (/Content Security Policy|Trusted/.test(message.text())) violations.push(message.text());
-  });
-  const session = await context.newCDPSession(page);
-  await session.send("WebAuthn.enable");
-  const added = await session.send("WebAuthn.addVirtualAuthenticator", {
-    options: {
-      protocol: "ctap2",
-      ctap2Version: "ctap2_1",
-      transport: "internal",
-      hasResidentKey: true,
-      hasUserVerification: true,
-      isUserVerified: true,
-      automaticPresenceSimulation: true,
-    },
-  });
-  return { context, page, session, authenticator: added.authenticatorId };
-}
-
-const shots = given.shots;
-mkdirSync(shots, { recursive: true });
-
-async function shoot(page, name) {
-  const looks = [
-    ["light", "light", 900],
-    ["dark", "dark", 900],
-    ["phone", "light", 360],
-  ];
-  for (const [look, colorScheme, width] of looks) {
-    await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
-    await page.setViewportSize({ width, height: 900 });
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
-    ensure(!wide, `${name} is wider than ${width} pixels`);
-    await page.screenshot({ path: `${shots}/${name}-${look}.png`, fullPage: true });
-  }
-  await page.emulateMedia({ colorScheme: null });
-  await page.setViewportSize({ width: 900, height: 900 });
-}
-
-/** The headers of a signed-in browser, for requests without it. */
-async function cookies(who) {
-  const all = await who.context.cookies(issuer);
-  return all.map((cookie) => `${cookie.name}=${cookie.value}`).join("; ");
-}
-
-/** Follows an authorization request as the signed-in person, saying yes to everything; the URL at the client. */
-async function authorize(who, url) {
-  const headers = { cookie: await cookies(who), "accept-language": "en" };
-  let next = url.href ?? url;
-  for (let hop = 0; hop < 8; hop += 1) {
-    if (!next.startsWith(issuer)) return new URL(next);
-    const answer = await fetch(next, { headers, redirect: "manual" });
-    for (const cookie of answer.headers.getSetCookie()) {
-      const [pair] = cookie.split(";");
-      if (pair.startsWith("sp_flow=")) headers.cookie = `${headers.cookie.replace(/(; )?sp_flow=[^;]*/, "")}; ${pair}`;
-    }
-    if (answer.status === 303) {
-      next = new URL(answer.headers.get("location"), issuer).href;
-      continue;
-    }
-    const text = await answer.text();
-    ensure(answer.status === 200 && text.includes('name="decision"'), `${answer.status} at ${next}: ${text.slice(0, 400)}`);
-    const form = new URLSearchParams();
-    for (const [, name, value] of text.matchAll(/<input type="hidden" name="([^"]+)" value="([^"]*)">/g)) form.append(name, value);
-    for (const [, name] of text.matchAll(/name="(scope_[^"]+)"/g)) form.append(name, "1");
-    form.append("decision", "allow");
-    const decided = await fetch(at("/api/v1/core/oauth/consent"), {
-      method: "POST",
-      headers: { ...headers, origin: issuer, "content-type": "application/x-www-form-urlencoded" },
-      body: form,
-      redirect: "manual",
-    });
-    ensure(decided.status === 303, `consent answered ${decided.status}: ${(await decided.text()).slice(0, 300)}`);
-    next = new URL(decided.headers.get("location"), issuer).href;
-  }
-  throw new Error("the request went round in circles");
-}
+import { writeFileSync } from "node:fs";
+import { at, authorize, browser, ceremonies, cookies, ensure, finish, given, insecure, issuer, jose, oauth, oidc, person, refused, shoot, step, violations } from "./harness.mjs";
+import { passkeys } from "./passkeys.mjs";
 
 const ada = await person();
 
@@ -161,18 +37,16 @@ await step("A12 whoever signs out signs in again with conditional UI", async () 
   await ada.page.waitForLoadState();
   const gone = await fetch(at("/api/v1/core/users/me"), { headers: { cookie: await cookies(ada) } });
   ensure(gone.status === 401, `signed out, and ${gone.status}`);
-  await ada.page.goto(at("/login"));
   const stranger = await browser.newContext();
   const plain = await stranger.newPage();
   await plain.goto(at("/login"));
   await shoot(plain, "login");
   await stranger.close();
-  // The virtual authenticator answers the conditional request that the page makes by itself, or the button.
-  const left = ada.page.waitForURL((url) => url.pathname !== "/login" || url.search.includes("done"), { timeout: 5000 }).catch(() => null);
-  if (!(await left) && !ada.page.url().includes("done")) {
-    await ada.page.locator("form[data-ceremony=auth] button").click();
-    await ada.page.waitForURL((url) => url.pathname !== "/login" || url.search.includes("done"));
-  }
+  // The page asks by itself, and the passkey answers without a button.
+  const asked = ada.page.waitForRequest((request) => request.url().endsWith("/webauthn/auth/start"));
+  await ada.page.goto(at("/login"));
+  ensure((await asked).postDataJSON().mediation === "conditional", "the page did not ask by itself");
+  await ada.page.waitForURL((url) => url.search.includes("done"), { timeout: 5000 });
   const back = await fetch(at("/api/v1/core/users/me"), { headers: { cookie: await cookies(ada) } });
   ensure(back.status === 200, `signed in, and ${back.status}`);
 });
@@ -423,6 +297,8 @@ await step("A14 a name is text, whatever it says", async () => {
   await ada.page.waitForURL(/127\.0\.0\.1:3999\/cb\?code=ac_/, { timeout: 5000 });
 });
 
+await passkeys(ada);
+
 await step("pages of errors and of coming back in", async () => {
   await ada.page.goto(at("/api/v1/core/oauth/authorize?client_id=nobody"));
   await shoot(ada.page, "error");
@@ -444,6 +320,5 @@ await step("no page broke its own policy, and none is heavy", async () => {
   ensure(all <= 30 * 1024, `the sign-in page has ${all} bytes`);
 });
 
-await browser.close();
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed ? 1 : 0);
+writeFileSync(given.ceremonies, JSON.stringify(ceremonies));
+await finish();
