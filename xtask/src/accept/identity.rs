@@ -1,59 +1,137 @@
-//! `accept identity`: stock OAuth and OpenID Connect clients of npm and PyPI, and a browser with a virtual authenticator, against
-//! the authorization server. Screenshots of its pages are left under `target/accept/identity`.
+//! `accept identity`: stock OAuth and OpenID Connect clients of npm and PyPI, a browser with a virtual authenticator, and servers and
+//! suites of others, against the authorization server. Screenshots of its pages are left under `target/accept/identity`.
 
 use super::{Tally, clients};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use systemprompt_tests::{Options, Server};
 use xtask::packages;
 use xtask::process::{cargo, find, is_installed, root, run, target};
 
-/// The npm packages with the file that is imported of each.
-const NPM: [(&str, &str); 4] = [
+/// The npm packages with the file that is used of each.
+const NPM: [(&str, &str); 6] = [
     ("openid-client@6.8.9", "build/index.js"),
     ("oauth4webapi@3.8.8", "build/index.js"),
     ("jose@6.2.17", "dist/webapi/index.js"),
     ("playwright-core@1.65.1", "index.js"),
+    ("oidc-provider@9.13.3", "lib/index.js"),
+    ("@modelcontextprotocol/conformance@0.2.0-alpha.12", "dist/index.js"),
 ];
-const PYPI: &str = "Authlib==1.9.9 requests-oauthlib==2.0.0 requests";
+const PYPI: &str =
+    "Authlib==1.9.9 idpyoidc==5.0.0 requests-oauthlib==2.0.0 requests soft-webauthn==0.1.3 webauthn==3.0.1";
+/// With the client's own transport, which is not that of the others.
+const MCP: &str = "mcp==2.3.0 requests soft-webauthn==0.1.3";
+/// What the suites of others run on.
+const NODE: (u32, u32) = (22, 0);
+/// The client of the other issuer whose tokens are taken.
+const AUDIENCE: &str = "peer-app";
 
 pub(super) fn identity() -> Result<Tally> {
-    packages::ensure("chromium", || is_installed("chromium"))?;
-    let chromium = find("chromium").context("chromium")?;
-    let node = clients::node()?;
-    let mut modules = serde_json::Map::new();
-    for (package, file) in NPM {
-        let name = package.split('@').next().unwrap_or(package);
-        modules
-            .insert(name.to_owned(), Value::from(clients::npm(&node, package, file)?.display().to_string()));
-    }
-    let python = clients::python("oauth-clients", PYPI)?;
+    let tools = Tools::install()?;
     run(&mut cargo(["build", "--package", "systemprompt-cli"]))?;
-    let mut tally = Tally::default();
+    let folder = tempfile::tempdir()?;
+    let certificates = folder.path().join("certificates");
+    let write = root().join("xtask/accept/certificates.py");
+    run(Command::new(&tools.python).arg(write).arg(&certificates))?;
+    let ports = free_ports()?;
+    let server = server(&certificates, ports)?;
+    let lenient = lenient()?;
     let shots = clients::home().join("identity");
-    let server = server()?;
-    let given = json!({
+    let mut given = json!({
         "url": server.url(),
         "setup_url": server.ready().get("setup_url"),
         "admin_token": server.admin_token(),
-        "chromium": chromium,
-        "modules": modules,
+        "client_id": server.ready().pointer("/demo/client_id"),
+        "client_secret": server.ready().pointer("/demo/client_secret"),
+        "database": server.data_dir().join("systemprompt.db"),
+        "systemprompt": target().join("debug/systemprompt"),
+        "data_dir": server.data_dir(),
+        "lenient": {"url": lenient.url(), "admin_token": lenient.admin_token()},
+        "certificates": certificates,
+        "ceremonies": folder.path().join("ceremonies.json"),
+        "peer_audience": AUDIENCE,
+        "chromium": tools.chromium,
+        "modules": tools.modules,
         "shots": shots,
     });
-    let script = root().join("xtask/accept/identity.mjs");
-    tally.program(Command::new(&node).arg(script).env("ACCEPT", given.to_string()))?;
-    tally.script(
-        &python,
-        "identity.py",
-        &json!({"url": server.url(), "admin_token": server.admin_token()}),
-    )?;
+    for (name, port) in ["peer_port", "twin_port", "callback_port"].into_iter().zip(ports) {
+        given[name] = port.into();
+    }
+    let mut tally = Tally::default();
+    for script in ["identity.mjs", "webapi.mjs", "peers.mjs"] {
+        let file = root().join("xtask/accept").join(script);
+        tally.program(Command::new(&tools.node).arg(file).env("ACCEPT", given.to_string()))?;
+    }
+    tally.script(&tools.python, "identity.py", &given)?;
+    tally.script(&tools.mcp, "mcp_oauth.py", &given)?;
+    tally.script(&tools.python, "identity_page.py", &given)?;
     println!("pages: {}", shots.display());
     Ok(tally)
 }
 
-fn server() -> Result<Server> {
+/// What others wrote. Whatever cannot be installed fails the run.
+struct Tools {
+    chromium: PathBuf,
+    node: PathBuf,
+    modules: serde_json::Map<String, Value>,
+    python: PathBuf,
+    mcp: PathBuf,
+}
+
+impl Tools {
+    fn install() -> Result<Self> {
+        packages::ensure("chromium", || is_installed("chromium"))?;
+        let chromium = find("chromium").context("chromium")?;
+        let node = clients::node_from(NODE)?;
+        let mut modules = serde_json::Map::new();
+        for (package, file) in NPM {
+            let name = package.rsplit_once('@').map_or(package, |(name, _)| name);
+            let script = clients::npm(&node, package, file)?;
+            modules.insert(name.to_owned(), Value::from(script.display().to_string()));
+        }
+        let python = clients::python("oauth-clients", PYPI)?;
+        let mcp = clients::python("mcp-oauth", MCP)?;
+        Ok(Self { chromium, node, modules, python, mcp })
+    }
+}
+
+/// Ports that nobody listens on: of the other issuer, of its look-alike, of a client's callback.
+fn free_ports() -> Result<[u16; 3]> {
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
+    let mut ports = [0; 3];
+    for (port, listener) in ports.iter_mut().zip(listeners) {
+        *port = listener?.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+/// The server under test: it trusts the root under which metadata documents lie, and the other issuer.
+fn server(certificates: &Path, [peer, ..]: [u16; 3]) -> Result<Server> {
+    let issuer = format!("http://localhost:{peer}");
+    let trusted = json!([{
+        "issuer": issuer,
+        "jwks_uri": format!("{issuer}/jwks"),
+        "audience": AUDIENCE,
+        "subject_mapping": "verified_email",
+    }]);
+    options()
+        .env("SSL_CERT_FILE", &certificates.join("root.pem").display().to_string())
+        .env("SYSTEMPROMPT__SECURITY__TRUSTED_ISSUERS", &trusted.to_string())
+        .start()
+}
+
+/// One that takes passkeys of devices that do not verify their users, with a password beside them.
+fn lenient() -> Result<Server> {
+    options()
+        .env("SYSTEMPROMPT__SECURITY__IDENTITY__WEBAUTHN__USER_VERIFICATION", "preferred")
+        .env("SYSTEMPROMPT__SECURITY__IDENTITY__PASSWORD__ENABLED", "true")
+        .start()
+}
+
+fn options() -> Options {
     Options::demo_with(target().join("debug/systemprompt"))
         .env("SYSTEMPROMPT__RATE_LIMITS__DISABLED", "true")
-        .start()
 }

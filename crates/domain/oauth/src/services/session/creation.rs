@@ -15,9 +15,10 @@ use systemprompt_security::session::{NewSession, SessionParams, SessionSource, S
 /// How a person proved who they are (ID-69).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// With user verification; `synced` if the key can leave its device.
+    /// `synced` if the key can leave its device, `verified` if the device made sure of its user.
     Passkey {
         synced: bool,
+        verified: bool,
     },
     Password,
 }
@@ -26,17 +27,20 @@ impl Method {
     /// Authentication context class.
     pub fn acr(self) -> &'static str {
         match self {
-            Self::Passkey { synced: false } => "phrh",
-            Self::Passkey { synced: true } => "phr",
-            Self::Password => "pwd",
+            Self::Passkey { synced: false, verified: true } => "phrh",
+            Self::Passkey { synced: true, verified: true } => "phr",
+            // A device in anybody's hand proves no more than a password does.
+            Self::Passkey { verified: false, .. } | Self::Password => "pwd",
         }
     }
 
     /// Methods in the words of RFC 8176.
     pub fn amr(self) -> &'static str {
         match self {
-            Self::Passkey { synced: false } => "hwk user",
-            Self::Passkey { synced: true } => "swk user",
+            Self::Passkey { synced: false, verified: true } => "hwk user",
+            Self::Passkey { synced: true, verified: true } => "swk user",
+            Self::Passkey { synced: false, verified: false } => "hwk",
+            Self::Passkey { synced: true, verified: false } => "swk",
             Self::Password => "pwd",
         }
     }

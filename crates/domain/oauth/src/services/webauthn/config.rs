@@ -15,14 +15,13 @@ const TIMEOUT: Duration = Duration::from_mins(5);
 pub(crate) const ALGORITHMS: [COSEAlgorithm; 3] =
     [COSEAlgorithm::ES256, COSEAlgorithm::EDDSA, COSEAlgorithm::RS256];
 
-/// Without user verification a passkey is only half of a sign-in, so that it is demanded whatever a browser is asked for.
-pub(crate) const VERIFICATION: UserVerificationPolicy = UserVerificationPolicy::Required;
-
 /// What the ceremonies need of the settings.
 #[derive(Debug)]
 pub struct WebAuthnConfig {
     pub(crate) core: WebauthnCore,
     pub(crate) resident_key: Wanted,
+    /// Where it is only preferred, a device that does not verify its user proves as little as a password (ID-7).
+    pub(crate) verification: UserVerificationPolicy,
 }
 
 impl WebAuthnConfig {
@@ -46,7 +45,11 @@ impl WebAuthnConfig {
             Some(false),
             Some(false),
         );
-        Ok(Self { core, resident_key: wanted.resident_key })
+        let verification = match wanted.user_verification {
+            Wanted::Required => UserVerificationPolicy::Required,
+            Wanted::Preferred => UserVerificationPolicy::Preferred,
+        };
+        Ok(Self { core, resident_key: wanted.resident_key, verification })
     }
 }
 

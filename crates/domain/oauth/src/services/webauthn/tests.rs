@@ -15,6 +15,7 @@ use crate::services::{attempts, recovery};
 use crate::users::{User, UserChange, UserStatus};
 use authenticator::{PRESENT, SoftAuthenticator, VERIFIED};
 use std::sync::Arc;
+use systemprompt_config::profile::identity::Wanted;
 use systemprompt_models::{Permission, Principal, RequestContext, Secret};
 use systemprompt_security::session::SessionSource;
 
@@ -102,6 +103,13 @@ async fn caller_of(fixture: &Fixture, done: &Done) -> RequestContext {
     let mut context = caller();
     context.principal = Arc::new(Principal::from_claims(&verified.claims));
     context
+}
+
+/// The `acr` and `amr` of a sign-in.
+async fn proof(fixture: &Fixture, done: &Done) -> (String, String) {
+    let session = caller_of(fixture, done).await.principal.session_id.clone();
+    let row = fixture.state.sessions.find(&session).await.unwrap().unwrap();
+    (row.acr.unwrap(), row.amr.unwrap())
 }
 
 #[tokio::test]
@@ -341,6 +349,31 @@ async fn id_84_a_key_without_user_verification_is_not_registered() {
         assert_eq!(device.handle.len(), 64);
         let done = visit.at(&fixture).register_finish(finish(&begun, credential), Some(&token)).await;
         assert_eq!(code(done), ErrorCode::InvalidRequest);
+    }
+}
+
+#[tokio::test]
+async fn a16_where_verification_is_preferred_a_device_without_it_is_worth_a_password() {
+    for fixture in fixtures().await {
+        let mut settings = (*fixture.state.settings()).clone();
+        settings.identity.webauthn.user_verification = Wanted::Preferred;
+        settings.identity.password.enabled = true;
+        fixture.state.configure(settings);
+        let token = first_token(&fixture).await;
+        let mut device = SoftAuthenticator::new(URL);
+        device.flags = PRESENT;
+        let visit = Visit::new("soft");
+        let begun = visit.at(&fixture).register_start(asked("ada", Some(&token))).await.unwrap();
+        assert_eq!(begun.options["publicKey"]["authenticatorSelection"]["userVerification"], "preferred");
+        let credential = device.create(&begun.options);
+        let done =
+            visit.at(&fixture).register_finish(finish(&begun, credential), Some(&token)).await.unwrap();
+        assert_eq!(proof(&fixture, &done).await, ("pwd".into(), "hwk".into()));
+        let done = sign_in(&fixture, &mut device, None).await.unwrap();
+        assert_eq!(proof(&fixture, &done).await, ("pwd".into(), "hwk".into()));
+        device.flags = PRESENT | VERIFIED;
+        let done = sign_in(&fixture, &mut device, None).await.unwrap();
+        assert_eq!(proof(&fixture, &done).await, ("phrh".into(), "hwk user".into()));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Signing in with a passkey (ID-86, ID-87).
 
-use super::super::config::{VERIFICATION, WebAuthnConfig};
+use super::super::config::WebAuthnConfig;
 use super::super::registry::{PasskeyRow, text};
 use super::super::token::{Kind, Started, take};
 use super::{Done, Finish, WebAuthnService, broken, destination};
@@ -54,7 +54,7 @@ impl WebAuthnService<'_> {
         if email.is_some_and(|mail| mail.len() > 254) {
             return Err(OauthError::invalid_request("email has at most 254 characters"));
         }
-        let builder = config.core.new_challenge_authenticate_builder(Vec::new(), Some(VERIFICATION));
+        let builder = config.core.new_challenge_authenticate_builder(Vec::new(), Some(config.verification));
         let builder = builder.map_err(|_| broken("a ceremony"))?.allow_backup_eligible_upgrade(false);
         let (options, authentication) =
             config.core.generate_challenge_authenticate(builder).map_err(|_| broken("a ceremony"))?;
@@ -196,7 +196,10 @@ impl WebAuthnService<'_> {
         }
         let facts = SignInFacts {
             user,
-            method: Method::Passkey { synced: stored.backup_eligible },
+            method: Method::Passkey {
+                synced: stored.backup_eligible,
+                verified: result.user_verified(),
+            },
             credential: Some(id),
             context: self.context(),
             before: self.browser.visitor,

@@ -93,7 +93,7 @@ impl WebAuthnService<'_> {
         unit.record(added(self.context(), &row));
         unit.require(webauthn::lock_user(user.id.as_str()));
         unit.require(webauthn::add(&row));
-        let method = Method::Passkey { synced: credential.backup_eligible };
+        let method = Method::Passkey { synced: credential.backup_eligible, verified: credential.user_verified };
         self.commit_link(unit, &user, token.as_ref(), method, &row.credential_id).await
     }
 

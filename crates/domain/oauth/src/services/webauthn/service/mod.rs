@@ -5,7 +5,7 @@ pub mod credentials;
 pub mod link;
 pub mod registration;
 
-use super::config::{ALGORITHMS, VERIFICATION, WebAuthnConfig};
+use super::config::{ALGORITHMS, WebAuthnConfig};
 use super::token::{Browser, Kind, begin};
 use crate::constants::AUTHORIZE_REQUEST_PREFIX;
 use crate::error::{OauthError, OauthResult};
@@ -20,7 +20,7 @@ use systemprompt_models::{RequestContext, Secret};
 use systemprompt_security::opaque;
 use webauthn_rs_core::proto::{
     AttestationConveyancePreference, CredProtect, Credential, CredentialProtectionPolicy,
-    RegisterPublicKeyCredential, RegistrationState, RequestRegistrationExtensions,
+    RegisterPublicKeyCredential, RegistrationState, RequestRegistrationExtensions, UserVerificationPolicy,
 };
 
 /// In place of a request: the page of devices waits.
@@ -80,6 +80,10 @@ impl WebAuthnService<'_> {
         let handle = URL_SAFE_NO_PAD
             .decode(holder.handle)
             .map_err(|_| OauthError::Impossible("a user handle that is no base64url".into()))?;
+        let protection = match config.verification {
+            UserVerificationPolicy::Required => CredentialProtectionPolicy::UserVerificationRequired,
+            _ => CredentialProtectionPolicy::UserVerificationOptional,
+        };
         let begun = config
             .core
             .new_challenge_register_builder(&handle, holder.name, holder.display_name)
@@ -87,12 +91,12 @@ impl WebAuthnService<'_> {
             .attestation(AttestationConveyancePreference::None)
             .credential_algorithms(ALGORITHMS.to_vec())
             .require_resident_key(config.resident_key == Wanted::Required)
-            .user_verification_policy(VERIFICATION)
+            .user_verification_policy(config.verification)
             .reject_synchronised_authenticators(false)
             .exclude_credentials(Some(holder.known.clone()))
             .extensions(Some(RequestRegistrationExtensions {
                 cred_protect: Some(CredProtect {
-                    credential_protection_policy: CredentialProtectionPolicy::UserVerificationRequired,
+                    credential_protection_policy: protection,
                     enforce_credential_protection_policy: Some(false),
                 }),
                 uvm: None,

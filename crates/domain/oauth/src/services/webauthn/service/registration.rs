@@ -114,7 +114,10 @@ impl WebAuthnService<'_> {
         unit.require(webauthn::add(&row));
         let facts = SignInFacts {
             user: &user,
-            method: Method::Passkey { synced: credential.backup_eligible },
+            method: Method::Passkey {
+                synced: credential.backup_eligible,
+                verified: credential.user_verified,
+            },
             credential: Some(&row.credential_id),
             context: self.context(),
             before: self.browser.visitor,
