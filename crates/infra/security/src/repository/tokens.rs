@@ -30,6 +30,9 @@ pub(crate) type RevokedRow = (String, Millis);
 
 type CutoffRow = (String, String, Millis, String, Millis);
 
+/// Whose, its end, when it was ended, and its owner.
+type FactsRow = (Option<String>, Millis, Option<Millis>, Option<String>);
+
 impl TokenRepository {
     pub fn new(db: Db) -> Self {
         Self { db }
@@ -81,7 +84,7 @@ impl TokenRepository {
     }
 
     pub(crate) async fn session(&self, id: &SessionId) -> Result<Option<SessionFacts>, sqlx::Error> {
-        let row: Option<(Option<String>, Millis, Option<Millis>, Option<String>)> = on!(&self.db, pool => sqlx::query_as(sql!(
+        let row: Option<FactsRow> = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT user_id, expires_at, revoked_at, owner_id FROM user_sessions WHERE id = $1"
         )).bind(id.as_str()).fetch_optional(pool).await)?;
         Ok(row.map(|(user_id, expires_at, revoked_at, owner_id)| SessionFacts {

@@ -60,7 +60,7 @@ impl OAuthRepository {
     ) -> sqlx::Result<Option<Grant>> {
         on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT grant_id, user_id, client_id, session_id, kind, scopes, resources, offline, created_at, family_expires_at,
-                 revoked_at
+                 revoked_at, claims
              FROM oauth_grants
              WHERE user_id = $1 AND client_id = $2 AND session_id = $3 AND revoked_at IS NULL AND family_expires_at > $4
              ORDER BY created_at DESC, grant_id DESC LIMIT 1"

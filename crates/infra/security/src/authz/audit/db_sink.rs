@@ -92,7 +92,7 @@ pub(crate) fn with_entities(
         .with("matched", matched)
         .with("roles", roles(&context.principal))
         .with("department", context.principal.department.clone())
-        .with("owner", context.principal.owner.as_ref().map(|owner| owner.as_str()))
+        .with("owner", context.principal.owner.as_ref().map(UserId::as_str))
         .with("rule_id", decision.rule.as_ref().map(|rule| rule.id.as_str().to_owned()))
         .with("rule_epoch", decision.epoch);
     if decision.set_hash.is_empty() { draft } else { draft.with("set_hash", &*decision.set_hash) }
