@@ -5,10 +5,9 @@ use super::authorize::standing::SignedIn;
 use super::consent;
 use super::device::{self, DeviceDecision};
 use super::pages::{self, DeviceConfirmPage};
-use super::templating::{Frame, initial};
+use super::templating::{Frame, initial, moment};
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::state::OAuthState;
-use systemprompt_models::clock::iso8601;
 use systemprompt_models::{RequestContext, Secret};
 
 /// Letters of a user code, and how many it has.
@@ -69,7 +68,7 @@ pub async fn confirm(
             .collect(),
         resources: request.resources,
         place: request.ip_prefix,
-        asked_at: iso8601(request.created_at),
+        asked_at: moment(request.created_at),
         user_code,
         frame,
     }))

@@ -19,7 +19,15 @@ pub enum Method {
     Passkey {
         synced: bool,
     },
+    /// A passkey that was there, without a look at who used it: for the session in which it was made, and no other.
+    Presence {
+        synced: bool,
+    },
     Password,
+    /// Such a passkey and the password.
+    PresenceAndPassword {
+        synced: bool,
+    },
 }
 
 impl Method {
@@ -28,7 +36,9 @@ impl Method {
         match self {
             Self::Passkey { synced: false } => "phrh",
             Self::Passkey { synced: true } => "phr",
-            Self::Password => "pwd",
+            // Below every level (OpenID Connect Core section 2).
+            Self::Presence { .. } => "0",
+            Self::Password | Self::PresenceAndPassword { .. } => "pwd",
         }
     }
 
@@ -37,13 +47,18 @@ impl Method {
         match self {
             Self::Passkey { synced: false } => "hwk user",
             Self::Passkey { synced: true } => "swk user",
+            Self::Presence { synced: false } => "hwk",
+            Self::Presence { synced: true } => "swk",
+            Self::PresenceAndPassword { synced: false } => "hwk pwd",
+            Self::PresenceAndPassword { synced: true } => "swk pwd",
             Self::Password => "pwd",
         }
     }
 
     fn as_str(self) -> &'static str {
         match self {
-            Self::Passkey { .. } => "passkey",
+            Self::Passkey { .. } | Self::Presence { .. } => "passkey",
+            Self::PresenceAndPassword { .. } => "passkey_and_password",
             Self::Password => "password",
         }
     }

@@ -15,14 +15,13 @@ const TIMEOUT: Duration = Duration::from_mins(5);
 pub(crate) const ALGORITHMS: [COSEAlgorithm; 3] =
     [COSEAlgorithm::ES256, COSEAlgorithm::EDDSA, COSEAlgorithm::RS256];
 
-/// Without user verification a passkey is only half of a sign-in, so that it is demanded whatever a browser is asked for.
-pub(crate) const VERIFICATION: UserVerificationPolicy = UserVerificationPolicy::Required;
-
 /// What the ceremonies need of the settings.
 #[derive(Debug)]
 pub struct WebAuthnConfig {
     pub(crate) core: WebauthnCore,
     pub(crate) resident_key: Wanted,
+    /// Without user verification a passkey is half of a sign-in: that is enough only where a password can be the other half.
+    pub(crate) verification: UserVerificationPolicy,
 }
 
 impl WebAuthnConfig {
@@ -46,7 +45,12 @@ impl WebAuthnConfig {
             Some(false),
             Some(false),
         );
-        Ok(Self { core, resident_key: wanted.resident_key })
+        let has_other_half = settings.identity.password.enabled;
+        let verification = match wanted.user_verification {
+            Wanted::Preferred if has_other_half => UserVerificationPolicy::Preferred,
+            Wanted::Preferred | Wanted::Required => UserVerificationPolicy::Required,
+        };
+        Ok(Self { core, resident_key: wanted.resident_key, verification })
     }
 }
 

@@ -1,11 +1,12 @@
 //! Signing in with a passkey (ID-86, ID-87).
 
-use super::super::config::{VERIFICATION, WebAuthnConfig};
+use super::super::config::WebAuthnConfig;
 use super::super::registry::{PasskeyRow, text};
 use super::super::token::{Kind, Started, take};
-use super::{Done, Finish, WebAuthnService, broken, destination};
+use super::{Done, Finish, WebAuthnService, broken, destination, waiting};
 use crate::at_rest::Label;
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::repository::notices::{self, NoticeKind};
 use crate::repository::webauthn;
 use crate::services::attempts::{self, Subject};
 use crate::services::session::{Method, SessionCreationService, SignInFacts, record_failure};
@@ -43,6 +44,16 @@ struct Authenticating {
     request: Option<String>,
 }
 
+/// A sign-in that waits for the password.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct HalfSignIn {
+    pub credential: String,
+    /// Whether the passkey can leave its device.
+    pub synced: bool,
+    /// The authorization request to go on with.
+    pub request: Option<String>,
+}
+
 impl WebAuthnService<'_> {
     /// Begins a sign-in. A mail that nobody has gets the same answer as one that somebody has.
     ///
@@ -54,7 +65,7 @@ impl WebAuthnService<'_> {
         if email.is_some_and(|mail| mail.len() > 254) {
             return Err(OauthError::invalid_request("email has at most 254 characters"));
         }
-        let builder = config.core.new_challenge_authenticate_builder(Vec::new(), Some(VERIFICATION));
+        let builder = config.core.new_challenge_authenticate_builder(Vec::new(), Some(config.verification));
         let builder = builder.map_err(|_| broken("a ceremony"))?.allow_backup_eligible_upgrade(false);
         let (options, authentication) =
             config.core.generate_challenge_authenticate(builder).map_err(|_| broken("a ceremony"))?;
@@ -194,28 +205,70 @@ impl WebAuthnService<'_> {
                 unit.record(self.counter_draft(row, counter, "warned"));
             }
         }
-        let facts = SignInFacts {
-            user,
-            method: Method::Passkey { synced: stored.backup_eligible },
-            credential: Some(id),
-            context: self.context(),
-            before: self.browser.visitor,
+        let done = if result.user_verified() {
+            self.whole(about, user, (id, stored.backup_eligible), unit).await
+        } else {
+            self.half(about, user, (id, stored.backup_eligible), unit).await
         };
-        match SessionCreationService(self.state).sign_in(facts, unit).await {
-            Ok(signed_in) => Ok(Done {
-                user_id: user.id.to_string(),
-                redirect: destination(about.request.as_deref()),
-                token: Some(signed_in.token),
-            }),
+        match done {
+            Ok(done) => Ok(done),
             Err(OauthError::Ledger(LedgerError::Guard("counter"))) => {
                 let mut unit = Unit::new();
                 unit.record(self.counter_draft(row, counter, "denied"));
                 unit.require(webauthn::suspect(id));
+                let kind = NoticeKind::PasskeySuspect;
+                unit.require(notices::tell(self.context(), &user.id, kind, Some(&row.name), now));
                 self.state.ledger.append(unit).await.map_err(OauthError::from)?;
                 Err(Failed::Refused("counter"))
             }
             Err(error) => Err(Failed::Other(error)),
         }
+    }
+
+    /// Signs in: the authenticator made sure who it was.
+    async fn whole(
+        &self,
+        about: &Authenticating,
+        user: &User,
+        (credential, synced): (&str, bool),
+        unit: Unit,
+    ) -> OauthResult<Done> {
+        let facts = SignInFacts {
+            user,
+            method: Method::Passkey { synced },
+            credential: Some(credential),
+            context: self.context(),
+            before: self.browser.visitor,
+        };
+        let signed_in = SessionCreationService(self.state).sign_in(facts, unit).await?;
+        Ok(Done {
+            user_id: user.id.to_string(),
+            redirect: destination(about.request.as_deref()),
+            token: Some(signed_in.token),
+        })
+    }
+
+    /// Somebody has the passkey. That it is its person, their password must say.
+    async fn half(
+        &self,
+        about: &Authenticating,
+        user: &User,
+        (credential, synced): (&str, bool),
+        mut unit: Unit,
+    ) -> OauthResult<Done> {
+        unit.record(
+            Draft::new(EntryKind::OauthSignin, self.context(), "password_needed")
+                .with_subject("user", user.id.as_str())
+                .with("method", "passkey"),
+        );
+        self.state.ledger.append(unit).await?;
+        let half = HalfSignIn {
+            credential: credential.to_owned(),
+            synced,
+            request: about.request.as_deref().map(|request| waiting(Some(request)).to_owned()),
+        };
+        let step = self.begin(Kind::Password, Some(user.id.as_str()), &half).await?;
+        Ok(Done { user_id: user.id.to_string(), redirect: format!("/login?step={step}"), token: None })
     }
 
     fn counter_draft(&self, row: &PasskeyRow, counter: i64, outcome: &'static str) -> Draft {

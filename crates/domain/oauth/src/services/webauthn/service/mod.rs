@@ -5,11 +5,12 @@ pub mod credentials;
 pub mod link;
 pub mod registration;
 
-use super::config::{ALGORITHMS, VERIFICATION, WebAuthnConfig};
+use super::config::{ALGORITHMS, WebAuthnConfig};
 use super::token::{Browser, Kind, begin};
 use crate::constants::AUTHORIZE_REQUEST_PREFIX;
 use crate::error::{OauthError, OauthResult};
 use crate::services::device_page;
+use crate::services::session::Method;
 use crate::state::OAuthState;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,7 +21,7 @@ use systemprompt_models::{RequestContext, Secret};
 use systemprompt_security::opaque;
 use webauthn_rs_core::proto::{
     AttestationConveyancePreference, CredProtect, Credential, CredentialProtectionPolicy,
-    RegisterPublicKeyCredential, RegistrationState, RequestRegistrationExtensions,
+    RegisterPublicKeyCredential, RegistrationState, RequestRegistrationExtensions, UserVerificationPolicy,
 };
 
 /// In place of a request: the page of devices waits.
@@ -87,14 +88,17 @@ impl WebAuthnService<'_> {
             .attestation(AttestationConveyancePreference::None)
             .credential_algorithms(ALGORITHMS.to_vec())
             .require_resident_key(config.resident_key == Wanted::Required)
-            .user_verification_policy(VERIFICATION)
+            .user_verification_policy(config.verification)
             .reject_synchronised_authenticators(false)
             .exclude_credentials(Some(holder.known.clone()))
             .extensions(Some(RequestRegistrationExtensions {
-                cred_protect: Some(CredProtect {
-                    credential_protection_policy: CredentialProtectionPolicy::UserVerificationRequired,
-                    enforce_credential_protection_policy: Some(false),
-                }),
+                // It would make a passkey useless that cannot verify its user.
+                cred_protect: (config.verification == UserVerificationPolicy::Required).then_some(
+                    CredProtect {
+                        credential_protection_policy: CredentialProtectionPolicy::UserVerificationRequired,
+                        enforce_credential_protection_policy: Some(false),
+                    },
+                ),
                 uvm: None,
                 cred_props: Some(true),
                 min_pin_length: None,
@@ -128,6 +132,12 @@ impl WebAuthnService<'_> {
     async fn begin(&self, kind: Kind, user_id: Option<&str>, about: &impl Serialize) -> OauthResult<String> {
         begin(self.state, self.browser, kind, user_id, about).await
     }
+}
+
+/// How a person proved themselves who made this passkey just now.
+fn method_of(made: &Credential) -> Method {
+    let synced = made.backup_eligible;
+    if made.user_verified { Method::Passkey { synced } } else { Method::Presence { synced } }
 }
 
 /// A handle that says nothing of its user.
