@@ -132,6 +132,5 @@ fn lenient() -> Result<Server> {
 }
 
 fn options() -> Options {
-    Options::demo_with(target().join("debug/systemprompt"))
-        .env("SYSTEMPROMPT__RATE_LIMITS__DISABLED", "true")
+    Options::demo_with(target().join("debug/systemprompt")).env("SYSTEMPROMPT__RATE_LIMITS__DISABLED", "true")
 }

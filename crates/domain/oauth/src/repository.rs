@@ -6,6 +6,7 @@ pub mod bridge_host_prefs;
 pub mod bridge_session;
 pub mod client;
 pub mod exchange_code;
+pub mod notices;
 pub mod oauth;
 pub mod passwords;
 pub mod recovery_codes;

@@ -24,7 +24,7 @@ pub(crate) struct Wait {
 }
 
 /// Counts a failure in the window that began at `start`. From the `most`th on there is a wait, either until a time, or twice as long as
-/// the one before, from a second on. Returns how many the window has.
+/// the one before, from a second on. Returns how many the window has; nothing if there is a wait already.
 pub(crate) async fn count(
     db: &Db,
     key: &str,
@@ -32,11 +32,11 @@ pub(crate) async fn count(
     most: i64,
     wait: Wait,
     now: Millis,
-) -> sqlx::Result<i64> {
+) -> sqlx::Result<Option<i64>> {
     let mut tx = db.write_tx().await?;
     on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM auth_attempts WHERE window_start < $1"))
         .bind(now - MEMORY).execute(&mut *conn).await.map(drop))?;
-    let (failures,): (i64,) = on_tx!(tx, conn => sqlx::query_as(sql!(
+    let failures: Option<(i64,)> = on_tx!(tx, conn => sqlx::query_as(sql!(
         "INSERT INTO auth_attempts (key_digest, window_start, failures, blocked_until) VALUES ($1, $2, 1, 0)
          ON CONFLICT (key_digest, window_start) DO UPDATE SET
              failures = auth_attempts.failures + 1,
@@ -46,12 +46,24 @@ pub(crate) async fn count(
                  WHEN auth_attempts.failures + 1 >= $3 + 10 THEN $5 + $6
                  WHEN 1000 * (1 << CAST(auth_attempts.failures + 1 - $3 AS INTEGER)) > $6 THEN $5 + $6
                  ELSE $5 + 1000 * (1 << CAST(auth_attempts.failures + 1 - $3 AS INTEGER)) END
+         WHERE auth_attempts.blocked_until <= $5
          RETURNING failures"
     ))
         .bind(key).bind(start).bind(most).bind(wait.until).bind(now).bind(wait.longest)
-        .fetch_one(&mut *conn).await)?;
+        .fetch_optional(&mut *conn).await)?;
     tx.commit().await?;
-    Ok(failures)
+    Ok(failures.map(|(failures,)| failures))
+}
+
+/// Takes one failure back from the window that began at `start`, and the wait if it is not due any more.
+pub(crate) async fn uncount(db: &Db, key: &str, start: Millis, most: i64) -> sqlx::Result<()> {
+    let mut tx = db.write_tx().await?;
+    on_tx!(tx, conn => sqlx::query(sql!(
+        "UPDATE auth_attempts SET failures = failures - 1,
+             blocked_until = CASE WHEN failures - 1 < $1 THEN 0 ELSE blocked_until END
+         WHERE key_digest = $2 AND window_start = $3 AND failures > 0"
+    )).bind(most).bind(key).bind(start).execute(&mut *conn).await.map(drop))?;
+    tx.commit().await
 }
 
 /// In how many windows that began behind `since` a key came to its bound.

@@ -38,6 +38,20 @@ pub(crate) async fn insert_challenge(db: &Db, new: &NewChallenge<'_>) -> sqlx::R
     Ok(stored == 1)
 }
 
+/// An open ceremony of this kind and browser: (state, user).
+pub(crate) async fn challenge(
+    db: &Db,
+    id: &str,
+    kind: &str,
+    (flow, flow_previous): (&str, &str),
+    now: Millis,
+) -> sqlx::Result<Option<(String, Option<String>)>> {
+    on!(db, pool => sqlx::query_as(sql!(
+        "SELECT state, user_id FROM webauthn_challenges
+         WHERE challenge_id = $1 AND kind = $2 AND flow_digest IN ($3, $4) AND expires_at > $5"
+    )).bind(id).bind(kind).bind(flow).bind(flow_previous).bind(now).fetch_optional(pool).await)
+}
+
 /// Takes a ceremony of this kind and browser: (state, user). Only one call gets it.
 pub(crate) async fn take_challenge(
     db: &Db,

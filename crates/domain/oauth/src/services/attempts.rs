@@ -15,7 +15,7 @@ use systemprompt_models::{Millis, RequestContext};
 /// What failures are counted of.
 #[derive(Clone, Copy, Debug)]
 pub enum Subject<'a> {
-    /// An account, by the name that was given, from one network.
+    /// An account, by its id, or the name that was given if nobody has it, from one network.
     Account(&'a str, &'a RequestContext),
     /// An account, from wherever. It is slowed and never shut out, or strangers could do that to anybody.
     Everywhere(&'a str),
@@ -118,12 +118,42 @@ pub async fn admit(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult<
     Ok(())
 }
 
+/// Counts a guess as a failure before it is looked at, so that many at once are no more than one after another. What succeeds is
+/// given back.
+///
+/// # Errors
+/// `Throttled`, or rows that cannot be read or written.
+pub async fn take(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult<()> {
+    admit(state, subjects).await?;
+    if count(state, subjects).await? { Ok(()) } else { Err(OauthError::Throttled { retry_after: 1 }) }
+}
+
+/// Gives a guess back that was none.
+///
+/// # Errors
+/// Rows that cannot be written.
+pub async fn give_back(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult<()> {
+    let now = state.now();
+    for subject in subjects {
+        let limit = subject.limit();
+        let start = now - now.rem_euclid(limit.window);
+        attempts::uncount(&state.db, &subject.key(state), start, limit.most).await?;
+    }
+    Ok(())
+}
+
 /// Counts a failure.
 ///
 /// # Errors
 /// Rows that cannot be written.
 pub async fn failed(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult<()> {
+    count(state, subjects).await.map(drop)
+}
+
+/// Whether none of them had to wait.
+async fn count(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult<bool> {
     let now = state.now();
+    let mut admitted = true;
     for subject in subjects {
         let limit = subject.limit();
         let start = now - now.rem_euclid(limit.window);
@@ -133,14 +163,15 @@ pub async fn failed(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult
         };
         let key = subject.key(state);
         let failures = attempts::count(&state.db, &key, start, limit.most, wait, now).await?;
+        admitted &= failures.is_some();
         // One caller alone sees the count come to the bound.
-        if failures == limit.most
+        if failures == Some(limit.most)
             && attempts::full_windows(&state.db, &key, limit.most, now - DAY).await? == PROPOSING
         {
             propose(state, *subject).await?;
         }
     }
-    Ok(())
+    Ok(admitted)
 }
 
 /// Tells whoever bans addresses of a network that fails day in, day out. Where it is, is a payload: an address is somebody's.

@@ -5,12 +5,11 @@ use super::authorize::standing::SignedIn;
 use super::consent;
 use super::device::{self, DeviceDecision};
 use super::pages::{self, DeviceConfirmPage};
-use super::templating::{Frame, initial};
+use super::templating::{Frame, initial, moment};
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::services::http::Parameters;
 use crate::services::scopes::Scopes;
 use crate::state::OAuthState;
-use systemprompt_models::clock::iso8601;
 use systemprompt_models::{RequestContext, Secret};
 
 /// Letters of a user code, and how many it has.
@@ -42,15 +41,15 @@ pub async fn confirm(
     typed: &str,
 ) -> OauthResult<Option<DeviceConfirmPage>> {
     let guesses = [Subject::DeviceSession(&person.session.id), Subject::DevicePrefix(context)];
-    attempts::admit(state, &guesses).await?;
+    attempts::take(state, &guesses).await?;
     let found = match normal(typed) {
         Some(code) => device::find_by_user_code(state, &code).await?.map(|request| (code, request)),
         None => None,
     };
     let Some((user_code, request)) = found else {
-        attempts::failed(state, &guesses).await?;
         return Ok(None);
     };
+    attempts::give_back(state, &guesses).await?;
     let client = state.client(request.client_id.as_str()).await?;
     let client = client.filter(crate::models::clients::OAuthClient::is_active);
     let Some(client) = client else { return Ok(None) };
@@ -71,7 +70,7 @@ pub async fn confirm(
             .collect(),
         resources: request.resources,
         place: request.ip_prefix,
-        asked_at: iso8601(request.created_at),
+        asked_at: moment(request.created_at),
         user_code,
         frame,
     }))

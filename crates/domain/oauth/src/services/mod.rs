@@ -20,6 +20,7 @@ pub mod introspection;
 pub mod issuer_keys;
 pub mod logout;
 pub mod meter;
+pub mod notices;
 pub mod pages;
 pub mod par;
 pub mod password;

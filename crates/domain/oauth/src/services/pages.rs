@@ -1,6 +1,7 @@
 //! The pages of signing in, registering, adding a passkey and coming back in (ID-106).
 
 use super::consent::ScopeLine;
+use super::notices::NoticeLine;
 use super::templating::Frame;
 use crate::at_rest::Label;
 use crate::error::{ErrorCode, OauthError, OauthResult};
@@ -20,6 +21,24 @@ pub struct LoginPage {
     pub password: bool,
     pub csrf: String,
     pub fault: Option<&'static str>,
+}
+
+/// The password after a passkey that did not verify its user.
+#[derive(Template)]
+#[template(path = "second.html")]
+pub struct SecondPage {
+    pub frame: Frame,
+    pub step: String,
+    pub csrf: String,
+    pub fault: Option<&'static str>,
+}
+
+/// What follows a sign-in that nothing waited for.
+#[derive(Template)]
+#[template(path = "done.html")]
+pub struct DonePage {
+    pub frame: Frame,
+    pub notices: Vec<NoticeLine>,
 }
 
 /// Becoming a user.

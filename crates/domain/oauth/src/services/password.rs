@@ -1,11 +1,14 @@
 //! Passwords, where they are switched on (ID-93): Argon2id, a bounded number at a time, and the same work for whom there is not.
 
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::repository::notices::{self, NoticeKind};
 use crate::repository::passwords;
 use crate::services::attempts::{self, Subject};
 use crate::services::session::{
     Method, SessionCreationService, SignInFacts, SignedIn, lookup, record_failure,
 };
+use crate::services::webauthn::service::authentication::HalfSignIn;
+use crate::services::webauthn::token::{Browser, Kind, look, take};
 use crate::state::OAuthState;
 use crate::users::{User, UserKind, UserStatus};
 use argon2::password_hash::phc::PasswordHash;
@@ -38,6 +41,11 @@ static WAITING: AtomicUsize = AtomicUsize::new(0);
 static NOBODY: LazyLock<String> =
     LazyLock::new(|| hashed("nobody has this password", &[7; 16]).unwrap_or_default());
 
+/// Calls that wait for their turn.
+pub(crate) fn waiting() -> usize {
+    WAITING.load(Ordering::Relaxed)
+}
+
 /// Signs a person in by name or mail and password.
 ///
 /// # Errors
@@ -49,13 +57,55 @@ pub async fn sign_in(
     name: &str,
     password: &Secret<String>,
 ) -> OauthResult<SignedIn> {
-    let account = Subject::Account(name, context);
-    let subjects = [account, Subject::Everywhere(name), Subject::Prefix(context)];
-    attempts::admit(state, &subjects).await?;
     let user = match state.users.find(name).await? {
         Some(user) => Some(user),
         None => state.users.by_email(name).await?,
     };
+    let user = prove(state, context, name, user, password).await?;
+    let facts = SignInFacts { user: &user, method: Method::Password, credential: None, context, before };
+    SessionCreationService(state).sign_in(facts, Unit::new()).await
+}
+
+/// Ends a sign-in by a passkey that did not verify its user: the password says that it is they. Returns with the session what it
+/// was for.
+///
+/// # Errors
+/// A step that is not open in this browser, and as [`sign_in`]; after a wrong password the step stays open.
+pub async fn second(
+    state: &OAuthState,
+    browser: Browser<'_>,
+    step: &str,
+    password: &Secret<String>,
+) -> OauthResult<(SignedIn, Option<String>)> {
+    let (half, user_id): (HalfSignIn, _) = look(state, browser, Kind::Password, step).await?;
+    let user = state.users.find(user_id.as_deref().unwrap_or_default()).await?;
+    let name = user.as_ref().map_or("", |user| user.username.as_str()).to_owned();
+    let user = prove(state, browser.context, &name, user, password).await?;
+    take::<HalfSignIn>(state, browser, Kind::Password, step).await?;
+    let facts = SignInFacts {
+        user: &user,
+        method: Method::PresenceAndPassword { synced: half.synced },
+        credential: Some(&half.credential),
+        context: browser.context,
+        before: browser.visitor,
+    };
+    Ok((SessionCreationService(state).sign_in(facts, Unit::new()).await?, half.request))
+}
+
+/// The person whose password this is.
+async fn prove(
+    state: &OAuthState,
+    context: &RequestContext,
+    name: &str,
+    user: Option<User>,
+    password: &Secret<String>,
+) -> OauthResult<User> {
+    // Whatever somebody is called by, their guesses are counted together.
+    let counted = user.as_ref().map(|user| user.id.clone());
+    let counted = counted.as_ref().map_or(name, |id| id.as_str());
+    let account = Subject::Account(counted, context);
+    let others = [Subject::Everywhere(counted), Subject::Prefix(context)];
+    attempts::take(state, &[account, others[0], others[1]]).await?;
     let user = user.filter(|user| user.kind == UserKind::Person && user.status == UserStatus::Active);
     let stored = match &user {
         Some(user) => passwords::hash(&state.db, user.id.as_str()).await?,
@@ -66,13 +116,11 @@ pub async fn sign_in(
     match (user, stored) {
         (Some(user), Some(stored)) if is_right => {
             attempts::succeeded(state, account).await?;
+            attempts::give_back(state, &others).await?;
             renew(state, &user, password, &stored).await?;
-            let facts =
-                SignInFacts { user: &user, method: Method::Password, credential: None, context, before };
-            SessionCreationService(state).sign_in(facts, Unit::new()).await
+            Ok(user)
         }
         _ => {
-            attempts::failed(state, &subjects).await?;
             record_failure(state, context, "login", "not_verified").await?;
             Err(OauthError::new(ErrorCode::InvalidCredential, "the credential was not accepted"))
         }
@@ -95,20 +143,24 @@ pub async fn change(
     match (&stored, old) {
         (None, _) => lookup::need_recent(state, &context.principal).await?,
         (Some(stored), Some(old)) => {
-            let account = Subject::Account(&user.username, context);
-            attempts::admit(state, &[account]).await?;
+            let account = Subject::Account(user.id.as_str(), context);
+            attempts::take(state, &[account]).await?;
             if !verified(old, stored.clone()).await? {
-                attempts::failed(state, &[account]).await?;
                 return Err(OauthError::new(ErrorCode::InvalidCredential, "the old password is not right"));
             }
+            attempts::succeeded(state, account).await?;
         }
         (Some(_), None) => return Err(OauthError::invalid_request("old is missing")),
     }
     let hash = fresh(new).await?;
-    let draft = Draft::new(EntryKind::AdminUserChanged, context, "ok")
-        .with_subject("user", user.id.as_str())
-        .with("changed", "password");
-    state.record(draft).await?;
+    let mut unit = Unit::new();
+    unit.record(
+        Draft::new(EntryKind::AdminUserChanged, context, "ok")
+            .with_subject("user", user.id.as_str())
+            .with("changed", "password"),
+    );
+    unit.require(notices::tell(context, &user.id, NoticeKind::PasswordChanged, None, state.now()));
+    state.ledger.append(unit).await?;
     if !passwords::store(&state.db, user.id.as_str(), stored.as_deref(), &hash, state.now()).await? {
         return Err(OauthError::new(ErrorCode::Conflict, "the password was changed meanwhile"));
     }
@@ -190,11 +242,6 @@ async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     let done = tokio::task::spawn_blocking(work).await;
     drop(turn);
     done.map_err(|_| broken())
-}
-
-/// How many calls wait or have their turn.
-pub(crate) fn waiting() -> usize {
-    WAITING.load(Ordering::Relaxed)
 }
 
 /// A place in the queue.

@@ -2,6 +2,7 @@
 
 use crate::at_rest::Label;
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::repository::notices::{self, NoticeKind};
 use crate::repository::recovery_codes;
 use crate::services::attempts::{self, Subject};
 use crate::services::session::{lookup, record_failure};
@@ -32,7 +33,11 @@ pub async fn make(state: &OAuthState, context: &RequestContext) -> OauthResult<V
     let digests: Vec<String> = codes.iter().map(digest).collect();
     let user = context.principal.user_id.as_str();
     let draft = Draft::new(EntryKind::OauthRecoveryCreated, context, "ok").with_subject("user", user);
-    state.record(draft.with("codes", CODES as i64)).await?;
+    let mut unit = Unit::new();
+    unit.record(draft.with("codes", CODES as i64));
+    let kind = NoticeKind::RecoveryCodesMade;
+    unit.require(notices::tell(context, &context.principal.user_id, kind, None, state.now()));
+    state.ledger.append(unit).await?;
     recovery_codes::replace(&state.db, user, &digests, state.now()).await?;
     Ok(codes)
 }
@@ -73,6 +78,7 @@ async fn try_redeem(
         Draft::new(EntryKind::OauthRecoveryUsed, context, "ok").with_subject("user", user.id.as_str()),
     );
     unit.require(recovery_codes::used(digests, state.now()));
+    unit.require(notices::tell(context, &user.id, NoticeKind::RecoveryUsed, None, state.now()));
     match state.ledger.append(unit).await {
         Ok(_) => {}
         Err(LedgerError::Guard(_)) => return Ok(None),

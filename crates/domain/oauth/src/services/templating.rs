@@ -7,6 +7,8 @@ use crate::state::Settings;
 use askama::Template;
 use aws_lc_rs::digest::{SHA256, digest};
 use std::sync::LazyLock;
+use systemprompt_models::Millis;
+use systemprompt_models::clock::iso8601;
 pub use texts::Texts;
 use url::Url;
 
@@ -131,6 +133,13 @@ fn form_source(uri: &str) -> Option<String> {
         (scheme, _) => format!("{scheme}:"),
     };
     is_plain(&source.replace("://", ":")).then_some(source)
+}
+
+/// A time as people read it, to the minute.
+pub fn moment(at: Millis) -> String {
+    let text = iso8601(at);
+    let (day, time) = text.split_once('T').unwrap_or((&text, ""));
+    format!("{day} {} UTC", time.get(..5).unwrap_or_default())
 }
 
 /// The first letter of a name, for the circle before it.

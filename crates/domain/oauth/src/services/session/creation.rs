@@ -15,39 +15,50 @@ use systemprompt_security::session::{NewSession, SessionParams, SessionSource, S
 /// How a person proved who they are (ID-69).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// `synced` if the key can leave its device, `verified` if the device made sure of its user.
+    /// With user verification; `synced` if the key can leave its device.
     Passkey {
         synced: bool,
-        verified: bool,
+    },
+    /// A passkey that was there, without a look at who used it: for the session in which it was made, and no other.
+    Presence {
+        synced: bool,
     },
     Password,
+    /// Such a passkey and the password.
+    PresenceAndPassword {
+        synced: bool,
+    },
 }
 
 impl Method {
     /// Authentication context class.
     pub fn acr(self) -> &'static str {
         match self {
-            Self::Passkey { synced: false, verified: true } => "phrh",
-            Self::Passkey { synced: true, verified: true } => "phr",
-            // A device in anybody's hand proves no more than a password does.
-            Self::Passkey { verified: false, .. } | Self::Password => "pwd",
+            Self::Passkey { synced: false } => "phrh",
+            Self::Passkey { synced: true } => "phr",
+            // Below every level (OpenID Connect Core section 2).
+            Self::Presence { .. } => "0",
+            Self::Password | Self::PresenceAndPassword { .. } => "pwd",
         }
     }
 
     /// Methods in the words of RFC 8176.
     pub fn amr(self) -> &'static str {
         match self {
-            Self::Passkey { synced: false, verified: true } => "hwk user",
-            Self::Passkey { synced: true, verified: true } => "swk user",
-            Self::Passkey { synced: false, verified: false } => "hwk",
-            Self::Passkey { synced: true, verified: false } => "swk",
+            Self::Passkey { synced: false } => "hwk user",
+            Self::Passkey { synced: true } => "swk user",
+            Self::Presence { synced: false } => "hwk",
+            Self::Presence { synced: true } => "swk",
+            Self::PresenceAndPassword { synced: false } => "hwk pwd",
+            Self::PresenceAndPassword { synced: true } => "swk pwd",
             Self::Password => "pwd",
         }
     }
 
     fn as_str(self) -> &'static str {
         match self {
-            Self::Passkey { .. } => "passkey",
+            Self::Passkey { .. } | Self::Presence { .. } => "passkey",
+            Self::PresenceAndPassword { .. } => "passkey_and_password",
             Self::Password => "password",
         }
     }

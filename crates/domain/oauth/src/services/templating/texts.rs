@@ -90,6 +90,20 @@ texts! {
     throttled: "Too many attempts. Wait a while and try again.",
         "Zu viele Versuche. Warten Sie eine Weile und versuchen Sie es dann noch einmal.";
 
+    second_title: "One more step", "Noch ein Schritt";
+    second_lead: "Your passkey was accepted, but it did not check that it was you. Enter your password as well.",
+        "Ihr Passkey wurde angenommen, hat aber nicht geprüft, dass Sie es sind. Geben Sie auch Ihr Passwort ein.";
+    notices_title: "News about your account", "Neues zu Ihrem Konto";
+    notices_lead: "If this was not you, end your other sessions and remove what you do not know.",
+        "Wenn Sie das nicht waren, beenden Sie Ihre anderen Sitzungen und entfernen Sie, was Sie nicht kennen.";
+    notice_from: "from", "von";
+    notice_passkey_added: "A passkey was added", "Ein Passkey kam hinzu";
+    notice_passkey_removed: "A passkey was removed", "Ein Passkey wurde entfernt";
+    notice_passkey_suspect: "A passkey may have been copied and is blocked", "Ein Passkey wurde vielleicht kopiert und ist gesperrt";
+    notice_password_changed: "The password was changed", "Das Passwort wurde geändert";
+    notice_recovery_made: "New recovery codes were made", "Neue Wiederherstellungscodes wurden angelegt";
+    notice_recovery_used: "A recovery code was used", "Ein Wiederherstellungscode wurde benutzt";
+
     // Ceremonies: what the program says.
     passkey_failed: "The passkey was not accepted.", "Der Passkey wurde nicht angenommen.";
     passkey_cancelled: "Nothing happened: the passkey dialog was closed or took too long.",

@@ -46,7 +46,9 @@ enum Proof {
 /// How often a client may ask, as the surface counts it: told of each that has shown who it is, it answers with the seconds to wait if
 /// that was too often (ID-94).
 #[derive(Clone)]
-pub struct ClientLimit(Arc<dyn Fn(&AuthenticatedClient) -> Result<(), u32> + Send + Sync>);
+pub struct ClientLimit(Arc<Ask>);
+
+type Ask = dyn Fn(&AuthenticatedClient) -> Result<(), u32> + Send + Sync;
 
 impl ClientLimit {
     pub fn new(ask: impl Fn(&AuthenticatedClient) -> Result<(), u32> + Send + Sync + 'static) -> Self {

@@ -20,7 +20,7 @@ pub(crate) const ALGORITHMS: [COSEAlgorithm; 3] =
 pub struct WebAuthnConfig {
     pub(crate) core: WebauthnCore,
     pub(crate) resident_key: Wanted,
-    /// Where it is only preferred, a device that does not verify its user proves as little as a password (ID-7).
+    /// Without user verification a passkey is half of a sign-in: that is enough only where a password can be the other half.
     pub(crate) verification: UserVerificationPolicy,
 }
 
@@ -45,9 +45,10 @@ impl WebAuthnConfig {
             Some(false),
             Some(false),
         );
+        let has_other_half = settings.identity.password.enabled;
         let verification = match wanted.user_verification {
-            Wanted::Required => UserVerificationPolicy::Required,
-            Wanted::Preferred => UserVerificationPolicy::Preferred,
+            Wanted::Preferred if has_other_half => UserVerificationPolicy::Preferred,
+            Wanted::Preferred | Wanted::Required => UserVerificationPolicy::Required,
         };
         Ok(Self { core, resident_key: wanted.resident_key, verification })
     }

@@ -11,7 +11,8 @@ use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::repository::testing::{Fixture, URL, caller, fixtures};
 use crate::services::session::{SessionCreationService, lookup};
 use crate::services::setup::{self, Purpose};
-use crate::services::{attempts, recovery};
+use crate::services::templating::texts::ENGLISH;
+use crate::services::{attempts, notices, password, recovery};
 use crate::users::{User, UserChange, UserStatus};
 use authenticator::{PRESENT, SoftAuthenticator, VERIFIED};
 use std::sync::Arc;
@@ -103,13 +104,6 @@ async fn caller_of(fixture: &Fixture, done: &Done) -> RequestContext {
     let mut context = caller();
     context.principal = Arc::new(Principal::from_claims(&verified.claims));
     context
-}
-
-/// The `acr` and `amr` of a sign-in.
-async fn proof(fixture: &Fixture, done: &Done) -> (String, String) {
-    let session = caller_of(fixture, done).await.principal.session_id.clone();
-    let row = fixture.state.sessions.find(&session).await.unwrap().unwrap();
-    (row.acr.unwrap(), row.amr.unwrap())
 }
 
 #[tokio::test]
@@ -353,31 +347,6 @@ async fn id_84_a_key_without_user_verification_is_not_registered() {
 }
 
 #[tokio::test]
-async fn a16_where_verification_is_preferred_a_device_without_it_is_worth_a_password() {
-    for fixture in fixtures().await {
-        let mut settings = (*fixture.state.settings()).clone();
-        settings.identity.webauthn.user_verification = Wanted::Preferred;
-        settings.identity.password.enabled = true;
-        fixture.state.configure(settings);
-        let token = first_token(&fixture).await;
-        let mut device = SoftAuthenticator::new(URL);
-        device.flags = PRESENT;
-        let visit = Visit::new("soft");
-        let begun = visit.at(&fixture).register_start(asked("ada", Some(&token))).await.unwrap();
-        assert_eq!(begun.options["publicKey"]["authenticatorSelection"]["userVerification"], "preferred");
-        let credential = device.create(&begun.options);
-        let done =
-            visit.at(&fixture).register_finish(finish(&begun, credential), Some(&token)).await.unwrap();
-        assert_eq!(proof(&fixture, &done).await, ("pwd".into(), "hwk".into()));
-        let done = sign_in(&fixture, &mut device, None).await.unwrap();
-        assert_eq!(proof(&fixture, &done).await, ("pwd".into(), "hwk".into()));
-        device.flags = PRESENT | VERIFIED;
-        let done = sign_in(&fixture, &mut device, None).await.unwrap();
-        assert_eq!(proof(&fixture, &done).await, ("phrh".into(), "hwk user".into()));
-    }
-}
-
-#[tokio::test]
 async fn id_92_a_recovery_code_counts_once_and_puts_everybody_else_out() {
     for fixture in fixtures().await {
         let (mut device, user) = administrator(&fixture).await;
@@ -503,5 +472,121 @@ async fn id_81_a_sign_in_ends_the_session_of_somebody_unknown_and_names_it() {
         let row = state.sessions.find(&me.principal.session_id).await.unwrap().unwrap();
         assert!(row.is_live(state.clock.now()) && row.parent_session_id.as_ref() == Some(&id));
         assert!(state.sessions.find(&id).await.unwrap().unwrap().revoked_at.is_some());
+    }
+}
+
+/// Passkeys may lack user verification; passwords are on.
+fn prefer(fixture: &Fixture) {
+    let mut settings = (*fixture.state.settings()).clone();
+    settings.identity.password.enabled = true;
+    settings.identity.webauthn.user_verification = Wanted::Preferred;
+    fixture.state.configure(settings);
+}
+
+#[tokio::test]
+async fn a16_without_user_verification_a_passkey_is_refused_or_is_half_of_a_sign_in() {
+    for fixture in fixtures().await {
+        let visit = Visit::new("eve");
+        let token = first_token(&fixture).await;
+        let begin = async || visit.at(&fixture).register_start(asked("eve", Some(&token))).await.unwrap();
+        let mut device = SoftAuthenticator::new(URL);
+        device.flags = PRESENT;
+        let begun = begin().await;
+        assert_eq!(begun.options["publicKey"]["authenticatorSelection"]["userVerification"], "required");
+        let credential = device.create(&begun.options);
+        let refused = visit.at(&fixture).register_finish(finish(&begun, credential), Some(&token)).await;
+        assert_eq!(code(refused), ErrorCode::InvalidRequest);
+
+        prefer(&fixture);
+        let begun = begin().await;
+        assert_eq!(begun.options["publicKey"]["authenticatorSelection"]["userVerification"], "preferred");
+        let credential = device.create(&begun.options);
+        let done =
+            visit.at(&fixture).register_finish(finish(&begun, credential), Some(&token)).await.unwrap();
+        let me = caller_of(&fixture, &done).await;
+        let made = fixture.state.sessions.find(&me.principal.session_id).await.unwrap().unwrap();
+        assert_eq!((made.acr.as_deref(), made.amr.as_deref()), (Some("0"), Some("hwk")));
+        let words = Secret::from("purple-otter-sings");
+        password::change(&fixture.state, &me, None, &words).await.unwrap();
+
+        let begun = visit.at(&fixture).auth_start(StartAuthentication::default()).await.unwrap();
+        let half = visit.at(&fixture).auth_finish(finish(&begun, device.get(&begun.options))).await.unwrap();
+        assert!(half.token.is_none(), "nobody is signed in by half");
+        let step = half.redirect.strip_prefix("/login?step=").unwrap();
+        let other = Visit::new("other");
+        let second = async |visit: &Visit, words: &str| {
+            let browser = Browser { context: &visit.context, visitor: None, flow: &visit.flow };
+            password::second(&fixture.state, browser, step, &Secret::from(words)).await
+        };
+        assert_eq!(code(second(&other, "purple-otter-sings").await), ErrorCode::InvalidRequest);
+        assert_eq!(code(second(&visit, "wrong").await), ErrorCode::InvalidCredential);
+        let (signed_in, _) = second(&visit, "purple-otter-sings").await.unwrap();
+        let row = fixture.state.sessions.find(&signed_in.session_id).await.unwrap().unwrap();
+        assert_eq!((row.acr.as_deref(), row.amr.as_deref()), (Some("pwd"), Some("hwk pwd")));
+        assert_eq!(code(second(&visit, "purple-otter-sings").await), ErrorCode::InvalidRequest, "once");
+
+        // One that verifies its user needs no password, and may not go back to none.
+        device.flags = PRESENT | VERIFIED;
+        let whole = sign_in(&fixture, &mut device, None).await.unwrap();
+        let row = caller_of(&fixture, &whole).await;
+        let row = fixture.state.sessions.find(&row.principal.session_id).await.unwrap().unwrap();
+        assert_eq!(row.amr.as_deref(), Some("hwk user"));
+    }
+}
+
+#[tokio::test]
+async fn id_87_other_sessions_are_told_what_happened_to_the_account() {
+    for fixture in fixtures().await {
+        let (mut first, user) = administrator(&fixture).await;
+        let (here, there) = (
+            sign_in(&fixture, &mut first, None).await.unwrap(),
+            sign_in(&fixture, &mut first, None).await.unwrap(),
+        );
+        let (here, there) = (caller_of(&fixture, &here).await, caller_of(&fixture, &there).await);
+        let kinds = async |who: &RequestContext| {
+            let found = notices::list(&fixture.state, &who.principal).await.unwrap();
+            found.into_iter().map(|notice| notice.kind).collect::<Vec<_>>()
+        };
+        recovery::make(&fixture.state, &here).await.unwrap();
+        let visit = Visit { flow: Secret::from("fl_link"), context: here.clone() };
+        let browser = Browser { visitor: Some(&here.principal), context: &here, flow: &visit.flow };
+        let service = WebAuthnService { state: &fixture.state, browser };
+        let LinkStarted::Passkey(begun) = service.link_start(None).await.unwrap() else {
+            panic!("no options")
+        };
+        let credential = SoftAuthenticator::new(URL).create(&begun.options);
+        service.link_finish(finish(&begun, credential), None).await.unwrap();
+        assert!(kinds(&here).await.is_empty(), "who did it knows");
+        assert_eq!(kinds(&there).await, ["passkey_added", "recovery_codes_made"]);
+
+        // A copy of the first passkey: its counter stands still.
+        first.counter = 1;
+        assert_eq!(code(sign_in(&fixture, &mut first, None).await), ErrorCode::InvalidCredential);
+        assert_eq!(kinds(&here).await, ["passkey_suspect"]);
+        let told = notices::list(&fixture.state, &there.principal).await.unwrap();
+        assert_eq!((told.len(), told[0].about.as_deref()), (3, Some("Passkey")));
+        let lines = notices::lines(&fixture.state, &there.principal, &ENGLISH).await.unwrap();
+        assert_eq!(lines[0].words, ENGLISH.notice_passkey_suspect);
+        let stranger = fixture.user("bob", &["user"]).await;
+        let stranger = fixture.signed_in(&stranger).await;
+        assert!(!notices::dismiss(&fixture.state, &stranger, &told[0].id).await.unwrap());
+        assert!(notices::dismiss(&fixture.state, &here.principal, &told[0].id).await.unwrap());
+        assert_eq!(kinds(&there).await.len(), 2);
+        assert_eq!(user.id, there.principal.user_id);
+    }
+}
+
+#[tokio::test]
+async fn id_51_the_last_passkey_takes_every_session_with_it() {
+    for fixture in fixtures().await {
+        prefer(&fixture);
+        let (mut device, _) = administrator(&fixture).await;
+        let done = sign_in(&fixture, &mut device, None).await.unwrap();
+        let me = caller_of(&fixture, &done).await;
+        let words = Secret::from("purple-otter-sings");
+        password::change(&fixture.state, &me, None, &words).await.unwrap();
+        assert!(credentials::remove(&fixture.state, &me, &device.id()).await.unwrap());
+        let row = fixture.state.sessions.find(&me.principal.session_id).await.unwrap().unwrap();
+        assert_eq!(row.revoked_reason.as_deref(), Some("last_passkey_removed"));
     }
 }

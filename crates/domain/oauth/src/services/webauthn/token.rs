@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Register,
     Auth,
     Link,
+    /// A passkey was shown that does not verify its user; the password is to follow.
+    Password,
 }
 
 impl Kind {
@@ -43,6 +45,7 @@ impl Kind {
             Self::Register => "register",
             Self::Auth => "auth",
             Self::Link => "link",
+            Self::Password => "password",
         }
     }
 }
@@ -77,6 +80,18 @@ pub(crate) async fn begin(
     }
 }
 
+/// What is kept of a ceremony, which stays open, and of whom it is.
+pub(crate) async fn look<T: DeserializeOwned>(
+    state: &OAuthState,
+    browser: Browser<'_>,
+    kind: Kind,
+    id: &str,
+) -> OauthResult<(T, Option<String>)> {
+    let flows = state.at_rest.candidates(Label::Flow, browser.flow.expose());
+    let flows = (flows.0.as_str(), flows.1.as_str());
+    read(webauthn::challenge(&state.db, id, kind.as_str(), flows, state.now()).await?)
+}
+
 /// Takes a ceremony; nobody can take it again.
 pub(crate) async fn take<T: DeserializeOwned>(
     state: &OAuthState,
@@ -84,10 +99,14 @@ pub(crate) async fn take<T: DeserializeOwned>(
     kind: Kind,
     id: &str,
 ) -> OauthResult<(T, Option<String>)> {
-    let wrong = || OauthError::invalid_request("challenge_id is not one of this browser that is open");
     let (present, previous) = state.at_rest.candidates(Label::Flow, browser.flow.expose());
     let taken =
         webauthn::take_challenge(&state.db, id, kind.as_str(), (&present, &previous), state.now()).await?;
+    read(taken)
+}
+
+fn read<T: DeserializeOwned>(taken: Option<(String, Option<String>)>) -> OauthResult<(T, Option<String>)> {
+    let wrong = || OauthError::invalid_request("challenge_id is not one of this browser that is open");
     let (text, user_id) = taken.ok_or_else(wrong)?;
     let about = serde_json::from_str(&text)
         .map_err(|_| OauthError::Impossible("a ceremony that cannot be read".into()))?;

@@ -14,11 +14,12 @@ use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::Principal;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_oauth::services::pages::{
-    LinkPage, LoginPage, RecoveryPage, RegisterPage, check_csrf, csrf,
+    DonePage, LinkPage, LoginPage, RecoveryPage, RegisterPage, SecondPage, check_csrf, csrf,
 };
-use systemprompt_oauth::services::templating::{Frame, MessagePage, Page};
+use systemprompt_oauth::services::templating::{Frame, Page};
 use systemprompt_oauth::services::webauthn::service::{destination, waiting};
-use systemprompt_oauth::services::{password, recovery};
+use systemprompt_oauth::services::webauthn::token::Browser;
+use systemprompt_oauth::services::{notices, password, recovery};
 use systemprompt_oauth::{ErrorCode, OauthError};
 use systemprompt_runtime::AppContext;
 use url::Url;
@@ -31,7 +32,7 @@ pub fn routes() -> Vec<Route> {
     let public = |route: Route| route.public(RateGroup::OauthPublic).envelope(Envelope::OAuth);
     vec![
         public(Route::get("/login", login))
-            .query(&["request", "done", "recovery", "register", "switch"])
+            .query(&["request", "done", "recovery", "register", "switch", "step"])
             .doc("identity", "The sign-in page"),
         public(Route::post("/login", submit))
             .body_limit(FORM_BODY)
@@ -42,7 +43,7 @@ pub fn routes() -> Vec<Route> {
 
 async fn login(
     State(context): State<AppContext>,
-    Context(request): Context,
+    Context(caller): Context,
     query: Query,
     headers: HeaderMap,
 ) -> Response {
@@ -51,13 +52,25 @@ async fn login(
     }
     let flow = match Flow::of(&context, &headers) {
         Ok(flow) => flow,
-        Err(error) => return error_page(frame(&context, &headers, None), &request, &error),
+        Err(error) => return error_page(frame(&context, &headers, None), &caller, &error),
     };
     let frame = frame(&context, &headers, None);
     let request = authorize_request(query.get("request"));
     let rendered = if query.get("done").is_some() {
-        let (title, message) = (frame.t.login_done_title.to_owned(), frame.t.login_done_lead.to_owned());
-        Page::render(&MessagePage { frame, title, message })
+        let notices = match session_of(&context, &headers).await {
+            Some(visitor) if !visitor.is_anonymous() => {
+                notices::lines(&context.oauth, &visitor, frame.t).await
+            }
+            _ => Ok(Vec::new()),
+        };
+        match notices {
+            Ok(notices) => Page::render(&DonePage { frame, notices }),
+            Err(error) => return error_page(frame, &caller, &error),
+        }
+    } else if let Some(step) =
+        query.get("step").filter(|_| context.oauth.settings().identity.password.enabled)
+    {
+        second_page(&context, frame, &flow, step, None)
     } else if query.get("recovery").is_some() {
         recovery_page(&context, frame, &flow, None)
     } else if query.get("register").is_some() && context.oauth.settings().allow_registration {
@@ -103,6 +116,17 @@ fn login_page(
     })
 }
 
+fn second_page(
+    context: &AppContext,
+    frame: Frame,
+    flow: &Flow,
+    step: &str,
+    fault: Option<&'static str>,
+) -> Result<Page, OauthError> {
+    let csrf = csrf(&context.oauth, PASSWORD, &flow.value);
+    Page::render(&SecondPage { frame, step: step.to_owned(), csrf, fault })
+}
+
 fn recovery_page(
     context: &AppContext,
     frame: Frame,
@@ -134,7 +158,7 @@ async fn submit(State(context): State<AppContext>, form: Form) -> Response {
     let answer = if is_recovery {
         recover(&context, &form).await
     } else {
-        by_password(&context, visitor.as_deref(), &form).await
+        by_password(&context, visitor.as_deref(), &flow, &form).await
     };
     let error = match answer {
         Ok(response) => return response,
@@ -150,6 +174,8 @@ async fn submit(State(context): State<AppContext>, form: Form) -> Response {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let rendered = if is_recovery {
         recovery_page(&context, frame, &flow, Some(fault))
+    } else if let Some(step) = form.parameters.get("step") {
+        second_page(&context, frame, &flow, step, Some(fault))
     } else {
         let request = authorize_request(form.parameters.get("request"));
         login_page(&context, frame, &flow, request, Some(fault))
@@ -169,11 +195,22 @@ async fn submit(State(context): State<AppContext>, form: Form) -> Response {
 async fn by_password(
     context: &AppContext,
     visitor: Option<&Principal>,
+    flow: &Flow,
     form: &Form,
 ) -> Result<Response, OauthError> {
-    let (name, given) = (form.parameters.need("username")?, form.parameters.need("password")?);
-    let signed_in = password::sign_in(&context.oauth, &form.context, visitor, name, &given.into()).await?;
-    let request = authorize_request(form.parameters.get("request"));
+    let given = form.parameters.need("password")?.into();
+    let (signed_in, request) = match form.parameters.get("step") {
+        Some(step) => {
+            let browser = Browser { context: &form.context, visitor, flow: &flow.value };
+            let (signed_in, request) = password::second(&context.oauth, browser, step, &given).await?;
+            (signed_in, request.unwrap_or_default())
+        }
+        None => {
+            let name = form.parameters.need("username")?;
+            let signed_in = password::sign_in(&context.oauth, &form.context, visitor, name, &given).await?;
+            (signed_in, authorize_request(form.parameters.get("request")))
+        }
+    };
     let mut response = see_other(&destination(Some(&request)));
     keep_signed_in(context, &signed_in.token, response.headers_mut());
     Ok(response)

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use systemprompt_models::Secret;
 use systemprompt_oauth::NewApiKey;
 use systemprompt_oauth::services::webauthn::service::credentials;
-use systemprompt_oauth::services::{password, recovery};
+use systemprompt_oauth::services::{notices, password, recovery};
 use systemprompt_runtime::AppContext;
 
 pub fn routes() -> Vec<Route> {
@@ -39,6 +39,12 @@ pub fn routes() -> Vec<Route> {
             "identity",
             "Sets the caller's password, where passwords are switched on; every other session ends",
         ),
+        Route::get("/api/v1/core/users/me/notices", list_notices)
+            .in_person()
+            .doc("identity", "What other sessions did to the caller's account, the newest first"),
+        Route::delete("/api/v1/core/users/me/notices/{id}", dismiss)
+            .in_person()
+            .doc("identity", "Puts a notice away"),
         Route::get("/api/v1/core/users/me/api-keys", api_keys)
             .in_person()
             .query(&["limit", "cursor"])
@@ -141,6 +147,26 @@ async fn set_password(
     context.auth.forget();
     context.tell_revocation(caller.principal.user_id.as_str()).await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn list_notices(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+) -> crate::Result<Json<Value>> {
+    let items = notices::list(&context.oauth, &caller.principal).await.map_err(refused)?;
+    Ok(Json(json!({"items": items, "next": null})))
+}
+
+async fn dismiss(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Path(id): Path<String>,
+) -> crate::Result<StatusCode> {
+    if notices::dismiss(&context.oauth, &caller.principal, &id).await.map_err(refused)? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(missing("notice"))
+    }
 }
 
 async fn api_keys(

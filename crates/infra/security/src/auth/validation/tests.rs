@@ -38,7 +38,7 @@ impl ApiKeyProvider for OneKey {
             permissions: vec![Permission::User],
             ..Principal::anonymous()
         });
-        Box::pin(async { Ok(principal) })
+        Box::pin(async { Ok(principal.map(VerifiedKey::anywhere)) })
     }
 }
 

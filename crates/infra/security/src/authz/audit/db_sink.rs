@@ -6,7 +6,7 @@ use crate::authz::types::{AuthzDecision, AuthzRequest};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use systemprompt_audit::{ActorKind, Draft, EntryKind, Ledger, Unit};
-use systemprompt_models::ids::{CallId, DecisionId, EntryId};
+use systemprompt_models::ids::{CallId, DecisionId, EntryId, UserId};
 use systemprompt_models::{Clock, Principal, RequestContext};
 
 /// Writes to the ledger on either engine.

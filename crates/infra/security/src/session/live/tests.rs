@@ -51,7 +51,7 @@ async fn ask_of(
         issued_at,
         anonymous: user == "anonymous",
     };
-    sessions.check(claimed, now).await.map_err(|error| match error {
+    sessions.check(claimed, now).await.map(|session| session.at).map_err(|error| match error {
         AuthError::InvalidToken { error, .. } => error,
         other => panic!("{other}"),
     })

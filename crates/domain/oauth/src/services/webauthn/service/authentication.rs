@@ -3,9 +3,10 @@
 use super::super::config::WebAuthnConfig;
 use super::super::registry::{PasskeyRow, text};
 use super::super::token::{Kind, Started, take};
-use super::{Done, Finish, WebAuthnService, broken, destination};
+use super::{Done, Finish, WebAuthnService, broken, destination, waiting};
 use crate::at_rest::Label;
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::repository::notices::{self, NoticeKind};
 use crate::repository::webauthn;
 use crate::services::attempts::{self, Subject};
 use crate::services::session::{Method, SessionCreationService, SignInFacts, record_failure};
@@ -41,6 +42,16 @@ struct Authenticating {
     /// Whether a mail was named: then only its user may answer, if there is one.
     named: bool,
     request: Option<String>,
+}
+
+/// A sign-in that waits for the password.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct HalfSignIn {
+    pub credential: String,
+    /// Whether the passkey can leave its device.
+    pub synced: bool,
+    /// The authorization request to go on with.
+    pub request: Option<String>,
 }
 
 impl WebAuthnService<'_> {
@@ -194,31 +205,70 @@ impl WebAuthnService<'_> {
                 unit.record(self.counter_draft(row, counter, "warned"));
             }
         }
-        let facts = SignInFacts {
-            user,
-            method: Method::Passkey {
-                synced: stored.backup_eligible,
-                verified: result.user_verified(),
-            },
-            credential: Some(id),
-            context: self.context(),
-            before: self.browser.visitor,
+        let done = if result.user_verified() {
+            self.whole(about, user, (id, stored.backup_eligible), unit).await
+        } else {
+            self.half(about, user, (id, stored.backup_eligible), unit).await
         };
-        match SessionCreationService(self.state).sign_in(facts, unit).await {
-            Ok(signed_in) => Ok(Done {
-                user_id: user.id.to_string(),
-                redirect: destination(about.request.as_deref()),
-                token: Some(signed_in.token),
-            }),
+        match done {
+            Ok(done) => Ok(done),
             Err(OauthError::Ledger(LedgerError::Guard("counter"))) => {
                 let mut unit = Unit::new();
                 unit.record(self.counter_draft(row, counter, "denied"));
                 unit.require(webauthn::suspect(id));
+                let kind = NoticeKind::PasskeySuspect;
+                unit.require(notices::tell(self.context(), &user.id, kind, Some(&row.name), now));
                 self.state.ledger.append(unit).await.map_err(OauthError::from)?;
                 Err(Failed::Refused("counter"))
             }
             Err(error) => Err(Failed::Other(error)),
         }
+    }
+
+    /// Signs in: the authenticator made sure who it was.
+    async fn whole(
+        &self,
+        about: &Authenticating,
+        user: &User,
+        (credential, synced): (&str, bool),
+        unit: Unit,
+    ) -> OauthResult<Done> {
+        let facts = SignInFacts {
+            user,
+            method: Method::Passkey { synced },
+            credential: Some(credential),
+            context: self.context(),
+            before: self.browser.visitor,
+        };
+        let signed_in = SessionCreationService(self.state).sign_in(facts, unit).await?;
+        Ok(Done {
+            user_id: user.id.to_string(),
+            redirect: destination(about.request.as_deref()),
+            token: Some(signed_in.token),
+        })
+    }
+
+    /// Somebody has the passkey. That it is its person, their password must say.
+    async fn half(
+        &self,
+        about: &Authenticating,
+        user: &User,
+        (credential, synced): (&str, bool),
+        mut unit: Unit,
+    ) -> OauthResult<Done> {
+        unit.record(
+            Draft::new(EntryKind::OauthSignin, self.context(), "password_needed")
+                .with_subject("user", user.id.as_str())
+                .with("method", "passkey"),
+        );
+        self.state.ledger.append(unit).await?;
+        let half = HalfSignIn {
+            credential: credential.to_owned(),
+            synced,
+            request: about.request.as_deref().map(|request| waiting(Some(request)).to_owned()),
+        };
+        let step = self.begin(Kind::Password, Some(user.id.as_str()), &half).await?;
+        Ok(Done { user_id: user.id.to_string(), redirect: format!("/login?step={step}"), token: None })
     }
 
     fn counter_draft(&self, row: &PasskeyRow, counter: i64, outcome: &'static str) -> Draft {

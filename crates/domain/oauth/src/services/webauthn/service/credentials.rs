@@ -3,6 +3,7 @@
 use super::super::registry::Passkey;
 use super::name_of;
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::repository::notices::{self, NoticeKind};
 use crate::repository::webauthn;
 use crate::services::session::lookup;
 use crate::state::OAuthState;
@@ -52,9 +53,7 @@ pub async fn rename(
 /// A sign-in that is too old, the last way to sign in, or what could not be written.
 pub async fn remove(state: &OAuthState, context: &RequestContext, id: &str) -> OauthResult<bool> {
     let user = &context.principal.user_id;
-    if get(state, user, id).await?.is_none() {
-        return Ok(false);
-    }
+    let Some(passkey) = get(state, user, id).await? else { return Ok(false) };
     lookup::need_recent(state, &context.principal).await?;
     let mut unit = Unit::new();
     unit.record(
@@ -64,8 +63,16 @@ pub async fn remove(state: &OAuthState, context: &RequestContext, id: &str) -> O
     );
     unit.require(webauthn::lock_user(user.as_str()));
     unit.require(webauthn::remove(user.as_str(), id, state.settings().identity.password.enabled));
+    let kind = NoticeKind::PasskeyRemoved;
+    unit.require(notices::tell(context, user, kind, Some(&passkey.name), state.now()));
     match state.ledger.append(unit).await {
-        Ok(_) => Ok(true),
+        Ok(_) => {
+            if list(state, user).await?.is_empty() {
+                // The way in is another one from here on, and so must be what goes on (ID-51).
+                state.users.end_everything(user, "last_passkey_removed").await?;
+            }
+            Ok(true)
+        }
         Err(LedgerError::Guard("last")) => {
             Err(OauthError::new(ErrorCode::Conflict, "the last way to sign in cannot be removed"))
         }

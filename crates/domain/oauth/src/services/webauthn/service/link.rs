@@ -3,8 +3,9 @@
 use super::super::registry::PasskeyRow;
 use super::super::token::{Kind, Started, take};
 use super::registration::{added, refused};
-use super::{Done, Finish, Holder, NewPasskey, WebAuthnService, destination, name_of, new_handle};
+use super::{Done, Finish, Holder, NewPasskey, WebAuthnService, destination, method_of, name_of, new_handle};
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::repository::notices::{self, NoticeKind};
 use crate::repository::webauthn;
 use crate::services::session::{Method, SessionCreationService, SignInFacts, lookup};
 use crate::services::setup::{self, Purpose, SetupToken};
@@ -93,7 +94,14 @@ impl WebAuthnService<'_> {
         unit.record(added(self.context(), &row));
         unit.require(webauthn::lock_user(user.id.as_str()));
         unit.require(webauthn::add(&row));
-        let method = Method::Passkey { synced: credential.backup_eligible, verified: credential.user_verified };
+        unit.require(notices::tell(
+            self.context(),
+            &user.id,
+            NoticeKind::PasskeyAdded,
+            Some(&name),
+            self.state.now(),
+        ));
+        let method = method_of(&credential);
         self.commit_link(unit, &user, token.as_ref(), method, &row.credential_id).await
     }
 

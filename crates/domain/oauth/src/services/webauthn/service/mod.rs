@@ -10,6 +10,7 @@ use super::token::{Browser, Kind, begin};
 use crate::constants::AUTHORIZE_REQUEST_PREFIX;
 use crate::error::{OauthError, OauthResult};
 use crate::services::device_page;
+use crate::services::session::Method;
 use crate::state::OAuthState;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -80,10 +81,6 @@ impl WebAuthnService<'_> {
         let handle = URL_SAFE_NO_PAD
             .decode(holder.handle)
             .map_err(|_| OauthError::Impossible("a user handle that is no base64url".into()))?;
-        let protection = match config.verification {
-            UserVerificationPolicy::Required => CredentialProtectionPolicy::UserVerificationRequired,
-            _ => CredentialProtectionPolicy::UserVerificationOptional,
-        };
         let begun = config
             .core
             .new_challenge_register_builder(&handle, holder.name, holder.display_name)
@@ -95,10 +92,13 @@ impl WebAuthnService<'_> {
             .reject_synchronised_authenticators(false)
             .exclude_credentials(Some(holder.known.clone()))
             .extensions(Some(RequestRegistrationExtensions {
-                cred_protect: Some(CredProtect {
-                    credential_protection_policy: protection,
-                    enforce_credential_protection_policy: Some(false),
-                }),
+                // It would make a passkey useless that cannot verify its user.
+                cred_protect: (config.verification == UserVerificationPolicy::Required).then_some(
+                    CredProtect {
+                        credential_protection_policy: CredentialProtectionPolicy::UserVerificationRequired,
+                        enforce_credential_protection_policy: Some(false),
+                    },
+                ),
                 uvm: None,
                 cred_props: Some(true),
                 min_pin_length: None,
@@ -132,6 +132,12 @@ impl WebAuthnService<'_> {
     async fn begin(&self, kind: Kind, user_id: Option<&str>, about: &impl Serialize) -> OauthResult<String> {
         begin(self.state, self.browser, kind, user_id, about).await
     }
+}
+
+/// How a person proved themselves who made this passkey just now.
+fn method_of(made: &Credential) -> Method {
+    let synced = made.backup_eligible;
+    if made.user_verified { Method::Passkey { synced } } else { Method::Presence { synced } }
 }
 
 /// A handle that says nothing of its user.

@@ -2,10 +2,10 @@
 
 use super::super::registry::PasskeyRow;
 use super::super::token::{Kind, Started, take};
-use super::{Done, Finish, Holder, NewPasskey, WebAuthnService, destination, name_of, new_handle};
+use super::{Done, Finish, Holder, NewPasskey, WebAuthnService, destination, method_of, name_of, new_handle};
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::repository::{users, webauthn};
-use crate::services::session::{Method, SessionCreationService, SignInFacts};
+use crate::services::session::{SessionCreationService, SignInFacts};
 use crate::services::setup::{self, Purpose, SetupToken};
 use crate::users::{User, UserKind, UserStatus};
 use serde::{Deserialize, Serialize};
@@ -114,10 +114,7 @@ impl WebAuthnService<'_> {
         unit.require(webauthn::add(&row));
         let facts = SignInFacts {
             user: &user,
-            method: Method::Passkey {
-                synced: credential.backup_eligible,
-                verified: credential.user_verified,
-            },
+            method: method_of(&credential),
             credential: Some(&row.credential_id),
             context: self.context(),
             before: self.browser.visitor,
