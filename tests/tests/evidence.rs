@@ -101,3 +101,71 @@ async fn id_141_leaked_keys_are_ended_by_a_report_and_nothing_of_them_is_repeate
         assert_eq!(http.post(PATH, &[("authorization", &user)], &candidates).await.status, 403);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_136_doctor_identity_tries_the_rules_on_a_live_server_and_changes_nothing() {
+    for options in engines().await {
+        let server = options.start().unwrap();
+        let db = crate::stores::open(&server).await;
+        let entries = async || crate::stores::count(&db, "SELECT COUNT(*) FROM ledger_entries").await;
+        let before = entries().await;
+        let found: Value =
+            serde_json::from_str(&server.succeed(&["doctor", "identity", "--json"]).unwrap()).unwrap();
+        assert_eq!(entries().await, before, "nothing is recorded of it");
+        let checks = found["checks"].as_array().unwrap();
+        assert!(checks.len() >= 14 && checks.iter().all(|check| check["state"] == "PASS"), "{found:#}");
+        let rules: Vec<&str> = checks.iter().map(|check| check["check"].as_str().unwrap()).collect();
+        for rule in ["ID-113", "ID-114", "ID-119", "ID-121", "ID-122", "ID-125", "ID-127", "ID-128", "ID-133"]
+        {
+            assert!(rules.iter().any(|name| name.starts_with(rule)), "{rule}: {rules:?}");
+        }
+    }
+}
+
+/// A server that answers everything with one document, as a proxy that rewrites what it should not.
+async fn careless(metadata: Value) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let body = metadata.to_string();
+    #[expect(clippy::disallowed_methods, reason = "the test's own server")]
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = vec![0; 8192];
+            let _ = socket.read(&mut head).await;
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nlocation: https://evil.example\r\naccess-control-allow-origin: *\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = socket.write_all(answer.as_bytes()).await;
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_136_what_a_proxy_breaks_is_named_with_its_fix() {
+    let url = careless(json!({
+        "issuer": "http://agents.example", "grant_types_supported": ["password"],
+        "response_types_supported": ["code", "token"], "code_challenge_methods_supported": ["plain", "S256"],
+        "keys": [{"kid": "a", "use": "sig", "alg": "ES256", "d": "secret"}],
+    }))
+    .await;
+    let server = crate::stores::sqlite().without_limits().start().unwrap();
+    let shown = server.run(&["--url", &url, "doctor", "identity", "--json"]).unwrap();
+    assert_eq!(shown.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let failed: Vec<&str> = found["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["state"] == "FAIL" && check["fix"].is_string())
+        .map(|check| check["check"].as_str().unwrap().split(' ').next().unwrap())
+        .collect();
+    for rule in [
+        "ID-8", "ID-28", "ID-29", "ID-30", "ID-113", "ID-114", "ID-119", "ID-121", "ID-122", "ID-125",
+        "ID-127", "ID-133",
+    ] {
+        assert!(failed.contains(&rule), "{rule}: {found:#}");
+    }
+}
