@@ -8,6 +8,7 @@ mod commands;
 mod crash;
 mod demo;
 mod edge;
+mod evidence;
 mod exports;
 mod folder;
 mod framing;

@@ -2,13 +2,15 @@
 
 use crate::context::AppContext;
 use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use systemprompt_audit::export::ExportRequest;
 use systemprompt_audit::lookup::LookupError;
 use systemprompt_audit::{Condition, Draft, EntryKind, Filter, LedgerError, LedgerRow, Unit, leaf_hash};
-use systemprompt_models::ids::{AiRequestId, DecisionId, EntryId, UserId};
+use systemprompt_models::ids::{AiRequestId, DecisionId, EntryId, Jti, UserId};
 use systemprompt_models::{Millis, RequestContext};
+use systemprompt_oauth::services::explain::{ExplainError, TokenExplained};
 use systemprompt_security::authz::audit::repository::GovernanceDecision;
 
 /// Most records of one call that are shown.
@@ -29,6 +31,15 @@ pub struct Explained {
     pub more: bool,
     /// Whether every record still has the hash that the chain holds.
     pub intact: bool,
+    /// What a token rests on, if the id is one's.
+    pub token: Option<Value>,
+}
+
+impl Explained {
+    fn nothing() -> Self {
+        let (actors, entries) = (Vec::new(), Vec::new());
+        Self { trace_id: None, actors, entries, more: false, intact: true, token: None }
+    }
 }
 
 /// What one actor did under an id.
@@ -71,8 +82,16 @@ impl AppContext {
     ///
     /// # Errors
     /// When the ledger or a table cannot be read.
-    pub async fn explain(&self, id: &str, actor: Option<&str>) -> Result<Explained, LookupError> {
-        let first = self.first_entry(id).await.map_err(LookupError::Read)?;
+    pub async fn explain(&self, id: &str, actor: Option<&str>) -> Result<Explained, ExplainError> {
+        let explained = match self.token(id, actor).await {
+            Some(Ok(None)) => return Ok(Explained::nothing()),
+            Some(found) => found?,
+            None => None,
+        };
+        let (first, token) = match explained {
+            Some(explained) => (Some(explained.issued), Some(explained.document)),
+            None => (self.first_entry(id).await?, None),
+        };
         let trace_id = match &first {
             Some(entry) => entry.trace_id.clone(),
             None => Some(id.to_owned()),
@@ -99,7 +118,23 @@ impl AppContext {
         let actors = self.by_actor(&entries, asked).await?;
         let intact =
             entries.iter().all(|e| e.record.as_deref().map_or(e.is_stub(), |text| leaf_hash(text) == e.hash));
-        Ok(Explained { trace_id, actors, entries, more, intact })
+        Ok(Explained { trace_id, actors, entries, more, intact, token })
+    }
+
+    /// The token of this id, if it is the id of a token; with `actor`, only that user's own.
+    async fn token(
+        &self,
+        id: &str,
+        actor: Option<&str>,
+    ) -> Option<Result<Option<TokenExplained>, ExplainError>> {
+        if !id.starts_with(Jti::PREFIX) {
+            return None;
+        }
+        let found = systemprompt_oauth::services::explain::explain(&self.oauth, id).await;
+        let is_own = |token: &TokenExplained| {
+            actor.is_none_or(|actor| token.issued.actor_id.as_deref() == Some(actor))
+        };
+        Some(found.map(|token| token.filter(is_own)))
     }
 
     /// The entries of each actor, with the decision that was asked for, else its last one.

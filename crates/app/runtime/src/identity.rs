@@ -5,6 +5,7 @@ use std::time::Duration;
 use systemprompt_audit::{LedgerError, Unit};
 use systemprompt_models::ids::SessionId;
 use systemprompt_models::{Millis, Permission, RequestContext, Secret, UserType};
+use systemprompt_oauth::api_keys::Leaked;
 use systemprompt_oauth::{IdentityError, User, UserChange};
 use systemprompt_security::jwt::IssueError;
 use systemprompt_security::keys::{KeyDescription, KeyError, KeyInfo, KeyUse, Rotation, SigningAlgorithm};
@@ -65,6 +66,27 @@ impl AppContext {
         self.auth.forget_keys();
         self.tell_revocation(id).await;
         Ok(())
+    }
+
+    /// Ends the live API keys among values that somebody found where they must not be, each with its own record.
+    ///
+    /// # Errors
+    /// As [`systemprompt_oauth::ApiKeys::report`]; what was ended before stays so.
+    pub async fn report_leaked_keys(
+        &self,
+        by: &RequestContext,
+        values: &[Secret<String>],
+    ) -> Result<Vec<Leaked>, IdentityError> {
+        let mut outcomes = Vec::with_capacity(values.len());
+        for value in values {
+            let outcome = self.api_keys.report(by, value).await?;
+            if let Leaked::Revoked(key) = &outcome {
+                self.auth.forget_keys();
+                self.tell_revocation(key.id.as_str()).await;
+            }
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
     }
 
     /// A session token for the command line of `user`, with a session of its own.

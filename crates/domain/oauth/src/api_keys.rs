@@ -17,7 +17,7 @@ use systemprompt_models::{
     parse_permissions,
 };
 use systemprompt_security::auth::api_key::{
-    ApiKeyError, ApiKeyFuture, ApiKeyProvider, VerifiedKey, generate, preview,
+    ApiKeyError, ApiKeyFuture, ApiKeyProvider, VerifiedKey, generate, has_valid_checksum, preview,
 };
 
 /// Most live keys that one user may have.
@@ -83,6 +83,17 @@ pub struct ApiKeys {
     ledger: Ledger,
     clock: Arc<dyn Clock>,
     at_rest: AtRest,
+}
+
+/// What became of a value that was reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leaked {
+    /// It was live and is no more.
+    Revoked(Box<ApiKey>),
+    /// Nobody's, or ended before.
+    NotLive,
+    /// Its form or checksum is not a key's; nothing was looked up.
+    NoKey,
 }
 
 impl std::fmt::Debug for ApiKeys {
@@ -182,6 +193,35 @@ impl ApiKeys {
     /// # Errors
     /// No such key, one that was revoked already, or a change that could not be recorded.
     pub async fn revoke(&self, by: &RequestContext, id: &str) -> Result<(), IdentityError> {
+        self.end(by, id, None).await
+    }
+
+    /// Ends the live key of a value that somebody found where it must not be (ID-141).
+    ///
+    /// # Errors
+    /// When the keys cannot be read, or a change could not be recorded.
+    pub async fn report(&self, by: &RequestContext, value: &Secret<String>) -> Result<Leaked, IdentityError> {
+        if !has_valid_checksum(value.expose()) {
+            return Ok(Leaked::NoKey);
+        }
+        let digest = self.digest(value.expose());
+        let Some(key) = self.repository.live_by_digest(&digest, self.clock.now()).await? else {
+            return Ok(Leaked::NotLive);
+        };
+        match self.end(by, key.id.as_str(), Some("leaked")).await {
+            Ok(()) => Ok(Leaked::Revoked(Box::new(key))),
+            // Another report was faster.
+            Err(IdentityError::Revoked { .. }) => Ok(Leaked::NotLive),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn end(
+        &self,
+        by: &RequestContext,
+        id: &str,
+        reason: Option<&'static str>,
+    ) -> Result<(), IdentityError> {
         let missing = || IdentityError::NotFound { what: "API key", id: id.to_owned() };
         let revoked = |at| IdentityError::Revoked { id: id.to_owned(), at };
         let key = self.repository.by_id(id).await?.ok_or_else(missing)?;
@@ -191,6 +231,10 @@ impl ApiKeys {
         let draft = Draft::new(EntryKind::OauthApiKeyRevoked, by, "ok")
             .with_subject("api_key", id)
             .with("user_id", key.user_id.as_str());
+        let draft = match reason {
+            Some(reason) => draft.with_reason(reason),
+            None => draft,
+        };
         self.record(draft.with_payload(Payload::of(Role::Before, &key).about(key.user_id.as_str()))).await?;
         let now = self.clock.now();
         // Somebody else may have been faster.

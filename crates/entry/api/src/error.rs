@@ -8,6 +8,7 @@ use systemprompt_audit::lookup::LookupError;
 use systemprompt_audit::retention::RetentionError;
 use systemprompt_models::{Code, Refusal};
 use systemprompt_oauth::IdentityError;
+use systemprompt_oauth::services::explain::ExplainError;
 use systemprompt_runtime::replay::ReplayError;
 use systemprompt_security::authz::AuthzError;
 use systemprompt_security::bans::BanError;
@@ -106,6 +107,12 @@ impl From<LookupError> for Error {
     fn from(error: LookupError) -> Self {
         tracing::error!(%error, source = ?std::error::Error::source(&error), "the ledger cannot be read");
         Self(Refusal::internal())
+    }
+}
+
+impl From<ExplainError> for Error {
+    fn from(error: ExplainError) -> Self {
+        Self::internal(error)
     }
 }
 

@@ -365,10 +365,11 @@ pub(crate) async fn exchange(
         amr: row.amr.clone(),
         nonce: None,
     };
-    let scopes = family.granted(&Scopes::of(&row.scopes))?;
+    let asked = Scopes::of(&row.scopes);
+    let scopes = family.granted(&asked)?;
     let resources = audience::subset(request.parameters, &words(&row.resources))?;
     let access = family.access(scopes, &resources, &signed_in).await?;
-    let mut unit = family.unit(GrantType::DeviceCode, &access);
+    let mut unit = family.unit(GrantType::DeviceCode, &access, &asked);
     unit.record(family.draft(EntryKind::OauthDeviceIssued, "issued").with("grant", row.grant_id.as_deref()));
     unit.require(device_used(&row.device_digest, now));
     unit.open(family.session(SessionSource::Device, &signed_in, &access).into_row(now));

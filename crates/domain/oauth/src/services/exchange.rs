@@ -12,7 +12,7 @@ use crate::services::generation::{
 };
 use crate::services::http::Parameters;
 use crate::services::refusals::ip_prefix;
-use crate::services::scopes::Scopes;
+use crate::services::scopes::{Cuts, Scopes};
 use crate::services::token::ClientRequest;
 use crate::services::validation::audience;
 use crate::state::OAuthState;
@@ -44,23 +44,23 @@ pub(crate) async fn exchange(
     let subject = subject::read(state, request.context, client, token, kind == ID_TOKEN).await?;
     check_may_act(subject.may_act.as_ref(), &actor)?;
     let before = subject.scopes.text();
-    let scopes = scopes(state, parameters.get("scope"), &subject, client).await?;
+    let (scopes, cuts) = scopes(state, parameters.get("scope"), &subject, client).await?;
     let audiences = audiences(state, parameters, client, &subject, &scopes)?;
     let act = Actor { act: subject.act.clone().map(Box::new), ..actor };
     if act.chain().len() > MAX_ACT_DEPTH {
         return Err(OauthError::invalid_request("subject_token has passed through too many actors"));
     }
-    issue(state, request, client, subject, (scopes, audiences, act, before, issued_type)).await
+    issue(state, request, client, subject, (scopes, audiences, act, (before, cuts), issued_type)).await
 }
 
-type Terms = (Scopes, Vec<JwtAudience>, Actor, String, &'static str);
+type Terms = (Scopes, Vec<JwtAudience>, Actor, (String, Cuts), &'static str);
 
 async fn issue(
     state: &OAuthState,
     request: ClientRequest<'_>,
     client: &OAuthClient,
     subject: Subject,
-    (scopes, audiences, act, before, issued_type): Terms,
+    (scopes, audiences, act, (before, cuts), issued_type): Terms,
 ) -> OauthResult<TokenResponse> {
     let settings = state.settings();
     let left = subject.expires_at - state.clock.now_seconds();
@@ -97,10 +97,13 @@ async fn issue(
         parent: subject.session.clone(),
         ..SignIn::default()
     };
+    let asked = request.parameters.get("scope").map(|scope| Scopes::of(scope).text());
     let mut entry =
         draft(EntryKind::OauthExchange, request.context, "issued", &client.client_id, Some(&user_id))
             .with("issuer", short(&subject.issuer))
-            .with("scopes_before", before.as_str());
+            .with("scopes_before", before.as_str())
+            .with("scopes_asked", asked)
+            .with("cut", cuts);
     entry.act_chain = chain;
     let mut unit = Unit::new();
     unit.record(describe(entry, GrantType::TokenExchange.as_str(), &signed));
@@ -166,18 +169,24 @@ async fn scopes(
     asked: Option<&str>,
     subject: &Subject,
     client: &OAuthClient,
-) -> OauthResult<Scopes> {
-    let mut scopes = asked.map_or_else(|| subject.scopes.clone(), Scopes::of);
-    scopes = scopes.and(&subject.scopes).and(&Scopes::of_client(client));
+) -> OauthResult<(Scopes, Cuts)> {
+    let mut cuts = Cuts::default();
+    let asked = asked.map_or_else(|| subject.scopes.clone(), Scopes::of);
+    let of_subject = asked.clone().and(&subject.scopes);
+    cuts.note("user", &asked, &of_subject);
+    let of_client = of_subject.clone().and(&Scopes::of_client(client));
+    cuts.note("client", &of_subject, &of_client);
+    let mut scopes = of_client.clone();
     if let Some(owner) = owner(state, client).await? {
         scopes = scopes.permitted(&state.settings().permissions_of_user(&owner));
+        cuts.note("owner", &of_client, &scopes);
     }
     // Who somebody is was told to the client that they signed in at.
     scopes.oidc.clear();
     if scopes.permissions.is_empty() {
         Err(OauthError::invalid_scope("nothing of scope is left for this subject and client"))
     } else {
-        Ok(scopes)
+        Ok((scopes, cuts))
     }
 }
 

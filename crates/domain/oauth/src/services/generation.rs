@@ -7,7 +7,7 @@ use crate::constants::MAX_HOOK_TOKEN_SECONDS;
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::services::refusals::ip_prefix;
-use crate::services::scopes::Scopes;
+use crate::services::scopes::{Cuts, Scopes};
 use crate::state::{OAuthState, Settings};
 use crate::users::{User, UserStatus};
 pub use subject::{ClientUser, build_client_user, client_user_id};
@@ -197,10 +197,15 @@ pub async fn generate_client_tokens(
     let requested = parse_permissions(scope)
         .map_err(|_| OauthError::invalid_scope("scope holds a word that is no permission"))?;
     let owner = owner(state, client).await?;
+    let asked = Scopes { permissions: requested.clone(), oidc: Vec::new() };
     let mut permissions = resolve_client_permissions(requested, client)?;
+    let mut cuts = Cuts::default();
+    let of_client = Scopes { permissions: permissions.clone(), oidc: Vec::new() };
+    cuts.note("client", &asked, &of_client);
     if let Some(owner) = &owner {
         let owned = settings.permissions_of_user(owner);
         permissions.retain(|permission| owned.contains(permission));
+        cuts.note("owner", &of_client, &Scopes { permissions: permissions.clone(), oidc: Vec::new() });
         if permissions.is_empty() {
             return Err(not_allowed());
         }
@@ -237,6 +242,8 @@ pub async fn generate_client_tokens(
     };
     let entry = draft(EntryKind::OauthToken, context, "issued", &client.client_id, None)
         .with("owner_id", owner.as_ref().map(|owner| owner.id.as_str()))
+        .with("scopes_asked", asked.text())
+        .with("cut", cuts)
         .with("plugin_id", signed.claims.plugin_id.as_deref());
     let mut unit = Unit::new();
     unit.record(describe(entry, "client_credentials", &signed));

@@ -12,6 +12,7 @@ pub mod device;
 pub mod device_page;
 pub mod discovery;
 pub mod exchange;
+pub mod explain;
 pub mod generation;
 pub mod grants;
 pub mod http;

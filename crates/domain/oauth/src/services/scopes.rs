@@ -1,6 +1,7 @@
 //! Scopes as sets: the permissions and the words of OpenID Connect that a request, a client and a user have in common.
 
 use crate::models::clients::OAuthClient;
+use serde_json::{Map, Value};
 use systemprompt_models::Permission;
 use systemprompt_models::permission::{OIDC_SCOPES, scope_of};
 
@@ -57,6 +58,14 @@ impl Scopes {
         self
     }
 
+    /// The words that `rest` has not.
+    pub fn without(&self, rest: &Self) -> Self {
+        let mut lost = self.clone();
+        lost.permissions.retain(|permission| !rest.permissions.contains(permission));
+        lost.oidc.retain(|name| !rest.oidc.contains(name));
+        lost
+    }
+
     pub fn is_within(&self, other: &Self) -> bool {
         self.clone().and(other) == *self
     }
@@ -82,6 +91,26 @@ impl Scopes {
     }
 }
 
+/// What was cut of a scope, by what cut it; the records of tokens hold it (ID-137).
+#[derive(Clone, Debug, Default)]
+pub struct Cuts(Map<String, Value>);
+
+impl Cuts {
+    /// Notes what `whom` left of `before`.
+    pub fn note(&mut self, whom: &'static str, before: &Scopes, after: &Scopes) {
+        let lost = before.without(after).text();
+        if !lost.is_empty() {
+            self.0.insert(whom.to_owned(), lost.into());
+        }
+    }
+}
+
+impl From<Cuts> for Value {
+    fn from(cuts: Cuts) -> Self {
+        if cuts.0.is_empty() { Self::Null } else { Self::Object(cuts.0) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +123,10 @@ mod tests {
         assert_eq!(scopes.clone().permitted(&[Permission::User]).text(), "user openid email");
         assert_eq!(scopes.clone().and(&Scopes::of("email admin")).text(), "admin email");
         assert!(Scopes::of("user").is_within(&scopes) && !Scopes::of("user mcp").is_within(&scopes));
+        let mut cuts = Cuts::default();
+        cuts.note("client", &scopes, &scopes);
+        cuts.note("user", &scopes, &Scopes::of("user openid"));
+        assert_eq!(Value::from(cuts), serde_json::json!({"user": "admin hook:track email"}));
         assert!(!Scopes::of("profile").is_enough() && Scopes::of("openid").is_enough());
     }
 }

@@ -49,6 +49,10 @@ impl<'a> Ask<'a> {
         Self::new(Method::GET, path)
     }
 
+    pub fn options(path: &str) -> Self {
+        Self::new(Method::OPTIONS, path)
+    }
+
     pub fn post(path: &str, body: &Value) -> Self {
         Self::new(Method::POST, path).json(body)
     }

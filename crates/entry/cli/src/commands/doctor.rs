@@ -2,6 +2,7 @@
 
 mod files;
 mod host;
+mod identity;
 mod server;
 mod store;
 
@@ -70,11 +71,22 @@ impl Check {
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// As `--output json`
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// The rules of OAuth security that can be tried on a running server (`--url` for another than the profile's), changing nothing
+    Identity,
 }
 
 pub async fn run(globals: &Globals, args: Args) -> Result<Exit, CliError> {
+    if let Some(Part::Identity) = args.part {
+        return identity::run(globals, args.json).await;
+    }
     let location = globals.location()?;
     let mut checks = Vec::new();
     let loaded = configuration(&location, &mut checks)?;

@@ -10,7 +10,7 @@ use systemprompt_models::clock::iso8601;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Id of a decision (dec_…), a ledger entry (led_…), a model request (air_…), or a trace id
+    /// Id of a decision (dec_…), a ledger entry (led_…), a model request (air_…), a token (jti_…), or a trace id
     id: String,
     /// Only what this user did: name or id. Clients choose their trace ids, so several may share one
     #[arg(long, value_name = "USER")]
@@ -48,6 +48,7 @@ fn text(found: &Value) -> String {
             of("trace_id")
         ));
     }
+    parts.extend(found.get("token").filter(|token| token.is_object()).map(token));
     for actor in actors {
         if actors.len() > 1 {
             parts.push(format!("== {}", name_of(actor)));
@@ -70,6 +71,36 @@ fn text(found: &Value) -> String {
         );
     }
     parts.join("\n\n")
+}
+
+/// What a token rests on, part by part, each with its entry.
+fn token(token: &Value) -> String {
+    let parts = ["grant", "consent", "parent_session"];
+    let lines = |part: &Value, prefix: &str| -> Vec<Vec<String>> {
+        let members = part.as_object().into_iter().flatten();
+        let told = members.filter(|(name, value)| !value.is_null() && !parts.contains(&name.as_str()));
+        told.map(|(name, value)| vec![format!("{prefix}{}", name.replace('_', " ")), words(value)]).collect()
+    };
+    let mut all = lines(token, "");
+    for part in parts {
+        if let Some(member) = token.get(part) {
+            all.extend(lines(member, &format!("{}: ", part.replace('_', " "))));
+        }
+    }
+    rows(all)
+}
+
+/// A value on one line; members of an object with what they hold.
+fn words(value: &Value) -> String {
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", cell(value)))
+            .collect::<Vec<_>>()
+            .join("; "),
+        Value::Array(items) => items.iter().map(words).collect::<Vec<_>>().join(", "),
+        value => cell(value),
+    }
 }
 
 fn name_of(actor: &Value) -> String {

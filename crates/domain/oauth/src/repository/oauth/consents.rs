@@ -15,6 +15,15 @@ pub struct Consent {
     pub metadata_digest: String,
 }
 
+/// A consent with its times.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub(crate) struct ConsentGiven {
+    pub redirect_uri: String,
+    pub scopes: String,
+    pub granted_at: Millis,
+    pub revoked_at: Option<Millis>,
+}
+
 /// A grant of a person, as their list shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct GrantListed {
@@ -81,6 +90,14 @@ impl OAuthRepository {
             "SELECT scopes, resources, metadata_digest FROM oauth_consents
              WHERE user_id = $1 AND client_id = $2 AND redirect_uri = $3 AND revoked_at IS NULL"
         )).bind(user).bind(client).bind(redirect_uri).fetch_optional(pool).await)
+    }
+
+    /// What a person consented to for a client, the newest first, also what they took back.
+    pub(crate) async fn consents_of(&self, user: &str, client: &str) -> sqlx::Result<Vec<ConsentGiven>> {
+        on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT redirect_uri, scopes, granted_at, revoked_at FROM oauth_consents
+             WHERE user_id = $1 AND client_id = $2 ORDER BY granted_at DESC LIMIT 20"
+        )).bind(user).bind(client).fetch_all(pool).await)
     }
 
     /// The live grants of a person, the newest first, behind `after`.

@@ -9,6 +9,7 @@ use crate::error::{OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::repository::oauth::authorize::{NewCode, NewGrant, take_request};
 use crate::repository::oauth::consents::{self, Consent};
+use crate::services::scopes::{Cuts, Scopes};
 use crate::state::OAuthState;
 use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
 use systemprompt_models::RequestContext;
@@ -49,7 +50,7 @@ impl Authorization<'_> {
             resources: self.asked.resources.join(" "),
             metadata_digest: self.client.metadata_digest.clone(),
         };
-        unit.record(self.draft(EntryKind::OauthConsentGiven, context));
+        unit.record(self.draft(state, EntryKind::OauthConsentGiven, context));
         unit.require(consents::give(self.consent_key(), &consent, state.now()));
         self.give(state, context, unit).await
     }
@@ -71,7 +72,9 @@ impl Authorization<'_> {
         }
         let has = |word: &str| self.scopes.iter().any(|scope| scope == word);
         let family = i64::from(settings.identity.refresh.absolute) * 1000;
-        unit.record(self.draft(EntryKind::OauthAuthorized, context).with("grant_id", grant_id.as_str()));
+        unit.record(
+            self.draft(state, EntryKind::OauthAuthorized, context).with("grant_id", grant_id.as_str()),
+        );
         unit.open(NewGrant {
             grant_id: grant_id.to_string(),
             user_id: person.user.id.to_string(),
@@ -119,7 +122,20 @@ impl Authorization<'_> {
         (self.signed_in.user.id.as_str(), self.client.client_id.as_str(), &self.asked.redirect_uri)
     }
 
-    fn draft(&self, kind: EntryKind, context: &RequestContext) -> Draft {
+    /// What of the asked scope the client, the user's permissions and the person themselves left out.
+    fn cuts(&self, state: &OAuthState) -> Cuts {
+        let mut cuts = Cuts::default();
+        let Some(asked) = self.asked.scopes.as_deref().map(Scopes::of) else { return cuts };
+        let of_client = asked.clone().and(&Scopes::of_client(self.client));
+        cuts.note("client", &asked, &of_client);
+        let of_user =
+            of_client.clone().permitted(&state.settings().permissions_of_user(&self.signed_in.user));
+        cuts.note("user", &of_client, &of_user);
+        cuts.note("person", &of_user, &of_user.clone().and(&Scopes::of(&self.scopes.join(" "))));
+        cuts
+    }
+
+    fn draft(&self, state: &OAuthState, kind: EntryKind, context: &RequestContext) -> Draft {
         let person = self.signed_in;
         Draft::new(kind, context, "ok")
             .with_subject("oauth_client", self.client.client_id.as_str())
@@ -128,6 +144,7 @@ impl Authorization<'_> {
             .with("redirect_host", host_of(&self.asked.redirect_uri))
             .with("scopes_asked", self.asked.scopes.clone().unwrap_or_default())
             .with("scopes", self.scopes.join(" "))
+            .with("cut", self.cuts(state))
             .with("resources", self.asked.resources.join(" "))
             .with("acr", person.session.acr.clone().unwrap_or_default())
     }

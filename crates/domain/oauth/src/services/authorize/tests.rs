@@ -1,4 +1,5 @@
 mod claims;
+mod explained;
 
 use super::*;
 use crate::repository::testing::{Fixture, URL, caller, fixtures};

@@ -86,9 +86,10 @@ async fn issue(
         amr: code.amr.clone(),
         nonce: code.nonce.clone(),
     };
-    let scopes = family.granted(&Scopes::of(&code.scopes))?;
+    let asked = Scopes::of(&code.scopes);
+    let scopes = family.granted(&asked)?;
     let access = family.access(scopes, &resources, &signed_in).await?;
-    let mut unit = family.unit(GrantType::AuthorizationCode, &access);
+    let mut unit = family.unit(GrantType::AuthorizationCode, &access, &asked);
     unit.require(code_spent(&code.code_digest, &code.client_id, state.now()));
     unit.open(family.session(SessionSource::Oauth, &signed_in, &access).into_row(state.now()));
     let refresh = family.first_refresh(&mut unit, &access)?;

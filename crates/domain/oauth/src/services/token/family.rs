@@ -15,7 +15,7 @@ use crate::services::generation::{
 use crate::services::grants::{is_live, session_of};
 use crate::services::id_token::{IdTokenFacts, id_token};
 use crate::services::refusals::ip_prefix;
-use crate::services::scopes::Scopes;
+use crate::services::scopes::{Cuts, Scopes};
 use crate::services::validation::audience;
 use crate::state::OAuthState;
 use crate::users::User;
@@ -80,14 +80,24 @@ impl<'a> Family<'a> {
     /// # Errors
     /// `invalid_scope` when no token can be made of the rest.
     pub fn granted(&self, asked: &Scopes) -> OauthResult<Scopes> {
-        let permissions = self.state.settings().permissions_of_user(&self.user);
-        let granted =
-            asked.clone().and(&Scopes::of_client(self.client)).permitted(&permissions).for_persons();
+        let granted = self.cut(asked).0;
         if granted.is_enough() {
             Ok(granted)
         } else {
             Err(OauthError::invalid_scope("nothing of the scope is granted any more"))
         }
+    }
+
+    /// What is left of `asked` now, and what cut the rest.
+    fn cut(&self, asked: &Scopes) -> (Scopes, Cuts) {
+        let mut cuts = Cuts::default();
+        let of_client = asked.clone().and(&Scopes::of_client(self.client));
+        cuts.note("client", asked, &of_client);
+        let of_user = of_client.clone().permitted(&self.state.settings().permissions_of_user(&self.user));
+        cuts.note("user", &of_client, &of_user);
+        let granted = of_user.clone().for_persons();
+        cuts.note("policy", &of_user, &granted);
+        (granted, cuts)
     }
 
     /// Signs an access token in the grant's session.
@@ -138,9 +148,13 @@ impl<'a> Family<'a> {
     }
 
     /// A unit with the record of `access`, that holds while the grant and the session that it hangs on count.
-    pub fn unit(&self, grant_type: GrantType, access: &SignedAccess) -> Unit {
+    pub fn unit(&self, grant_type: GrantType, access: &SignedAccess, asked: &Scopes) -> Unit {
         let now = self.state.now();
-        let entry = self.draft(EntryKind::OauthToken, "issued").with("grant", self.grant.grant_id.as_str());
+        let entry = self
+            .draft(EntryKind::OauthToken, "issued")
+            .with("grant", self.grant.grant_id.as_str())
+            .with("scopes_asked", asked.text())
+            .with("cut", self.cut(asked).1);
         let mut unit = Unit::new();
         unit.record(describe(entry, grant_type.as_str(), access));
         unit.require(grant_used(&self.grant.grant_id, now));

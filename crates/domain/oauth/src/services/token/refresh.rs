@@ -22,6 +22,7 @@ use serde_json::json;
 use systemprompt_audit::{Draft, EntryKind, LedgerError, Payload, Role};
 use systemprompt_models::ids::uuid_v7;
 use systemprompt_models::{Millis, Secret};
+use systemprompt_security::jwt::SignedAccess;
 use systemprompt_security::opaque;
 use systemprompt_security::session::session_lives;
 
@@ -68,6 +69,14 @@ impl<E: Into<OauthError>> From<E> for Failed {
     }
 }
 
+/// What a new access token is made of.
+struct Renewed<'a> {
+    family: Family<'a>,
+    signed_in: SignedIn,
+    access: SignedAccess,
+    asked: Scopes,
+}
+
 struct Use<'a> {
     state: &'a OAuthState,
     request: ClientRequest<'a>,
@@ -82,10 +91,10 @@ impl<'a> Use<'a> {
         if row.expires_at <= now {
             return Err(unknown("refresh_token").into());
         }
-        let (family, signed_in, access) = self.access(row).await?;
+        let Renewed { family, signed_in, access, asked } = self.access(row).await?;
         let child_id = uuid_v7().simple().to_string();
         let (child, digest) = self.derive(&child_id, None);
-        let mut unit = family.unit(GrantType::RefreshToken, &access);
+        let mut unit = family.unit(GrantType::RefreshToken, &access, &asked);
         unit.require(session_lives(&session_of(&row.grant_id), now));
         unit.require(refresh_used(row, &child_id, &digest.hex, now));
         let new = RefreshToken {
@@ -126,8 +135,8 @@ impl<'a> Use<'a> {
         if child_digest != present && child_digest != previous {
             return Err(impossible("a refresh token's child", child_digest));
         }
-        let (family, signed_in, access) = self.access(row).await?;
-        let mut unit = family.unit(GrantType::RefreshToken, &access);
+        let Renewed { family, signed_in, access, asked } = self.access(row).await?;
+        let mut unit = family.unit(GrantType::RefreshToken, &access, &asked);
         unit.record(
             family
                 .draft(EntryKind::OauthRefreshRepeated, "same_child")
@@ -148,10 +157,7 @@ impl<'a> Use<'a> {
     }
 
     /// An access token under the row's grant, as far as the request narrows it.
-    async fn access(
-        &self,
-        row: &RefreshToken,
-    ) -> OauthResult<(Family<'a>, SignedIn, systemprompt_security::jwt::SignedAccess)> {
+    async fn access(&self, row: &RefreshToken) -> OauthResult<Renewed<'a>> {
         let state = self.state;
         let parameters = self.request.parameters;
         let family = Family::open(state, self.request.context, self.client, &row.grant_id).await?;
@@ -174,7 +180,7 @@ impl<'a> Use<'a> {
         };
         let resources = audience::subset(parameters, &words(&row.resources))?;
         let access = family.access(family.granted(&asked)?, &resources, &signed_in).await?;
-        Ok((family, signed_in, access))
+        Ok(Renewed { family, signed_in, access, asked })
     }
 
     /// The child of the token that was shown (ID-49): the same for whoever shows it, and known to nobody who does not.

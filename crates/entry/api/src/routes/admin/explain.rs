@@ -21,7 +21,7 @@ pub fn routes() -> Vec<Route> {
             .query(&["actor"])
             .doc(
                 "audit",
-                "All records of the call that an id (decision, entry, request, trace) belongs to, apart by actor",
+                "All records of the call that an id (decision, entry, request, trace, token) belongs to, apart by actor",
             ),
     ]
 }
@@ -54,6 +54,7 @@ async fn explain(
         "decision": decision,
         "actors": actors,
         "entries": found.entries.iter().map(item).collect::<Vec<_>>(),
+        "token": found.token,
         "more": found.more,
         "intact": found.intact,
     })))

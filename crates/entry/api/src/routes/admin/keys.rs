@@ -12,8 +12,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use systemprompt_audit::CheckpointError;
 use systemprompt_audit::signing_key::SigningKeyError;
-use systemprompt_models::{Code, Refusal};
+use systemprompt_models::{Code, Refusal, Secret};
 use systemprompt_oauth::NewApiKey;
+use systemprompt_oauth::api_keys::Leaked;
 use systemprompt_runtime::AppContext;
 use systemprompt_security::keys::{KeyError, KeyInfo, KeyUse, Rotation, SigningAlgorithm};
 
@@ -26,6 +27,10 @@ pub fn routes() -> Vec<Route> {
             .takes::<NewApiKeyDoc>()
             .doc("admin", "Makes an API key; the value is in this answer and nowhere else"),
         Route::delete("/api/v1/admin/api-keys/{id}", revoke).doc("admin", "Ends an API key"),
+        Route::post("/api/v1/admin/keys/report", report).takes::<ReportDoc>().body_limit(REPORT_BODY).doc(
+            "admin",
+            "Ends the live API keys among at most 100 values that were found where they must not be",
+        ),
         Route::get("/api/v1/admin/keys", signing).doc("admin", "The key ring: ids, algorithms, states"),
         Route::post("/api/v1/admin/keys", generate)
             .takes::<NewSigningKey>()
@@ -59,6 +64,24 @@ struct NewApiKeyDoc {
     allowed_cidrs: Option<Vec<String>>,
     /// That it does not expire; without `expires_in_days`.
     never_expires: Option<bool>,
+}
+
+/// Most values of one report, and the largest body with them.
+const MAX_REPORTED: usize = 100;
+const REPORT_BODY: usize = 16 * 1024;
+
+/// What the document says of a report.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct ReportDoc {
+    /// At most 100 values.
+    candidates: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Report {
+    candidates: Vec<Secret<String>>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -110,6 +133,27 @@ async fn revoke(
 ) -> crate::Result<StatusCode> {
     context.revoke_api_key(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Values are told by their place, never repeated.
+async fn report(
+    State(context): State<AppContext>,
+    Context(caller): Context,
+    Body(report): Body<Report>,
+) -> crate::Result<Json<Value>> {
+    if report.candidates.len() > MAX_REPORTED {
+        let refusal = Refusal::new(Code::Unprocessable, "fields are not valid");
+        return Err(refusal.with_validation("candidates", "at most 100".to_owned()).into());
+    }
+    let outcomes = context.report_leaked_keys(&caller, &report.candidates).await?;
+    let items = outcomes.iter().enumerate().map(|(place, outcome)| match outcome {
+        Leaked::Revoked(key) => {
+            json!({"candidate": place + 1, "outcome": "revoked", "id": key.id, "user_id": key.user_id, "name": key.name})
+        }
+        Leaked::NotLive => json!({"candidate": place + 1, "outcome": "not_live"}),
+        Leaked::NoKey => json!({"candidate": place + 1, "outcome": "no_key"}),
+    });
+    Ok(Json(json!({"items": items.collect::<Vec<_>>(), "next": null})))
 }
 
 async fn signing(State(context): State<AppContext>) -> Json<Value> {

@@ -2,9 +2,10 @@
 
 use crate::client::{Ask, Client, encoded};
 use crate::confirm::Confirm;
-use crate::exit::CliError;
+use crate::exit::{CliError, Exit};
 use crate::output::{Column, Output, column, note, time};
 use serde_json::json;
+use std::io::Read as _;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -37,6 +38,8 @@ pub enum Command {
         #[arg(allow_hyphen_values = true)]
         kid: String,
     },
+    /// Ends the live API keys among values that were found where they must not be: one a line on stdin, at most 100
+    Report,
     /// Rejects a key at once, with every token that it signed
     Revoke {
         #[arg(allow_hyphen_values = true)]
@@ -58,9 +61,26 @@ const COLUMNS: &[Column] = &[
     time("verifies until", "/verify_until"),
 ];
 
+/// Largest report that is read.
+const MAX_REPORT: u64 = 16 * 1024;
+const REPORTED: &[Column] = &[
+    column("candidate", "/candidate"),
+    column("outcome", "/outcome"),
+    column("key", "/id"),
+    column("user", "/user_id"),
+    column("name", "/name"),
+];
+
 pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), CliError> {
     match command {
         Command::List => out.list(&client.json("the keys cannot be listed", Ask::get(PATH)).await?, COLUMNS),
+        Command::Report => {
+            let text = std::io::read_to_string(std::io::stdin().take(MAX_REPORT))
+                .map_err(|error| CliError::new(Exit::Usage, "stdin cannot be read").why(error))?;
+            let candidates: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            let ask = Ask::post(&format!("{PATH}/report"), &json!({"candidates": candidates}));
+            out.list(&client.json("the values were not reported", ask).await?, REPORTED)
+        }
         Command::Generate { algorithm, internal } => {
             let algorithm = if internal { "EdDSA" } else { &algorithm };
             let ask = Ask::post(PATH, &json!({"algorithm": algorithm, "use": use_of(internal)}));

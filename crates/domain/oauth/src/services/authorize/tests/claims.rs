@@ -9,14 +9,14 @@ use serde_json::Value;
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const WANTED: &str = r#"{"id_token":{"email_verified":null,"locale":null,"sub":null},"userinfo":{"email":{"essential":true},"preferred_username":null}}"#;
 
-async fn tokens(f: &Fixture, form: &str) -> TokenResponse {
+pub(super) async fn tokens(f: &Fixture, form: &str) -> TokenResponse {
     let (context, parameters) = (caller(), Parameters::parse(form.as_bytes()).unwrap());
     let request =
         ClientRequest { context: &context, authorization: None, parameters: &parameters, limit: None };
     token(&f.state, request).await.unwrap()
 }
 
-async fn exchanged(f: &Fixture, code: &str) -> TokenResponse {
+pub(super) async fn exchanged(f: &Fixture, code: &str) -> TokenResponse {
     let form = format!(
         "grant_type=authorization_code&client_id=app&code={code}&redirect_uri={CALLBACK}&code_verifier={VERIFIER}"
     );
