@@ -1,7 +1,7 @@
 //! Rows of passwords.
 
 use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
-use systemprompt_models::{Millis, Secret};
+use systemprompt_models::Millis;
 
 /// The stored hash of a user's password.
 pub(crate) async fn hash(db: &Db, user_id: &str) -> sqlx::Result<Option<String>> {
@@ -33,13 +33,8 @@ pub(crate) async fn store(
 }
 
 /// Stores the hash that a new user brings.
-pub(crate) async fn insert(
-    tx: &mut WriteTx,
-    user_id: &str,
-    hash: &Secret<String>,
-    now: Millis,
-) -> sqlx::Result<()> {
+pub(crate) async fn insert(tx: &mut WriteTx, user_id: &str, hash: &str, now: Millis) -> sqlx::Result<()> {
     on_tx!(*tx, conn => sqlx::query(sql!(
         "INSERT INTO user_passwords (user_id, hash, changed_at) VALUES ($1, $2, $3)"
-    )).bind(user_id).bind(hash.expose().as_str()).bind(now).execute(&mut *conn).await.map(drop))
+    )).bind(user_id).bind(hash).bind(now).execute(&mut *conn).await.map(drop))
 }

@@ -4,8 +4,8 @@ use super::passwords;
 use crate::users::{User, UserKind, UserStatus};
 use systemprompt_audit::{Cell, Guard};
 use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
+use systemprompt_models::Millis;
 use systemprompt_models::ids::UserId;
-use systemprompt_models::{Millis, Secret};
 
 /// How an insert ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -198,7 +198,7 @@ impl UserRepository {
     pub(crate) async fn insert(
         &self,
         user: &User,
-        hash: Option<&Secret<String>>,
+        hash: Option<&str>,
         request: Option<&NewRequest>,
     ) -> sqlx::Result<Written> {
         let (name, mail) = keys(user);
@@ -251,17 +251,16 @@ impl UserRepository {
         lock_administrators(&mut tx).await?;
         let updated = on_tx!(tx, conn => sqlx::query(sql!(
             "UPDATE users SET email = $1, email_key = $2, display_name = $3, status = $4, department = $5,
-                 updated_at = $6, version = version + 1, email_verified = $7, locale = $8, username = $12,
-                 username_key = $13
-             WHERE id = $9 AND version = $10
-               AND ($11 = 1
-                    OR NOT EXISTS (SELECT 1 FROM user_roles r WHERE r.user_id = $9 AND r.role = 'admin')
+                 updated_at = $6, version = version + 1, email_verified = $7, locale = $8, username = $9, username_key = $10
+             WHERE id = $11 AND version = $12
+               AND ($13 = 1
+                    OR NOT EXISTS (SELECT 1 FROM user_roles r WHERE r.user_id = $11 AND r.role = 'admin')
                     OR EXISTS (SELECT 1 FROM users o JOIN user_roles r ON r.user_id = o.id
-                               WHERE r.role = 'admin' AND o.status = 'active' AND o.id <> $9))"
+                               WHERE r.role = 'admin' AND o.status = 'active' AND o.id <> $11))"
         ))
             .bind(&user.email).bind(&mail).bind(&user.display_name).bind(user.status.as_str()).bind(&user.department)
-            .bind(user.updated_at).bind(i64::from(user.email_verified)).bind(&user.locale).bind(user.id.as_str())
-            .bind(version).bind(i64::from(keeps_admin)).bind(&user.username).bind(&name)
+            .bind(user.updated_at).bind(i64::from(user.email_verified)).bind(&user.locale).bind(&user.username)
+            .bind(&name).bind(user.id.as_str()).bind(version).bind(i64::from(keeps_admin))
             .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         if updated == 0 {
             tx.rollback().await?;
@@ -287,24 +286,19 @@ pub(crate) async fn end_grants(tx: &mut WriteTx, id: &str, reason: &str, now: Mi
 /// Removes every credential of a user, and what else is theirs alone. Keys that nodes remember end with the next epoch.
 pub(crate) async fn erase(tx: &mut WriteTx, id: &str) -> sqlx::Result<()> {
     on_tx!(*tx, conn => {
-        sqlx::query(sql!("UPDATE users SET webauthn_handle = NULL WHERE id = $1"))
-            .bind(id).execute(&mut *conn).await?;
-        for statement in [
-            sql!("DELETE FROM webauthn_credentials WHERE user_id = $1"),
-            sql!("DELETE FROM webauthn_challenges WHERE user_id = $1"),
-            sql!("DELETE FROM user_passwords WHERE user_id = $1"),
-            sql!("DELETE FROM user_recovery_codes WHERE user_id = $1"),
-            sql!("DELETE FROM user_api_keys WHERE user_id = $1"),
-            sql!("DELETE FROM user_notices WHERE user_id = $1"),
-            sql!("DELETE FROM federated_identities WHERE user_id = $1"),
-            sql!("DELETE FROM setup_tokens WHERE user_id = $1"),
-            sql!("DELETE FROM bridge_exchange_codes WHERE user_id = $1"),
-            sql!("DELETE FROM bridge_host_prefs WHERE user_id = $1"),
-            sql!("DELETE FROM oauth_consents WHERE user_id = $1"),
-        ] {
-            sqlx::query(statement).bind(id).execute(&mut *conn).await?;
-        }
-        Ok::<(), sqlx::Error>(())
+        sqlx::query(sql!("UPDATE users SET webauthn_handle = NULL WHERE id = $1")).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM webauthn_credentials WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM webauthn_challenges WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM user_passwords WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM user_recovery_codes WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM user_api_keys WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM user_notices WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM federated_identities WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM setup_tokens WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM bridge_exchange_codes WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM bridge_host_prefs WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM oauth_consents WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        Ok(())
     })
 }
 

@@ -186,17 +186,21 @@ fn check(state: &OAuthState, user: &User, new: &Secret<String>) -> OauthResult<(
     Ok(())
 }
 
-/// Whether a hash that another system made can be verified here at a bearable cost.
-pub(crate) fn is_importable(hash: &Secret<String>) -> bool {
+/// The text of a hash that another system made, if it can be verified here at a bearable cost.
+pub(crate) fn importable(hash: &Secret<String>) -> Option<String> {
     let text = hash.expose().as_str();
-    if imported::is_bcrypt(text) {
-        return imported::is_bearable(text);
-    }
-    let Ok(hash) = PasswordHash::new(text) else { return false };
-    let bearable = |params: Params| params.m_cost() <= MAX_IMPORTED.0 && params.t_cost() <= MAX_IMPORTED.1;
-    hash.algorithm.as_str() == "argon2id"
-        && hash.hash.is_some()
-        && Params::try_from(&hash).is_ok_and(bearable)
+    let is_fine = if imported::is_bcrypt(text) {
+        imported::is_bearable(text)
+    } else {
+        let bearable =
+            |params: Params| params.m_cost() <= MAX_IMPORTED.0 && params.t_cost() <= MAX_IMPORTED.1;
+        PasswordHash::new(text).is_ok_and(|hash| {
+            hash.algorithm.as_str() == "argon2id"
+                && hash.hash.is_some()
+                && Params::try_from(&hash).is_ok_and(bearable)
+        })
+    };
+    is_fine.then(|| text.to_owned())
 }
 
 /// Replaces a hash of lower cost.
@@ -224,7 +228,7 @@ async fn verified(password: &Secret<String>, hash: String) -> OauthResult<bool> 
     if imported::is_bcrypt(&hash) {
         // Byte for byte what the other system was given.
         let password = password.clone();
-        return in_turn(move || imported::verify(&password, &hash)).await;
+        return in_turn(move || imported::verify(password.expose(), &hash)).await;
     }
     let password = normal(password);
     in_turn(move || {

@@ -68,8 +68,9 @@ impl Users {
         request: Option<&NewRequest>,
     ) -> Result<User, IdentityError> {
         check(Some(&new.username), new.email.as_deref(), new.display_name.as_deref(), Some(&new.roles))?;
-        let hash = new.password_hash.as_ref();
-        if hash.is_some_and(|hash| new.kind != UserKind::Person || !password::is_importable(hash)) {
+        let hash = new.password_hash.as_ref().filter(|_| new.kind == UserKind::Person);
+        let hash = hash.and_then(password::importable);
+        if new.password_hash.is_some() && hash.is_none() {
             let form = "bcrypt of cost 4 to 14 or Argon2id in PHC form, of a person".to_owned();
             return Err(IdentityError::Invalid(vec![("password_hash", form)]));
         }
@@ -95,9 +96,9 @@ impl Users {
         let draft = user_draft(EntryKind::AdminUserCreated, by, &user.id)
             .with_payload(Payload::of(Role::After, &user).about(user.id.as_str()))
             .with("roles", user.roles.clone())
-            .with("password", hash.map(|_| "imported"));
+            .with("password", hash.as_ref().map(|_| "imported"));
         self.record(draft).await?;
-        match self.repository.insert(&user, hash, request).await? {
+        match self.repository.insert(&user, hash.as_deref(), request).await? {
             Written::Done => Ok(user),
             Written::Clash(field) => Err(IdentityError::Taken(field)),
             Written::Repeated => Err(IdentityError::KeyUsed),

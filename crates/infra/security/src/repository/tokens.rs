@@ -28,6 +28,9 @@ pub(crate) struct SessionFacts {
 /// (id, until when it matters).
 pub(crate) type RevokedRow = (String, Millis);
 
+/// (user, end, revoked at, owner).
+type FactsRow = (Option<String>, Millis, Option<Millis>, Option<String>);
+
 type CutoffRow = (String, String, Millis, String, Millis);
 
 /// Whose, its end, when it was ended, and its owner.

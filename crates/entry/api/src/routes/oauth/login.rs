@@ -199,17 +199,14 @@ async fn by_password(
     form: &Form,
 ) -> Result<Response, OauthError> {
     let given = form.parameters.need("password")?.into();
-    let (signed_in, request) = match form.parameters.get("step") {
-        Some(step) => {
-            let browser = Browser { context: &form.context, visitor, flow: &flow.value };
-            let (signed_in, request) = password::second(&context.oauth, browser, step, &given).await?;
-            (signed_in, request.unwrap_or_default())
-        }
-        None => {
-            let name = form.parameters.need("username")?;
-            let signed_in = password::sign_in(&context.oauth, &form.context, visitor, name, &given).await?;
-            (signed_in, authorize_request(form.parameters.get("request")))
-        }
+    let (signed_in, request) = if let Some(step) = form.parameters.get("step") {
+        let browser = Browser { context: &form.context, visitor, flow: &flow.value };
+        let (signed_in, request) = password::second(&context.oauth, browser, step, &given).await?;
+        (signed_in, request.unwrap_or_default())
+    } else {
+        let name = form.parameters.need("username")?;
+        let signed_in = password::sign_in(&context.oauth, &form.context, visitor, name, &given).await?;
+        (signed_in, authorize_request(form.parameters.get("request")))
     };
     let mut response = see_other(&destination(Some(&request)));
     keep_signed_in(context, &signed_in.token, response.headers_mut());
