@@ -1,9 +1,11 @@
-"""Stock OAuth and OpenID Connect clients of PyPI against the authorization server: Authlib, idpyoidc, requests-oauthlib (cases
-A8 to A10), and pyoidc's neighbours of passkeys: soft-webauthn (A16), and webauthn's verifier over what a browser sent (A17)."""
+"""Stock OAuth and OpenID Connect clients against the authorization server: Authlib, idpyoidc, requests-oauthlib (cases A8 to A10),
+the Rust crate openidconnect (A11); and passkeys: soft-webauthn (A16), webauthn's verifier over what a browser sent (A17)."""
 
 import json
+import logging
 import os
 import secrets
+import subprocess
 import time
 import urllib.parse
 
@@ -23,6 +25,9 @@ from steps import Steps, refused, setting
 
 os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = "1"
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
+
+# It warns of each content type that it then reads all the same.
+logging.getLogger("idpyoidc").setLevel(logging.ERROR)
 
 CALLBACK = "https://app.example/cb"
 GONE = '{"active":false}'
@@ -166,6 +171,15 @@ with step("A10 requests-oauthlib: PKCE, and one live refresh token after three r
 with step("A10 requests-oauthlib: what is used again ends the family"):
     refused(InvalidGrantError, lambda: session.refresh_token(token_endpoint, refresh_token=family[0], **extra))
     assert introspect(family[-1], renewing) == GONE, "the last one is still live"
+
+with step("A11 openidconnect: nonce, max_age, prompt=login and at_hash"):
+    words = [given["party"], url, *client(client_name="openidconnect", **web, **scope), CALLBACK]
+    party = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A moment later than the sign-in before, in whole seconds.
+    time.sleep(1.1)
+    asked = party.stdout.readline().removeprefix("Open ").strip()
+    rest, faults = party.communicate(paula.authorize(asked) if asked else "", timeout=60)
+    assert party.returncode == 0 and "signed in paula@example.com" in rest, faults
 
 with step("A10 requests-oauthlib: client credentials, and a wrong secret"):
     session = RequestsSession(client=BackendApplicationClient(client_id=client_id))

@@ -32,6 +32,7 @@ const AUDIENCE: &str = "peer-app";
 pub(super) fn identity() -> Result<Tally> {
     let tools = Tools::install()?;
     run(&mut cargo(["build", "--package", "systemprompt-cli"]))?;
+    run(&mut cargo(["build", "--package", "xtask", "--features", "party", "--bin", "party"]))?;
     let folder = tempfile::tempdir()?;
     let certificates = folder.path().join("certificates");
     let write = root().join("xtask/accept/certificates.py");
@@ -40,26 +41,26 @@ pub(super) fn identity() -> Result<Tally> {
     let server = server(&certificates, ports)?;
     let lenient = lenient()?;
     let shots = clients::home().join("identity");
-    let mut given = json!({
+    let [peer_port, twin_port, callback_port] = ports;
+    let given = json!({
         "url": server.url(),
         "setup_url": server.ready().get("setup_url"),
         "admin_token": server.admin_token(),
         "client_id": server.ready().pointer("/demo/client_id"),
         "client_secret": server.ready().pointer("/demo/client_secret"),
         "database": server.data_dir().join("systemprompt.db"),
-        "systemprompt": target().join("debug/systemprompt"),
-        "data_dir": server.data_dir(),
+        "party": target().join("debug/party"),
         "lenient": {"url": lenient.url(), "admin_token": lenient.admin_token()},
         "certificates": certificates,
         "ceremonies": folder.path().join("ceremonies.json"),
+        "peer_port": peer_port,
+        "twin_port": twin_port,
+        "callback_port": callback_port,
         "peer_audience": AUDIENCE,
         "chromium": tools.chromium,
         "modules": tools.modules,
         "shots": shots,
     });
-    for (name, port) in ["peer_port", "twin_port", "callback_port"].into_iter().zip(ports) {
-        given[name] = port.into();
-    }
     let mut tally = Tally::default();
     for script in ["identity.mjs", "webapi.mjs", "peers.mjs"] {
         let file = root().join("xtask/accept").join(script);
@@ -85,6 +86,10 @@ impl Tools {
     fn install() -> Result<Self> {
         packages::ensure("chromium", || is_installed("chromium"))?;
         let chromium = find("chromium").context("chromium")?;
+        // What the examples of the page are written with.
+        for program in ["curl", "jq", "openssl"] {
+            packages::ensure(program, || is_installed(program))?;
+        }
         let node = clients::node_from(NODE)?;
         let mut modules = serde_json::Map::new();
         for (package, file) in NPM {
