@@ -62,7 +62,8 @@ async fn main() -> Result<()> {
     let mut back = String::new();
     std::io::stdin().lock().read_line(&mut back)?;
     let back = openidconnect::url::Url::parse(back.trim())?;
-    let value = |name: &str| back.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+    let value =
+        |name: &str| back.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
     ensure!(value("state").as_ref() == Some(state.secret()), "the state is another one");
     ensure!(value("iss").as_ref() == Some(issuer), "the issuer is another one");
     let code = AuthorizationCode::new(value("code").context("no code")?);
