@@ -89,11 +89,11 @@ class Person:
         start = {"username": username, "email": f"{username}@example.com", "token": token}
         return self.ceremony("register", start, {"token": token})
 
-    def sign_in_by_password(self, username, password):
-        """Fills the form of the sign-in page; the answer to it."""
-        page = self.http.get(f"{self.url}/login", timeout=10).text
-        csrf = re.search(r'name="csrf" value="([^"]+)"', page).group(1)
-        form = {"csrf": html.unescape(csrf), "username": username, "password": password}
+    def second(self, page, password, csrf=None):
+        """The second half of a sign-in, at the page that the first led to; the answer to it."""
+        text = self.http.get(f"{self.url}{page}", timeout=10).text
+        hidden = {name: html.unescape(value) for name, value in re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', text)}
+        form = {**hidden, **({"csrf": csrf} if csrf else {}), "password": password}
         return self.http.post(
             f"{self.url}/login", data=form, headers={"origin": self.url}, allow_redirects=False, timeout=10
         )
