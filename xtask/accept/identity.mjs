@@ -57,8 +57,13 @@ await step("A12 whoever signs out signs in again with conditional UI", async () 
 
 /** Makes a key old enough to sign: verifiers know it from the published set, and nobody here waits for ten minutes. */
 function age(kid) {
-  const script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=10); c.execute('UPDATE signing_keys SET created_at = created_at - 700000 WHERE kid = ?', (sys.argv[2],)); c.commit()";
-  execFileSync("python3", ["-c", script, given.database, kid]);
+  const change = "UPDATE signing_keys SET created_at = created_at - 700000 WHERE kid =";
+  if (given.database.startsWith("postgres:")) {
+    execFileSync("psql", ["--quiet", "--no-psqlrc", "--command", `${change} '${kid}'`, given.database]);
+    return;
+  }
+  const script = `import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=10); c.execute('${change} ?', (sys.argv[2],)); c.commit()`;
+  execFileSync("python3", ["-c", script, given.database.replace(/^sqlite:(\/\/)?/, ""), kid]);
 }
 
 const ours = {

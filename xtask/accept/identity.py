@@ -1,9 +1,11 @@
-"""Stock OAuth and OpenID Connect clients of PyPI against the authorization server: Authlib, idpyoidc, requests-oauthlib (cases
-A8 to A10), and pyoidc's neighbours of passkeys: soft-webauthn (A16), and webauthn's verifier over what a browser sent (A17)."""
+"""Stock OAuth and OpenID Connect clients against the authorization server: Authlib, idpyoidc, requests-oauthlib (cases A8 to A10),
+the Rust crate openidconnect (A11); and passkeys: soft-webauthn (A16), webauthn's verifier over what a browser sent (A17)."""
 
 import json
+import logging
 import os
 import secrets
+import subprocess
 import time
 import urllib.parse
 
@@ -23,6 +25,9 @@ from steps import Steps, refused, setting
 
 os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = "1"
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
+
+# It warns of each content type that it then reads all the same.
+logging.getLogger("idpyoidc").setLevel(logging.ERROR)
 
 CALLBACK = "https://app.example/cb"
 GONE = '{"active":false}'
@@ -116,7 +121,9 @@ with step("A9 idpyoidc: registration, code and PKCE, userinfo, sign-out by the c
         "services": services,
         "add_ons": {"pkce": pkce},
     }
-    handler = RPHandler(base_url="https://app.example", client_configs={"here": settings})
+    # Without this it writes keys, which nothing here uses, into the folder that it runs in.
+    keys = {"key_defs": [{"type": "EC", "crv": "P-256", "use": ["sig"]}]}
+    handler = RPHandler(base_url="https://app.example", client_configs={"here": settings}, key_conf=keys)
     party = handler.init_client("here")
     issuer = party.do_provider_info()
     # It takes the scope that a registration answers with (RFC 7591 section 3.2.1) for one word, and knows none but this.
@@ -166,6 +173,15 @@ with step("A10 requests-oauthlib: PKCE, and one live refresh token after three r
 with step("A10 requests-oauthlib: what is used again ends the family"):
     refused(InvalidGrantError, lambda: session.refresh_token(token_endpoint, refresh_token=family[0], **extra))
     assert introspect(family[-1], renewing) == GONE, "the last one is still live"
+
+with step("A11 openidconnect: nonce, max_age, prompt=login and at_hash"):
+    words = [given["party"], url, *client(client_name="openidconnect", **web, **scope), CALLBACK]
+    party = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A moment later than the sign-in before, in whole seconds.
+    time.sleep(1.1)
+    asked = party.stdout.readline().removeprefix("Open ").strip()
+    rest, faults = party.communicate(paula.authorize(asked) if asked else "", timeout=60)
+    assert party.returncode == 0 and "signed in paula@example.com" in rest, faults
 
 with step("A10 requests-oauthlib: client credentials, and a wrong secret"):
     session = RequestsSession(client=BackendApplicationClient(client_id=client_id))
@@ -217,13 +233,9 @@ def proof(person):
     return claims["acr"], claims["amr"]
 
 
-with step("A16 soft-webauthn: where verification is preferred, a device in anybody's hand is worth a password"):
+with step("A16 soft-webauthn: where verification is preferred, a device without it registers, and proves nothing by itself"):
     soft = invited(lenient["url"], lenient["admin_token"], "soft", SoftWebauthnDevice())
-    done = soft.ceremony("auth", {"email": "soft@example.com"})
-    assert done.status_code == 200, done.text
-    assert proof(soft) == ("pwd", ["hwk"]), proof(soft)
-
-with step("A16 soft-webauthn: passkey and password after each other"):
+    assert proof(soft) == ("0", ["hwk"]), proof(soft)
     password = secrets.token_urlsafe(24)
     answer = soft.http.put(
         f"{lenient['url']}/api/v1/core/users/me/password",
@@ -232,11 +244,17 @@ with step("A16 soft-webauthn: passkey and password after each other"):
         timeout=10,
     )
     assert answer.status_code == 204, f"{answer.status_code} {answer.text}"
-    answer = soft.sign_in_by_password("soft", f"{password}x")
-    assert answer.status_code == 401, answer.status_code
-    answer = soft.sign_in_by_password("soft", password)
+
+with step("A16 soft-webauthn: with a password it is half of a sign-in, and acr is pwd after both"):
+    soft.http.cookies.clear()
+    done = soft.ceremony("auth", {"email": "soft@example.com"})
+    assert done.status_code == 200 and "access_token" not in soft.http.cookies, done.text
+    half = done.json()["redirect"]
+    assert soft.second(half, f"{password}x").status_code == 401, "another password"
+    answer = soft.second(half, password)
     assert answer.status_code == 303, f"{answer.status_code} {answer.text[:300]}"
-    assert proof(soft) == ("pwd", ["pwd"]), proof(soft)
+    assert proof(soft) == ("pwd", ["hwk", "pwd"]), proof(soft)
+    assert soft.second(half, password, csrf="x").status_code == 403, "a step is taken once, from its own page"
 
 with step("A17 webauthn: its verifier takes what the browser sent, and no other origin"):
     with open(given["ceremonies"], encoding="utf-8") as file:

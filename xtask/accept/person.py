@@ -89,14 +89,25 @@ class Person:
         start = {"username": username, "email": f"{username}@example.com", "token": token}
         return self.ceremony("register", start, {"token": token})
 
-    def sign_in_by_password(self, username, password):
-        """Fills the form of the sign-in page; the answer to it."""
-        page = self.http.get(f"{self.url}/login", timeout=10).text
-        csrf = re.search(r'name="csrf" value="([^"]+)"', page).group(1)
-        form = {"csrf": html.unescape(csrf), "username": username, "password": password}
+    def second(self, page, password, csrf=None):
+        """The second half of a sign-in, at the page that the first led to; the answer to it."""
+        text = self.http.get(f"{self.url}{page}", timeout=10).text
+        hidden = {name: html.unescape(value) for name, value in re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', text)}
+        form = {**hidden, **({"csrf": csrf} if csrf else {}), "password": password}
         return self.http.post(
             f"{self.url}/login", data=form, headers={"origin": self.url}, allow_redirects=False, timeout=10
         )
+
+    def allow_device(self, address):
+        """Opens the complete address that a device shows, and allows it."""
+        page = self.http.get(address, timeout=10)
+        hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page.text)
+        assert page.status_code == 200 and hidden, f"{page.status_code} {page.text[:400]}"
+        form = [(name, html.unescape(value)) for name, value in hidden] + [("decision", "allow")]
+        done = self.http.post(
+            f"{self.url}/device", data=form, headers={"origin": self.url}, allow_redirects=False, timeout=10
+        )
+        assert done.headers.get("location") == "/device?done=allowed", f"{done.status_code} {done.text[:400]}"
 
     def authorize(self, url):
         """Follows an authorization request, saying yes to everything; the address at the client."""
@@ -106,6 +117,12 @@ class Person:
             answer = self.http.get(url, allow_redirects=False, timeout=10)
             if answer.status_code == 303:
                 url = urllib.parse.urljoin(self.url, answer.headers["location"])
+                continue
+            waiting = re.search(r'data-ceremony="auth" data-request="([^"]+)"', answer.text)
+            if waiting:
+                done = self.ceremony("auth", {"request": waiting.group(1)})
+                assert done.status_code == 200, done.text
+                url = urllib.parse.urljoin(self.url, done.json()["redirect"])
                 continue
             assert answer.status_code == 200 and 'name="decision"' in answer.text, f"{answer.status_code} {answer.text[:400]}"
             hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', answer.text)

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use systemprompt_tests::{Options, Server};
 use xtask::packages;
+use xtask::postgres::{Durability, Postgres};
 use xtask::process::{cargo, find, is_installed, root, run, target};
 
 /// The npm packages with the file that is used of each.
@@ -32,35 +33,45 @@ const AUDIENCE: &str = "peer-app";
 pub(super) fn identity() -> Result<Tally> {
     let tools = Tools::install()?;
     run(&mut cargo(["build", "--package", "systemprompt-cli"]))?;
+    run(&mut cargo(["build", "--package", "xtask", "--features", "party", "--bin", "party"]))?;
+    let mut tally = Tally::default();
+    println!("--- on SQLite");
+    cases(&mut tally, &tools, None)?;
+    println!("--- on PostgreSQL");
+    cases(&mut tally, &tools, Some(&Postgres::start(Durability::Process)?))?;
+    Ok(tally)
+}
+
+/// Every case, on a server of its own on one engine.
+fn cases(tally: &mut Tally, tools: &Tools, postgres: Option<&Postgres>) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let certificates = folder.path().join("certificates");
     let write = root().join("xtask/accept/certificates.py");
     run(Command::new(&tools.python).arg(write).arg(&certificates))?;
     let ports = free_ports()?;
-    let server = server(&certificates, ports)?;
-    let lenient = lenient()?;
+    let server = server(&certificates, ports, postgres)?;
+    let lenient = lenient(postgres)?;
     let shots = clients::home().join("identity");
-    let mut given = json!({
+    let [peer_port, twin_port, callback_port] = ports;
+    let given = json!({
         "url": server.url(),
         "setup_url": server.ready().get("setup_url"),
         "admin_token": server.admin_token(),
         "client_id": server.ready().pointer("/demo/client_id"),
         "client_secret": server.ready().pointer("/demo/client_secret"),
-        "database": server.data_dir().join("systemprompt.db"),
-        "systemprompt": target().join("debug/systemprompt"),
-        "data_dir": server.data_dir(),
+        "database": server.database_url(),
+        "party": target().join("debug/party"),
         "lenient": {"url": lenient.url(), "admin_token": lenient.admin_token()},
         "certificates": certificates,
         "ceremonies": folder.path().join("ceremonies.json"),
+        "peer_port": peer_port,
+        "twin_port": twin_port,
+        "callback_port": callback_port,
         "peer_audience": AUDIENCE,
         "chromium": tools.chromium,
         "modules": tools.modules,
         "shots": shots,
     });
-    for (name, port) in ["peer_port", "twin_port", "callback_port"].into_iter().zip(ports) {
-        given[name] = port.into();
-    }
-    let mut tally = Tally::default();
     for script in ["identity.mjs", "webapi.mjs", "peers.mjs"] {
         let file = root().join("xtask/accept").join(script);
         tally.program(Command::new(&tools.node).arg(file).env("ACCEPT", given.to_string()))?;
@@ -69,7 +80,7 @@ pub(super) fn identity() -> Result<Tally> {
     tally.script(&tools.mcp, "mcp_oauth.py", &given)?;
     tally.script(&tools.python, "identity_page.py", &given)?;
     println!("pages: {}", shots.display());
-    Ok(tally)
+    Ok(())
 }
 
 /// What others wrote. Whatever cannot be installed fails the run.
@@ -85,6 +96,10 @@ impl Tools {
     fn install() -> Result<Self> {
         packages::ensure("chromium", || is_installed("chromium"))?;
         let chromium = find("chromium").context("chromium")?;
+        // What the examples of the page are written with.
+        for program in ["curl", "jq", "openssl"] {
+            packages::ensure(program, || is_installed(program))?;
+        }
         let node = clients::node_from(NODE)?;
         let mut modules = serde_json::Map::new();
         for (package, file) in NPM {
@@ -109,7 +124,7 @@ fn free_ports() -> Result<[u16; 3]> {
 }
 
 /// The server under test: it trusts the root under which metadata documents lie, and the other issuer.
-fn server(certificates: &Path, [peer, ..]: [u16; 3]) -> Result<Server> {
+fn server(certificates: &Path, [peer, ..]: [u16; 3], postgres: Option<&Postgres>) -> Result<Server> {
     let issuer = format!("http://localhost:{peer}");
     let trusted = json!([{
         "issuer": issuer,
@@ -117,20 +132,30 @@ fn server(certificates: &Path, [peer, ..]: [u16; 3]) -> Result<Server> {
         "audience": AUDIENCE,
         "subject_mapping": "verified_email",
     }]);
-    options()
+    options(postgres, "postgres")?
         .env("SSL_CERT_FILE", &certificates.join("root.pem").display().to_string())
         .env("SYSTEMPROMPT__SECURITY__TRUSTED_ISSUERS", &trusted.to_string())
         .start()
 }
 
 /// One that takes passkeys of devices that do not verify their users, with a password beside them.
-fn lenient() -> Result<Server> {
-    options()
+fn lenient(postgres: Option<&Postgres>) -> Result<Server> {
+    options(postgres, "lenient")?
         .env("SYSTEMPROMPT__SECURITY__IDENTITY__WEBAUTHN__USER_VERIFICATION", "preferred")
         .env("SYSTEMPROMPT__SECURITY__IDENTITY__PASSWORD__ENABLED", "true")
         .start()
 }
 
-fn options() -> Options {
-    Options::demo_with(target().join("debug/systemprompt")).env("SYSTEMPROMPT__RATE_LIMITS__DISABLED", "true")
+/// On a database of its own.
+fn options(postgres: Option<&Postgres>, database: &str) -> Result<Options> {
+    let options = Options::demo_with(target().join("debug/systemprompt"))
+        .env("SYSTEMPROMPT__RATE_LIMITS__DISABLED", "true");
+    let Some(postgres) = postgres else { return Ok(options) };
+    let first = postgres.url();
+    if database != "postgres" {
+        let create = format!("CREATE DATABASE {database}");
+        run(Command::new("psql").args(["--quiet", "--no-psqlrc", "--command", &create, &first]))?;
+    }
+    let (server, _) = first.rsplit_once('/').context("a database URL")?;
+    Ok(options.postgres(&format!("{server}/{database}")))
 }
