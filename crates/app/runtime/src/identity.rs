@@ -63,9 +63,7 @@ impl AppContext {
     /// As [`systemprompt_oauth::ApiKeys::revoke`].
     pub async fn revoke_api_key(&self, by: &RequestContext, id: &str) -> Result<(), IdentityError> {
         self.api_keys.revoke(by, id).await?;
-        self.auth.forget_keys();
-        self.tell_revocation(id).await;
-        Ok(())
+        self.end_key(id).await
     }
 
     /// Ends the live API keys among values that somebody found where they must not be, each with its own record.
@@ -81,12 +79,19 @@ impl AppContext {
         for value in values {
             let outcome = self.api_keys.report(by, value).await?;
             if let Leaked::Revoked(key) = &outcome {
-                self.auth.forget_keys();
-                self.tell_revocation(key.id.as_str()).await;
+                self.end_key(key.id.as_str()).await?;
             }
             outcomes.push(outcome);
         }
         Ok(outcomes)
+    }
+
+    /// Ends what was made of an API key that has ended, whose id is the name of its session.
+    async fn end_key(&self, id: &str) -> Result<(), IdentityError> {
+        self.auth.forget_keys();
+        self.sessions.revoke(&SessionId::new(id), "api_key_revoked").await?;
+        self.tell_revocation(id).await;
+        Ok(())
     }
 
     /// A session token for the command line of `user`, with a session of its own.

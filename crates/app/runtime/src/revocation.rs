@@ -7,6 +7,7 @@ use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
 use systemprompt_events::Channel;
 use systemprompt_models::ids::{Jti, SessionId};
 use systemprompt_models::{Millis, RequestContext};
+use systemprompt_oauth::IdentityError;
 use systemprompt_security::error::JwtError;
 use systemprompt_security::session::{Cutoff, CutoffKind, EVERYBODY, SessionError, SessionRow, Sessions};
 
@@ -19,6 +20,8 @@ pub enum RevokeError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Session(#[from] SessionError),
+    #[error(transparent)]
+    User(#[from] IdentityError),
 }
 
 /// What was ended.
@@ -100,7 +103,7 @@ impl AppContext {
         Ok(was_live)
     }
 
-    /// Ends every token that a subject was issued up to now, and every session if it is a user.
+    /// Ends every token that a subject was issued up to now; of a user also the sessions, grants, API keys, and what leads back in.
     ///
     /// # Errors
     /// As [`Self::revoke_jti`].
@@ -125,6 +128,10 @@ impl AppContext {
         let entry = unit.record(draft.with("of", id).with("not_before", now));
         self.ledger.append(unit).await?;
         let sessions_ended = self.sessions.cut_off(&cutoff, &entry).await?;
+        if kind == CutoffKind::User {
+            self.users.shut_out(&id.into(), reason).await?;
+            self.auth.forget_keys();
+        }
         self.tell_revocation(id).await;
         Ok(Revocation {
             revoked: kind.as_str(),

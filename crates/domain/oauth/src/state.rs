@@ -224,6 +224,25 @@ impl OAuthState {
         Ok(self.clients.find_client_by_id(id).await?)
     }
 
+    /// The client of an id that a stranger names. Each network has its share of the documents that nobody asked for before.
+    ///
+    /// # Errors
+    /// As [`Self::client`]; too many new documents.
+    pub(crate) async fn client_named(
+        &self,
+        context: &systemprompt_models::RequestContext,
+        id: &str,
+    ) -> crate::OauthResult<Option<crate::models::clients::OAuthClient>> {
+        if crate::services::cimd::is_document_id(id)
+            && self.clients.document(id).await?.is_none()
+            && let Some(network) = crate::services::refusals::ip_prefix(context)
+            && !self.clients.take_newcomer(&network, self.now()).await?
+        {
+            return Err(crate::OauthError::Throttled { retry_after: 1 });
+        }
+        self.client(id).await
+    }
+
     /// Records one thing and waits until it is durable.
     pub(crate) async fn record(&self, draft: Draft) -> Result<(), systemprompt_audit::LedgerError> {
         let mut unit = Unit::new();

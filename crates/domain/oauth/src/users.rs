@@ -269,6 +269,17 @@ impl Users {
         self.end_with(tx, user, Some(UserEnd::All), reason).await
     }
 
+    /// Ends what [`Self::end_everything`] does, and what would lead back in: API keys, remembered consents, recovery codes, open links
+    /// and codes. Passkeys and the password stay. Returns how many sessions were live.
+    ///
+    /// # Errors
+    /// Rows that cannot be written; then nothing ended.
+    pub async fn shut_out(&self, user: &UserId, reason: &str) -> Result<usize, IdentityError> {
+        let mut tx = self.repository.begin().await?;
+        crate::repository::users::close_doors(&mut tx, user.as_str(), self.clock.now()).await?;
+        self.end_with(tx, user, Some(UserEnd::All), reason).await
+    }
+
     /// One user, by id or by name.
     ///
     /// # Errors

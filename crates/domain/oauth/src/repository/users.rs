@@ -283,6 +283,27 @@ pub(crate) async fn end_grants(tx: &mut WriteTx, id: &str, reason: &str, now: Mi
     )).bind(now).bind(reason).bind(id).execute(&mut *conn).await.map(drop))
 }
 
+/// Ends what would let somebody back into an account whose sessions were ended: API keys, links and codes that are open, and
+/// consents that give codes without a word.
+pub(crate) async fn close_doors(tx: &mut WriteTx, id: &str, now: Millis) -> sqlx::Result<()> {
+    on_tx!(*tx, conn => {
+        for statement in [
+            sql!("UPDATE user_api_keys SET revoked_at = $1 WHERE user_id = $2 AND revoked_at IS NULL"),
+            sql!("UPDATE oauth_consents SET revoked_at = $1 WHERE user_id = $2 AND revoked_at IS NULL"),
+            sql!("UPDATE setup_tokens SET used_at = $1 WHERE user_id = $2 AND used_at IS NULL"),
+        ] {
+            sqlx::query(statement).bind(now).bind(id).execute(&mut *conn).await?;
+        }
+        for statement in [
+            sql!("DELETE FROM user_recovery_codes WHERE user_id = $1"),
+            sql!("DELETE FROM bridge_exchange_codes WHERE user_id = $1"),
+        ] {
+            sqlx::query(statement).bind(id).execute(&mut *conn).await?;
+        }
+        Ok::<(), sqlx::Error>(())
+    })
+}
+
 /// Removes every credential of a user, and what else is theirs alone. Keys that nodes remember end with the next epoch.
 pub(crate) async fn erase(tx: &mut WriteTx, id: &str) -> sqlx::Result<()> {
     on_tx!(*tx, conn => {

@@ -6,6 +6,7 @@ mod client;
 use crate::at_rest::Label;
 use crate::constants::{EXCHANGE_CODE_PREFIX, EXCHANGE_CODE_TTL_SECONDS, SP_BRIDGE};
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::repository::api_keys::ApiKeyRepository;
 use crate::repository::bridge_host_prefs::BridgeHostPrefsRepository;
 use crate::repository::bridge_session::{Beat, BridgeSessionRepository};
 use crate::repository::exchange_code;
@@ -86,7 +87,8 @@ pub async fn exchange(
     let Some(user) = user else { return refuse(state, context, "unknown_code").await };
     let permissions = web_permissions(&state.settings(), &user);
     let guard = exchange_code::taken(digests, now);
-    match issue(state, context, &user, permissions, Some(guard)).await {
+    let origin = Origin { parent: None, audiences: AUDIENCES.to_vec(), guard: Some(guard) };
+    match issue(state, context, &user, permissions, origin).await {
         Err(OauthError::Ledger(LedgerError::Guard(_))) => refuse(state, context, "unknown_code").await,
         other => other,
     }
@@ -98,15 +100,33 @@ pub async fn exchange(
 /// `invalid_grant` for any other credential, or what could not be written.
 pub async fn by_key(state: &OAuthState, context: &RequestContext) -> OauthResult<BridgeToken> {
     let principal = &context.principal;
-    if !matches!(principal.credential, CredentialKind::ApiKey { .. }) {
+    let CredentialKind::ApiKey { id } = &principal.credential else {
         return refuse(state, context, "no_api_key").await;
-    }
+    };
+    let key = ApiKeyRepository::new(state.db.clone()).by_id(id.as_str()).await?;
+    // A token is taken from anywhere: it would free the key of its networks.
+    let Some(key) = key.filter(|key| key.allowed_cidrs.is_empty()) else {
+        return refuse(state, context, "bound_to_networks").await;
+    };
+    let counts_at_api = key.audiences.is_empty() || key.audiences.iter().any(|name| name == "api");
+    let audiences = if counts_at_api { AUDIENCES.to_vec() } else { vec![JwtAudience::Bridge] };
     let user = state.users.find(principal.user_id.as_str()).await?.filter(may_act);
     let Some(user) = user else { return refuse(state, context, "not_active").await };
     let permitted = web_permissions(&state.settings(), &user);
     let permissions = permitted.into_iter().filter(|p| principal.permissions.contains(p)).collect();
-    issue(state, context, &user, permissions, None).await
+    let origin = Origin { parent: Some(SessionId::new(id.as_str())), audiences, guard: None };
+    issue(state, context, &user, permissions, origin).await
 }
+
+/// What a bridge's token is made of.
+struct Origin {
+    /// The API key, with which the token ends: its id is the name of its session.
+    parent: Option<SessionId>,
+    audiences: Vec<JwtAudience>,
+    guard: Option<Guard>,
+}
+
+const AUDIENCES: [JwtAudience; 2] = [JwtAudience::Bridge, JwtAudience::Api];
 
 fn may_act(user: &User) -> bool {
     user.kind == UserKind::Person && user.status == UserStatus::Active
@@ -117,7 +137,7 @@ async fn issue(
     context: &RequestContext,
     user: &User,
     permissions: Vec<Permission>,
-    guard: Option<Guard>,
+    origin: Origin,
 ) -> OauthResult<BridgeToken> {
     if permissions.is_empty() {
         return refuse(state, context, "no_permission").await;
@@ -126,7 +146,7 @@ async fn issue(
     let session_id = SessionId::generate();
     let config = JwtConfig {
         scopes: Scopes { permissions, oidc: Vec::new() },
-        audiences: vec![JwtAudience::Bridge, JwtAudience::Api],
+        audiences: origin.audiences,
         life: BRIDGE_TOKEN_SECONDS,
         ..JwtConfig::default()
     };
@@ -140,12 +160,13 @@ async fn issue(
         ip_prefix: ip_prefix(context),
         user_agent: context.user_agent.as_deref().map(str::to_owned),
         client_id: Some(client_id.clone()),
+        parent: origin.parent,
         ..SignIn::default()
     };
     let entry = draft(EntryKind::OauthBridgeExchanged, context, "issued", &client_id, Some(&user.id));
     let mut unit = Unit::new();
     unit.record(describe(entry, "bridge", &signed));
-    if let Some(guard) = guard {
+    if let Some(guard) = origin.guard {
         unit.require(guard);
     }
     unit.open(session.into_row(state.now()));

@@ -49,7 +49,7 @@ async fn take(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Sec
 }
 
 /// Most requests of one client that wait.
-const MAX_OPEN: i64 = 1000;
+const MAX_OPEN: i64 = 10_000;
 const RETRY_SECONDS: u32 = 10;
 
 /// The parameters that make up the request, as a form.

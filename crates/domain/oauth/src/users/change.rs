@@ -1,6 +1,6 @@
 //! Changing and deleting users. What a change ends, ends in its transaction (ID-51).
 
-use super::{User, UserChange, UserStatus, Users, check, check_locale, normal_roles, user_draft};
+use super::{User, UserChange, UserKind, UserStatus, Users, check, check_locale, normal_roles, user_draft};
 use crate::error::IdentityError;
 use crate::repository::users::erase;
 use systemprompt_audit::{EntryKind, Payload, Role};
@@ -26,6 +26,10 @@ impl Users {
         check(None, change.email.as_deref(), change.display_name.as_deref(), change.roles.as_deref())?;
         check_locale(change.locale.as_deref())?;
         let before = self.seen(id, version).await?;
+        if before.kind == UserKind::Client {
+            let rule = "a client's own; change or disable the client".to_owned();
+            return Err(IdentityError::Invalid(vec![("id", rule)]));
+        }
         let after = if change.status == Some(UserStatus::Deleted) {
             self.deleted(&before)
         } else {

@@ -28,9 +28,6 @@ pub(crate) struct SessionFacts {
 /// (id, until when it matters).
 pub(crate) type RevokedRow = (String, Millis);
 
-/// (user, end, revoked at, owner).
-type FactsRow = (Option<String>, Millis, Option<Millis>, Option<String>);
-
 type CutoffRow = (String, String, Millis, String, Millis);
 
 /// Whose, its end, when it was ended, and its owner.
@@ -163,7 +160,7 @@ impl TokenRepository {
         let epoch = next_epoch(&mut tx).await?;
         let rows = on_tx!(tx, conn => sqlx::query_as(sql!(
             "WITH RECURSIVE tree (id) AS (
-                 SELECT id FROM user_sessions WHERE id = $1
+                 SELECT CAST($1 AS TEXT)
                  UNION
                  SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
              UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4

@@ -77,7 +77,7 @@ pub async fn begin(
 
 async fn taken(state: &OAuthState, browser: Browser<'_>, parameters: &Parameters) -> Result<Next, Refused> {
     let client_id = parameters.get("client_id").unwrap_or_default();
-    let client = state.client(client_id).await?.filter(OAuthClient::is_active);
+    let client = state.client_named(browser.context, client_id).await?.filter(OAuthClient::is_active);
     let client = client.ok_or_else(OauthError::invalid_client)?;
     let pushed = pushed(state, parameters, &client).await?;
     let parameters = pushed.as_ref().map_or(Cow::Borrowed(parameters), Cow::Borrowed);

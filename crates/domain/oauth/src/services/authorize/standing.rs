@@ -135,9 +135,36 @@ fn is_assured(client: &OAuthClient, redirect_uri: &str) -> bool {
     !client.first_party && (!client.is_public() || redirect_uri.starts_with("https://"))
 }
 
+/// Who asks for no resource gets a token for all of them: that is more than any of them.
+fn covers_resources(given: &str, asked: &[String]) -> bool {
+    given.is_empty()
+        || (!asked.is_empty() && asked.iter().all(|one| given.split(' ').any(|known| known == one)))
+}
+
 fn covers(consent: &Consent, client: &OAuthClient, scopes: &[String], resources: &[String]) -> bool {
     let has = |list: &str, wanted: &String| list.split(' ').any(|known| known == wanted);
     consent.metadata_digest == client.metadata_digest
         && scopes.iter().all(|scope| has(&consent.scopes, scope))
-        && resources.iter().all(|resource| has(&consent.resources, resource))
+        && covers_resources(&consent.resources, resources)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covers_resources;
+
+    #[test]
+    fn a_consent_for_one_resource_is_none_for_everything() {
+        for (given, asked, want) in [
+            ("", "", true),
+            ("", "a", true),
+            ("a b", "a", true),
+            ("a b", "b a", true),
+            ("a", "a b", false),
+            ("a", "", false),
+            ("ab", "a", false),
+        ] {
+            let asked: Vec<String> = asked.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(covers_resources(given, &asked), want, "{given}: {asked:?}");
+        }
+    }
 }

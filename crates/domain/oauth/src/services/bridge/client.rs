@@ -1,6 +1,7 @@
 //! The client of a user's bridge (ID-101): with it the bridge asks for hook tokens by itself, as long as the user may.
 
 use super::{may_act, refuse};
+use crate::constants::SP_BRIDGE;
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::{ApplicationType, ClientKind, ClientRelations, OAuthClient};
 use crate::models::oauth::dynamic_registration::ClientMetadata;
@@ -9,8 +10,9 @@ use crate::services::clients::{ClientError, client_of, create, rotate_secret};
 use crate::state::OAuthState;
 use crate::users::User;
 use systemprompt_models::ids::ClientId;
-use systemprompt_models::{CredentialKind, JwtAudience, Millis, Permission, RequestContext, Secret};
+use systemprompt_models::{JwtAudience, Millis, Permission, RequestContext, Secret};
 use systemprompt_security::keys::SigningAlgorithm;
+use systemprompt_security::session::SessionSource;
 
 /// How long the secret before the new one counts.
 const OVERLAP: Millis = 86_400_000;
@@ -32,7 +34,11 @@ pub struct BridgeClient {
 /// recorded or written.
 pub async fn provision(state: &OAuthState, context: &RequestContext) -> OauthResult<BridgeClient> {
     let principal = &context.principal;
-    if matches!(principal.credential, CredentialKind::ApiKey { .. }) {
+    // The secret outlives what asks for it, so that no other client, whatever it was lent, gets one.
+    let session = state.sessions.find(&principal.session_id).await?;
+    let is_bridge = principal.client_id.as_ref().is_some_and(|id| id.as_str() == SP_BRIDGE)
+        && session.is_some_and(|session| session.source == Some(SessionSource::Bridge));
+    if !is_bridge {
         return refuse(state, context, "no_bridge_token").await;
     }
     let Some(user) = state.users.find(principal.user_id.as_str()).await?.filter(may_act) else {
@@ -101,16 +107,20 @@ fn client(id: ClientId, owner: &User, now: Millis) -> OAuthClient {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{exchange, make_code};
     use super::*;
     use crate::repository::testing::{Fixture, caller, fixtures};
     use crate::services::http::Parameters;
     use crate::services::token::{ClientRequest, token};
     use systemprompt_models::Principal;
 
-    fn of(user: &User) -> RequestContext {
+    /// A request with the token of `user`'s bridge.
+    async fn of(fixture: &Fixture, user: &User) -> RequestContext {
+        let code = make_code(&fixture.state, &caller(), user).await.unwrap();
+        let token = exchange(&fixture.state, &caller(), &code).await.unwrap().token;
         let mut context = caller();
-        let principal = Principal { user_id: user.id.clone(), ..(*context.principal).clone() };
-        context.principal = principal.into();
+        let claims = fixture.state.verifier.verify_own(token.expose()).unwrap().claims;
+        context.principal = Principal::from_claims(&claims).into();
         context
     }
 
@@ -134,7 +144,7 @@ mod tests {
         const HOOKS: &str = "&scope=hook:govern+hook:track&audience=hook";
         for fixture in fixtures().await {
             let user = fixture.user("bob", &["user"]).await;
-            let context = of(&user);
+            let context = of(&fixture, &user).await;
             let first = provision(&fixture.state, &context).await.unwrap();
             assert_eq!(
                 first.client_id.as_str(),
@@ -164,17 +174,28 @@ mod tests {
         for fixture in fixtures().await {
             let user = fixture.user("bob", &["user"]).await;
             let code = |made: OauthResult<BridgeClient>| made.err().map(|error| error.code());
-            let mut by_key = of(&user);
-            let credential = CredentialKind::ApiKey { id: "key".into() };
-            by_key.principal = Principal { credential, ..(*by_key.principal).clone() }.into();
-            assert_eq!(code(provision(&fixture.state, &by_key).await), Some(ErrorCode::InvalidGrant));
+            let bridge = of(&fixture, &user).await;
+            // A key has no session of a bridge; a client that was lent the surface is not the bridge.
+            for (session, client) in [("key_1", None), (bridge.principal.session_id.as_str(), Some("app"))] {
+                let mut other = bridge.clone();
+                let principal = Principal {
+                    session_id: session.into(),
+                    client_id: client.map(ClientId::new),
+                    ..(*bridge.principal).clone()
+                };
+                other.principal = principal.into();
+                assert_eq!(code(provision(&fixture.state, &other).await), Some(ErrorCode::InvalidGrant));
+            }
             assert_eq!(code(provision(&fixture.state, &caller()).await), Some(ErrorCode::InvalidGrant));
-            let made = provision(&fixture.state, &of(&user)).await.unwrap();
+            let made = provision(&fixture.state, &of(&fixture, &user).await).await.unwrap();
             let before = fixture.state.client(made.client_id.as_str()).await.unwrap().unwrap();
             let disabled =
                 OAuthClient { status: crate::models::clients::ClientStatus::Disabled, ..before.clone() };
             crate::services::clients::replace(&fixture.state, &caller(), &before, disabled).await.unwrap();
-            assert_eq!(code(provision(&fixture.state, &of(&user)).await), Some(ErrorCode::AccessDenied));
+            assert_eq!(
+                code(provision(&fixture.state, &of(&fixture, &user).await).await),
+                Some(ErrorCode::AccessDenied)
+            );
         }
     }
 }

@@ -50,6 +50,7 @@ texts! {
     consent_redirect: "Sent to", "Empfänger";
     consent_client_id: "Application", "Anwendung";
     consent_resource: "For", "Für";
+    consent_everything: "Everything in this installation", "Alles in dieser Installation";
     allow: "Allow", "Erlauben";
     deny: "Deny", "Ablehnen";
     policy: "Privacy policy", "Datenschutz";

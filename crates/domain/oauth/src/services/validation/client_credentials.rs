@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
-use systemprompt_models::Secret;
+use systemprompt_models::{RequestContext, Secret};
 
 /// What is compared where there is nothing to compare with.
 const DUMMY_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -76,7 +76,7 @@ pub async fn authenticate(
     let named: Vec<String> = proof.secrets_of().map(str::to_owned).collect();
     let guesses: Vec<Subject<'_>> = named.iter().map(|id| Subject::Client(id, request.context)).collect();
     attempts::admit(state, &guesses).await?;
-    let authenticated = match prove(state, proof).await {
+    let authenticated = match prove(state, request.context, proof).await {
         Err(error) if error.code() == ErrorCode::InvalidClient && !guesses.is_empty() => {
             let network = Subject::ClientPrefix(request.context);
             attempts::admit(state, &[network]).await?;
@@ -110,7 +110,11 @@ impl Proof {
     }
 }
 
-async fn prove(state: &OAuthState, proof: Proof) -> OauthResult<AuthenticatedClient> {
+async fn prove(
+    state: &OAuthState,
+    context: &RequestContext,
+    proof: Proof,
+) -> OauthResult<AuthenticatedClient> {
     match proof {
         Proof::Assertion(assertion, named) => {
             let client = client_assertion::verify(state, &assertion, named.as_deref()).await?;
@@ -119,7 +123,7 @@ async fn prove(state: &OAuthState, proof: Proof) -> OauthResult<AuthenticatedCli
         Proof::Basic(pairs) => by_secret(state, ClientAuthMethod::ClientSecretBasic, &pairs).await,
         Proof::Post(pair) => by_secret(state, ClientAuthMethod::ClientSecretPost, &[pair]).await,
         Proof::None(id) => {
-            let client = state.client(&id).await?;
+            let client = state.client_named(context, &id).await?;
             let client =
                 client.filter(|c| c.is_active() && c.is_public()).ok_or_else(OauthError::invalid_client)?;
             Ok(AuthenticatedClient { client, method: ClientAuthMethod::None })

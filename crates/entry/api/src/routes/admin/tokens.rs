@@ -131,6 +131,7 @@ pub(super) fn refused(error: RevokeError) -> crate::Error {
         RevokeError::NotOurs(error) => invalid("token", error.to_string()).into(),
         RevokeError::Ledger(error) => error.into(),
         RevokeError::Session(error) => crate::Error::internal(error),
+        RevokeError::User(error) => error.into(),
     }
 }
 

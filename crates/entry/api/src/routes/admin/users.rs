@@ -235,7 +235,6 @@ async fn revoke_all(
     Path(id): Path<String>,
 ) -> crate::Result<Response> {
     let user = context.users.get(&id).await?;
-    context.users.end_grants(&user.id, "revoked").await?;
     let done = context.revoke_all(&caller, CutoffKind::User, user.id.as_str(), "revoked").await;
     Ok(Json(json!(done.map_err(super::tokens::refused)?)).into_response())
 }

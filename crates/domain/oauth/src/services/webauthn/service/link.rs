@@ -123,7 +123,7 @@ impl WebAuthnService<'_> {
         if token.purpose == Purpose::Recovery {
             // Whoever had the account before is put out before the owner is let in.
             self.state.ledger.append(unit).await.map_err(|error| refused(error.into()))?;
-            self.state.users.end_everything(&user.id, "recovered").await?;
+            self.state.users.shut_out(&user.id, "recovered").await?;
             unit = Unit::new();
         }
         let facts = SignInFacts {
