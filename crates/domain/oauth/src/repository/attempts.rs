@@ -43,7 +43,7 @@ pub(crate) async fn count(
              blocked_until = CASE
                  WHEN auth_attempts.failures + 1 < $3 THEN 0
                  WHEN $4 > 0 THEN $4
-                 WHEN auth_attempts.failures + 1 >= $3 + 10 THEN $5 + $6
+                 WHEN auth_attempts.failures + 1 >= $3 + 10 THEN CAST($5 AS BIGINT) + CAST($6 AS BIGINT)
                  WHEN 1000 * (1 << CAST(auth_attempts.failures + 1 - $3 AS INTEGER)) > $6 THEN $5 + $6
                  ELSE $5 + 1000 * (1 << CAST(auth_attempts.failures + 1 - $3 AS INTEGER)) END
          WHERE auth_attempts.blocked_until <= $5
