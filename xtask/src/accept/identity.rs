@@ -76,6 +76,14 @@ fn cases(tally: &mut Tally, tools: &Tools, postgres: Option<&Postgres>) -> Resul
         let file = root().join("xtask/accept").join(script);
         tally.program(Command::new(&tools.node).arg(file).env("ACCEPT", given.to_string()))?;
     }
+    let pages = json!({
+        "url": lenient.url(),
+        "chromium": tools.chromium,
+        "modules": tools.modules,
+        "shots": shots,
+    });
+    let file = root().join("xtask/accept/pages.mjs");
+    tally.program(Command::new(&tools.node).arg(file).env("ACCEPT", pages.to_string()))?;
     tally.script(&tools.python, "identity.py", &given)?;
     tally.script(&tools.mcp, "mcp_oauth.py", &given)?;
     tally.script(&tools.python, "identity_page.py", &given)?;
@@ -143,6 +151,7 @@ fn lenient(postgres: Option<&Postgres>) -> Result<Server> {
     options(postgres, "lenient")?
         .env("SYSTEMPROMPT__SECURITY__IDENTITY__WEBAUTHN__USER_VERIFICATION", "preferred")
         .env("SYSTEMPROMPT__SECURITY__IDENTITY__PASSWORD__ENABLED", "true")
+        .env("SYSTEMPROMPT__SECURITY__ALLOW_REGISTRATION", "true")
         .start()
 }
 

@@ -5,7 +5,7 @@ use super::authorize::standing::SignedIn;
 use super::consent;
 use super::device::{self, DeviceDecision};
 use super::pages::{self, DeviceConfirmPage};
-use super::templating::{Frame, initial, moment};
+use super::templating::{Frame, initial, moment, place};
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::services::http::Parameters;
 use crate::services::scopes::Scopes;
@@ -69,7 +69,7 @@ pub async fn confirm(
             .map(|scope| consent::line(frame.t, scope))
             .collect(),
         resources: request.resources,
-        place: request.ip_prefix,
+        place: request.ip_prefix.as_deref().map(place),
         asked_at: moment(request.created_at),
         user_code,
         frame,

@@ -3,7 +3,7 @@
 use crate::error::OauthResult;
 use crate::repository::notices;
 pub use crate::repository::notices::{Notice, NoticeKind};
-use crate::services::templating::{Texts, moment};
+use crate::services::templating::{Texts, moment, place};
 use crate::state::OAuthState;
 use systemprompt_models::Principal;
 
@@ -51,7 +51,12 @@ pub async fn lines(
     let line = |notice: Notice| {
         let kind = NoticeKind::ALL.into_iter().find(|kind| kind.as_str() == notice.kind)?;
         let words = words(kind, t);
-        Some(NoticeLine { words, about: notice.about, at: moment(notice.created_at), from: notice.ip_prefix })
+        Some(NoticeLine {
+            words,
+            about: notice.about,
+            at: moment(notice.created_at),
+            from: notice.ip_prefix.as_deref().map(place),
+        })
     };
     Ok(list(state, caller).await?.into_iter().filter_map(line).take(SHOWN).collect())
 }

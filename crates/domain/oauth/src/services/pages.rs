@@ -19,6 +19,8 @@ pub struct LoginPage {
     pub request: String,
     pub registration: bool,
     pub password: bool,
+    /// What was typed before, so that a wrong password does not take it away.
+    pub username: String,
     pub csrf: String,
     pub fault: Option<&'static str>,
 }

@@ -142,6 +142,11 @@ pub fn moment(at: Millis) -> String {
     format!("{day} {} UTC", time.get(..5).unwrap_or_default())
 }
 
+/// Where somebody came from, as people read it: an address alone is no network.
+pub fn place(prefix: &str) -> String {
+    prefix.strip_suffix("/32").unwrap_or(prefix).to_owned()
+}
+
 /// The first letter of a name, for the circle before it.
 pub fn initial(name: &str) -> String {
     name.chars()

@@ -103,7 +103,7 @@ fn login_page(
     frame: Frame,
     flow: &Flow,
     request: String,
-    fault: Option<&'static str>,
+    tried: Option<(&'static str, &str)>,
 ) -> Result<Page, OauthError> {
     let settings = context.oauth.settings();
     Page::render(&LoginPage {
@@ -111,8 +111,9 @@ fn login_page(
         request,
         registration: settings.allow_registration,
         password: settings.identity.password.enabled,
+        username: tried.map(|(_, username)| username.to_owned()).unwrap_or_default(),
         csrf: csrf(&context.oauth, PASSWORD, &flow.value),
-        fault,
+        fault: tried.map(|(fault, _)| fault),
     })
 }
 
@@ -178,7 +179,8 @@ async fn submit(State(context): State<AppContext>, form: Form) -> Response {
         second_page(&context, frame, &flow, step, Some(fault))
     } else {
         let request = authorize_request(form.parameters.get("request"));
-        login_page(&context, frame, &flow, request, Some(fault))
+        let username = form.parameters.get("username").unwrap_or_default();
+        login_page(&context, frame, &flow, request, Some((fault, username)))
     };
     match rendered {
         Ok(rendered) => {
