@@ -253,7 +253,8 @@ async fn id_98_keys_of_services_are_bound_and_hold_what_their_roles_permit_now()
         let own = by(&nightly, &[Permission::Service]);
         let refused = keys.create(&own, asked.clone()).await;
         assert!(matches!(refused, Err(IdentityError::Invalid(faults)) if faults[0].0 == "never_expires"));
-        let admin = by(&nightly, &[Permission::Admin]);
+        let ada = user(&plane, "ada", &["admin"]).await;
+        let admin = by(&ada, &[Permission::Admin]);
         for (audiences, cidrs, field) in [
             (vec!["mcp"], vec![], "audiences"),
             (vec![], vec!["10.0.0.0/33"], "allowed_cidrs"),
@@ -296,7 +297,7 @@ async fn a_profile_says_once_what_roles_permit() {
         let users = &plane.state.users;
         assert_eq!(users.own_permissions(&ops), [Permission::User, Permission::Mcp]);
         assert_eq!(plane.state.settings().permissions_of_user(&ops), users.permissions(&ops));
-        let (key, _) = keys(&plane).create(&by(&ops, &[]), key_of(&ops)).await.unwrap();
+        let (key, _) = keys(&plane).create(&by(&ops, &[Permission::User, Permission::Mcp]), key_of(&ops)).await.unwrap();
         assert_eq!(key.scopes, [Permission::User, Permission::Mcp]);
         let mut settings = (*plane.state.settings()).clone();
         settings.identity.role_permissions.remove("ops");

@@ -440,7 +440,10 @@ async fn id_95_failures_of_one_account_wait_longer_each_time_and_success_forgets
         for _ in 0..7 {
             attempts::failed(&fixture.state, &[account]).await.unwrap();
             waits.push(match attempts::admit(&fixture.state, &[account]).await {
-                Err(OauthError::Throttled { retry_after }) => retry_after,
+                Err(OauthError::Throttled { retry_after }) => {
+                    fixture.clock.advance(i64::from(retry_after) * 1000);
+                    retry_after
+                }
                 other => {
                     other.unwrap();
                     0
@@ -448,6 +451,16 @@ async fn id_95_failures_of_one_account_wait_longer_each_time_and_success_forgets
             });
         }
         assert_eq!(waits, [0, 0, 0, 0, 1, 2, 4]);
+        attempts::succeeded(&fixture.state, account).await.unwrap();
+        // As many as may fail are let in, however many come at once.
+        let mut taken = Vec::new();
+        for _ in 0..12 {
+            taken.push(attempts::take(&fixture.state, &[account]));
+        }
+        let taken = futures_util::future::join_all(taken).await;
+        assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 5);
+        fixture.clock.advance(1000);
+        attempts::take(&fixture.state, &[account]).await.unwrap();
         let elsewhere = caller();
         attempts::admit(&fixture.state, &[attempts::Subject::Account("ada", &elsewhere)]).await.unwrap();
         attempts::succeeded(&fixture.state, attempts::Subject::Account("ada", &context)).await.unwrap();
