@@ -510,9 +510,8 @@ async fn a27_two_nodes_give_the_tokens_of_a_device_once() {
     ).execute(&mut *conn).await.map(drop))
     .unwrap();
     tx.commit().await.unwrap();
-    let form = format!(
-        "grant_type=urn:ietf:params:oauth:grant-type:device_code&client_id=app&device_code={code}"
-    );
+    let form =
+        format!("grant_type=urn:ietf:params:oauth:grant-type:device_code&client_id=app&device_code={code}");
     let answers = to_both([&plane.http, &there], &form).await;
     let won = answers.iter().filter(|answer| answer.status == 200).count();
     let words: std::collections::BTreeSet<String> = answers

@@ -48,7 +48,11 @@ async fn a7_tokens_verify_by_the_published_keys_before_during_and_after_a_rotati
         let (before, _) = plane.signed_in("openid offline_access user", "").await;
         published(&plane).await;
         let during = plane.refresh(before.refresh_token.as_ref().unwrap().expose(), "").await.unwrap();
-        assert_eq!(header(&before.access_token)["kid"], header(&during.access_token)["kid"], "the next one waits");
+        assert_eq!(
+            header(&before.access_token)["kid"],
+            header(&during.access_token)["kid"],
+            "the next one waits"
+        );
         rotated(&plane).await;
         let after = plane.refresh(during.refresh_token.as_ref().unwrap().expose(), "").await.unwrap();
         assert_ne!(header(&before.access_token)["kid"], header(&after.access_token)["kid"]);

@@ -40,7 +40,9 @@ fn run(text: &str, alg: &str) -> Found {
             match test["result"].as_str().unwrap() {
                 "valid" if !is_accepted => found.deviations.push(number),
                 "acceptable" if is_accepted => found.deviations.push(number),
-                "invalid" => assert!(!is_accepted, "{alg}: {number} {} is invalid and accepted", test["comment"]),
+                "invalid" => {
+                    assert!(!is_accepted, "{alg}: {number} {} is invalid and accepted", test["comment"])
+                }
                 _ => {}
             }
         }
@@ -50,19 +52,15 @@ fn run(text: &str, alg: &str) -> Found {
 
 #[test]
 fn a21_wycheproof_ecdsa_on_p_384() {
-    let found = run(
-        include_str!("../../../../vectors/wycheproof/ecdsa_secp384r1_sha384_p1363_test.json"),
-        "ES384",
-    );
+    let found =
+        run(include_str!("../../../../vectors/wycheproof/ecdsa_secp384r1_sha384_p1363_test.json"), "ES384");
     assert_eq!(found, Found { all: 280, accepted: 193, deviations: Vec::new() });
 }
 
 #[test]
 fn a21_wycheproof_ecdsa_on_p_256() {
-    let found = run(
-        include_str!("../../../../vectors/wycheproof/ecdsa_secp256r1_sha256_p1363_test.json"),
-        "ES256",
-    );
+    let found =
+        run(include_str!("../../../../vectors/wycheproof/ecdsa_secp256r1_sha256_p1363_test.json"), "ES256");
     assert_eq!(found, Found { all: 262, accepted: 173, deviations: Vec::new() });
 }
 
