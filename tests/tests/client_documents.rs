@@ -4,7 +4,7 @@ use crate::http::Client;
 use crate::oauth_clients::engines;
 use crate::stores;
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -144,6 +144,15 @@ fn respond(address: SocketAddr, path: &str, count: usize) -> Vec<u8> {
             );
             return [head.as_bytes(), PNG].concat();
         }
+        "/signs" => {
+            document["token_endpoint_auth_method"] = "private_key_jwt".into();
+            document["jwks_uri"] = url("/keys").into();
+        }
+        // RFC 8037 appendix A.2.
+        "/keys" => {
+            let key = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+            document = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "known", "x": key}]});
+        }
         "/redirect" => (status, more) = ("302 Found", format!("location: {}\r\n", url("/ok"))),
         "/created" => status = "201 Created",
         "/other" => document["client_id"] = url("/ok").into(),
@@ -248,4 +257,60 @@ async fn a23_a_deployment_with_a_public_address_fetches_nothing_from_this_comput
     let http = Client::new(&server);
     assert_eq!(word(&http, &format!("client_id={}", documents.client("/ok"))).await, "invalid_client");
     assert_eq!(documents.asked("/ok"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_131_a_thousand_unknown_kids_cause_one_fetch_of_the_keys() {
+    let documents = Documents::start().await;
+    let trusting = |options: Options| options.env("SSL_CERT_FILE", documents.root.to_str().unwrap());
+    let [sqlite, postgres] = engines().await;
+    for options in [sqlite, postgres] {
+        documents.asked.lock().unwrap().clear();
+        let server = trusting(options).start().unwrap();
+        let http = Client::new(&server);
+        let client = documents.client("/signs");
+        let issuer = http.get("/.well-known/openid-configuration", &[]).await.json()["issuer"].clone();
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        for n in 0..1000 {
+            let header = part(&json!({"alg": "EdDSA", "kid": format!("unknown-{n}")}));
+            let claims = part(&json!({
+                "iss": client, "sub": client, "aud": issuer, "exp": 4_000_000_000_i64, "jti": format!("j{n}"),
+            }));
+            let assertion = format!("{header}.{claims}.{}", URL_SAFE_NO_PAD.encode([7; 64]));
+            let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+            let form = format!(
+                "grant_type=refresh_token&refresh_token=x&client_assertion_type={kind}&client_assertion={assertion}"
+            );
+            let answer = http.raw("/api/v1/core/oauth/token", &[FORM], form).await.unwrap();
+            assert_eq!(answer.json()["error"], "invalid_client", "{n}: {}", answer.body);
+        }
+        assert_eq!((documents.asked("/signs"), documents.asked("/keys")), (1, 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_111_fetches_sessions_and_endpoints_are_in_the_metrics_and_no_client_is() {
+    let documents = Documents::start().await;
+    let server = stores::sqlite()
+        .without_limits()
+        .env("SSL_CERT_FILE", documents.root.to_str().unwrap())
+        .start()
+        .unwrap();
+    let http = Client::new(&server);
+    for path in ["/ok", "/created"] {
+        word(&http, &format!("client_id={}", documents.client(path))).await;
+    }
+    let text = http.get("/metrics", &[]).await.body;
+    for line in [
+        "systemprompt_oauth_cimd_fetch_total{outcome=\"ok\"} 1",
+        "systemprompt_oauth_cimd_fetch_total{outcome=\"status\"} 1",
+        "systemprompt_oauth_request_duration_seconds_count{endpoint=\"token\"} 2",
+        "systemprompt_oauth_refused_total{endpoint=\"token\",error=\"invalid_client\"} 1",
+        "systemprompt_oauth_sessions_active ",
+        "systemprompt_oauth_clients_registered_max ",
+        "systemprompt_oauth_argon2_queue 0",
+    ] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "{line} in {text}");
+    }
+    assert!(!text.contains("localhost"), "no label names a client");
 }

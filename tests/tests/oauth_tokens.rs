@@ -486,3 +486,38 @@ async fn id_86_an_account_is_changed_by_a_session_of_its_person_and_by_nothing_t
     let refused = plane.http.post(keys, &[("authorization", bearer.as_str())], &wide).await;
     assert_eq!(refused.status, 422, "{}", refused.body);
 }
+
+#[tokio::test]
+async fn a27_two_nodes_give_the_tokens_of_a_device_once() {
+    let plane = start(stores::postgres().await).await;
+    let other = second(&plane.server);
+    let there = Client::new(&other);
+    let begun = plane.post("/device_authorization", None, "client_id=app&scope=openid+user").await;
+    assert_eq!(begun.status, 200, "{}", begun.body);
+    let code = begun.json()["device_code"].as_str().unwrap().to_owned();
+    // As bob leaves it when he has approved on either node.
+    let now = 1_000 * plane.seconds().await;
+    let mut tx = plane.db.write_tx().await.unwrap();
+    on_tx!(tx, conn => sqlx::query(
+        "INSERT INTO oauth_grants (grant_id, user_id, client_id, kind, scopes, resources, offline, created_at, family_expires_at)
+         SELECT 'grt_00000000000070008000000000000001', id, 'app', 'device', 'openid user', '', 1, $1, $2
+         FROM users WHERE username = 'bob'"
+    ).bind(now).bind(now + 3_600_000).execute(&mut *conn).await.map(drop))
+    .unwrap();
+    on_tx!(tx, conn => sqlx::query(
+        "UPDATE oauth_device_codes SET status = 'approved', grant_id = 'grt_00000000000070008000000000000001', auth_time = 7,
+             user_id = (SELECT id FROM users WHERE username = 'bob')"
+    ).execute(&mut *conn).await.map(drop))
+    .unwrap();
+    tx.commit().await.unwrap();
+    let form =
+        format!("grant_type=urn:ietf:params:oauth:grant-type:device_code&client_id=app&device_code={code}");
+    let answers = to_both([&plane.http, &there], &form).await;
+    let won = answers.iter().filter(|answer| answer.status == 200).count();
+    let words: std::collections::BTreeSet<String> = answers
+        .iter()
+        .filter(|answer| answer.status != 200)
+        .map(|answer| answer.json()["error"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!((won, words.into_iter().collect::<Vec<_>>()), (1, vec!["invalid_grant".to_owned()]));
+}

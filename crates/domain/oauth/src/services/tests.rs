@@ -9,4 +9,5 @@ mod exchange;
 mod people;
 pub(super) mod plane;
 mod refresh;
+mod rotation;
 mod tokens;

@@ -144,3 +144,13 @@ fn case_3_wycheproof_json_web_key_has_no_invalid_case_accepted() {
     let found = run(include_str!("../../vectors/wycheproof/json_web_key_test.json"));
     assert_eq!(found, (26, 3, 0, 0));
 }
+
+#[test]
+fn a22_rfc_7515_a_4_and_a_5_are_of_algorithms_that_nobody_signs_tokens_with_here() {
+    let es512 = "eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA.AdwMgeerwtHoh-l192l60hp9wAHZFVJbLfD_UxMi70cwnZOYaRI1bKPWROc-mZZqwqT2SI-KGDKB34XO0aw_7XdtAG8GaSwFKdCAPZgoXD2YBJZCPEX3xKpRwcdOO8KpEHwJjyqOgzDO7iKvU8vcnwNrmxYbSW9ERBXukOXolLzeO_Jn";
+    let header = Compact::split(es512).unwrap().header().unwrap();
+    assert!(TokenAlgorithm::parse(header.alg.as_deref().unwrap()).is_none());
+    let unsecured = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.";
+    assert!(Compact::split(unsecured).is_err(), "no part may be empty");
+    assert!(TokenAlgorithm::parse("none").is_none());
+}

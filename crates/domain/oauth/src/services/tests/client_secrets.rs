@@ -2,6 +2,7 @@
 
 use super::plane::{basic, context, planes, request};
 use crate::error::OauthError;
+use crate::services::attempts::{self, Subject};
 use crate::services::http::Parameters;
 use crate::services::token::{ClientRequest, token};
 use crate::services::validation::client_credentials::ClientLimit;
@@ -106,5 +107,23 @@ async fn id_94_a_client_is_counted_once_it_has_shown_who_it_is() {
         }
         let refused = ask(&right).await.unwrap_err();
         assert!(matches!(refused, OauthError::Throttled { retry_after: 7 }), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_95_an_account_that_fails_from_everywhere_is_slowed_and_never_shut_out() {
+    for plane in planes().await {
+        let everywhere = [Subject::Everywhere("bob")];
+        let mut longest = 0;
+        for n in 0..40 {
+            attempts::failed(&plane.state, &everywhere).await.unwrap();
+            match attempts::admit(&plane.state, &everywhere).await {
+                Ok(()) => assert!(n < 19, "failure {n} is waited for"),
+                Err(OauthError::Throttled { retry_after }) => longest = longest.max(retry_after),
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(longest, 30, "half a minute at most, whoever else tries");
+        assert!(plane.records("admin.ban.proposed").await.is_empty(), "there is no network to ban");
     }
 }

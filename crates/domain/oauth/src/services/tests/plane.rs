@@ -45,6 +45,7 @@ pub struct Plane {
     /// bob's browser.
     pub session: SessionId,
     pub db: TestDb,
+    pub ring: KeyRing,
     _keys: TempDir,
 }
 
@@ -121,7 +122,7 @@ impl Plane {
         new.facts.acr = Some("phrh".into());
         new.facts.amr = Some("hwk user".into());
         state.sessions.create(&new).await.unwrap();
-        let plane = Self { state, clock, bob, session, db, _keys: keys_folder };
+        let plane = Self { state, clock, bob, session, db, ring, _keys: keys_folder };
         let all = "authorization_code refresh_token urn:ietf:params:oauth:grant-type:device_code";
         let scopes = "openid profile email offline_access user mcp a2a service hook:track";
         plane.client("public", "none", all, scopes, "").await;

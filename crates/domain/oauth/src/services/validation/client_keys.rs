@@ -169,3 +169,6 @@ fn p384(map: &Map<String, Value>) -> Option<Vec<u8>> {
     ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &point).ok()?;
     Some(point)
 }
+
+#[cfg(test)]
+mod vectors;

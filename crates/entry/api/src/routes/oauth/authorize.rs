@@ -1,23 +1,22 @@
 //! `GET|POST /api/v1/core/oauth/authorize` (RFC 6749 section 3.1).
 
 use super::flow::Flow;
-use super::form::{AUTHORIZE_BODY, Form};
+use super::form::{AUTHORIZE_BODY, Asked};
 use super::page::{error_page, frame, page, see_other};
 use super::visitor::Visitor;
-use crate::extract::Context;
 use crate::services::server::route::Route;
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_models::ids::uuid_v4;
 use systemprompt_models::{Principal, RequestContext};
 use systemprompt_oauth::models::oauth::ResponseMode;
 use systemprompt_oauth::services::authorize::answer::Answer;
-use systemprompt_oauth::services::authorize::{self, Browser, Next, Refused};
+use systemprompt_oauth::services::authorize::{Browser, Next, Refused, begin, resume};
 use systemprompt_oauth::services::http::Parameters;
 use systemprompt_oauth::services::templating::{FormPostPage, Page};
 use systemprompt_runtime::AppContext;
@@ -27,11 +26,11 @@ pub const AUTHORIZE: &str = "/api/v1/core/oauth/authorize";
 
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::get(AUTHORIZE, get)
+        Route::get(AUTHORIZE, authorize)
             .public(RateGroup::OauthPublic)
             .envelope(Envelope::OAuth)
             .doc("identity", "Asks a person for an authorization"),
-        Route::post(AUTHORIZE, post)
+        Route::post(AUTHORIZE, authorize)
             .public(RateGroup::OauthPublic)
             .envelope(Envelope::OAuth)
             .body_limit(AUTHORIZE_BODY)
@@ -39,26 +38,12 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-async fn get(
+async fn authorize(
     State(context): State<AppContext>,
-    Context(request): Context,
     Visitor(visitor): Visitor,
-    uri: Uri,
-    headers: HeaderMap,
+    Asked(asked): Asked,
 ) -> Response {
-    let parameters = match Parameters::parse(uri.query().unwrap_or_default().as_bytes()) {
-        Ok(parameters) => parameters,
-        Err(error) => return error_page(frame(&context, &headers, None), &request, &error),
-    };
-    answer(&context, &request, visitor.as_deref(), &headers, &parameters).await
-}
-
-async fn post(State(context): State<AppContext>, Visitor(visitor): Visitor, request: Request) -> Response {
-    let form = match Form::from_request(request, &context).await {
-        Ok(form) => form,
-        Err(response) => return response,
-    };
-    answer(&context, &form.context, visitor.as_deref(), &form.headers, &form.parameters).await
+    answer(&context, &asked.context, visitor.as_deref(), &asked.headers, &asked.parameters).await
 }
 
 async fn answer(
@@ -74,8 +59,8 @@ async fn answer(
     };
     let browser = Browser { context: request, visitor, flow: &flow.value };
     let next = match parameters.get("request").filter(|_| parameters.get("client_id").is_none()) {
-        Some(id) => authorize::resume(&context.oauth, browser, id).await,
-        None => authorize::begin(&context.oauth, browser, parameters).await,
+        Some(id) => resume(&context.oauth, browser, id).await,
+        None => begin(&context.oauth, browser, parameters).await,
     };
     let mut response = go(context, request, headers, next);
     flow.keep(context, response.headers_mut());

@@ -1,14 +1,16 @@
 //! The form body of an OAuth endpoint (ID-1).
 
 use super::answer::Fault;
+use super::page::{error_page, frame};
 use crate::extract::{Context, read};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 use systemprompt_models::RequestContext;
 use systemprompt_oauth::services::http::Parameters;
 use systemprompt_oauth::services::validation::client_credentials::ClientLimit;
 use systemprompt_oauth::{ErrorCode, OauthError};
+use systemprompt_runtime::AppContext;
 
 /// Largest body of an endpoint, and of those that take an authorization request.
 pub const FORM_BODY: usize = 8 * 1024;
@@ -53,6 +55,27 @@ impl<S: Sync> FromRequest<S> for Form {
         let parameters = Parameters::parse(&body).map_err(fault)?;
         let limit = parts.extensions.remove::<ClientLimit>();
         Ok(Self { parameters, context, headers: parts.headers, limit })
+    }
+}
+
+/// The parameters of a page that takes them in the address and in a form alike.
+#[derive(Clone, Debug)]
+pub struct Asked(pub Form);
+
+impl FromRequest<AppContext> for Asked {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &AppContext) -> Result<Self, Response> {
+        if request.method() == Method::POST {
+            return Form::from_request(request, state).await.map(Self);
+        }
+        let (mut parts, _) = request.into_parts();
+        let Context(context) =
+            Context::from_request_parts(&mut parts, state).await.map_err(IntoResponse::into_response)?;
+        let query = parts.uri.query().unwrap_or_default();
+        let parameters = Parameters::parse(query.as_bytes())
+            .map_err(|error| error_page(frame(state, &parts.headers, None), &context, &error))?;
+        Ok(Self(Form { parameters, context, headers: parts.headers, limit: None }))
     }
 }
 

@@ -1,13 +1,12 @@
 //! `GET|POST /api/v1/core/oauth/logout` (OpenID Connect RP-Initiated Logout 1.0).
 
-use super::form::{FORM_BODY, Form};
+use super::form::{Asked, FORM_BODY};
 use super::page::{error_page, frame, page, see_other};
 use super::visitor::Visitor;
-use crate::extract::Context;
 use crate::services::server::route::Route;
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_models::{Principal, RequestContext};
@@ -24,11 +23,11 @@ const LOGOUT: &str = "/api/v1/core/oauth/logout";
 
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::get(LOGOUT, get)
+        Route::get(LOGOUT, sign_out)
             .public(RateGroup::OauthPublic)
             .envelope(Envelope::OAuth)
             .doc("identity", "Signs the person out, at the request of a client"),
-        Route::post(LOGOUT, post)
+        Route::post(LOGOUT, sign_out)
             .public(RateGroup::OauthPublic)
             .envelope(Envelope::OAuth)
             .body_limit(FORM_BODY)
@@ -36,33 +35,20 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-async fn get(
+async fn sign_out(
     State(context): State<AppContext>,
-    Context(request): Context,
     Visitor(visitor): Visitor,
-    uri: Uri,
-    headers: HeaderMap,
+    method: Method,
+    Asked(asked): Asked,
 ) -> Response {
-    match Parameters::parse(uri.query().unwrap_or_default().as_bytes()) {
-        Ok(parameters) => {
-            answer(&context, &request, visitor.as_deref(), (&headers, &parameters), false).await
-        }
-        Err(error) => error_page(frame(&context, &headers, None), &request, &error),
-    }
-}
-
-async fn post(State(context): State<AppContext>, Visitor(visitor): Visitor, request: Request) -> Response {
-    let form = match Form::from_request(request, &context).await {
-        Ok(form) => form,
-        Err(response) => return response,
-    };
+    let is_form = method == Method::POST;
     let origin = context.oauth.settings().external_url.clone();
-    let is_own = csrf::is_allowed(&Method::POST, &form.headers, &origin);
-    if form.parameters.get("csrf").is_some() && !is_own {
+    let is_own = csrf::is_allowed(&Method::POST, &asked.headers, &origin);
+    if is_form && asked.parameters.get("csrf").is_some() && !is_own {
         let error = OauthError::new(ErrorCode::AccessDenied, "the form came from another origin");
-        return error_page(frame(&context, &form.headers, None), &form.context, &error);
+        return error_page(frame(&context, &asked.headers, None), &asked.context, &error);
     }
-    answer(&context, &form.context, visitor.as_deref(), (&form.headers, &form.parameters), true).await
+    answer(&context, &asked.context, visitor.as_deref(), (&asked.headers, &asked.parameters), is_form).await
 }
 
 async fn answer(
