@@ -29,6 +29,7 @@ mod people;
 mod policies;
 mod reload;
 mod replay;
+mod rfc9700;
 mod rules;
 mod scan;
 mod schemas;

@@ -5,7 +5,7 @@ mod authenticator;
 
 use crate::http::{Answer, Client};
 use crate::stores;
-use authenticator::SoftAuthenticator;
+pub(crate) use authenticator::SoftAuthenticator;
 use reqwest::Method;
 use serde_json::{Value, json};
 use systemprompt_tests::{Options, Server};
@@ -18,25 +18,25 @@ async fn engines() -> [Options; 2] {
 }
 
 /// The value of a cookie that an answer sets.
-fn cookie(answer: &Answer, name: &str) -> Option<String> {
+pub(crate) fn cookie(answer: &Answer, name: &str) -> Option<String> {
     let mut set = answer.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
     let whole = set.rfind(|text| text.starts_with(&format!("{name}=")))?;
     Some(whole.to_owned())
 }
 
-fn value(cookie: &str) -> &str {
+pub(crate) fn value(cookie: &str) -> &str {
     cookie.split(';').next().unwrap()
 }
 
 /// The external origin and the token of the link that `up` printed.
-fn setup(server: &Server) -> (String, String) {
+pub(crate) fn setup(server: &Server) -> (String, String) {
     let link = server.ready()["setup_url"].as_str().unwrap().to_owned();
     let (origin, token) = link.split_once("/webauthn/link#token=").unwrap();
     (origin.to_owned(), token.to_owned())
 }
 
 /// A browser's ceremony: its answers come with the flow cookie of its beginning.
-async fn ceremony(
+pub(crate) async fn ceremony(
     client: &Client,
     (origin, name): (&str, &str),
     start: Value,

@@ -104,6 +104,7 @@ class Person:
         hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page.text)
         assert page.status_code == 200 and hidden, f"{page.status_code} {page.text[:400]}"
         form = [(name, html.unescape(value)) for name, value in hidden] + [("decision", "allow")]
+        form += [(name, "1") for name in re.findall(r'name="(scope_[^"]+)"', page.text)]
         done = self.http.post(
             f"{self.url}/device", data=form, headers={"origin": self.url}, allow_redirects=False, timeout=10
         )

@@ -74,6 +74,8 @@ async fn answer(
         (Ok(Logout::Done(Some(back))), visitor) => {
             return ended(context, headers, visitor, see_other(&back)).await;
         }
+        // What was posted is answered with a redirect (ID-108): the page of somebody who is signed out says so.
+        (Ok(_), visitor) if is_form => return ended(context, headers, visitor, see_other(LOGOUT)).await,
         (Ok(_), visitor) => match signed_out(&shown) {
             Ok(rendered) => {
                 return ended(context, headers, visitor, page(StatusCode::OK, &rendered)).await;
