@@ -76,16 +76,34 @@ impl Product {
         move || (cpu(server), database.map(cpu).unwrap_or_default())
     }
 
-    /// Rows of a table.
+    /// Rows of a table; a condition may follow its name.
     pub fn count(&self, table: &str) -> Result<u64> {
+        self.number(format!("SELECT COUNT(*) FROM {table}"))
+    }
+
+    /// Bytes of the database, and of the ledger's look-up copy beside it.
+    pub fn stored(&self) -> Result<(u64, u64)> {
+        let folder = self.server.data_dir();
+        let size = |name: &str| {
+            let bytes = |name: String| std::fs::metadata(folder.join(name)).map_or(0, |file| file.len());
+            bytes(name.to_owned()) + bytes(format!("{name}-wal"))
+        };
+        let database = match self.postgres {
+            None => size("systemprompt.db"),
+            Some(_) => self.number("SELECT pg_database_size(current_database())".to_owned())?,
+        };
+        Ok((database, size("lookup.db")))
+    }
+
+    fn number(&self, query: String) -> Result<u64> {
         let url = self.server.database_url();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let db = Db::connect(&url, 2).await?;
-            let text = AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
-            let rows: i64 = on!(&db, pool => sqlx::query(text).fetch_one(pool).await?.try_get(0)?);
+            let text = AssertSqlSafe(query);
+            let number: i64 = on!(&db, pool => sqlx::query(text).fetch_one(pool).await?.try_get(0)?);
             db.close().await;
-            Ok(rows.cast_unsigned())
+            Ok(number.cast_unsigned())
         })
     }
 
