@@ -5,6 +5,10 @@ import { generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
 import { pathToFileURL } from 'node:url';
 
+// Standard output is for the address alone.
+console.log = console.error;
+console.info = console.error;
+
 const { Provider } = await import(pathToFileURL(process.argv[2]));
 const CLIENTS = 100;
 const RESOURCE = 'urn:bench:';
@@ -49,7 +53,7 @@ server.listen(0, '127.0.0.1', () => {
     },
   });
   server.on('request', provider.callback());
-  console.log(`127.0.0.1:${port}`);
+  process.stdout.write(`127.0.0.1:${port}\n`);
 });
 // Nobody is left who could end it.
 process.stdin.on('end', () => process.exit()).resume();

@@ -74,14 +74,14 @@ pub fn bench(options: &Options) -> Result<()> {
 
 fn measure(engine: Engine, options: &Options, peer: &Peer, tables: &mut Tables) -> Result<()> {
     let plane = Plane::start(engine, "EdDSA")?;
-    let plane = endpoints::client_credentials(plane, "EdDSA", options, peer, tables)?;
+    endpoints::client_credentials(&plane, "EdDSA", options, peer, tables)?;
     endpoints::code(&plane, options, peer, tables)?;
     endpoints::documents(&plane, options, peer, tables)?;
     passwords::sign_ins(&plane, options, tables)?;
     endpoints::health(&plane, options, tables)?;
     tables.notes.push(plane.end()?);
     let plane = Plane::start(engine, "RS256")?;
-    let plane = endpoints::client_credentials(plane, "RS256", options, peer, tables)?;
+    endpoints::client_credentials(&plane, "RS256", options, peer, tables)?;
     tables.notes.push(plane.end()?);
     let note = growth::tokens(engine, options, tables)?;
     tables.notes.push(note);

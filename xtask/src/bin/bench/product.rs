@@ -81,30 +81,18 @@ impl Product {
         self.number(format!("SELECT COUNT(*) FROM {table}"))
     }
 
-    /// Bytes of the database, and of the ledger's look-up copy beside it.
+    /// Bytes of the database, and of the ledger's look-up copy beside it, without the logs in front of them.
     pub fn stored(&self) -> Result<(u64, u64)> {
-        let folder = self.server.data_dir();
-        let size = |name: &str| {
-            let bytes = |name: String| std::fs::metadata(folder.join(name)).map_or(0, |file| file.len());
-            bytes(name.to_owned()) + bytes(format!("{name}-wal"))
-        };
-        let database = match self.postgres {
-            None => size("systemprompt.db"),
-            Some(_) => self.number("SELECT pg_database_size(current_database())".to_owned())?,
-        };
-        Ok((database, size("lookup.db")))
+        const SQLITE: &str = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+        let lookup = format!("sqlite:{}", self.server.data_dir().join("lookup.db").display());
+        match self.postgres {
+            None => Ok((self.number(SQLITE.to_owned())?, number(&lookup, SQLITE.to_owned())?)),
+            Some(_) => Ok((self.number("SELECT pg_database_size(current_database())".to_owned())?, 0)),
+        }
     }
 
     fn number(&self, query: String) -> Result<u64> {
-        let url = self.server.database_url();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let db = Db::connect(&url, 2).await?;
-            let text = AssertSqlSafe(query);
-            let number: i64 = on!(&db, pool => sqlx::query(text).fetch_one(pool).await?.try_get(0)?);
-            db.close().await;
-            Ok(number.cast_unsigned())
-        })
+        number(&self.server.database_url(), query)
     }
 
     /// Stops the server and verifies the whole ledger.
@@ -113,6 +101,18 @@ impl Product {
         self.server.succeed(&["audit", "verify"])?;
         Ok(())
     }
+}
+
+/// The one number that a query gives.
+fn number(url: &str, query: String) -> Result<u64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let db = Db::connect(url, 2).await?;
+        let text = AssertSqlSafe(query);
+        let number: i64 = on!(&db, pool => sqlx::query(text).fetch_one(pool).await?.try_get(0)?);
+        db.close().await;
+        Ok(number.cast_unsigned())
+    })
 }
 
 /// The product's binary, built beside this one.

@@ -16,17 +16,16 @@ const SETTLE: Duration = Duration::from_secs(10);
 
 /// Tokens of clients themselves, alone and beside the peer; each is a session and a record.
 pub fn client_credentials(
-    plane: Plane,
+    plane: &Plane,
     algorithm: &str,
     options: &Options,
     peer: &Peer,
     tables: &mut Tables,
-) -> Result<Plane> {
+) -> Result<()> {
     let engine = plane.engine;
     let resource = Peer::resource(algorithm);
     peer.side.site.one_token(&resource, Some(algorithm))?;
     plane.side.site.one_token("", Some(algorithm))?;
-    let plane = plane.restart()?;
     let (before, stored) = (plane.issued()?, plane.product.stored()?);
     let site = &plane.side.site;
     let own = || Ok(site.client_credentials(""));
@@ -39,12 +38,11 @@ pub fn client_credentials(
     }
     let others = || Ok(peer.side.site.client_credentials(&resource));
     sent +=
-        beside(&plane, peer, &format!("client credentials, {algorithm}"), options, (&own, &others), tables)?;
+        beside(plane, peer, &format!("client credentials, {algorithm}"), options, (&own, &others), tables)?;
     let after = plane.issued()?;
     let written = (after.0 - before.0, after.1 - before.1);
     ensure!(written == (sent, sent), "{sent} requests, but {written:?} sessions and records");
     std::thread::sleep(SETTLE);
-    let plane = plane.restart()?;
     let now = plane.product.stored()?;
     let each = |now: u64, before: u64| format!("{:.0}", now.saturating_sub(before) as f64 / sent as f64);
     tables.disk.push(finished(vec![
@@ -54,7 +52,7 @@ pub fn client_credentials(
         each(now.0, stored.0),
         each(now.1, stored.1),
     ]));
-    Ok(plane)
+    Ok(())
 }
 
 /// From the authorization to the introspection of what came of it.

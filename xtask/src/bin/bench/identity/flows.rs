@@ -27,7 +27,7 @@ const SCOPE: &str = "openid%20offline_access%20user";
 #[derive(Clone, Debug)]
 pub struct Site {
     pub address: SocketAddr,
-    /// Authority of its issuer.
+    /// Authority of its external URL.
     pub host: Arc<str>,
     pub token: &'static str,
     pub introspect: &'static str,

@@ -1,16 +1,12 @@
 //! A product with the clients and people of the measurements.
 
-use super::flows::{DISCOVERY, Site};
+use super::flows::Site;
 use super::measure::Side;
 use super::seed;
-use crate::load;
 use crate::machine;
 use crate::options::Engine;
 use crate::product::Product;
-use anyhow::{Context, Result, ensure};
-use http_body_util::Full;
-use hyper::Request;
-use serde_json::Value;
+use anyhow::{Context, Result};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -45,24 +41,12 @@ impl Plane {
         Self::of(engine, product.seeded(&rows)?)
     }
 
-    /// The same after a stop, with which the database has moved its log.
-    pub fn restart(self) -> Result<Self> {
-        Self::of(self.engine, self.product.restart()?)
-    }
-
     fn of(engine: Engine, product: Product) -> Result<Self> {
         let address = product.address()?;
-        let request = Request::get(DISCOVERY).header("host", format!("localhost:{}", address.port()));
-        let (parts, body) = load::ask(address, request.body(Full::default())?)?;
-        ensure!(parts.status == 200, "{DISCOVERY}: {}", parts.status);
-        let metadata: Value = serde_json::from_slice(&body)?;
-        let issuer = metadata.get("issuer").and_then(Value::as_str).context("an issuer")?;
+        let (_, host) = product.server.url().split_once("://").context("a URL")?;
         let site = Site {
             address,
-            host: issuer
-                .strip_prefix("http://")
-                .with_context(|| format!("{issuer} is not of this machine"))?
-                .into(),
+            host: host.into(),
             token: "/api/v1/core/oauth/token",
             introspect: "/api/v1/core/oauth/introspect",
             jwks: crate::edge::PATH,
