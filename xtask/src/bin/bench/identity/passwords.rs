@@ -11,8 +11,8 @@ use anyhow::{Context, Result, anyhow};
 use argon2::password_hash::PasswordHasher as _;
 use std::time::{Duration, Instant};
 
-/// Fewer than wait at most, so that nobody is sent away.
-const PEOPLE: usize = CONNECTIONS / 4;
+/// Enough that every permit to hash is taken, and few enough that nobody is sent away.
+const PEOPLE: usize = CONNECTIONS / 8;
 
 pub fn sign_ins(plane: &Plane, options: &Options, tables: &mut Tables) -> Result<()> {
     let length = Length::short(options);
