@@ -47,7 +47,8 @@ pub fn bench(options: &Options) -> Result<()> {
         &format!(
             "The authorization server over HTTP/1.1 keep-alive, closed loop, {CONNECTIONS} connections unless a row says otherwise; \
              {} clients and as many people stored, durable ledger (full sync), limits off; generator, server and, on PostgreSQL, the \
-             database on the same cores. *Client credentials*: HTTP Basic, all clients in turn, scope `user`; rows in `user_sessions` \
+             database on the same cores. *Client credentials*: HTTP Basic, all clients in turn, scope `user`, none for the first \
+             time that day; rows in `user_sessions` \
              and records of the kind `oauth.token` must equal requests. *Authorize*: {} people in browser sessions that began with a \
              password, each with a consent for a confidential client; every answer is a 303 with a code. *Exchange*: each of these \
              codes once with its verifier, for an access token (EdDSA), a refresh token and an ID token (RS256); *refresh*: each of \

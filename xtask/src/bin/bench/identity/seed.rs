@@ -141,14 +141,16 @@ fn users(count: usize, id: &str, name: &str, kind: &str) -> String {
     )
 }
 
+/// They were used today before: the first use in a day is written, and the others are what is measured.
 fn clients(count: usize, id: &str, user: &str) -> String {
     let into = "oauth_clients (client_id, name, kind, auth_method, application_type, status, user_id, metadata_digest, \
-                created_at, updated_at, version)";
+                created_at, updated_at, version, last_used_at)";
+    let now = SystemClock.now();
     each(
         count,
         into,
         &format!(
-            "'{id}' || i, '{id}' || i, 'managed', 'client_secret_basic', 'web', 'active', '{user}' || i, '', 1, 1, 1"
+            "'{id}' || i, '{id}' || i, 'managed', 'client_secret_basic', 'web', 'active', '{user}' || i, '', 1, 1, 1, {now}"
         ),
     )
 }
