@@ -2,7 +2,6 @@
 //! and long campaigns. A client that cannot be installed fails the run, as a failed step does.
 
 mod audit;
-mod clients;
 mod crash;
 mod detection;
 mod edge;
@@ -16,6 +15,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use xtask::clients;
 use xtask::process::root;
 
 pub(crate) fn accept(args: &[String]) -> Result<ExitCode> {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stderr, reason = "a command line tool reports what it runs")]
 
+pub mod clients;
 pub mod packages;
 pub mod postgres;
 pub mod process;

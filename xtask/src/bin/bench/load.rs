@@ -1,7 +1,8 @@
 //! The load generator: N keep-alive connections on one thread, each sending its next request as soon as it has read the
-//! whole answer to the last (closed loop). It counts what was not as expected and keeps latencies in a histogram.
+//! whole answer to the last (closed loop). It counts what was not as expected and keeps latencies in a histogram. A workload
+//! may have a certain number of requests, and may take the answers for the next one.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use http_body_util::{BodyExt, Full};
@@ -22,6 +23,21 @@ pub trait Workload {
     fn request(&self, number: u64) -> Request<Full<Bytes>>;
 
     fn is_expected(&self, number: u64, parts: &Parts) -> bool;
+
+    /// The number behind the last request, with which the run ends; none for as many as the time allows.
+    fn end(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether [`Self::take`] is given the bodies. Without it they are read and dropped.
+    fn wants_bodies(&self) -> bool {
+        false
+    }
+
+    /// Takes a whole answer that was expected, and says whether it holds what it must.
+    fn take(&self, _number: u64, _parts: &Parts, _body: &[u8]) -> bool {
+        true
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +45,7 @@ pub struct Plan {
     pub address: SocketAddr,
     pub connections: usize,
     pub warm_up: Duration,
+    /// At most so long, if the workload ends.
     pub run: Duration,
     /// The number of the first request, so that runs on one server never repeat one.
     pub first: u64,
@@ -104,24 +121,34 @@ async fn drive<T: 'static>(
 ) -> Result<(Outcome, T, T)> {
     let begin = Instant::now() + plan.warm_up;
     let end = begin + plan.run;
+    let read = Rc::new(read);
     let next = Rc::new(Cell::new(plan.first));
     let mut connections = JoinSet::new();
     for _ in 0..plan.connections {
         connections.spawn_local(connection(plan.address, Rc::clone(&workload), Rc::clone(&next), begin, end));
     }
-    let readings = tokio::task::spawn_local(async move {
-        tokio::time::sleep_until(begin.into()).await;
-        let before = read();
-        tokio::time::sleep_until(end.into()).await;
-        (before, read())
-    });
+    let before = tokio::task::spawn_local(reading(begin, Rc::clone(&read)));
+    let after = tokio::task::spawn_local(reading(end, Rc::clone(&read)));
     let mut total = Outcome::new()?;
     while let Some(result) = connections.join_next().await {
         total.add(&result??)?;
     }
-    let (before, after) = readings.await?;
-    total.elapsed = plan.run;
-    Ok((total, before, after))
+    let done = Instant::now();
+    if done >= end {
+        total.elapsed = plan.run;
+        return Ok((total, before.await?, after.await?));
+    }
+    // The workload had an end, and came to it.
+    let last = read();
+    after.abort();
+    ensure!(done > begin, "the requests were all sent in the warm-up");
+    total.elapsed = done - begin;
+    Ok((total, before.await?, last))
+}
+
+async fn reading<T>(at: Instant, read: Rc<impl Fn() -> T>) -> T {
+    tokio::time::sleep_until(at.into()).await;
+    read()
 }
 
 /// One connection until `end`. After an error it connects anew.
@@ -134,14 +161,17 @@ async fn connection(
 ) -> Result<Outcome> {
     let mut outcome = Outcome::new()?;
     let mut sender = connect(address).await?;
+    let mut kept = Vec::new();
     loop {
         let start = Instant::now();
-        if start >= end {
+        let number = next.get();
+        if start >= end || workload.end().is_some_and(|last| number >= last) {
             return Ok(outcome);
         }
-        let number = next.replace(next.get() + 1);
+        next.set(number + 1);
         outcome.sent += 1;
-        let answer = exchange(&mut sender, workload.request(number), start).await;
+        let body = workload.wants_bodies().then_some(&mut kept);
+        let answer = exchange(&mut sender, workload.request(number), start, body).await;
         let done = Instant::now();
         let Ok((parts, first_byte)) = answer else {
             outcome.errors += 1;
@@ -149,13 +179,25 @@ async fn connection(
             sender = connect(address).await?;
             continue;
         };
-        outcome.unexpected += u64::from(!workload.is_expected(number, &parts));
+        let is_right = workload.is_expected(number, &parts) && workload.take(number, &parts, &kept);
+        outcome.unexpected += u64::from(!is_right);
         if start >= begin && done <= end {
             outcome.measured += 1;
             outcome.latency.saturating_record(nanos(done - start));
             outcome.first_byte.saturating_record(nanos(first_byte));
         }
     }
+}
+
+/// One request on a connection of its own, with its whole answer.
+pub fn ask(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<(Parts, Vec<u8>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let mut body = Vec::new();
+        let mut sender = connect(address).await?;
+        let (parts, _) = exchange(&mut sender, request, Instant::now(), Some(&mut body)).await?;
+        Ok((parts, body))
+    })
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -174,13 +216,20 @@ async fn exchange(
     sender: &mut SendRequest<Full<Bytes>>,
     request: Request<Full<Bytes>>,
     start: Instant,
+    mut kept: Option<&mut Vec<u8>>,
 ) -> Result<(Parts, Duration)> {
     sender.ready().await?;
     let (parts, mut body) = Response::into_parts(sender.send_request(request).await?);
     let mut first = None;
+    if let Some(kept) = &mut kept {
+        kept.clear();
+    }
     while let Some(frame) = body.frame().await {
-        frame?;
+        let frame = frame?;
         first.get_or_insert_with(|| start.elapsed());
+        if let (Some(kept), Some(data)) = (&mut kept, frame.data_ref()) {
+            kept.extend_from_slice(data);
+        }
     }
     Ok((parts, first.unwrap_or_else(|| start.elapsed())))
 }

@@ -7,6 +7,7 @@ mod decide;
 mod edge;
 mod govern;
 mod growth;
+mod identity;
 mod jwt;
 mod ledger;
 mod load;
@@ -48,6 +49,7 @@ cargo xtask bench [--dist] NAME [--seconds N] [--runs N] [--connections N,N] [--
   edge       the edge's layers beside a bare handler, with and without 100,000 bans
   reads      queries and proofs over a ledger of a million records
   growth     decisions a second after a million rows and with 100,000 rules
+  identity   the authorization server's endpoints, beside oidc-provider and with a million tokens
 
 --dist measures the package's build instead of the release build; --dry leaves docs/benchmarks.md alone.";
 
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
             "edge" => edge::bench(&options),
             "decide" => decide::bench(&options),
             "growth" => growth::bench(&options),
+            "identity" => identity::bench(&options),
             "reads" => reads::bench(&options),
             "scan" => scan::scan(&options),
             "scan-history" => scan::history(&options),

@@ -76,17 +76,23 @@ impl Product {
         move || (cpu(server), database.map(cpu).unwrap_or_default())
     }
 
-    /// Rows of a table.
+    /// Rows of a table; a condition may follow its name.
     pub fn count(&self, table: &str) -> Result<u64> {
-        let url = self.server.database_url();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let db = Db::connect(&url, 2).await?;
-            let text = AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
-            let rows: i64 = on!(&db, pool => sqlx::query(text).fetch_one(pool).await?.try_get(0)?);
-            db.close().await;
-            Ok(rows.cast_unsigned())
-        })
+        self.number(format!("SELECT COUNT(*) FROM {table}"))
+    }
+
+    /// Bytes of the database, and of the ledger's look-up copy beside it, without the logs in front of them.
+    pub fn stored(&self) -> Result<(u64, u64)> {
+        const SQLITE: &str = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+        let lookup = format!("sqlite:{}", self.server.data_dir().join("lookup.db").display());
+        match self.postgres {
+            None => Ok((self.number(SQLITE.to_owned())?, number(&lookup, SQLITE.to_owned())?)),
+            Some(_) => Ok((self.number("SELECT pg_database_size(current_database())".to_owned())?, 0)),
+        }
+    }
+
+    fn number(&self, query: String) -> Result<u64> {
+        number(&self.server.database_url(), query)
     }
 
     /// Stops the server and verifies the whole ledger.
@@ -95,6 +101,18 @@ impl Product {
         self.server.succeed(&["audit", "verify"])?;
         Ok(())
     }
+}
+
+/// The one number that a query gives.
+fn number(url: &str, query: String) -> Result<u64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let db = Db::connect(url, 2).await?;
+        let text = AssertSqlSafe(query);
+        let number: i64 = on!(&db, pool => sqlx::query(text).fetch_one(pool).await?.try_get(0)?);
+        db.close().await;
+        Ok(number.cast_unsigned())
+    })
 }
 
 /// The product's binary, built beside this one.

