@@ -12,7 +12,6 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use systemprompt_config::profile::governance::AuthzHookMode;
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::{Code, Permission, Refusal};
@@ -20,9 +19,6 @@ use systemprompt_runtime::{AppContext, Phase};
 use systemprompt_security::auth::AuthMode;
 use systemprompt_security::bans::Standing;
 use systemprompt_security::jwt::Surface;
-
-/// Longest wait for the database's answer to a probe.
-const DATABASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub fn routes(metrics: &Arc<Metrics>) -> Vec<Route> {
     let metrics = Arc::clone(metrics);
@@ -70,8 +66,7 @@ impl Check {
 }
 
 async fn checks(context: &AppContext) -> Vec<Check> {
-    let answered = tokio::time::timeout(DATABASE_TIMEOUT, context.db.ping()).await;
-    let database = if matches!(answered, Ok(Ok(()))) { "ok" } else { "database_unavailable" };
+    let database = if context.database_answers().await { "ok" } else { "database_unavailable" };
     let revocations = context.sessions.is_confirmed(context.clock.now());
     let bans = context.bans.standing() == Standing::Confirmed;
     let gateway = context.gateway.load();

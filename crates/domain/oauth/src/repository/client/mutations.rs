@@ -223,15 +223,13 @@ impl ClientRepository {
         Ok(rotated == 1)
     }
 
-    /// Notes that a client was used, exact to a day.
-    pub(crate) async fn touch(&self, id: &str, now: Millis) -> sqlx::Result<()> {
+    /// Notes that a client was used, exact to a day; `client` is as it was just read.
+    pub(crate) async fn touch(&self, client: &OAuthClient, now: Millis) -> sqlx::Result<()> {
         const DAY: Millis = 86_400_000;
-        let is_due: Option<(String,)> = systemprompt_database::on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT client_id FROM oauth_clients WHERE client_id = $1 AND (last_used_at IS NULL OR last_used_at < $2)"
-        )).bind(id).bind(now - DAY).fetch_optional(pool).await)?;
-        if is_due.is_none() {
+        if client.last_used_at.is_some_and(|used| used >= now - DAY) {
             return Ok(());
         }
+        let id = client.client_id.as_str();
         let mut tx = self.db.write_tx().await?;
         on_tx!(tx, conn => sqlx::query(sql!(
             "UPDATE oauth_clients SET last_used_at = $1 WHERE client_id = $2 AND (last_used_at IS NULL OR last_used_at < $1)"

@@ -91,7 +91,7 @@ pub async fn authenticate(
     }
     let client = &authenticated.client;
     if client.kind != ClientKind::MetadataDocument {
-        state.clients.touch(client.client_id.as_str(), state.now()).await?;
+        state.clients.touch(client, state.now()).await?;
     }
     Ok(authenticated)
 }
