@@ -287,20 +287,15 @@ pub(crate) async fn end_grants(tx: &mut WriteTx, id: &str, reason: &str, now: Mi
 /// consents that give codes without a word.
 pub(crate) async fn close_doors(tx: &mut WriteTx, id: &str, now: Millis) -> sqlx::Result<()> {
     on_tx!(*tx, conn => {
-        for statement in [
-            sql!("UPDATE user_api_keys SET revoked_at = $1 WHERE user_id = $2 AND revoked_at IS NULL"),
-            sql!("UPDATE oauth_consents SET revoked_at = $1 WHERE user_id = $2 AND revoked_at IS NULL"),
-            sql!("UPDATE setup_tokens SET used_at = $1 WHERE user_id = $2 AND used_at IS NULL"),
-        ] {
-            sqlx::query(statement).bind(now).bind(id).execute(&mut *conn).await?;
-        }
-        for statement in [
-            sql!("DELETE FROM user_recovery_codes WHERE user_id = $1"),
-            sql!("DELETE FROM bridge_exchange_codes WHERE user_id = $1"),
-        ] {
-            sqlx::query(statement).bind(id).execute(&mut *conn).await?;
-        }
-        Ok::<(), sqlx::Error>(())
+        sqlx::query(sql!("UPDATE user_api_keys SET revoked_at = $1 WHERE user_id = $2 AND revoked_at IS NULL"))
+            .bind(now).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("UPDATE oauth_consents SET revoked_at = $1 WHERE user_id = $2 AND revoked_at IS NULL"))
+            .bind(now).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("UPDATE setup_tokens SET used_at = $1 WHERE user_id = $2 AND used_at IS NULL"))
+            .bind(now).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM user_recovery_codes WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM bridge_exchange_codes WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        Ok(())
     })
 }
 

@@ -250,7 +250,7 @@ async fn id_98_keys_of_services_are_bound_and_hold_what_their_roles_permit_now()
         asked.audiences = vec!["api".into()];
         asked.allowed_cidrs = vec!["10.1.2.3/8".into(), "192.0.2.9".into()];
         asked.never_expires = true;
-        let own = by(&nightly, &[Permission::Service]);
+        let own = by(&nightly, &[Permission::Service, Permission::User, Permission::Mcp, Permission::A2a]);
         let refused = keys.create(&own, asked.clone()).await;
         assert!(matches!(refused, Err(IdentityError::Invalid(faults)) if faults[0].0 == "never_expires"));
         let ada = user(&plane, "ada", &["admin"]).await;
