@@ -9,6 +9,8 @@ use serde_json::json;
 use systemprompt_tests::Server;
 
 const TOKEN: &str = "/api/v1/core/oauth/token";
+/// Where a bridge gets its client.
+const OWN_CLIENT: &str = "/v1/auth/bridge/oauth-client";
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 fn basic(id: &str, secret: &str) -> String {
@@ -82,8 +84,7 @@ async fn id_101_a_bridge_gets_its_client_by_its_token_alone() {
             http.post("/v1/auth/bridge/session", &[], &json!({"code": code.json()["code"]})).await.json();
         let token = bearer(shown["token"].as_str().unwrap());
 
-        const PATH: &str = "/v1/auth/bridge/oauth-client";
-        let made = http.post(PATH, &[("authorization", &token)], &json!({})).await;
+        let made = http.post(OWN_CLIENT, &[("authorization", &token)], &json!({})).await;
         assert_eq!((made.status, made.header("cache-control")), (200, "no-store"), "{}", made.body);
         let made = made.json();
         assert_eq!(made["token_endpoint"], format!("{}{TOKEN}", server.url()));
@@ -98,7 +99,7 @@ async fn id_101_a_bridge_gets_its_client_by_its_token_alone() {
             ("nothing", String::new()),
         ] {
             assert_eq!(
-                http.post(PATH, &[("authorization", &credential)], &json!({})).await.status,
+                http.post(OWN_CLIENT, &[("authorization", &credential)], &json!({})).await.status,
                 401,
                 "{name}"
             );

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
+const REPORT: &str = "/api/v1/admin/keys/report";
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,10 +73,9 @@ async fn id_141_leaked_keys_are_ended_by_a_report_and_nothing_of_them_is_repeate
         let mut mistyped = kept.clone();
         mistyped.replace_range(20..21, if &kept[20..21] == "A" { "B" } else { "A" });
 
-        const PATH: &str = "/api/v1/admin/keys/report";
         let candidates = json!({"candidates": [first, mistyped, "not a key", first]});
         let admin = format!("Bearer {}", server.admin_token());
-        let answer = http.post(PATH, &[("authorization", &admin)], &candidates).await;
+        let answer = http.post(REPORT, &[("authorization", &admin)], &candidates).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         let items = answer.json()["items"].clone();
         let outcomes: Vec<&str> =
@@ -96,9 +96,9 @@ async fn id_141_leaked_keys_are_ended_by_a_report_and_nothing_of_them_is_repeate
         assert_eq!(reasons.collect::<Vec<_>>(), ["leaked", "leaked"], "an entry each");
 
         let many = json!({"candidates": vec!["x"; 101]});
-        assert_eq!(http.post(PATH, &[("authorization", &admin)], &many).await.status, 422);
+        assert_eq!(http.post(REPORT, &[("authorization", &admin)], &many).await.status, 422);
         let user = format!("Bearer {}", server.user_token());
-        assert_eq!(http.post(PATH, &[("authorization", &user)], &candidates).await.status, 403);
+        assert_eq!(http.post(REPORT, &[("authorization", &user)], &candidates).await.status, 403);
     }
 }
 

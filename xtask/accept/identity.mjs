@@ -5,6 +5,7 @@ import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { at, authorize, browser, ceremonies, cookies, ensure, finish, given, issuer, jose, oauth, oidc, person, refused, shoot, step, violations } from "./harness.mjs";
 import { passkeys } from "./passkeys.mjs";
+import { mails, secrets } from "./timing.mjs";
 import { CALLBACK, at as clientsAt, protocol } from "./protocol.mjs";
 
 const ada = await person();
@@ -225,6 +226,9 @@ await step("no page broke its own policy, and none is heavy", async () => {
   const all = sizes.reduce((sum, size) => sum + size, 0);
   ensure(all <= 30 * 1024, `the sign-in page has ${all} bytes`);
 });
+
+await step("A25 a mail that is there and one that is not are answered alike", () => mails("root@example.com"));
+await step("A25 wrong secrets of clients that are there and of others, too", secrets);
 
 writeFileSync(given.ceremonies, JSON.stringify(ceremonies));
 await finish();

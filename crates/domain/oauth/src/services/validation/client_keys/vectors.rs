@@ -41,7 +41,7 @@ fn run(text: &str, alg: &str) -> Found {
                 "valid" if !is_accepted => found.deviations.push(number),
                 "acceptable" if is_accepted => found.deviations.push(number),
                 "invalid" => {
-                    assert!(!is_accepted, "{alg}: {number} {} is invalid and accepted", test["comment"])
+                    assert!(!is_accepted, "{alg}: {number} {} is invalid and accepted", test["comment"]);
                 }
                 _ => {}
             }
