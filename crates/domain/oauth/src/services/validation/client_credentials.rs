@@ -189,6 +189,10 @@ async fn by_secret(
     let now = state.now();
     for (id, secret) in pairs {
         let client = state.clients.find_client_by_id(id).await?;
+        if client.is_none() {
+            // An id that nobody has costs the same readings, or the clock would tell (ID-13).
+            state.clients.relations(id).await?;
+        }
         let stored = state.clients.live_secrets(id, now).await?;
         let stored_under_previous = |previous: &str, present: &str| {
             previous != present && stored.iter().any(|digest| digest == previous)
