@@ -190,7 +190,7 @@ async fn by_secret(
     for (id, secret) in pairs {
         let client = state.clients.find_client_by_id(id).await?;
         if client.is_none() {
-            // The lists of one that is there are read with it; the time must not tell which it was.
+            // An id that nobody has costs the same readings, or the clock would tell (ID-13).
             state.clients.relations(id).await?;
         }
         let stored = state.clients.live_secrets(id, now).await?;
