@@ -1,16 +1,16 @@
 //! Keys of trusted issuers, from their JWK Sets: kept for ten minutes, asked for once a minute at most (ID-60, ID-131).
 
 use crate::state::OAuthState;
-use serde_json::Value;
 use ipnet::IpNet;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use systemprompt_config::profile::security::TrustedIssuer;
 use systemprompt_models::Millis;
-use systemprompt_net::HostRules;
 use systemprompt_net::egress::{Class, EgressError, Policy, Wanted, client_under};
+use systemprompt_net::{Egress, HostRules};
 use systemprompt_security::keys::Jwk;
 use url::{Host, Url};
 
@@ -83,12 +83,17 @@ impl IssuerKeys {
         Arc::clone(all.entry(key).or_default())
     }
 
+    /// The client for an address that the operator wrote: what `security.egress` opens to them is open, and an IP address that stands
+    /// there in full is too.
+    fn egress(&self, address: &str) -> Result<Egress, EgressError> {
+        let literal = Url::parse(address).ok().and_then(|url| literal(&url));
+        let policy = Policy { allow_insecure: false, allow_private: literal.into_iter().collect() };
+        client_under(Class::Operator, policy, self.hosts.clone())
+    }
+
     /// The keys of a set that this server can use; those of other kinds are left out.
     async fn fetch(&self, issuer: &TrustedIssuer) -> Result<Vec<Jwk>, Fault> {
-        // The operator wrote this address, so what `security.egress` opens to them is open; one written as an IP address is too.
-        let address = Url::parse(&issuer.jwks_uri).ok().and_then(|url| literal(&url));
-        let policy = Policy { allow_insecure: false, allow_private: address.into_iter().collect() };
-        let egress = client_under(Class::Operator, policy, self.hosts.clone())?;
+        let egress = self.egress(&issuer.jwks_uri)?;
         let fetched = tokio::time::timeout(TOTAL, egress.fetch_as(&issuer.jwks_uri, Wanted::JWKS)).await;
         let body = fetched.map_err(|_| Fault::Slow)??;
         let set: Value = serde_json::from_slice(&body).map_err(|_| Fault::NotJson)?;
@@ -134,6 +139,24 @@ mod tests {
     use super::*;
     use serde_json::json;
     use systemprompt_security::keys::{PrivateKey, SigningAlgorithm};
+
+    #[test]
+    fn id_60_the_address_of_a_trusted_issuer_is_the_operators_own() {
+        let hosts = HostRules::new(Vec::new(), vec!["closed.example".parse().unwrap()], Vec::new());
+        let keys = IssuerKeys::new(hosts);
+        for (address, want) in [
+            ("https://10.1.2.3/jwks", true),
+            ("https://[fd00::7]:8443/jwks", true),
+            ("https://idp.example:636/jwks", true),
+            ("http://127.0.0.1:9000/jwks", true),
+            ("http://idp.example/jwks", false),
+            ("https://closed.example/jwks", false),
+        ] {
+            let checked = keys.egress(address).unwrap().check(address);
+            assert_eq!(checked.is_ok(), want, "{address} {checked:?}");
+        }
+        assert!(keys.egress("https://10.1.2.3/jwks").unwrap().check("https://10.1.2.4/jwks").is_err());
+    }
 
     #[test]
     fn keys_of_other_kinds_are_left_out_and_a_kid_twice_spoils_the_set() {

@@ -5,8 +5,8 @@ use crate::error::IdentityError;
 use crate::repository::users::erase;
 use systemprompt_audit::{EntryKind, Payload, Role};
 use systemprompt_database::WriteTx;
-use systemprompt_models::{Permission, RequestContext};
 use systemprompt_models::ids::EntryId;
+use systemprompt_models::{Permission, RequestContext};
 use systemprompt_security::session::UserEnd;
 
 impl Users {

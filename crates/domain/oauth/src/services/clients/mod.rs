@@ -169,16 +169,14 @@ pub(crate) fn with_metadata(before: &OAuthClient, metadata: ClientMetadata, now:
     }
 }
 
-/// Whether an ID token can be signed as a client wishes (ID-28). Of RS256 there is a key from the first start on; keys of the others
-/// an operator makes, not whoever registers.
+/// Whether an ID token can be signed as a client wishes (ID-28). Keys are an operator's to make, not whoever's registers.
 pub(crate) fn can_sign(state: &OAuthState, algorithm: SigningAlgorithm) -> Result<(), MetadataFault> {
     let keys = state.keys.load();
-    let has_key = |algorithm| algorithm == SigningAlgorithm::Rs256 || keys.signer(algorithm).is_ok();
-    if has_key(algorithm) {
+    if keys.signer(algorithm).is_ok() {
         return Ok(());
     }
-    let words: Vec<&str> =
-        SigningAlgorithm::ALL.into_iter().filter(|word| has_key(*word)).map(SigningAlgorithm::as_str).collect();
+    let signable = SigningAlgorithm::ALL.into_iter().filter(|known| keys.signer(*known).is_ok());
+    let words: Vec<&str> = signable.map(SigningAlgorithm::as_str).collect();
     Err(MetadataFault {
         code: ErrorCode::InvalidClientMetadata,
         member: "id_token_signed_response_alg",
