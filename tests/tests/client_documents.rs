@@ -159,6 +159,7 @@ fn respond(address: SocketAddr, path: &str, count: usize) -> Vec<u8> {
         "/gzip" => more = "content-encoding: gzip\r\n".into(),
         "/secret" => document["client_secret"] = "s".into(),
         "/basic" => document["token_endpoint_auth_method"] = "client_secret_basic".into(),
+        "/unsignable" => document["id_token_signed_response_alg"] = "ES256".into(),
         "/html" => media = "text/html",
         "/flaky" if count == 1 => status = "500 Internal Server Error",
         _ => {}
@@ -201,6 +202,7 @@ async fn a23_a_metadata_document_counts_only_if_everything_about_it_is_right() {
             ("/secret", "member_forbidden"),
             ("/basic", "member_forbidden"),
             ("/html", "media_type"),
+            ("/unsignable", "member_invalid"),
         ] {
             assert_eq!(answer(path).await, "invalid_client", "{path}");
             assert_eq!(documents.asked(path), 1, "{path}");

@@ -109,7 +109,7 @@ async fn a12_the_set_up_link_leads_to_the_first_administrator_and_a_passkey_sign
 
 #[tokio::test]
 async fn pages_are_framed_by_nobody_and_stand_under_one_host() {
-    let server = stores::sqlite().start().unwrap();
+    let server = stores::sqlite().without_limits().start().unwrap();
     let client = Client::without_redirects(&server);
     let (origin, _) = setup(&server);
     let host = origin.strip_prefix("http://").unwrap();
@@ -129,6 +129,31 @@ async fn pages_are_framed_by_nobody_and_stand_under_one_host() {
     let moved = client.get("/login?request=device", &[("host", &format!("127.0.0.1:{port}"))]).await;
     assert_eq!(moved.status, 302);
     assert_eq!(moved.header("location"), format!("{origin}/login?request=device"));
+    // What waits for the sign-in comes along, whole: the cookies of one name are none of the other.
+    for path in [
+        "/login?recovery",
+        "/login?done",
+        "/device?done=allowed",
+        "/device?user_code=bcdf%20ghjk",
+        "/webauthn/link",
+        "/api/v1/core/oauth/authorize?client_id=a%2Bb&redirect_uri=https://app.example/cb&state=%C3%A4+%25",
+        "/api/v1/core/oauth/consent?request=ar_x",
+        "/api/v1/core/oauth/logout?client_id=x&state=1",
+    ] {
+        for name in ["127.0.0.1", "[::1]"] {
+            let moved = client.get(path, &[("host", &format!("{name}:{port}"))]).await;
+            assert_eq!((moved.status, moved.header("location")), (302, format!("{origin}{path}").as_str()));
+            assert!(cookie(&moved, "sp_flow").is_none());
+        }
+    }
+    let form =
+        [("host", format!("127.0.0.1:{port}")), ("content-type", "application/x-www-form-urlencoded".into())];
+    let form = form.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let again = client.raw("/api/v1/core/oauth/authorize", &form, "client_id=x".into()).await.unwrap();
+    assert_eq!(
+        (again.status, again.header("location")),
+        (307, format!("{origin}/api/v1/core/oauth/authorize").as_str())
+    );
     let device = client.get("/device?user_code=bcdf%20ghjk", &[("host", host)]).await;
     assert_eq!((device.status, device.header("location")), (303, "/login?request=BCDF-GHJK"));
     let hidden = client.raw(
@@ -137,6 +162,62 @@ async fn pages_are_framed_by_nobody_and_stand_under_one_host() {
         "username=a&password=b".into(),
     );
     assert_eq!(hidden.await.unwrap().status, 404);
+}
+
+#[tokio::test]
+async fn id_42_the_flow_of_a_browser_lasts_as_long_as_what_it_began_last() {
+    let server = stores::sqlite().start().unwrap();
+    let client = Client::without_redirects(&server);
+    let (origin, _) = setup(&server);
+    let host = origin.strip_prefix("http://").unwrap();
+    let first = cookie(&client.get("/login", &[("host", host)]).await, "sp_flow").unwrap();
+    assert!(first.contains("Max-Age=1800"), "{first}");
+    let authorize = "/api/v1/core/oauth/authorize?client_id=nobody&response_type=code";
+    for path in ["/login", "/webauthn/link", authorize] {
+        let next = client.get(path, &[("host", host), ("cookie", value(&first))]).await;
+        assert_eq!(cookie(&next, "sp_flow").as_ref(), Some(&first), "{path}");
+    }
+    let headers = [("origin", origin.as_str()), ("cookie", value(&first))];
+    let begun = client.post(&format!("{BASE}/auth/start"), &headers, &json!({})).await;
+    assert_eq!(cookie(&begun, "sp_flow").as_ref(), Some(&first));
+}
+
+#[tokio::test]
+async fn id_79_who_comes_by_in_the_second_half_of_the_cookies_life_gets_it_anew() {
+    let server = stores::sqlite()
+        .env("SYSTEMPROMPT__SECURITY__IDENTITY__SESSION__COOKIE_MAX_AGE", "60")
+        .start()
+        .unwrap();
+    let client = Client::without_redirects(&server);
+    let (origin, token) = setup(&server);
+    let host = origin.strip_prefix("http://").unwrap();
+    let mut device = SoftAuthenticator::new(&origin);
+    let start = json!({"username": "root", "email": "root@example.com", "token": token});
+    let extra = json!({"token": token});
+    let done = ceremony(&client, (&origin, "register"), start, |o| device.create(o), extra).await;
+    let session = cookie(&done, "access_token").unwrap();
+    let pages = [
+        "/login?done",
+        "/device",
+        "/api/v1/core/oauth/authorize?client_id=nobody",
+        "/api/v1/core/oauth/consent?request=ar_x",
+    ];
+    let renewed = async |path: &str, shown: &str| {
+        cookie(&client.get(path, &[("host", host), ("cookie", value(shown))]).await, "access_token")
+    };
+    for path in pages {
+        assert_eq!(renewed(path, &session).await, None, "{path}: it is new");
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(31)).await;
+    for path in pages {
+        let next = renewed(path, &session).await.unwrap_or_else(|| panic!("{path} renews nothing"));
+        assert!(next.contains("Max-Age=60") && next.contains("HttpOnly"), "{next}");
+        assert_ne!(value(&next), value(&session));
+        let who = client.get(ME, &[("cookie", value(&next))]).await;
+        assert_eq!(who.json()["username"], "root");
+        assert_eq!(renewed(path, &next).await, None, "{path}: it is new");
+    }
+    assert_eq!(renewed("/api/v1/core/oauth/logout", &session).await, None, "who leaves is not kept");
 }
 
 #[tokio::test]

@@ -155,16 +155,33 @@
   // Passkeys that the browser offers in the mail field.
   const auth = document.querySelector("form[data-ceremony=auth]");
   const offers = window.PublicKeyCredential && PublicKeyCredential.isConditionalMediationAvailable;
+  // A challenge is good for five minutes, a page may stand open for longer.
+  const CHALLENGE_GOOD = 240000;
+  const offer = async () => {
+    const begun = await post("auth/start", { mediation: "conditional", request: auth.dataset.request || undefined });
+    const abort = new AbortController();
+    pending.abort = abort;
+    const renew = () => {
+      if (abort.signal.aborted) return;
+      if (document.hidden) {
+        document.addEventListener("visibilitychange", renew, { once: true });
+        return;
+      }
+      abort.abort();
+      offer().catch(failed);
+    };
+    const timer = setTimeout(renew, CHALLENGE_GOOD);
+    const credential = await get(begun.options, { mediation: "conditional", signal: abort.signal });
+    clearTimeout(timer);
+    const done = await post("auth/finish", { challenge_id: begun.challenge_id, credential });
+    location.assign(done.redirect);
+  };
+  const failed = (error) => {
+    if (error.name !== "AbortError" && error.name !== "NotAllowedError") tell(auth, error);
+  };
   if (auth && offers) {
-    (async () => {
-      if (!(await PublicKeyCredential.isConditionalMediationAvailable())) return;
-      const begun = await post("auth/start", { mediation: "conditional", request: auth.dataset.request || undefined });
-      pending.abort = new AbortController();
-      const credential = await get(begun.options, { mediation: "conditional", signal: pending.abort.signal });
-      const done = await post("auth/finish", { challenge_id: begun.challenge_id, credential });
-      location.assign(done.redirect);
-    })().catch((error) => {
-      if (error.name !== "AbortError" && error.name !== "NotAllowedError") tell(auth, error);
-    });
+    PublicKeyCredential.isConditionalMediationAvailable()
+      .then((is) => (is ? offer() : undefined))
+      .catch(failed);
   }
 })();

@@ -76,6 +76,12 @@ impl Extension for OauthExtension {
                 sqlite: include_str!("../migrations/sqlite/3070_par_bound.sql"),
                 postgres: include_str!("../migrations/postgres/3070_par_bound.sql"),
             },
+            Migration {
+                version: 3080,
+                name: "mails",
+                sqlite: include_str!("../migrations/sqlite/3080_mails.sql"),
+                postgres: include_str!("../migrations/postgres/3080_mails.sql"),
+            },
         ]
     }
 }

@@ -162,6 +162,7 @@ impl OAuthState {
     /// When no client for outgoing requests can be made.
     pub fn new(parts: OAuthParts) -> Result<Self, EgressError> {
         // Documents of this computer count for a server of this computer alone (ID-24).
+        let issuer_keys = IssuerKeys::new(parts.hosts.clone());
         let hosts = if parts.settings.is_loopback() { parts.hosts } else { parts.hosts.without_loopback() };
         let egress = client_under(Class::Untrusted, Policy::default(), hosts)?;
         parts.users.permit(parts.settings.identity.role_permissions.clone());
@@ -186,7 +187,7 @@ impl OAuthState {
             egress,
             refusals: Refusals::default(),
             meter: Meter::default(),
-            issuer_keys: IssuerKeys::default(),
+            issuer_keys,
             settings: ArcSwap::from_pointee(parts.settings),
         })))
     }

@@ -96,6 +96,9 @@ pub struct User {
     pub username: String,
     pub email: Option<String>,
     pub email_verified: bool,
+    /// Whether an administrator wrote the mail, who vouches for it as far as links of other issuers go.
+    #[serde(skip)]
+    pub email_vouched: bool,
     pub display_name: Option<String>,
     pub status: UserStatus,
     pub roles: Vec<String>,
@@ -353,9 +356,14 @@ pub(crate) fn check(
     let mut faults = Vec::new();
     if let Some(name) = username {
         let fits = (1..=50).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+            // Users are named by either; what looks like an id is one.
+            && !name.to_ascii_lowercase().starts_with("usr_");
         if !fits {
-            faults.push(("username", "1 to 50 characters of A-Z a-z 0-9 _ -".to_owned()));
+            faults.push((
+                "username",
+                "1 to 50 characters of A-Z a-z 0-9 _ -, which do not begin with usr_".to_owned(),
+            ));
         }
     }
     if let Some(mail) = email {

@@ -88,6 +88,7 @@ kinds! {
     AdminUserCreated = "admin.user.created";
     AdminUserChanged = "admin.user.changed";
     AdminUserDeleted = "admin.user.deleted";
+    AdminUserLinked = "admin.user.linked";
     AdminUserMerged = "admin.user.merged";
     AdminSecretWrite = "admin.secret.write";
     AdminBanAdded = "admin.ban.added";

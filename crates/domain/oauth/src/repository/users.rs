@@ -44,6 +44,7 @@ struct UserRow {
     username: String,
     email: Option<String>,
     email_verified: i64,
+    email_vouched: i64,
     display_name: Option<String>,
     status: String,
     department: Option<String>,
@@ -66,6 +67,7 @@ impl UserRow {
             username: self.username,
             email: self.email,
             email_verified: self.email_verified != 0,
+            email_vouched: self.email_vouched != 0,
             display_name: self.display_name,
             status: UserStatus::of_row(&self.status),
             roles,
@@ -91,8 +93,8 @@ impl UserRepository {
 
     pub(crate) async fn by_id(&self, id: &str) -> sqlx::Result<Option<User>> {
         let row: Option<UserRow> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id, kind, username, email, email_verified, display_name, status, department, locale, created_at, updated_at,
-                    version,
+            "SELECT id, kind, username, email, email_verified, email_vouched, display_name, status, department, locale, created_at,
+                    updated_at, version,
                     (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
              FROM users WHERE id = $1"
         )).bind(id).fetch_optional(pool).await)?;
@@ -102,8 +104,8 @@ impl UserRepository {
     /// `name` in lower case.
     pub(crate) async fn by_username(&self, name: &str) -> sqlx::Result<Option<User>> {
         let row: Option<UserRow> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id, kind, username, email, email_verified, display_name, status, department, locale, created_at, updated_at,
-                    version,
+            "SELECT id, kind, username, email, email_verified, email_vouched, display_name, status, department, locale, created_at,
+                    updated_at, version,
                     (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
              FROM users WHERE username_key = $1 AND status <> 'deleted'"
         )).bind(name).fetch_optional(pool).await)?;
@@ -121,8 +123,8 @@ impl UserRepository {
             .map(str::to_lowercase)
             .map(|text| format!("{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")));
         let rows: Vec<UserRow> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id, kind, username, email, email_verified, display_name, status, department, locale, created_at, updated_at,
-                    version,
+            "SELECT id, kind, username, email, email_verified, email_vouched, display_name, status, department, locale, created_at,
+                    updated_at, version,
                     (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
              FROM users
              WHERE id > $1 AND kind <> 'client'
@@ -142,8 +144,8 @@ impl UserRepository {
     /// The person with this mail, in lower case.
     pub(crate) async fn by_email(&self, mail: &str) -> sqlx::Result<Option<User>> {
         let row: Option<UserRow> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id, kind, username, email, email_verified, display_name, status, department, locale, created_at, updated_at,
-                    version,
+            "SELECT id, kind, username, email, email_verified, email_vouched, display_name, status, department, locale, created_at,
+                    updated_at, version,
                     (SELECT STRING_AGG(role, ' ') FROM user_roles WHERE user_id = users.id) AS roles
              FROM users WHERE email_key = $1 AND status <> 'deleted'"
         )).bind(mail).fetch_optional(pool).await)?;
@@ -211,13 +213,13 @@ impl UserRepository {
         }
         let inserted = on_tx!(tx, conn => sqlx::query(sql!(
             "INSERT INTO users (id, username, username_key, email, email_key, display_name, status, department, created_at,
-                 updated_at, version, kind, email_verified, locale)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, 1, $10, $11, $12)"
+                 updated_at, version, kind, email_verified, locale, email_vouched)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, 1, $10, $11, $12, $13)"
         ))
             .bind(user.id.as_str()).bind(&user.username).bind(&name).bind(&user.email).bind(&mail)
             .bind(&user.display_name).bind(user.status.as_str()).bind(&user.department).bind(user.created_at)
             .bind(user.kind.as_str()).bind(i64::from(user.email_verified)).bind(&user.locale)
-            .execute(&mut *conn).await.map(drop));
+            .bind(i64::from(user.email_vouched)).execute(&mut *conn).await.map(drop));
         match inserted {
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
                 tx.rollback().await?;
@@ -251,17 +253,18 @@ impl UserRepository {
         lock_administrators(&mut tx).await?;
         let updated = on_tx!(tx, conn => sqlx::query(sql!(
             "UPDATE users SET email = $1, email_key = $2, display_name = $3, status = $4, department = $5,
-                 updated_at = $6, version = version + 1, email_verified = $7, locale = $8, username = $9, username_key = $10
-             WHERE id = $11 AND version = $12
-               AND ($13 = 1
-                    OR NOT EXISTS (SELECT 1 FROM user_roles r WHERE r.user_id = $11 AND r.role = 'admin')
+                 updated_at = $6, version = version + 1, email_verified = $7, locale = $8, username = $9, username_key = $10,
+                 email_vouched = $11
+             WHERE id = $12 AND version = $13
+               AND ($14 = 1
+                    OR NOT EXISTS (SELECT 1 FROM user_roles r WHERE r.user_id = $12 AND r.role = 'admin')
                     OR EXISTS (SELECT 1 FROM users o JOIN user_roles r ON r.user_id = o.id
-                               WHERE r.role = 'admin' AND o.status = 'active' AND o.id <> $11))"
+                               WHERE r.role = 'admin' AND o.status = 'active' AND o.id <> $12))"
         ))
             .bind(&user.email).bind(&mail).bind(&user.display_name).bind(user.status.as_str()).bind(&user.department)
             .bind(user.updated_at).bind(i64::from(user.email_verified)).bind(&user.locale).bind(&user.username)
-            .bind(&name).bind(user.id.as_str()).bind(version).bind(i64::from(keeps_admin))
-            .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+            .bind(&name).bind(i64::from(user.email_vouched)).bind(user.id.as_str()).bind(version)
+            .bind(i64::from(keeps_admin)).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         if updated == 0 {
             tx.rollback().await?;
             return Ok(None);

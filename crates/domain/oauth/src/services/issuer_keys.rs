@@ -1,13 +1,18 @@
 //! Keys of trusted issuers, from their JWK Sets: kept for ten minutes, asked for once a minute at most (ID-60, ID-131).
 
 use crate::state::OAuthState;
+use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use systemprompt_config::profile::security::TrustedIssuer;
 use systemprompt_models::Millis;
-use systemprompt_net::egress::Wanted;
+use systemprompt_net::egress::{Class, EgressError, Policy, Wanted, client_under};
+use systemprompt_net::{Egress, HostRules};
 use systemprompt_security::keys::Jwk;
+use url::{Host, Url};
 
 const KEEP: Millis = 600_000;
 const ASK_EVERY: Millis = 60_000;
@@ -21,11 +26,21 @@ struct Cached {
     asked_at: Option<Millis>,
 }
 
+/// Longest time that an answer may take.
+const TOTAL: Duration = Duration::from_secs(5);
+
 /// The keys that this node knows.
-#[derive(Debug, Default)]
-pub struct IssuerKeys(Mutex<HashMap<String, Arc<tokio::sync::Mutex<Cached>>>>);
+#[derive(Debug)]
+pub struct IssuerKeys {
+    known: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Cached>>>>,
+    hosts: HostRules,
+}
 
 impl IssuerKeys {
+    pub(crate) fn new(hosts: HostRules) -> Self {
+        Self { known: Mutex::default(), hosts }
+    }
+
     /// The keys of `issuer`, read anew if they are old or have no `kid`. Nothing if they cannot be had.
     pub(crate) async fn of(
         &self,
@@ -44,13 +59,13 @@ impl IssuerKeys {
         let may_ask = cached.asked_at.is_none_or(|at| now - at >= ASK_EVERY);
         if may_ask {
             cached.asked_at = Some(now);
-            match fetch(state, issuer).await {
+            match self.fetch(issuer).await {
                 Ok(keys) => {
                     cached.keys = keys.into();
                     cached.read_at = Some(now);
                 }
                 Err(why) => {
-                    tracing::warn!(issuer = issuer.issuer, why, "keys of a trusted issuer cannot be had");
+                    tracing::warn!(issuer = issuer.issuer, %why, "keys of a trusted issuer cannot be had");
                 }
             }
         }
@@ -60,20 +75,52 @@ impl IssuerKeys {
     }
 
     fn entry(&self, issuer: &TrustedIssuer) -> Arc<tokio::sync::Mutex<Cached>> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = format!("{} {}", issuer.issuer, issuer.jwks_uri);
         if all.len() >= MAX_ISSUERS && !all.contains_key(&key) {
             all.clear();
         }
         Arc::clone(all.entry(key).or_default())
     }
+
+    /// The client for an address that the operator wrote: what `security.egress` opens to them is open, and an IP address that stands
+    /// there in full is too.
+    fn egress(&self, address: &str) -> Result<Egress, EgressError> {
+        let literal = Url::parse(address).ok().and_then(|url| literal(&url));
+        let policy = Policy { allow_insecure: false, allow_private: literal.into_iter().collect() };
+        client_under(Class::Operator, policy, self.hosts.clone())
+    }
+
+    /// The keys of a set that this server can use; those of other kinds are left out.
+    async fn fetch(&self, issuer: &TrustedIssuer) -> Result<Vec<Jwk>, Fault> {
+        let egress = self.egress(&issuer.jwks_uri)?;
+        let fetched = tokio::time::timeout(TOTAL, egress.fetch_as(&issuer.jwks_uri, Wanted::JWKS)).await;
+        let body = fetched.map_err(|_| Fault::Slow)??;
+        let set: Value = serde_json::from_slice(&body).map_err(|_| Fault::NotJson)?;
+        usable(&set).ok_or(Fault::NotASet)
+    }
 }
 
-/// The keys of a set that this server can use; those of other kinds are left out.
-async fn fetch(state: &OAuthState, issuer: &TrustedIssuer) -> Result<Vec<Jwk>, String> {
-    let body = state.egress.fetch_as(&issuer.jwks_uri, Wanted::JWKS).await.map_err(|e| e.to_string())?;
-    let set: Value = serde_json::from_slice(&body).map_err(|_| "it is no JSON".to_owned())?;
-    usable(&set).ok_or_else(|| "it is no JWK Set, or has a key twice".to_owned())
+/// Why keys cannot be had.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    #[error("it took too long")]
+    Slow,
+    #[error("it is no JSON")]
+    NotJson,
+    #[error("it is no JWK Set, or has a key twice")]
+    NotASet,
+}
+
+/// The address that stands in a URL in place of a name.
+fn literal(url: &Url) -> Option<IpNet> {
+    match url.host()? {
+        Host::Ipv4(address) => Some(IpAddr::from(address).into()),
+        Host::Ipv6(address) => Some(IpAddr::from(address).into()),
+        Host::Domain(_) => None,
+    }
 }
 
 fn usable(set: &Value) -> Option<Vec<Jwk>> {
@@ -92,6 +139,24 @@ mod tests {
     use super::*;
     use serde_json::json;
     use systemprompt_security::keys::{PrivateKey, SigningAlgorithm};
+
+    #[test]
+    fn id_60_the_address_of_a_trusted_issuer_is_the_operators_own() {
+        let hosts = HostRules::new(Vec::new(), vec!["closed.example".parse().unwrap()], Vec::new());
+        let keys = IssuerKeys::new(hosts);
+        for (address, want) in [
+            ("https://10.1.2.3/jwks", true),
+            ("https://[fd00::7]:8443/jwks", true),
+            ("https://idp.example:636/jwks", true),
+            ("http://127.0.0.1:9000/jwks", true),
+            ("http://idp.example/jwks", false),
+            ("https://closed.example/jwks", false),
+        ] {
+            let checked = keys.egress(address).unwrap().check(address);
+            assert_eq!(checked.is_ok(), want, "{address} {checked:?}");
+        }
+        assert!(keys.egress("https://10.1.2.3/jwks").unwrap().check("https://10.1.2.4/jwks").is_err());
+    }
 
     #[test]
     fn keys_of_other_kinds_are_left_out_and_a_kid_twice_spoils_the_set() {

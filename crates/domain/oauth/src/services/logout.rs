@@ -10,7 +10,9 @@ use askama::Template;
 use serde_json::Value;
 use subtle::ConstantTimeEq as _;
 use systemprompt_audit::{Draft, EntryKind};
+use systemprompt_models::ids::{SessionId, UserId};
 use systemprompt_models::{Principal, RequestContext};
+use systemprompt_security::session::SessionSource;
 use url::form_urlencoded::Serializer;
 
 /// Asks whether to sign out.
@@ -29,8 +31,16 @@ pub struct LogoutPage {
 pub enum Logout {
     /// The person must confirm it.
     Ask,
-    /// Done; back to the client, if it named a registered address.
-    Done(Option<String>),
+    Done(Done),
+}
+
+/// What became of a request to sign out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Where the browser goes back to, if the client named a registered address.
+    pub back: Option<String>,
+    /// The session that ended; none if there was none.
+    pub session: Option<SessionId>,
 }
 
 /// What binds the form to the session.
@@ -59,12 +69,19 @@ pub async fn logout(
 ) -> OauthResult<Logout> {
     let hint = hint(state, parameters)?;
     let back = back(state, parameters, hint.as_ref()).await?;
-    let Some(visitor) = visitor else { return Ok(Logout::Done(back)) };
-    let is_this_session = hint
-        .as_ref()
-        .and_then(|claims| claims.get("sid"))
-        .and_then(Value::as_str)
-        .is_some_and(|named| is_sid_of(state, named, &visitor.session_id));
+    let Some(visitor) = visitor else {
+        // The cookie may have ended before its session, which the person means to leave all the same.
+        let named = match &hint {
+            Some(claims) => named(state, claims).await?,
+            None => None,
+        };
+        if let Some((user, session)) = &named {
+            end_session(state, context, user, session).await?;
+        }
+        return Ok(Logout::Done(Done { back, session: named.map(|(_, session)| session) }));
+    };
+    let is_this_session =
+        hint.as_ref().and_then(sid).is_some_and(|named| is_sid_of(state, named, &visitor.session_id));
     let is_confirmed = is_form && parameters.get("csrf").is_some();
     if is_confirmed {
         let is_ours =
@@ -75,22 +92,45 @@ pub async fn logout(
     } else if !is_this_session {
         return Ok(Logout::Ask);
     }
-    end(state, context, visitor).await?;
-    Ok(Logout::Done(back))
+    end_session(state, context, &visitor.user_id, &visitor.session_id).await?;
+    Ok(Logout::Done(Done { back, session: Some(visitor.session_id.clone()) }))
 }
 
 /// Ends a browser session with what hangs on it.
-///
-/// # Errors
-/// When it cannot be recorded or written; the session then goes on.
-pub async fn end(state: &OAuthState, context: &RequestContext, visitor: &Principal) -> OauthResult<()> {
+async fn end_session(
+    state: &OAuthState,
+    context: &RequestContext,
+    user: &UserId,
+    session: &SessionId,
+) -> OauthResult<()> {
     let draft = Draft::new(EntryKind::OauthLogout, context, "ok")
-        .with("user_id", visitor.user_id.as_str())
-        .with("ended", visitor.session_id.as_str());
+        .with("user_id", user.as_str())
+        .with("ended", session.as_str());
     state.record(draft).await?;
-    state.oauth.end_grants_of_session(visitor.session_id.as_str(), state.now()).await?;
-    state.sessions.revoke(&visitor.session_id, "logout").await?;
+    state.oauth.end_grants_of_session(session.as_str(), state.now()).await?;
+    state.sessions.revoke(session, "logout").await?;
     Ok(())
+}
+
+fn sid(claims: &serde_json::Map<String, Value>) -> Option<&str> {
+    claims.get("sid").and_then(Value::as_str)
+}
+
+/// The live browser session that an ID token names, with its person.
+async fn named(
+    state: &OAuthState,
+    claims: &serde_json::Map<String, Value>,
+) -> OauthResult<Option<(UserId, SessionId)>> {
+    let (Some(sub), Some(named)) = (claims.get("sub").and_then(Value::as_str), sid(claims)) else {
+        return Ok(None);
+    };
+    let user = UserId::new(sub);
+    let now = state.now();
+    let mut sessions = state.sessions.list(&user).await?.into_iter();
+    let found = sessions.find(|row| {
+        row.source == Some(SessionSource::Web) && row.is_live(now) && is_sid_of(state, named, &row.id)
+    });
+    Ok(found.map(|row| (user, row.id)))
 }
 
 fn hint(state: &OAuthState, parameters: &Parameters) -> OauthResult<Option<serde_json::Map<String, Value>>> {

@@ -5,8 +5,8 @@ use crate::error::IdentityError;
 use crate::repository::users::erase;
 use systemprompt_audit::{EntryKind, Payload, Role};
 use systemprompt_database::WriteTx;
-use systemprompt_models::RequestContext;
 use systemprompt_models::ids::EntryId;
+use systemprompt_models::{Permission, RequestContext};
 use systemprompt_security::session::UserEnd;
 
 impl Users {
@@ -33,7 +33,7 @@ impl Users {
         let after = if change.status == Some(UserStatus::Deleted) {
             self.deleted(&before)
         } else {
-            self.changed(&before, change)
+            self.changed(by, &before, change)
         };
         if let Some(field) = self.repository.clash(&after).await? {
             return Err(IdentityError::Taken(field));
@@ -83,11 +83,13 @@ impl Users {
         }
     }
 
-    fn changed(&self, before: &User, change: UserChange) -> User {
+    fn changed(&self, by: &RequestContext, before: &User, change: UserChange) -> User {
+        let vouches = change.email.is_some() && by.principal.has(Permission::Admin);
         let other_mail = change.email.is_some() && change.email != before.email;
         User {
             // Somebody else's word for one address says nothing of another.
             email_verified: before.email_verified && !other_mail,
+            email_vouched: vouches || (before.email_vouched && !other_mail),
             locale: change.locale.or_else(|| before.locale.clone()).filter(|tag| !tag.is_empty()),
             email: change.email.or_else(|| before.email.clone()),
             display_name: change.display_name.or_else(|| before.display_name.clone()),
@@ -106,6 +108,7 @@ impl Users {
             username: format!("deleted:{}", before.id),
             email: None,
             email_verified: false,
+            email_vouched: false,
             display_name: None,
             roles: Vec::new(),
             department: None,

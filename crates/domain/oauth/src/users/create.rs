@@ -7,7 +7,7 @@ use crate::services::password;
 use aws_lc_rs::digest::{SHA256, digest};
 use systemprompt_audit::{EntryKind, Payload, Role};
 use systemprompt_models::ids::UserId;
-use systemprompt_models::{Millis, RequestContext};
+use systemprompt_models::{Millis, Permission, RequestContext};
 
 /// How long a key is remembered.
 const REQUEST_LIFE: Millis = 86_400_000;
@@ -81,6 +81,7 @@ impl Users {
             username: new.username,
             email: new.email,
             email_verified: false,
+            email_vouched: by.principal.has(Permission::Admin),
             display_name: new.display_name,
             status: UserStatus::Active,
             roles: normal_roles(new.roles),

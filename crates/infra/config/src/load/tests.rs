@@ -196,6 +196,8 @@ fn a_bad_profile_names_place_allowed_values_and_suggestion() {
         ("server:\n  cors_allowed_origins: ['*']\n", "invalid_value", 2, 26, "not an exact origin"),
         ("server:\n  cors_allowed_origins: [http://example.com]\n", "invalid_value", 2, 26, "https://host"),
         ("server:\n  api_external_url: ftp://x\n", "invalid_value", 2, 21, "http or https URL"),
+        ("server:\n  api_external_url: http://corp.example\n", "insecure_url", 2, 21, "loopback alone"),
+        ("server:\n  api_external_url: http://10.0.0.7:8080\n", "insecure_url", 2, 21, "the https address"),
         ("server:\n  api_external_url: https://x/y\n", "invalid_value", 2, 21, "must not have a path"),
         (
             "server:\n  security_headers: {x-frame-option: a}\n",
@@ -330,6 +332,14 @@ fn weak_settings_are_warned_of() {
         (
             "governance: {authz: {hook: {mode: rules}}}\ngateway: {providers: [{name: a, type: anthropic}]}\n",
             "secret_missing",
+        ),
+        (
+            "governance: {authz: {hook: {mode: rules}}}\nserver: {api_external_url: 'http://127.0.0.1:8080'}\n",
+            "no_passkeys",
+        ),
+        (
+            "governance: {authz: {hook: {mode: rules}}}\nserver: {api_external_url: 'https://[2001:db8::1]'}\n",
+            "no_passkeys",
         ),
     ] {
         let folder = Folder::new();

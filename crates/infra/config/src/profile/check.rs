@@ -11,6 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Step, steps};
 use crate::schema::HttpUrl;
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 /// Response headers that `server.security_headers` may replace.
 pub const SECURITY_HEADERS: [&str; 8] = [
@@ -194,6 +195,7 @@ impl Check<'_> {
                 self.add(&steps!["server", key], finding);
             }
         }
+        self.external_url(profile);
         for (index, origin) in server.cors_allowed_origins.iter().enumerate() {
             let exact = HttpUrl::parse(origin)
                 .filter(|url| url.path == "/" && !origin.ends_with('/') && (url.secure || url.is_loopback()));
@@ -233,6 +235,28 @@ impl Check<'_> {
                 .with_remedy("keep `frame-ancestors 'none'` or `'self'` in the policy, DENY or SAMEORIGIN in the other");
                 self.add(&path, finding);
             }
+        }
+    }
+
+    /// The address that clients and browsers are told: passwords, codes and cookies travel to it.
+    fn external_url(&mut self, profile: &Profile) {
+        let external = profile.api_external_url();
+        let Some(url) = HttpUrl::parse(&external) else { return };
+        let path = steps!["server", "api_external_url"];
+        if !url.secure && !url.is_loopback() {
+            let finding = Diagnostic::error(
+                "insecure_url",
+                "http is for loopback alone: sign-ins and tokens would cross the network in clear",
+            )
+            .with_remedy("write the https address of the proxy in front");
+            self.add(&path, finding);
+        } else if url.host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+            let finding = Diagnostic::warning(
+                "no_passkeys",
+                format!("no passkey can be made at {}: an IP address is no relying party", url.host),
+            )
+            .with_remedy("name a host: https://id.example.com, or http://localhost on this computer");
+            self.add(&path, finding);
         }
     }
 

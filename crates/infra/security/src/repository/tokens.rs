@@ -244,16 +244,18 @@ impl TokenRepository {
         Ok(ended)
     }
 
-    /// Sessions that were ended behind `since` and would otherwise still be live.
+    /// Sessions that were ended behind `since` and that a token may still name: until their own end, and for `kept` milliseconds at
+    /// most. With each the moment up to which it must be known.
     pub(crate) async fn revoked_sessions(
         &self,
         since: i64,
-        now: Millis,
+        (now, kept): (Millis, Millis),
         limit: i64,
     ) -> Result<Vec<RevokedRow>, sqlx::Error> {
         on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id, expires_at FROM user_sessions WHERE revoked_epoch > $1 AND expires_at > $2 LIMIT $3"
-        )).bind(since).bind(now).bind(limit).fetch_all(pool).await)
+            "SELECT id, CASE WHEN expires_at < revoked_at + $1 THEN expires_at ELSE revoked_at + $1 END
+             FROM user_sessions WHERE revoked_epoch > $2 AND expires_at > $3 AND revoked_at > $4 LIMIT $5"
+        )).bind(kept).bind(since).bind(now).bind(now - kept).bind(limit).fetch_all(pool).await)
     }
 
     /// Tokens that were revoked behind `since` and would otherwise still be live.

@@ -25,6 +25,9 @@ pub const MAX_UNCONFIRMED: Millis = 30_000;
 const FULL_EVERY: Millis = 300_000;
 /// Most revocations that are held; with more the copy counts as unconfirmed.
 const MAX_REVOKED: usize = 1_000_000;
+/// How long a revoked session stays in the copy: no token outlives it, and nodes' clocks differ by less than the minutes on top. The
+/// row stays until the session's own end.
+const KEEP_REVOKED: Millis = MAX_TOKEN_LIFE.as_millis() as Millis + 300_000;
 const MAX_LIVE: u64 = 50_000;
 const LIVE_FOR: Duration = Duration::from_mins(5);
 /// `last_seen_at` is written at most this often for a session.
@@ -254,7 +257,7 @@ impl Sessions {
         if full || epoch != known {
             let since = if full { -1 } else { known };
             let limit = MAX_REVOKED as i64 + 1;
-            let sessions = self.repository.revoked_sessions(since, now, limit).await?;
+            let sessions = self.repository.revoked_sessions(since, (now, KEEP_REVOKED), limit).await?;
             let tokens = self.repository.revoked_tokens(since, now, limit).await?;
             let cutoffs = self.repository.cutoffs(since, now, limit).await?;
             self.merge(sessions, tokens, &cutoffs, full.then_some(now));
@@ -542,11 +545,12 @@ impl Sessions {
 
     fn apply_ended(&self, ended: Vec<RevokedRow>) -> usize {
         let count = ended.len();
+        let kept = self.clock.now().saturating_add(KEEP_REVOKED);
         self.apply(|revoked| {
             for (id, until) in ended {
                 let id = SessionId::from(id);
                 self.live.invalidate(&id);
-                revoked.add_session(id, until);
+                revoked.add_session(id, until.min(kept));
             }
         });
         count

@@ -2,7 +2,7 @@
 
 use super::ClientRepository;
 use crate::at_rest::Digest;
-use crate::models::clients::OAuthClient;
+use crate::models::clients::{ClientKind, OAuthClient};
 use systemprompt_database::{WriteTx, on_tx, sql};
 use systemprompt_models::ids::{GrantId, UserId};
 use systemprompt_models::{JwtAudience, Millis};
@@ -139,18 +139,26 @@ impl ClientRepository {
         now: Millis,
     ) -> sqlx::Result<Option<Vec<GrantId>>> {
         let mut tx = self.db.write_tx().await?;
-        let deleted = on_tx!(tx, conn => sqlx::query(sql!(
-            "DELETE FROM oauth_clients WHERE client_id = $1 AND (CAST($2 AS BIGINT) IS NULL OR version = $2)"
-        )).bind(id).bind(version).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
-        if deleted == 0 {
+        let deleted: Option<(String, Option<Millis>)> = on_tx!(tx, conn => sqlx::query_as(sql!(
+            "DELETE FROM oauth_clients WHERE client_id = $1 AND (CAST($2 AS BIGINT) IS NULL OR version = $2)
+             RETURNING kind, last_used_at"
+        )).bind(id).bind(version).fetch_optional(&mut *conn).await)?;
+        let Some((kind, last_used_at)) = deleted else {
             tx.rollback().await?;
             return Ok(None);
-        }
+        };
         let ended = end_all(&mut tx, id, reason, now).await?;
-        on_tx!(tx, conn => sqlx::query(sql!(
-            "UPDATE users SET status = 'deleted', updated_at = $1, version = version + 1
-             WHERE kind = 'client' AND username = $2"
-        )).bind(now).bind(format!("client:{id}")).execute(&mut *conn).await.map(drop))?;
+        let user = format!("client:{id}");
+        if kind == ClientKind::Registered.as_str() && last_used_at.is_none() {
+            // Nothing was ever issued to it that could name its user.
+            on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM users WHERE kind = 'client' AND username = $1"))
+                .bind(&user).execute(&mut *conn).await.map(drop))?;
+        } else {
+            on_tx!(tx, conn => sqlx::query(sql!(
+                "UPDATE users SET status = 'deleted', updated_at = $1, version = version + 1
+                 WHERE kind = 'client' AND username = $2"
+            )).bind(now).bind(&user).execute(&mut *conn).await.map(drop))?;
+        }
         tx.commit().await?;
         Ok(Some(ended))
     }
@@ -263,17 +271,17 @@ pub(crate) enum Cut {
     Everything,
 }
 
-/// The user that a client's own tokens stand for. The row of a client that was deleted comes back with it.
+/// The user that a client's own tokens stand for. The row of a client that was deleted comes back with it. The mail that such tokens
+/// name is nobody's address and stands in no row: a person who has it must not be in the way.
 async fn insert_user(tx: &mut WriteTx, client: &OAuthClient) -> sqlx::Result<()> {
     let name = format!("client:{}", client.client_id);
-    let mail = format!("{}@client.local", client.client_id);
     on_tx!(*tx, conn => sqlx::query(sql!(
-        "INSERT INTO users (id, username, username_key, email, email_key, display_name, status, created_at, updated_at, version, kind)
-         VALUES ($1, $2, $2, $3, $3, $4, 'active', $5, $5, 1, 'client')
+        "INSERT INTO users (id, username, username_key, display_name, status, created_at, updated_at, version, kind)
+         VALUES ($1, $2, $2, $3, 'active', $4, $4, 1, 'client')
          ON CONFLICT (id) DO UPDATE SET status = 'active', display_name = excluded.display_name,
              updated_at = excluded.updated_at, version = users.version + 1"
     ))
-        .bind(client.user_id.as_str()).bind(&name).bind(&mail).bind(&client.name).bind(client.created_at)
+        .bind(client.user_id.as_str()).bind(&name).bind(&client.name).bind(client.created_at)
         .execute(&mut *conn).await.map(drop))
 }
 

@@ -2,11 +2,13 @@
 
 use super::OAuthRepository;
 use systemprompt_audit::Guard;
-use systemprompt_database::{on, on_tx, sql};
+use systemprompt_database::{on, sql};
 use systemprompt_models::Millis;
 
 /// Name of the guard that one use of a foreign token passes.
 pub(crate) const TOKEN_REPLAYED: &str = "oauth_foreign_token_replayed";
+/// Name of the guard that the first link of a subject passes.
+pub(crate) const ALREADY_LINKED: &str = "oauth_subject_linked";
 
 impl OAuthRepository {
     /// The user that a subject of an issuer is linked to.
@@ -17,28 +19,26 @@ impl OAuthRepository {
         Ok(row.map(|(user,)| user))
     }
 
-    /// The active user with this address, in lower case.
+    /// The active person with this address, in lower case, if it is known to be theirs: they came by it, or an administrator wrote it.
+    /// What somebody says of themselves is no proof.
     pub(crate) async fn user_by_email(&self, email: &str) -> sqlx::Result<Option<String>> {
         let row: Option<(String,)> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT id FROM users WHERE email_key = $1 AND status = 'active'"
+            "SELECT id FROM users WHERE email_key = $1 AND status = 'active' AND kind = 'person'
+               AND (email_verified = 1 OR email_vouched = 1)"
         )).bind(email).fetch_optional(pool).await)?;
         Ok(row.map(|(id,)| id))
     }
+}
 
-    /// Links a subject; who was first stays.
-    pub(crate) async fn link_user(
-        &self,
-        issuer: &str,
-        subject: &str,
-        user: &str,
-        now: Millis,
-    ) -> sqlx::Result<()> {
-        let mut tx = self.db.write_tx().await?;
-        on_tx!(tx, conn => sqlx::query(sql!(
+/// Links a subject, unless it is linked.
+pub(crate) fn linked(issuer: &str, subject: &str, user: &str, now: Millis) -> Guard {
+    Guard {
+        name: ALREADY_LINKED,
+        sql: sql!(
             "INSERT INTO federated_identities (issuer, subject, user_id, created_at) VALUES ($1, $2, $3, $4)
              ON CONFLICT (issuer, subject) DO NOTHING"
-        )).bind(issuer).bind(subject).bind(user).bind(now).execute(&mut *conn).await.map(drop))?;
-        tx.commit().await
+        ),
+        cells: vec![issuer.into(), subject.into(), user.into(), now.into()],
     }
 }
 

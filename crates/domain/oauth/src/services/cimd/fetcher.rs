@@ -6,7 +6,7 @@ use crate::error::OauthResult;
 use crate::models::cimd::{CimdFault, StoredDocument};
 use crate::models::clients::{ClientKind, ClientStatus, OAuthClient};
 use crate::models::oauth::dynamic_registration::ClientMetadata;
-use crate::services::clients::{client_of, metadata_digest};
+use crate::services::clients::{can_sign, client_of, metadata_digest};
 use crate::state::OAuthState;
 use std::time::Duration;
 use systemprompt_audit::{Draft, EntryKind};
@@ -94,6 +94,8 @@ async fn fetch(
     let wanted = Wanted { max_bytes: config.max_bytes as usize, ..Wanted::CLIENT_METADATA };
     let fetched = state.egress.document(url, wanted).await.inspect_err(|error| log(url, error))?;
     let metadata = validator::read(url, &fetched.body)?;
+    can_sign(state, metadata.id_token_signed_response_alg)
+        .map_err(|fault| CimdFault::Member(fault.member))?;
     Ok((fetched, metadata))
 }
 

@@ -7,6 +7,8 @@ use systemprompt_models::ids::TraceId;
 use systemprompt_models::{Millis, Principal, RequestContext, UserType};
 
 const DAY: Millis = 86_400_000;
+/// How long a client that was registered may take to its first use before another takes its place.
+const HOUR: Millis = 3_600_000;
 
 /// Deletes at most `limit` registered clients that nobody used for `registration_unused_days`. Returns how many.
 ///
@@ -30,6 +32,23 @@ pub async fn unused_clients(state: &OAuthState, limit: i64) -> Result<u64, Clien
         }
     }
     Ok(deleted)
+}
+
+/// Deletes the oldest registered client that was never used, if it had an hour for that: whoever fills the list up keeps nobody out
+/// for long. Returns whether there was one.
+///
+/// # Errors
+/// What could not be recorded or written.
+pub(super) async fn make_room(state: &OAuthState) -> Result<bool, ClientError> {
+    let Some(id) = state.clients.oldest_never_used(state.now() - HOUR).await? else { return Ok(false) };
+    let Some(client) = state.clients.find_client_by_id(&id).await? else { return Ok(true) };
+    if client.last_used_at.is_some() {
+        return Ok(true);
+    }
+    match delete(state, &system(), &client, Some(client.version), "made_room").await {
+        Ok(()) | Err(ClientError::Changed) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes at most `limit` budgets of hosts that are whole again. Returns how many.

@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 use systemprompt_audit::{Draft, EntryKind, LedgerError, Payload, Role, Unit};
 use systemprompt_models::ids::{ClientId, GrantId};
 use systemprompt_models::{Code, JwtAudience, Millis, Refusal, RequestContext, Secret};
+use systemprompt_security::keys::SigningAlgorithm;
 use systemprompt_security::opaque::{self, NoRandomness};
 use systemprompt_security::session::{Cutoff, CutoffKind, SessionError, Sessions};
 
@@ -168,6 +169,21 @@ pub(crate) fn with_metadata(before: &OAuthClient, metadata: ClientMetadata, now:
     }
 }
 
+/// Whether an ID token can be signed as a client wishes (ID-28). Keys are an operator's to make, not whoever's registers.
+pub(crate) fn can_sign(state: &OAuthState, algorithm: SigningAlgorithm) -> Result<(), MetadataFault> {
+    let keys = state.keys.load();
+    if keys.signer(algorithm).is_ok() {
+        return Ok(());
+    }
+    let signable = SigningAlgorithm::ALL.into_iter().filter(|known| keys.signer(*known).is_ok());
+    let words: Vec<&str> = signable.map(SigningAlgorithm::as_str).collect();
+    Err(MetadataFault {
+        code: ErrorCode::InvalidClientMetadata,
+        member: "id_token_signed_response_alg",
+        rule: format!("{}, for which this server has a key", words.join(" or ")).into(),
+    })
+}
+
 /// Makes a client: a secret for one that proves itself by it, and a management token if it `registers`.
 ///
 /// # Errors
@@ -178,6 +194,7 @@ pub(crate) async fn create(
     client: OAuthClient,
     registers: bool,
 ) -> Result<Created, ClientError> {
+    can_sign(state, client.id_token_signed_response_alg)?;
     let has_secret = matches!(
         client.auth_method,
         ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost
@@ -204,7 +221,11 @@ pub(crate) async fn create(
         .with("auth_method", client.auth_method.as_str())
         .with_payload(Payload::of(Role::After, &shown(&client)));
     state.record(draft).await?;
-    match state.clients.insert(&client, &credentials, most).await? {
+    let mut inserted = state.clients.insert(&client, &credentials, most).await?;
+    if inserted == Inserted::Full && cleanup::make_room(state).await? {
+        inserted = state.clients.insert(&client, &credentials, most).await?;
+    }
+    match inserted {
         Inserted::Done => Ok(Created { client, secret, registration_token }),
         Inserted::Taken => Err(ClientError::Taken),
         Inserted::Full => {
@@ -225,6 +246,9 @@ pub(crate) async fn replace(
     before: &OAuthClient,
     after: OAuthClient,
 ) -> Result<OAuthClient, ClientError> {
+    if after.id_token_signed_response_alg != before.id_token_signed_response_alg {
+        can_sign(state, after.id_token_signed_response_alg)?;
+    }
     let cut = cut(before, &after);
     let names = changed(before, &after);
     let mut unit = Unit::new();

@@ -3,7 +3,7 @@
 use crate::constants::FOREIGN_LEEWAY_SECONDS;
 use crate::error::{IdentityError, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
-use crate::repository::oauth::federated::foreign_token_used;
+use crate::repository::oauth::federated::{self, foreign_token_used};
 use crate::services::generation::{TokenUser, active_user};
 use crate::services::grants;
 use crate::services::id_token::is_sid_of;
@@ -12,7 +12,7 @@ use crate::state::OAuthState;
 use crate::users::{NewUser, User};
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value};
-use systemprompt_audit::Guard;
+use systemprompt_audit::{Draft, EntryKind, Guard, LedgerError, Unit};
 use systemprompt_config::profile::security::{SigningAlgorithm as Configured, SubjectMapping, TrustedIssuer};
 use systemprompt_models::ids::{SessionId, UserId};
 use systemprompt_models::{Actor, JwtAudience, JwtClaims, RequestContext};
@@ -246,10 +246,42 @@ async fn user_of(
         SubjectMapping::Provision => Some(provision(state, context, trusted, sub, email).await?.to_string()),
     };
     let id = id.ok_or_else(invalid)?;
-    state.oauth.link_user(&trusted.issuer, sub, &id, state.now()).await?;
+    link(state, context, trusted, sub, &id).await?;
     // Who was linked first stays.
     let linked = state.oauth.linked_user(&trusted.issuer, sub).await?.ok_or_else(invalid)?;
     active_user(state, &UserId::new(linked)).await.map_err(unless_ours)
+}
+
+/// Links a subject to a user, on record.
+async fn link(
+    state: &OAuthState,
+    context: &RequestContext,
+    trusted: &TrustedIssuer,
+    sub: &str,
+    user: &str,
+) -> OauthResult<()> {
+    let mut unit = Unit::new();
+    unit.record(
+        Draft::new(EntryKind::AdminUserLinked, context, "ok")
+            .with_subject("user", user)
+            .with("issuer", trusted.issuer.as_str())
+            .with("subject", sub)
+            .with("mapping", mapping(trusted.subject_mapping)),
+    );
+    unit.require(federated::linked(&trusted.issuer, sub, user, state.now()));
+    match state.ledger.append(unit).await {
+        // Another call with the subject was faster.
+        Ok(_) | Err(LedgerError::Guard(federated::ALREADY_LINKED)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn mapping(configured: SubjectMapping) -> &'static str {
+    match configured {
+        SubjectMapping::Linked => "linked",
+        SubjectMapping::VerifiedEmail => "verified_email",
+        SubjectMapping::Provision => "provision",
+    }
 }
 
 /// A user for a subject that is new here. The name follows from issuer and subject, so that two calls at once make one.

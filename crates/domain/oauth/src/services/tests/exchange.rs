@@ -1,14 +1,15 @@
 //! Token exchange (ID-59 to ID-63, A26).
 
-use super::plane::{ISSUER, Plane, START, planes, planes_with, word};
+use super::plane::{ISSUER, Plane, START, context, planes, planes_with, word};
 use crate::error::OauthResult;
 use crate::services::generation::TokenResponse;
+use crate::users::UserChange;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use systemprompt_models::Actor;
+use systemprompt_models::{Actor, Permission, Principal, RequestContext};
 use systemprompt_security::keys::{PrivateKey, SigningAlgorithm};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -263,6 +264,7 @@ async fn a26_a_trusted_issuers_token_counts_once_and_a_look_alike_never() {
         planes_with(|settings| settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap());
     for plane in planes.await {
         chain_of_clients(&plane).await;
+        plane.change("UPDATE users SET email_verified = 1 WHERE username = 'bob'").await;
         let bob = json!({"email": "Bob@example.org", "email_verified": true});
         let with = |more: Value| {
             let mut all = bob.clone();
@@ -329,4 +331,44 @@ async fn id_131_a_thousand_unknown_keys_cause_one_fetch_a_minute() {
         assert_eq!(exchange(&plane, "hop-1", &token, "jwt", "").await.unwrap().scope, "user mcp");
     }
     assert_eq!(plane.count("SELECT COUNT(*) FROM users WHERE username LIKE 'fed-%'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_60_a_mail_links_to_the_person_whom_somebody_else_knows_it_of_and_on_record() {
+    let key = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
+    let keys = serve(json!({"keys": [key.public().to_jwk()]})).await;
+    let trusted = json!([{"issuer": IDP, "jwks_uri": keys.address, "audience": "here", "subject_mapping": "verified_email"}]);
+    let planes =
+        planes_with(|settings| settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap());
+    for plane in planes.await {
+        chain_of_clients(&plane).await;
+        let mail = json!({"email": "bob@example.org", "email_verified": true});
+        let token = signed(&key, key.kid(), &claims(&mail));
+        let set = async |by: RequestContext, email: &str| {
+            let change = UserChange { email: Some(email.to_owned()), ..UserChange::default() };
+            plane.state.users.change(&by, plane.bob.as_str(), None, change).await.unwrap()
+        };
+        let link = async || word(&exchange(&plane, "hop-1", &token, "jwt", "").await);
+        let principal = Principal { permissions: vec![Permission::Admin], ..Principal::anonymous() };
+        let admin = || RequestContext { principal: Arc::new(principal.clone()), ..context() };
+
+        set(context(), "bob@example.org").await;
+        assert_eq!(link().await, "invalid_grant", "he says so himself");
+        set(admin(), "robert@example.org").await;
+        set(context(), "bob@example.org").await;
+        assert_eq!(link().await, "invalid_grant", "an administrator vouched for another one");
+        set(admin(), "bob@example.org").await;
+        plane.change("UPDATE users SET kind = 'service' WHERE username = 'bob'").await;
+        assert_eq!(link().await, "invalid_grant", "no person");
+        plane.change("UPDATE users SET kind = 'person' WHERE username = 'bob'").await;
+        assert!(plane.records("admin.user.linked").await.is_empty());
+        assert_eq!(link().await, "ok");
+        assert_eq!(link().await, "ok");
+        let told = plane.records("admin.user.linked").await;
+        assert_eq!((told.len(), &told[0]["subject_entity"]["id"]), (1, &json!(plane.bob)));
+        assert_eq!(
+            (&told[0]["detail"]["issuer"], &told[0]["detail"]["subject"]),
+            (&json!(IDP), &json!("s-1"))
+        );
+    }
 }

@@ -60,7 +60,9 @@ fn covers(rp_id: &str, host: &str) -> bool {
 }
 
 fn unusable() -> OauthError {
-    OauthError::Impossible("the external URL and webauthn.rp_id do not allow passkeys".into())
+    OauthError::invalid_request(
+        "passkeys need server.api_external_url with a host name that webauthn.rp_id covers; an IP address has none",
+    )
 }
 
 #[cfg(test)]

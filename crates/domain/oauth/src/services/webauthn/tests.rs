@@ -1,6 +1,7 @@
 //! Ceremonies with a soft authenticator, on both engines.
 
 pub(crate) mod authenticator;
+mod unknown;
 
 use super::service::authentication::StartAuthentication;
 use super::service::link::LinkStarted;

@@ -2,14 +2,16 @@
 
 use super::flow::Flow;
 use super::form::{AUTHORIZE_BODY, Asked};
+use super::login::canonical;
 use super::page::{error_page, frame, page, see_other};
+use super::session::renewed;
 use super::visitor::Visitor;
 use crate::services::server::route::Route;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_models::ids::uuid_v4;
@@ -41,9 +43,18 @@ pub fn routes() -> Vec<Route> {
 async fn authorize(
     State(context): State<AppContext>,
     Visitor(visitor): Visitor,
+    (method, uri): (Method, Uri),
     Asked(asked): Asked,
 ) -> Response {
-    answer(&context, &asked.context, visitor.as_deref(), &asked.headers, &asked.parameters).await
+    if let Some(mut elsewhere) = canonical(&context, &asked.headers, &uri) {
+        if method == Method::POST {
+            // The form is to be sent again, as it is.
+            *elsewhere.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+        }
+        return elsewhere;
+    }
+    let next = answer(&context, &asked.context, visitor.as_deref(), &asked.headers, &asked.parameters).await;
+    renewed(&context, &asked.context, &asked.headers, next).await
 }
 
 async fn answer(

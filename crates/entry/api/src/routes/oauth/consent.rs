@@ -4,17 +4,19 @@ use super::answer::{Fault, json_answer};
 use super::authorize::go;
 use super::flow::Flow;
 use super::form::{FORM_BODY, Form};
+use super::login::canonical;
 use super::page::{error_page, frame, page, see_other};
+use super::session::renewed;
 use super::visitor::Visitor;
 use crate::extract::{Context, Query};
 use crate::routes::admin::page as list_page;
 use crate::services::server::route::Route;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
-use systemprompt_models::{Code, Refusal};
+use systemprompt_models::{Code, Principal, Refusal, RequestContext};
 use systemprompt_oauth::services::authorize::Browser;
 use systemprompt_oauth::services::consent;
 use systemprompt_oauth::services::templating::Page;
@@ -49,17 +51,31 @@ async fn show(
     Context(request): Context,
     Visitor(visitor): Visitor,
     query: Query,
-    headers: HeaderMap,
+    (uri, headers): (Uri, HeaderMap),
 ) -> Response {
-    let fault = |error: &OauthError| error_page(frame(&context, &headers, None), &request, error);
+    if let Some(elsewhere) = canonical(&context, &headers, &uri) {
+        return elsewhere;
+    }
+    let shown = shown(&context, &request, visitor.as_deref(), &query, &headers).await;
+    renewed(&context, &request, &headers, shown).await
+}
+
+async fn shown(
+    context: &AppContext,
+    request: &RequestContext,
+    visitor: Option<&Principal>,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Response {
+    let fault = |error: &OauthError| error_page(frame(context, headers, None), request, error);
     let Some(id) = query.get("request") else {
         return fault(&OauthError::invalid_request("request is missing"));
     };
-    let flow = match Flow::of(&context, &headers) {
+    let flow = match Flow::of(context, headers) {
         Ok(flow) => flow,
         Err(error) => return fault(&error),
     };
-    let browser = Browser { context: &request, visitor: visitor.as_deref(), flow: &flow.value };
+    let browser = Browser { context: request, visitor, flow: &flow.value };
     let waiting = match consent::waiting(&context.oauth, browser, id).await {
         Ok(waiting) => waiting,
         Err(error) => return fault(&error),
@@ -67,7 +83,7 @@ async fn show(
     let Some(person) = waiting.person(&context.oauth) else {
         return see_other(&format!("/login?request={id}"));
     };
-    let shown = frame(&context, &headers, waiting.asked.ui_locales.as_deref());
+    let shown = frame(context, headers, waiting.asked.ui_locales.as_deref());
     match waiting.page(&context.oauth, shown, person, id).and_then(|template| Page::render(&template)) {
         Ok(rendered) => page(StatusCode::OK, &rendered.leading_to(&waiting.asked.redirect_uri)),
         Err(error) => fault(&error),

@@ -5,12 +5,13 @@ use super::form::{FORM_BODY, Form};
 use super::json::is_foreign;
 use super::login::canonical;
 use super::page::{error_page, frame, page, see_other};
+use super::session::renewed;
 use super::visitor::Visitor;
 use crate::extract::{Context, Query};
 use crate::services::server::route::Route;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_models::{Principal, RequestContext};
@@ -38,15 +39,14 @@ async fn show(
     Context(request): Context,
     Visitor(visitor): Visitor,
     query: Query,
-    headers: HeaderMap,
+    (uri, headers): (Uri, HeaderMap),
 ) -> Response {
-    let code = query.get("user_code").and_then(normal);
-    let path = code.as_ref().map_or_else(|| "/device".to_owned(), |code| format!("/device?user_code={code}"));
-    if let Some(elsewhere) = canonical(&context, &headers, &path) {
+    if let Some(elsewhere) = canonical(&context, &headers, &uri) {
         return elsewhere;
     }
     let shown = shown(&context, (&request, &headers), visitor.as_deref(), &query).await;
-    shown.unwrap_or_else(|error| error_page(frame(&context, &headers, None), &request, &error))
+    let shown = shown.unwrap_or_else(|error| error_page(frame(&context, &headers, None), &request, &error));
+    renewed(&context, &request, &headers, shown).await
 }
 
 async fn shown(

@@ -11,7 +11,6 @@ use systemprompt_security::opaque;
 /// The flow of a browser.
 pub struct Flow {
     pub value: Secret<String>,
-    is_new: bool,
 }
 
 impl Flow {
@@ -22,18 +21,13 @@ impl Flow {
     pub fn of(_context: &AppContext, headers: &HeaderMap) -> OauthResult<Self> {
         let shown = CookieExtractor::new(FLOW_COOKIE).extract(headers).ok();
         match shown.filter(|value| opaque::has_form(FLOW_PREFIX, value.expose())) {
-            Some(value) => Ok(Self { value, is_new: false }),
-            None => {
-                Ok(Self { value: opaque::generate(FLOW_PREFIX).map_err(OauthError::from)?, is_new: true })
-            }
+            Some(value) => Ok(Self { value }),
+            None => Ok(Self { value: opaque::generate(FLOW_PREFIX).map_err(OauthError::from)? }),
         }
     }
 
-    /// Gives a new flow to the browser.
+    /// Gives the flow to the browser, for as long as what begins now may take.
     pub fn keep(&self, context: &AppContext, headers: &mut HeaderMap) {
-        if !self.is_new {
-            return;
-        }
         let secure = if context.oauth.settings().is_insecure() { "" } else { "; Secure" };
         let text = format!(
             "{FLOW_COOKIE}={}; Path=/; Max-Age={AUTHORIZE_REQUEST_TTL_SECONDS}; HttpOnly; SameSite=Lax{secure}",

@@ -4,12 +4,13 @@ use super::flow::Flow;
 use super::form::{FORM_BODY, Form};
 use super::json::{is_foreign, session_of};
 use super::page::{error_page, frame, page, see_other};
-use super::session::keep_signed_in;
+use super::session::{keep_signed_in, renewed};
 use crate::extract::{Context, Query};
 use crate::services::server::route::Route;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::Principal;
 use systemprompt_models::envelope::Envelope;
@@ -45,9 +46,9 @@ async fn login(
     State(context): State<AppContext>,
     Context(caller): Context,
     query: Query,
-    headers: HeaderMap,
+    (uri, headers): (Uri, HeaderMap),
 ) -> Response {
-    if let Some(elsewhere) = canonical(&context, &headers, &request_target(&query)) {
+    if let Some(elsewhere) = canonical(&context, &headers, &uri) {
         return elsewhere;
     }
     let flow = match Flow::of(&context, &headers) {
@@ -83,14 +84,7 @@ async fn login(
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     };
     flow.keep(&context, response.headers_mut());
-    response
-}
-
-fn request_target(query: &Query) -> String {
-    match query.get("request") {
-        Some(id) => format!("/login?request={}", authorize_request(Some(id))),
-        None => "/login".to_owned(),
-    }
+    renewed(&context, &caller, &headers, response).await
 }
 
 /// What waits for the sign-in, or nothing.
@@ -221,8 +215,13 @@ async fn recover(context: &AppContext, form: &Form) -> Result<Response, OauthErr
     Ok(see_other(link.expose()))
 }
 
-async fn link(State(context): State<AppContext>, Context(request): Context, headers: HeaderMap) -> Response {
-    if let Some(elsewhere) = canonical(&context, &headers, "/webauthn/link") {
+async fn link(
+    State(context): State<AppContext>,
+    Context(request): Context,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(elsewhere) = canonical(&context, &headers, &uri) {
         return elsewhere;
     }
     let frame = frame(&context, &headers, None);
@@ -240,8 +239,9 @@ async fn link(State(context): State<AppContext>, Context(request): Context, head
     }
 }
 
-/// The same page on the external URL, when it was asked for under another loopback name: a passkey belongs to one host (ID-9).
-pub fn canonical(context: &AppContext, headers: &HeaderMap, path: &str) -> Option<Response> {
+/// The same page on the external URL, when it was asked for under another loopback name: a passkey belongs to one host, and so do the
+/// cookies of what is begun here (ID-9).
+pub fn canonical(context: &AppContext, headers: &HeaderMap, uri: &Uri) -> Option<Response> {
     let settings = context.oauth.settings();
     let shown = headers.get(header::HOST)?.to_str().ok()?;
     let shown = Url::parse(&format!("http://{shown}")).ok()?;
@@ -250,7 +250,8 @@ pub fn canonical(context: &AppContext, headers: &HeaderMap, path: &str) -> Optio
     if !is_loopback || shown.host_str() == own.host_str() {
         return None;
     }
-    let mut response = see_other(&format!("{}{path}", settings.external_url));
+    let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let mut response = see_other(&format!("{}{target}", settings.external_url));
     *response.status_mut() = StatusCode::FOUND;
     Some(response)
 }

@@ -1,14 +1,16 @@
 //! `GET|POST /api/v1/core/oauth/logout` (OpenID Connect RP-Initiated Logout 1.0).
 
 use super::form::{Asked, FORM_BODY};
+use super::login::canonical;
 use super::page::{error_page, frame, page, see_other};
 use super::visitor::Visitor;
 use crate::services::server::route::Route;
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
+use systemprompt_models::ids::SessionId;
 use systemprompt_models::{Principal, RequestContext};
 use systemprompt_oauth::constants::SESSION_COOKIE;
 use systemprompt_oauth::services::http::Parameters;
@@ -38,10 +40,13 @@ pub fn routes() -> Vec<Route> {
 async fn sign_out(
     State(context): State<AppContext>,
     Visitor(visitor): Visitor,
-    method: Method,
+    (method, uri): (Method, Uri),
     Asked(asked): Asked,
 ) -> Response {
     let is_form = method == Method::POST;
+    if let Some(elsewhere) = canonical(&context, &asked.headers, &uri).filter(|_| !is_form) {
+        return elsewhere;
+    }
     let origin = context.oauth.settings().external_url.clone();
     let is_own = csrf::is_allowed(&Method::POST, &asked.headers, &origin);
     if is_form && asked.parameters.get("csrf").is_some() && !is_own {
@@ -71,17 +76,19 @@ async fn answer(
             Some(uri) => page.leading_to(uri),
             None => page,
         }),
-        (Ok(Logout::Done(Some(back))), visitor) => {
-            return ended(context, headers, visitor, see_other(&back)).await;
-        }
-        // What was posted is answered with a redirect (ID-108): the page of somebody who is signed out says so.
-        (Ok(_), visitor) if is_form => return ended(context, headers, visitor, see_other(LOGOUT)).await,
-        (Ok(_), visitor) => match signed_out(&shown) {
-            Ok(rendered) => {
-                return ended(context, headers, visitor, page(StatusCode::OK, &rendered)).await;
+        (Ok(Logout::Done(done)), _) => {
+            let answer = match &done.back {
+                Some(back) => Ok(see_other(back)),
+                // What was posted is answered with a redirect (ID-108): the page of somebody who is signed out says so.
+                None if is_form => Ok(see_other(LOGOUT)),
+                None => signed_out(&shown).map(|rendered| page(StatusCode::OK, &rendered)),
+            };
+            match answer {
+                Ok(answer) => return ended(context, headers, done.session.as_ref(), answer).await,
+                Err(error) => Err(error),
             }
-            Err(error) => Err(error),
-        },
+        }
+        (Ok(Logout::Ask), None) => Err(OauthError::invalid_request("nobody is signed in")),
         (Err(error), _) => Err(error),
     };
     match rendered {
@@ -99,7 +106,7 @@ fn signed_out(frame: &systemprompt_oauth::services::templating::Frame) -> OauthR
 async fn ended(
     context: &AppContext,
     headers: &HeaderMap,
-    visitor: Option<&Principal>,
+    session: Option<&SessionId>,
     mut response: Response,
 ) -> Response {
     let text = format!("{SESSION_COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax");
@@ -107,8 +114,9 @@ async fn ended(
     if came_along && let Ok(value) = HeaderValue::from_str(&text) {
         response.headers_mut().append(header::SET_COOKIE, value);
     }
-    if let Some(visitor) = visitor {
-        context.tell_revocation(visitor.session_id.as_str()).await;
+    if let Some(session) = session {
+        context.auth.forget();
+        context.tell_revocation(session.as_str()).await;
     }
     response
 }

@@ -71,6 +71,11 @@ async fn shown(context: &AppContext, headers: &HeaderMap) -> Option<JwtClaims> {
         .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
         .map(Secret::from);
     let token = bearer.or_else(|| CookieExtractor::new(SESSION_COOKIE).extract(headers).ok())?;
+    counting(context, &token).await
+}
+
+/// The claims of a session token that counts.
+async fn counting(context: &AppContext, token: &Secret<String>) -> Option<JwtClaims> {
     let verified = context.auth.read_own(token.expose()).ok()?;
     if !verified.class.is_session_class() {
         return None;
@@ -83,6 +88,26 @@ fn is_program(headers: &HeaderMap) -> bool {
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_browser = headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"));
     accepts.contains("application/json") && !is_browser
+}
+
+/// An answer to a browser, with the cookie anew when more than half of its life is gone: a session goes on as long as its person
+/// comes by (ID-79). One that cannot be renewed is as good as before.
+pub async fn renewed(
+    context: &AppContext,
+    request: &RequestContext,
+    headers: &HeaderMap,
+    mut response: Response,
+) -> Response {
+    let Ok(cookie) = CookieExtractor::new(SESSION_COOKIE).extract(headers) else { return response };
+    let Some(claims) = counting(context, &cookie).await else { return response };
+    match lookup::look_up(&context.oauth, request, Some(&claims)).await {
+        Ok(lookup::Found { token: Some(token), expires_in, .. }) => {
+            keep(context, &token, expires_in, response.headers_mut());
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the session of a browser could not be renewed"),
+    }
+    response
 }
 
 /// Gives the browser the cookie of a session.

@@ -307,3 +307,37 @@ async fn a_session_takes_those_that_came_from_it_along() {
         assert!(ask(&sessions, &child.id, "usr_ada", "jti_1", NOW).await.is_err());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_session_is_held_no_longer_than_a_token_of_it_can_live() {
+    const DAY: Millis = 24 * HOUR;
+    for db in engines().await {
+        let clock = ManualClock::at(NOW);
+        let (here, there) = (node(&db, &clock).await, node(&db, &clock).await);
+        // A grant's session lives for months.
+        let (long, short) = (SessionId::generate(), opened(&here, Some("ada")).await);
+        let new = NewSession::new(long.clone(), Some("ada".into()), SessionSource::Oauth, NOW + 90 * DAY);
+        here.create(&new).await.unwrap();
+        for id in [&long, &short] {
+            here.revoke(id, "signed out").await.unwrap();
+        }
+        there.refresh().await.unwrap();
+        let held = |node: &Sessions| node.revoked.read().unwrap().largest();
+        assert_eq!((held(&here), held(&there)), (2, 2));
+
+        clock.advance(DAY);
+        for node in [&here, &there] {
+            node.refresh().await.unwrap();
+            assert_eq!(held(node), 1, "the one that has not ended by itself, as long as a token may");
+        }
+        clock.advance(KEEP_REVOKED - DAY);
+        let fresh = node(&db, &clock).await;
+        for node in [&here, &there, &fresh] {
+            node.refresh().await.unwrap();
+            assert_eq!(held(node), 0);
+            // The row still says so.
+            let late = NOW + KEEP_REVOKED;
+            assert_eq!(ask(node, &long, "ada", "j", late).await, Err(JwtError::SessionEnded));
+        }
+    }
+}

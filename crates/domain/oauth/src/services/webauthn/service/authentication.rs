@@ -19,8 +19,10 @@ use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
 use systemprompt_config::profile::identity::CounterPolicy;
 use webauthn_rs_core::proto::{AuthenticationResult, AuthenticationState, PublicKeyCredential};
 
-/// Most passkeys that are made up for a mail nobody has.
-const MAX_UNKNOWN: u8 = 3;
+/// Most passkeys that the answer to a mail names; of somebody with more the ones that were used last.
+const MAX_NAMED: usize = 8;
+/// Lengths of the ids that authenticators make, in bytes.
+const ID_LENGTHS: [usize; 5] = [16, 20, 32, 48, 64];
 
 /// Who wants to sign in.
 #[derive(Debug, Default, Deserialize)]
@@ -94,22 +96,30 @@ impl WebAuthnService<'_> {
         let user = self.state.users.by_email(email).await?.filter(may_sign_in);
         // Asked for nobody too, so that both take the same time.
         let id = user.as_ref().map_or("", |user| user.id.as_str());
-        let rows = webauthn::passkeys_of(&self.state.db, id).await?;
-        let ids: Vec<String> =
-            rows.into_iter().filter(|row| row.status == "active").map(|row| row.credential_id).collect();
+        let mut rows = webauthn::passkeys_of(&self.state.db, id).await?;
+        rows.retain(|row| row.status == "active");
+        rows.sort_by_key(|row| std::cmp::Reverse(row.last_used_at.unwrap_or(row.created_at)));
+        let ids: Vec<String> = rows.into_iter().take(MAX_NAMED).map(|row| row.credential_id).collect();
         let unknown = self.unknown(email);
         Ok((user.map(|user| user.id.to_string()), if ids.is_empty() { unknown } else { ids }))
     }
 
-    /// Ids that a mail without passkeys always gets.
+    /// Ids that a mail without passkeys always gets: as many and as long as people's own are.
     fn unknown(&self, email: &str) -> Vec<String> {
         let mail = email.to_lowercase();
-        let tag = |n: u8| {
-            let value = format!("{n} {mail}");
+        let tag = |part: &str, n: usize| {
+            let value = format!("{part}{n} {mail}");
             self.state.at_rest.tag(Label::UnknownCredential, "", value.as_bytes())
         };
-        let count = tag(0).first().map_or(1, |byte| byte % MAX_UNKNOWN + 1);
-        (1..=count).map(|n| URL_SAFE_NO_PAD.encode(tag(n))).collect()
+        let drawn = |part: &str, n: usize| usize::from(tag(part, n).first().copied().unwrap_or_default());
+        (1..=how_many(drawn("", 0)))
+            .map(|n| {
+                let length = ID_LENGTHS.get(drawn("length", n) % ID_LENGTHS.len()).copied().unwrap_or(32);
+                let mut id = [tag("", n), tag("rest", n)].concat();
+                id.truncate(length);
+                URL_SAFE_NO_PAD.encode(id)
+            })
+            .collect()
     }
 
     /// Signs in, or refuses with one text for every reason.
@@ -277,6 +287,16 @@ impl WebAuthnService<'_> {
             .with("credential", row.credential_id.chars().take(12).collect::<String>())
             .with("stored", row.counter)
             .with("shown", counter)
+    }
+}
+
+/// How many passkeys somebody has, by a number below 256: mostly one, seldom more than three, never more than are named.
+fn how_many(drawn: usize) -> usize {
+    match drawn {
+        0..128 => 1,
+        128..192 => 2,
+        192..228 => 3,
+        more => 4 + more % (MAX_NAMED - 3),
     }
 }
 

@@ -157,6 +157,7 @@ impl WebAuthnService<'_> {
             // The link of an invitation came to this address; anybody else only says so.
             email_verified: token
                 .is_some_and(|token| token.purpose == Purpose::Invite && token.email.is_some()),
+            email_vouched: false,
             display_name: about.full_name.clone(),
             status: UserStatus::Active,
             roles: crate::users::normal_roles(roles),
