@@ -456,9 +456,8 @@ async fn id_95_failures_of_one_account_wait_longer_each_time_and_success_forgets
         // As many as may fail are let in, however many come at once.
         let subjects = [account];
         let take = || attempts::take(&fixture.state, &subjects);
-        let (a, b, c, d, e, f, g, h) =
-            tokio::join!(take(), take(), take(), take(), take(), take(), take(), take());
-        let taken = [a, b, c, d, e, f, g, h];
+        let taken =
+            <[_; 8]>::from(tokio::join!(take(), take(), take(), take(), take(), take(), take(), take()));
         assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 5);
         fixture.clock.advance(1000);
         attempts::take(&fixture.state, &[account]).await.unwrap();
