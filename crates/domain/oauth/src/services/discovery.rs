@@ -29,7 +29,7 @@ pub fn server_metadata(state: &OAuthState) -> Value {
     let keys = state.keys.load();
     let id_token_algorithms: Vec<&str> = SigningAlgorithm::ALL
         .into_iter()
-        .filter(|algorithm| keys.signer(*algorithm).is_ok())
+        .filter(|algorithm| keys.signs(*algorithm))
         .map(SigningAlgorithm::as_str)
         .collect();
     let mut metadata = json!({

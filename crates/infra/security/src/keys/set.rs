@@ -161,6 +161,14 @@ impl KeySet {
         self.active(KeyUse::Sig, algorithm)
     }
 
+    /// Whether the deployment signs tokens with this algorithm, even if this node has no private part of that key.
+    pub fn signs(&self, algorithm: SigningAlgorithm) -> bool {
+        self.keys.values().any(|key| {
+            let info = &key.info;
+            info.key_use == KeyUse::Sig && info.state == KeyState::Active && info.alg == algorithm.as_str()
+        })
+    }
+
     /// The key that signs proxy assertions.
     ///
     /// # Errors

@@ -172,15 +172,15 @@ pub(crate) fn with_metadata(before: &OAuthClient, metadata: ClientMetadata, now:
 /// Whether an ID token can be signed as a client wishes (ID-28). Keys are an operator's to make, not whoever's registers.
 pub(crate) fn can_sign(state: &OAuthState, algorithm: SigningAlgorithm) -> Result<(), MetadataFault> {
     let keys = state.keys.load();
-    if keys.signer(algorithm).is_ok() {
+    if keys.signs(algorithm) {
         return Ok(());
     }
-    let signable = SigningAlgorithm::ALL.into_iter().filter(|known| keys.signer(*known).is_ok());
+    let signable = SigningAlgorithm::ALL.into_iter().filter(|known| keys.signs(*known));
     let words: Vec<&str> = signable.map(SigningAlgorithm::as_str).collect();
     Err(MetadataFault {
         code: ErrorCode::InvalidClientMetadata,
         member: "id_token_signed_response_alg",
-        rule: format!("{}, for which this server has a key", words.join(" or ")).into(),
+        rule: format!("{}, for which there is a key", words.join(" or ")).into(),
     })
 }
 
