@@ -224,3 +224,30 @@ async fn a_copied_folder_does_not_act_on_the_server_of_the_original() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_client_without_a_redirect_uri_is_told_how_a_service_is_made() {
+    let server = stores::sqlite().start().unwrap();
+    let make = ["admin", "clients", "create", "ci-bot", "--scope", "user"];
+    ends(
+        &server,
+        &make,
+        7,
+        &["redirect_uris", "for a service: --grant client_credentials", "--redirect-uri"],
+    );
+    let service =
+        ["admin", "clients", "create", "ci-bot", "--scope", "user", "--grant", "client_credentials"];
+    assert!(server.succeed(&service).unwrap().starts_with("sps_"));
+}
+
+#[tokio::test]
+async fn roles_are_added_and_taken_one_by_one_and_what_they_were_is_told() {
+    let server = stores::sqlite().start().unwrap();
+    let update = |change: &[&'static str]| [&["admin", "users", "update", "bob"][..], change].concat();
+    let add = update(&["--add-role", "auditor", "--add-role", "user"]);
+    ends(&server, &add, 0, &["roles of bob: user before, auditor user now"]);
+    ends(&server, &update(&["--remove-role", "auditor"]), 0, &["auditor user before, user now"]);
+    ends(&server, &update(&["--remove-role", "auditor"]), 5, &["has no role `auditor`", "it has: user"]);
+    ends(&server, &update(&["--role", "auditor", "--add-role", "admin"]), 2, &["--add-role"]);
+    ends(&server, &update(&["--role", "admin"]), 0, &["roles of bob: user before, admin now"]);
+}

@@ -277,7 +277,10 @@ const EXPOSES: &[(&str, &str)] = &[
     ("crates/domain/oauth/src/services/password.rs", "passwords, for their hashes"),
     ("crates/domain/oauth/src/services/pages.rs", "the flow cookie, which a form is bound to"),
     ("crates/entry/api/src/routes/oauth/session.rs", "a session's token, in its cookie"),
-    ("crates/entry/api/src/routes/oauth/login.rs", "the link that a recovery code leads to"),
+    (
+        "crates/entry/api/src/routes/oauth/login.rs",
+        "recovery codes, on the one page that shows them, and the link one leads to",
+    ),
     (
         "crates/entry/api/src/routes/users/credentials.rs",
         "recovery codes and API keys, in the one answer that shows them",

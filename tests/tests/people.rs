@@ -13,6 +13,10 @@ use systemprompt_tests::{Options, Server};
 const BASE: &str = "/api/v1/core/oauth/webauthn";
 const ME: &str = "/api/v1/core/users/me";
 
+/// A browser of today; the root is a page, and scanners get none.
+const BROWSER: &str =
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
+
 async fn engines() -> [Options; 2] {
     [stores::sqlite().without_limits(), stores::postgres().await.without_limits()]
 }
@@ -104,6 +108,79 @@ async fn a12_the_set_up_link_leads_to_the_first_administrator_and_a_passkey_sign
         // The next start prints no link: somebody can sign in.
         let server = server.restart().unwrap();
         assert!(server.ready()["setup_url"].is_null());
+    }
+}
+
+#[tokio::test]
+async fn a_first_administrator_is_told_what_is_next_and_makes_recovery_codes() {
+    for options in engines().await {
+        let server = options.start().unwrap();
+        let client = Client::without_redirects(&server);
+        let (origin, token) = setup(&server);
+        let host = origin.strip_prefix("http://").unwrap();
+        let stranger = client.get("/", &[("host", host), ("user-agent", BROWSER)]).await;
+        assert_eq!(stranger.status, 200, "{}", stranger.body);
+        for part in ["href=\"/login\"", "/api/v1/docs/identity.md", "/api/v1/openapi.json"] {
+            assert!(stranger.body.contains(part), "{part}: {}", stranger.body);
+        }
+        let document = client.get("/api/v1/docs/identity.md", &[]).await;
+        assert_eq!((document.status, document.body.starts_with("# Identity")), (200, true));
+        assert_eq!(client.get("/api/v1/docs/x.md", &[]).await.status, 404);
+        let nobody = client.get("/login?done", &[("host", host)]).await;
+        assert!(nobody.body.contains("data-ceremony=\"auth\""), "nobody is signed in: {}", nobody.body);
+
+        let mut device = SoftAuthenticator::new(&origin);
+        let start =
+            json!({"username": "root", "email": "root@example.com", "full_name": "Rosa", "token": token});
+        let with = json!({"token": token});
+        let done = ceremony(&client, (&origin, "register"), start, |o| device.create(o), with).await;
+        let session = cookie(&done, "access_token").unwrap();
+        let own = [("host", host), ("cookie", value(&session)), ("user-agent", BROWSER)];
+        for path in ["/login?done", "/login"] {
+            let page = client.get(path, &own).await;
+            for part in ["Rosa", "root@example.com", "/login/recovery-codes", "/webauthn/link", "/logout"] {
+                assert!(page.body.contains(part), "{path} has no {part}: {}", page.body);
+            }
+            assert!(page.body.contains("You have no recovery codes"), "{}", page.body);
+        }
+        assert!(client.get("/", &own).await.body.contains("Rosa"));
+        for path in ["/login?switch", "/login?again", "/login?request=device"] {
+            let page = client.get(path, &own).await;
+            assert!(page.body.contains("data-ceremony=\"auth\""), "{path}: {}", page.body);
+        }
+        let leaving = client.get("/api/v1/core/oauth/logout", &own).await;
+        assert!(
+            leaving.body.contains("Rosa") && leaving.body.contains("root@example.com"),
+            "{}",
+            leaving.body
+        );
+
+        let page = client.get("/login", &own).await.body;
+        let (_, rest) = page.split_once("name=\"csrf\" value=\"").unwrap();
+        let csrf = format!("csrf={}", rest.split('"').next().unwrap());
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        let ask = async |session: &str, origin: &str, csrf: &str| {
+            let headers = [form, ("host", host), ("cookie", session), ("origin", origin)];
+            client.raw("/login/recovery-codes", &headers, csrf.to_owned()).await.unwrap()
+        };
+        assert_eq!(ask(value(&session), "https://evil.example", &csrf).await.status, 403);
+        assert_eq!(ask(value(&session), &origin, "csrf=x").await.status, 403);
+        let nobody = ask("a=b", &origin, &csrf).await;
+        assert_eq!((nobody.status, nobody.header("location")), (303, "/login?again"));
+        let made = ask(value(&session), &origin, &csrf).await;
+        assert_eq!((made.status, made.header("cache-control")), (200, "no-store"), "{}", made.body);
+        let codes: Vec<&str> =
+            made.body.split("<li>").skip(1).filter_map(|part| part.split("</li>").next()).collect();
+        assert_eq!((codes.len(), codes[0].len()), (10, 19), "{codes:?}");
+        assert!(client.get("/login", &own).await.body.contains("Recovery codes left: 10"));
+        let flow = client.get("/login?recovery", &[("host", host)]).await;
+        let (_, rest) = flow.body.split_once("name=\"csrf\" value=\"").unwrap();
+        let body = format!("csrf={}&recovery=1&code={}", rest.split('"').next().unwrap(), codes[3]);
+        let flow = cookie(&flow, "sp_flow").unwrap();
+        let headers = [form, ("host", host), ("cookie", value(&flow)), ("origin", origin.as_str())];
+        let used = client.raw("/login", &headers, body).await.unwrap();
+        assert_eq!(used.status, 303, "{}", used.body);
+        assert!(client.get("/login", &own).await.body.contains("Recovery codes left: 9"));
     }
 }
 

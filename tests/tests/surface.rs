@@ -326,7 +326,7 @@ async fn a_request_is_read_in_one_way_only() {
     let forged = tried.ada.clone() + "x";
     let answer = tried.client.get("/api/v1/admin/users", &[("authorization", &forged)]).await;
     let challenge = format!(
-        "Bearer error=\"invalid_token\", resource_metadata=\"{}/.well-known/oauth-protected-resource/api/v1\", scope=\"admin\"",
+        "Bearer error=\"invalid_token\", resource_metadata=\"{}/.well-known/oauth-protected-resource/api/v1\", scope=\"user admin\"",
         tried.server.url()
     );
     assert_eq!((answer.status, answer.header("www-authenticate")), (401, challenge.as_str()));
@@ -337,6 +337,47 @@ async fn a_request_is_read_in_one_way_only() {
     assert_eq!((refused.status, refused.json()["code"].as_str()), (413, Some("body_too_large")));
     let trace = "0123456789abcdef-given";
     assert_eq!(tried.client.get("/health", &[("x-trace-id", trace)]).await.header("x-trace-id"), trace);
+}
+
+#[tokio::test]
+async fn id_29_a_challenge_names_the_scopes_of_the_metadata_that_it_points_to() {
+    let tried = Tried::of(stores::sqlite().without_limits().start().unwrap());
+    for (path, resource, scopes) in [
+        ("/api/v1/admin/users", "/api/v1", "user admin"),
+        ("/api/v1/core/users/me", "/api/v1", "user admin"),
+        ("/v1/models", "/v1", "user admin service a2a"),
+        ("/v1/bridge/whoami", "/v1/bridge", "user admin"),
+        ("/api/v1/mcp/demo/mcp", "/api/v1/mcp/demo/mcp", "user mcp"),
+        ("/api/v1/mcp/nobody/mcp", "/api/v1/mcp/nobody/mcp", "user mcp"),
+    ] {
+        let answer = if resource.ends_with("/mcp") {
+            let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+            let headers =
+                [("accept", "application/json, text/event-stream"), ("mcp-protocol-version", "2025-11-25")];
+            tried.client.post(path, &headers, &body).await
+        } else {
+            tried.client.get(path, &[]).await
+        };
+        let challenge = answer.header("www-authenticate").to_owned();
+        assert_eq!(answer.status, 401, "{path}: {}", answer.body);
+        assert!(
+            challenge.contains(&format!("/.well-known/oauth-protected-resource{resource}\"")),
+            "{challenge}"
+        );
+        assert!(challenge.ends_with(&format!("scope=\"{scopes}\"")), "{path}: {challenge}");
+        let metadata =
+            tried.client.get(&format!("/.well-known/oauth-protected-resource{resource}"), &[]).await;
+        let named: Vec<String> = serde_json::from_value(metadata.json()["scopes_supported"].clone()).unwrap();
+        assert_eq!(named.join(" "), scopes, "{path}");
+        // A token that does not count is told the same.
+        let forged = [("authorization", "Bearer eyJ.x.y")];
+        let bad = tried.client.send(Method::POST, path, &forged, Some(&json!({}))).await.unwrap();
+        if bad.status == 401 {
+            assert!(bad.header("www-authenticate").ends_with(&format!("scope=\"{scopes}\"")), "{path}");
+        }
+    }
+    let hooks = tried.client.get("/.well-known/oauth-protected-resource/api/v1/hooks", &[]).await.json();
+    assert_eq!(hooks["scopes_supported"], json!(["hook:govern", "hook:track"]));
 }
 
 #[tokio::test]
@@ -356,9 +397,10 @@ async fn the_document_lists_every_route_and_each_answers() {
             let path = path.replace("{server}", "none").replace("{kind}", "skill").replace("{id}", "none");
             let path = path.replace("{stream}", &stream);
             let answer = tried.client.send(method.clone(), &path, &[], None).await.unwrap();
-            let is_open = operation["security"].as_array().unwrap().is_empty();
-            // Hooks answer 200, that of a model provider 401 without a signature; an MCP server says itself whether it wants a token, after the form of the message.
-            let own = path.contains("/hooks/") || path.contains("/mcp/");
+            let security = operation["security"].as_array().unwrap();
+            let is_open = security.is_empty() || security.contains(&json!({}));
+            // Hooks answer 200, that of a model provider 401 without a signature; an MCP server says itself whether it wants a token, after the form of the message; so does who manages a client.
+            let own = path.contains("/hooks/") || path.contains("/mcp/") || path.contains("/oauth/register/");
             assert!(own || is_open || answer.status == 401, "{method} {path}: {}", answer.status);
             // Endpoints of the authorization server say what is wrong with an empty request; documents and files have names.
             let is_identity =

@@ -19,6 +19,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)
 HEADING = re.compile(r"^#{2,3} (.*)$", re.M)
 
 given = setting()
+BINARIES = pathlib.Path(given["party"]).parent
 step = Steps("identity (page)")
 page = pathlib.Path(__file__).parents[2].joinpath("docs/identity.md").read_text(encoding="utf-8")
 
@@ -56,7 +57,7 @@ class Shell:
         self.process = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=folder,
-            env={**os.environ, "HOME_PAGE": serve(folder)},
+            env={**os.environ, "PATH": f"{BINARIES}:{os.environ['PATH']}", "HOME_PAGE": serve(folder)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -43,6 +43,34 @@ await step("somebody registers, and comes to a page that says so", async () => {
   await shoot(nora.page, "done");
 });
 
+await step("what is next is there: recovery codes, the documents, signing out", async () => {
+  await nora.page.goto(at("/"));
+  ensure((await nora.page.locator(".person").innerText()).includes("Nora Example"), "the root does not say who is signed in");
+  await shoot(nora.page, "home");
+  const text = await (await fetch(at(await nora.page.locator("a[href$='identity.md']").getAttribute("href")))).text();
+  ensure(text.startsWith("# Identity"), text.slice(0, 80));
+  await nora.page.goto(at("/login"));
+  await nora.page.locator("form.offer button").click();
+  await nora.page.locator(".codes li").first().waitFor();
+  ensure((await nora.page.locator(".codes li").count()) === 10, "no ten codes");
+  await shoot(nora.page, "recovery-codes");
+  await nora.page.locator("a.button").click();
+  ensure((await nora.page.locator("form.offer").innerText()).includes("10"), "the codes are not counted");
+  await nora.page.locator("a[href$='/logout']").click();
+  ensure((await nora.page.locator(".person").innerText()).includes("nora@example.com"), "nobody knows who signs out");
+});
+
+await step("whoever adds a passkey too late is told to sign in, and how", async () => {
+  const who = await person({ locale: "en-GB" });
+  await who.page.goto(at("/webauthn/link"));
+  await who.page.locator("form[data-ceremony=link] button").click();
+  await who.page.locator("[data-again] a").click();
+  await reaches(who.page, /\/login\?again/);
+  await who.page.locator("[role=alert]:visible").waitFor();
+  await shoot(who.page, "login-again");
+  await who.context.close();
+});
+
 await step("a password is set, and the form of the sign-in page takes it", async () => {
   const answer = await fetch(at("/api/v1/core/users/me/password"), {
     method: "PUT",
@@ -152,7 +180,7 @@ await step("the pages are there in German, in a narrow window", async () => {
 });
 
 await step("every control of a page can be reached and is named", async () => {
-  for (const path of ["/login", "/login?register", "/login?recovery", "/device"]) {
+  for (const path of ["/", "/login", "/login?switch", "/login?register", "/login?recovery", "/device"]) {
     await nora.page.goto(at(path));
     const bare = await nora.page.evaluate(() =>
       [...document.querySelectorAll("input:not([type=hidden]), button, a")]

@@ -57,7 +57,7 @@ async fn case_11_the_published_agents_of_scanners_get_no_page() {
     assert_eq!((none.status, none.header("x-blocked-reason")), (403, "scanner-agent"));
     let today = format!("{CHROME}156.0.0.0 Safari/537.36");
     assert_eq!(from(&client, "203.0.113.21", "/docs/start", &[("user-agent", &today)]).await.status, 404);
-    assert_eq!(from(&client, "203.0.113.21", "/", &[("user-agent", &today)]).await.status, 405);
+    assert_eq!(from(&client, "203.0.113.21", "/", &[("user-agent", &today)]).await.status, 200);
     // Programs ask the root whether somebody is there.
     let head = [("x-forwarded-for", "203.0.113.21"), ("user-agent", "curl/7.88.1")];
     assert_eq!(client.send(Method::HEAD, "/", &head, None).await.unwrap().status, 200);

@@ -264,11 +264,7 @@ impl McpService {
     }
 
     fn refuse_access(&self, server: &str, error: AccessError) -> RpcError {
-        let scopes = match self.0.registry.get(server) {
-            Some(server) => server.config.oauth.scopes.clone(),
-            None => vec!["mcp".to_owned()],
-        };
-        refuse::access(&self.0.external_url, server, &scopes, error)
+        refuse::access(&self.0.external_url, server, error)
     }
 
     async fn initialize(

@@ -70,7 +70,9 @@
   };
 
   const alertBox = document.querySelector("[data-fault]");
+  const again = document.querySelector("[data-again]");
   const say = (words) => {
+    if (again) again.hidden = true;
     if (!alertBox) return;
     alertBox.textContent = words || "";
     alertBox.hidden = !words;
@@ -78,7 +80,10 @@
   const tell = (form, error) => {
     const words = form.dataset;
     if (error.name === "NotAllowedError" || error.name === "AbortError") say(words.cancelled);
-    else if (error.status === 429) say(words.throttled);
+    else if (error.message === "login_required") {
+      say(words.stale || words.failed);
+      if (again) again.hidden = false;
+    } else if (error.status === 429) say(words.throttled);
     else if (error.status === 409 || error.name === "InvalidStateError") say(words.taken || words.failed);
     else if (error.message === "invalid_grant" || error.message === "expired_token") say(words.invalid || words.failed);
     else say(words.failed);

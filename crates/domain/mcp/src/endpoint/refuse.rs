@@ -12,6 +12,8 @@ use crate::wire::reply::{
 use http::{StatusCode, header};
 use systemprompt_audit::LedgerError;
 use systemprompt_models::Refusal;
+use systemprompt_models::permission::scope_of;
+use systemprompt_security::jwt::Surface;
 
 pub(super) fn ledger(error: LedgerError) -> RpcError {
     RpcError::not_recorded(&Refusal::from(error))
@@ -52,12 +54,14 @@ pub(super) fn call(server: &str, error: CallError) -> RpcError {
 }
 
 /// Access to a server, with the challenge that tells a client what would help (RFC 6750, RFC 9728).
-pub(super) fn access(external_url: &str, server: &str, scopes: &[String], error: AccessError) -> RpcError {
+pub(super) fn access(external_url: &str, server: &str, error: AccessError) -> RpcError {
     let metadata = format!("{external_url}/.well-known/oauth-protected-resource/api/v1/mcp/{server}/mcp");
     match error {
         AccessError::Unauthenticated => {
-            let challenge =
-                format!("Bearer resource_metadata=\"{metadata}\", scope=\"{}\"", scopes.join(" "));
+            // The same for every name, so that nobody learns which servers exist; a token that lacks what a server asks for is
+            // told that server's own scopes.
+            let scope = scope_of(Surface::Mcp.scopes());
+            let challenge = format!("Bearer resource_metadata=\"{metadata}\", scope=\"{scope}\"");
             RpcError::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, "a credential is needed")
                 .named("unauthenticated")
                 .with_header(header::WWW_AUTHENTICATE, &challenge)

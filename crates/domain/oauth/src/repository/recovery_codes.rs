@@ -17,6 +17,14 @@ pub(crate) async fn replace(db: &Db, user_id: &str, digests: &[String], now: Mil
     tx.commit().await
 }
 
+/// How many of a user's codes were not used.
+pub(crate) async fn left(db: &Db, user_id: &str) -> sqlx::Result<i64> {
+    let (left,): (i64,) = on!(db, pool => sqlx::query_as(sql!(
+        "SELECT COUNT(*) FROM user_recovery_codes WHERE user_id = $1 AND used_at IS NULL"
+    )).bind(user_id).fetch_one(pool).await)?;
+    Ok(left)
+}
+
 /// Whose unused code this is.
 pub(crate) async fn owner(db: &Db, (present, previous): (&str, &str)) -> sqlx::Result<Option<String>> {
     let row: Option<(String,)> = on!(db, pool => sqlx::query_as(sql!(

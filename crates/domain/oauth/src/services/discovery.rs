@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use systemprompt_config::profile::identity::RegistrationPolicy;
 use systemprompt_models::Permission;
 use systemprompt_models::permission::OIDC_SCOPES;
+use systemprompt_security::jwt::Surface;
 use systemprompt_security::keys::SigningAlgorithm;
 
 /// The metadata of this server, the same at both well-known addresses.
@@ -70,7 +71,7 @@ pub fn server_metadata(state: &OAuthState) -> Value {
         "ui_locales_supported": ["en", "de"],
         "display_values_supported": ["page"],
         "protected_resources": protected(&settings),
-        "service_documentation": format!("{}/api/v1/openapi.json", settings.external_url),
+        "service_documentation": format!("{}/api/v1/docs/identity.md", settings.external_url),
         "gateway_protocol_version": 1,
     });
     if settings.identity.registration != RegistrationPolicy::Closed
@@ -127,14 +128,19 @@ pub fn issuer_path(settings: &Settings) -> Option<String> {
 }
 
 /// The metadata of a protected resource, by its path (RFC 9728); `None` where there is no such surface. Names of servers and agents
-/// are not looked up, so that nobody learns which exist.
+/// are not looked up, so that nobody learns which exist. Its scopes are those that a 401 there names; the whole deployment names what
+/// people give.
 pub fn resource_metadata(state: &OAuthState, path: &str) -> Option<Value> {
     let settings = state.settings();
     let path = path.trim_end_matches('/');
-    let scopes = scopes_of(path)?;
+    let surface = if path.is_empty() { None } else { Some(surface_of(path)?) };
+    let scopes = match surface {
+        Some(surface) => surface.scopes().iter().map(|scope| scope.as_str()).collect(),
+        None => vec!["openid", "profile", "email", "user", "mcp", "a2a", "admin"],
+    };
     Some(json!({
         "resource": format!("{}{path}", settings.external_url),
-        "resource_name": format!("{}{}", settings.display_name, surface_name(path)),
+        "resource_name": format!("{}{}", settings.display_name, surface_name(surface)),
         "authorization_servers": [settings.issuer],
         "jwks_uri": format!("{}/.well-known/jwks.json", settings.external_url),
         "scopes_supported": scopes,
@@ -143,26 +149,27 @@ pub fn resource_metadata(state: &OAuthState, path: &str) -> Option<Value> {
     }))
 }
 
-fn scopes_of(path: &str) -> Option<&'static [&'static str]> {
-    match path {
-        "" => Some(&["openid", "profile", "email", "user", "mcp", "a2a", "admin"]),
-        "/api/v1" => Some(&["user", "admin"]),
-        "/v1" | "/v1/bridge" => Some(&["user"]),
-        "/api/v1/hooks" => Some(&["hook:govern", "hook:track"]),
-        _ if !is_named_surface(path) => None,
-        _ if path.starts_with("/api/v1/mcp/") => Some(&["user", "mcp"]),
-        _ => Some(&["user", "a2a"]),
-    }
+/// The surface that a path is the resource of.
+fn surface_of(path: &str) -> Option<Surface> {
+    Some(match path {
+        "/api/v1" => Surface::Api,
+        "/v1" => Surface::Gateway,
+        "/v1/bridge" => Surface::Bridge,
+        "/api/v1/hooks" => Surface::Hooks,
+        _ if !is_named_surface(path) => return None,
+        _ if path.starts_with("/api/v1/mcp/") => Surface::Mcp,
+        _ => Surface::A2a,
+    })
 }
 
-fn surface_name(path: &str) -> &'static str {
-    match path {
-        "" => "",
-        "/api/v1" => " API",
-        "/v1" => " model gateway",
-        "/v1/bridge" => " bridge",
-        "/api/v1/hooks" => " hooks",
-        _ if path.starts_with("/api/v1/mcp/") => " MCP server",
-        _ => " agent",
+fn surface_name(surface: Option<Surface>) -> &'static str {
+    match surface {
+        Some(Surface::Api | Surface::Govern | Surface::Webhook) => " API",
+        Some(Surface::Gateway) => " model gateway",
+        Some(Surface::Bridge) => " bridge",
+        Some(Surface::Hooks) => " hooks",
+        Some(Surface::Mcp) => " MCP server",
+        Some(Surface::A2a) => " agent",
+        Some(Surface::Site) | None => "",
     }
 }

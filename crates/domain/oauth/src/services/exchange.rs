@@ -66,6 +66,7 @@ async fn issue(
     let left = subject.expires_at - state.clock.now_seconds();
     let session_id = SessionId::generate();
     let chain = act.chain();
+    let user = subject.user.clone().told_to(client, &scopes);
     let config = JwtConfig {
         life: life(&settings, &scopes.permissions).min(left),
         scopes,
@@ -83,7 +84,7 @@ async fn issue(
         session_id: &session_id,
         algorithm: settings.algorithm,
     };
-    let signed = generate_jwt(state, subject.user, config, params).await?;
+    let signed = generate_jwt(state, user, config, params).await?;
     let now = state.now();
     let mut session =
         NewSession::new(session_id.clone(), Some(user_id.clone()), SessionSource::Exchange, end_of(&signed));

@@ -49,6 +49,23 @@ pub struct TokenUser {
     pub department: Option<String>,
 }
 
+impl TokenUser {
+    /// As a client may read of a person. An access token of ours is open to whoever holds it, and no surface of ours needs these
+    /// names: a program that is not ours is told them only where the person allowed it.
+    pub(crate) fn told_to(mut self, client: &OAuthClient, scopes: &Scopes) -> Self {
+        let is_person = self.id.as_str().starts_with(UserId::PREFIX);
+        if is_person && !client.first_party {
+            if !scopes.oidc.contains(&"profile") {
+                self.username.clear();
+            }
+            if !scopes.oidc.contains(&"email") {
+                self.email.clear();
+            }
+        }
+        self
+    }
+}
+
 impl From<&User> for TokenUser {
     fn from(user: &User) -> Self {
         Self {

@@ -2,6 +2,7 @@
 
 use super::http::Parameters;
 use super::id_token::is_sid_of;
+use super::pages::Person;
 use super::templating::Frame;
 use crate::at_rest::Label;
 use crate::error::{ErrorCode, OauthError, OauthResult};
@@ -20,6 +21,7 @@ use url::form_urlencoded::Serializer;
 #[template(path = "logout.html")]
 pub struct LogoutPage {
     pub frame: Frame,
+    pub person: Option<Person>,
     pub action: String,
     pub csrf: String,
     /// The parameters of the request, which the form carries on.
@@ -41,6 +43,15 @@ pub struct Done {
     pub back: Option<String>,
     /// The session that ended; none if there was none.
     pub session: Option<SessionId>,
+}
+
+/// Who would be signed out.
+///
+/// # Errors
+/// When the row cannot be read.
+pub async fn person(state: &OAuthState, visitor: &Principal) -> OauthResult<Option<Person>> {
+    let user = state.users.find(visitor.user_id.as_str()).await?;
+    Ok(user.filter(|_| !visitor.is_anonymous()).map(|user| Person::from(&user)))
 }
 
 /// What binds the form to the session.

@@ -1,14 +1,17 @@
 //! The pages of signing in, registering, adding a passkey and coming back in (ID-106).
 
+use super::authorize::standing::SignedIn;
 use super::consent::ScopeLine;
-use super::notices::NoticeLine;
-use super::templating::Frame;
+use super::notices::{self, NoticeLine};
+use super::templating::{Frame, initial};
 use crate::at_rest::Label;
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::repository::recovery_codes;
 use crate::state::OAuthState;
+use crate::users::User;
 use askama::Template;
 use subtle::ConstantTimeEq as _;
-use systemprompt_models::Secret;
+use systemprompt_models::{Principal, Secret};
 
 /// Signing in.
 #[derive(Template)]
@@ -35,12 +38,70 @@ pub struct SecondPage {
     pub fault: Option<&'static str>,
 }
 
-/// What follows a sign-in that nothing waited for.
+/// Who is signed in, as pages show them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    pub name: String,
+    pub initial: String,
+    pub mail: Option<String>,
+}
+
+impl From<&User> for Person {
+    fn from(user: &User) -> Self {
+        let name = user.display_name.clone().unwrap_or_else(|| user.username.clone());
+        Self { initial: initial(&name), name, mail: user.email.clone() }
+    }
+}
+
+/// What follows a sign-in that nothing waited for, and what somebody sees who is signed in already.
 #[derive(Template)]
 #[template(path = "done.html")]
 pub struct DonePage {
     pub frame: Frame,
+    pub person: Person,
     pub notices: Vec<NoticeLine>,
+    /// Recovery codes that were not used.
+    pub codes_left: i64,
+    /// Of the form that makes new ones.
+    pub csrf: String,
+    /// Where signing out is.
+    pub logout: String,
+}
+
+impl DonePage {
+    /// # Errors
+    /// When the rows cannot be read.
+    pub async fn of(
+        state: &OAuthState,
+        visitor: &Principal,
+        signed_in: &SignedIn,
+        frame: Frame,
+    ) -> OauthResult<Self> {
+        Ok(Self {
+            person: Person::from(&signed_in.user),
+            notices: notices::lines(state, visitor, frame.t).await?,
+            codes_left: recovery_codes::left(&state.db, visitor.user_id.as_str()).await?,
+            csrf: csrf_of_session(state, RECOVERY_CODES, visitor),
+            logout: state.settings().endpoint("/logout"),
+            frame,
+        })
+    }
+}
+
+/// Recovery codes, this once.
+#[derive(Template)]
+#[template(path = "recovery_codes.html")]
+pub struct RecoveryCodesPage {
+    pub frame: Frame,
+    pub codes: Vec<String>,
+}
+
+/// The page at the root.
+#[derive(Template)]
+#[template(path = "home.html")]
+pub struct HomePage {
+    pub frame: Frame,
+    pub person: Option<Person>,
 }
 
 /// Becoming a user.
@@ -93,6 +154,27 @@ pub struct DeviceConfirmPage {
     /// Where the device asked from, and when.
     pub place: Option<String>,
     pub asked_at: String,
+}
+
+/// The form that makes recovery codes.
+pub const RECOVERY_CODES: &str = "recovery-codes";
+
+/// What binds a form of `purpose` to the session that it was made for.
+pub fn csrf_of_session(state: &OAuthState, purpose: &str, visitor: &Principal) -> String {
+    csrf(state, purpose, &Secret::from(visitor.session_id.as_str()))
+}
+
+/// Refuses a form that was not made for this session.
+///
+/// # Errors
+/// `access_denied`.
+pub fn check_csrf_of_session(
+    state: &OAuthState,
+    purpose: &str,
+    visitor: &Principal,
+    shown: Option<&str>,
+) -> OauthResult<()> {
+    check_csrf(state, purpose, &Secret::from(visitor.session_id.as_str()), shown)
 }
 
 /// What binds a form of `purpose` to the flow cookie of the browser it was made for.

@@ -11,7 +11,7 @@ use systemprompt_models::envelope::Envelope;
 use systemprompt_security::jwt::Surface;
 
 /// Who may ask a model: an explicit set (GW-15).
-const CALLERS: &[Permission] = &[Permission::User, Permission::Admin, Permission::Service, Permission::A2a];
+const CALLERS: &[Permission] = Surface::Gateway.scopes();
 
 pub fn routes() -> Vec<Route> {
     let signed = |route: Route| {

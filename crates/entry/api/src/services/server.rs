@@ -7,6 +7,7 @@ pub mod framing;
 pub mod internal;
 pub mod metrics;
 pub mod openapi;
+pub mod protocol;
 pub mod refusal;
 pub mod route;
 pub mod runner;

@@ -2,7 +2,7 @@
 //! shared set.
 
 use crate::keys::TokenClass;
-use systemprompt_models::JwtAudience;
+use systemprompt_models::{JwtAudience, Permission};
 use url::Url;
 
 /// A part of this deployment that takes tokens.
@@ -62,6 +62,19 @@ impl Surface {
             | (Self::Gateway | Self::Mcp | Self::A2a | Self::Hooks, Anonymous)
             | (Self::Bridge | Self::Govern, Session | Admin | Anonymous)
             | (Self::Webhook, Admin | Anonymous) => &[],
+        }
+    }
+
+    /// The scopes that a client asks for to be served here. The metadata of the resource and the challenge of a 401 both name
+    /// these (ID-29), so that it does not matter which of the two a client reads.
+    pub const fn scopes(self) -> &'static [Permission] {
+        match self {
+            Self::Site => &[],
+            Self::Api | Self::Bridge | Self::Govern | Self::Webhook => &[Permission::User, Permission::Admin],
+            Self::Gateway => &[Permission::User, Permission::Admin, Permission::Service, Permission::A2a],
+            Self::Mcp => &[Permission::User, Permission::Mcp],
+            Self::A2a => &[Permission::A2a],
+            Self::Hooks => &[Permission::HookGovern, Permission::HookTrack],
         }
     }
 

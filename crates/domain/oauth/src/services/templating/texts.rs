@@ -78,8 +78,10 @@ texts! {
     login_recovery: "Lost your passkey?", "Passkey verloren?";
     login_register: "Register", "Registrieren";
     login_done_title: "You are signed in", "Sie sind angemeldet";
-    login_done_lead: "You can close this page, or go on in the application that sent you here.",
-        "Sie können diese Seite schließen oder in der Anwendung weitermachen, die Sie hierher geschickt hat.";
+    login_done_lead: "Nothing else waits for you: you can close this page.",
+        "Sonst wartet nichts auf Sie: Sie können diese Seite schließen.";
+    login_again: "Sign in again: this needs a sign-in of the last five minutes.",
+        "Melden Sie sich noch einmal an: Das braucht eine Anmeldung der letzten fünf Minuten.";
     need_script: "Passkeys need JavaScript, which this browser does not run.",
         "Passkeys brauchen JavaScript, das dieser Browser nicht ausführt.";
     or: "or", "oder";
@@ -90,6 +92,33 @@ texts! {
         "Das passt nicht. Prüfen Sie die Eingabe und versuchen Sie es noch einmal.";
     throttled: "Too many attempts. Wait a while and try again.",
         "Zu viele Versuche. Warten Sie eine Weile und versuchen Sie es dann noch einmal.";
+
+    // What is next.
+    next_title: "What is next", "Wie es weitergeht";
+    next_passkey: "Add a passkey", "Passkey hinzufügen";
+    next_documents: "Overview and documents", "Übersicht und Dokumente";
+    next_switch: "Use another account", "Anderes Konto benutzen";
+    codes_none: "You have no recovery codes. If you lose your passkey, one of them lets you back in.",
+        "Sie haben keine Wiederherstellungscodes. Wenn Sie Ihren Passkey verlieren, kommen Sie mit einem davon wieder hinein.";
+    codes_left: "Recovery codes left:", "Übrige Wiederherstellungscodes:";
+    codes_again: "New ones take the place of these.", "Neue treten an ihre Stelle.";
+    codes_make: "Make recovery codes", "Wiederherstellungscodes anlegen";
+    codes_title: "Your recovery codes", "Ihre Wiederherstellungscodes";
+    codes_lead: "Keep them where your passkey is not, such as on paper. Each counts once. They are shown only now.",
+        "Bewahren Sie sie getrennt von Ihrem Passkey auf, etwa auf Papier. Jeder zählt einmal. Sie werden nur jetzt gezeigt.";
+    codes_kept: "I have kept them", "Ich habe sie aufbewahrt";
+
+    // The page at the root.
+    home_title: "Control plane for AI agents", "Leitstand für KI-Agenten";
+    home_lead: "Models, tools and agents answer here to whoever may use them.",
+        "Modelle, Werkzeuge und Agenten antworten hier jedem, der sie benutzen darf.";
+    home_account: "Your account", "Ihr Konto";
+    home_documents: "Documents", "Dokumente";
+    home_first: "First steps", "Erste Schritte";
+    home_identity: "Signing in, clients and tokens", "Anmeldung, Clients und Token";
+    home_security: "What is refused where", "Was wo abgelehnt wird";
+    home_policies: "Policies", "Richtlinien";
+    home_ledger: "The ledger", "Das Hauptbuch";
 
     second_title: "One more step", "Noch ein Schritt";
     second_lead: "Your passkey was accepted, but it did not check that it was you. Enter your password as well.",
@@ -127,6 +156,9 @@ texts! {
     link_title: "Set up a passkey", "Passkey einrichten";
     link_lead: "Your device makes a passkey for this account. It replaces a password.",
         "Ihr Gerät legt einen Passkey für dieses Konto an. Er ersetzt ein Passwort.";
+    link_stale: "Sign in first: adding a passkey needs a sign-in of the last five minutes.",
+        "Melden Sie sich erst an: Ein Passkey lässt sich nur in den fünf Minuten nach einer Anmeldung hinzufügen.";
+    link_again: "Sign in", "Anmelden";
     link_name: "Name of the passkey", "Name des Passkeys";
 
     // Recovery.

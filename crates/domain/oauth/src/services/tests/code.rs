@@ -41,6 +41,36 @@ async fn a_code_gives_tokens_in_a_session_of_their_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_access_token_names_its_person_only_as_far_as_the_person_allowed() {
+    for plane in planes().await {
+        for (scopes, username, email) in [
+            ("openid user", "", ""),
+            ("user", "", ""),
+            ("openid email user", "", "bob@example.org"),
+            ("openid profile user", "bob", ""),
+            ("openid profile email user", "bob", "bob@example.org"),
+        ] {
+            let (tokens, _) = plane.signed_in(scopes, "").await;
+            let claims = plane.claims(&tokens.access_token);
+            assert_eq!((claims.username.as_str(), claims.email.as_str()), (username, email), "{scopes}");
+            assert_eq!(
+                (&claims.sub, claims.roles.as_slice()),
+                (&plane.bob, &["user".to_owned()][..]),
+                "{scopes}"
+            );
+            if let Some(refresh) = tokens.refresh_token {
+                let next = plane.refresh(refresh.expose(), "").await.unwrap();
+                assert_eq!(plane.claims(&next.access_token).email, email, "{scopes}");
+            }
+        }
+        // A program of our own, as the command line, is told.
+        plane.change("UPDATE oauth_clients SET first_party = 1 WHERE client_id = 'public'").await;
+        let (tokens, _) = plane.signed_in("user", "").await;
+        assert_eq!(plane.claims(&tokens.access_token).email, "bob@example.org");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn id_115_of_32_uses_of_one_code_one_wins_and_then_all_is_dead() {
     for plane in planes().await {
         let plane = Arc::new(plane);

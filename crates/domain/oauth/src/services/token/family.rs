@@ -108,6 +108,7 @@ impl<'a> Family<'a> {
         signed_in: &SignedIn,
     ) -> OauthResult<SignedAccess> {
         let settings = self.state.settings();
+        let user = TokenUser::from(&self.user).told_to(self.client, &scopes);
         let config = JwtConfig {
             life: life(&settings, &scopes.permissions),
             scopes,
@@ -120,7 +121,7 @@ impl<'a> Family<'a> {
             session_id: &session_of(&self.grant.grant_id),
             algorithm: settings.algorithm,
         };
-        generate_jwt(self.state, TokenUser::from(&self.user), config, params).await
+        generate_jwt(self.state, user, config, params).await
     }
 
     /// The grant's session, which begins with its first tokens.

@@ -12,19 +12,23 @@ use axum::response::{IntoResponse, Response};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use systemprompt_config::profile::rate_limits::RateGroup;
-use systemprompt_models::Principal;
 use systemprompt_models::envelope::Envelope;
+use systemprompt_models::{Principal, RequestContext};
+use systemprompt_oauth::services::authorize::standing::SignedIn;
 use systemprompt_oauth::services::pages::{
-    DonePage, LinkPage, LoginPage, RecoveryPage, RegisterPage, SecondPage, check_csrf, csrf,
+    DonePage, LinkPage, LoginPage, RECOVERY_CODES, RecoveryCodesPage, RecoveryPage, RegisterPage, SecondPage,
+    check_csrf, check_csrf_of_session, csrf,
 };
 use systemprompt_oauth::services::templating::{Frame, Page};
 use systemprompt_oauth::services::webauthn::service::{destination, waiting};
 use systemprompt_oauth::services::webauthn::token::Browser;
-use systemprompt_oauth::services::{notices, password, recovery};
+use systemprompt_oauth::services::{password, recovery};
 use systemprompt_oauth::{ErrorCode, OauthError};
 use systemprompt_runtime::AppContext;
 use url::Url;
 
+/// Parameters that ask for a form, whoever is signed in.
+const FORMS: [&str; 5] = ["recovery", "register", "switch", "again", "step"];
 /// Purposes of the forms.
 const PASSWORD: &str = "login";
 const RECOVERY: &str = "recovery";
@@ -33,11 +37,14 @@ pub fn routes() -> Vec<Route> {
     let public = |route: Route| route.public(RateGroup::OauthPublic).envelope(Envelope::OAuth);
     vec![
         public(Route::get("/login", login))
-            .query(&["request", "done", "recovery", "register", "switch", "step"])
+            .query(&["request", "done", "recovery", "register", "switch", "again", "step"])
             .doc("identity", "The sign-in page"),
         public(Route::post("/login", submit))
             .body_limit(FORM_BODY)
             .doc("identity", "Signs in with a password, or takes a recovery code"),
+        public(Route::post("/login/recovery-codes", recovery_codes))
+            .body_limit(FORM_BODY)
+            .doc("identity", "Makes recovery codes for who has just signed in, and shows them"),
         public(Route::get("/webauthn/link", link)).doc("identity", "The page that set-up links lead to"),
     ]
 }
@@ -56,18 +63,13 @@ async fn login(
         Err(error) => return error_page(frame(&context, &headers, None), &caller, &error),
     };
     let frame = frame(&context, &headers, None);
+    let shown = frame.clone();
     let request = authorize_request(query.get("request"));
-    let rendered = if query.get("done").is_some() {
-        let notices = match session_of(&context, &headers).await {
-            Some(visitor) if !visitor.is_anonymous() => {
-                notices::lines(&context.oauth, &visitor, frame.t).await
-            }
-            _ => Ok(Vec::new()),
-        };
-        match notices {
-            Ok(notices) => Page::render(&DonePage { frame, notices }),
-            Err(error) => return error_page(frame, &caller, &error),
-        }
+    let is_for_somebody_else = FORMS.iter().any(|name| query.get(name).is_some()) || !request.is_empty();
+    let here =
+        if is_for_somebody_else { Ok(None) } else { signed_in_page(&context, &headers, frame.clone()).await };
+    let rendered = if let Some(here) = here.transpose() {
+        here
     } else if let Some(step) =
         query.get("step").filter(|_| context.oauth.settings().identity.password.enabled)
     {
@@ -77,14 +79,54 @@ async fn login(
     } else if query.get("register").is_some() && context.oauth.settings().allow_registration {
         Page::render(&RegisterPage { frame, request })
     } else {
-        login_page(&context, frame, &flow, request, None)
+        let fault = query.get("again").map(|_| (frame.t.login_again, ""));
+        login_page(&context, frame, &flow, request, fault)
     };
     let mut response = match rendered {
         Ok(rendered) => page(StatusCode::OK, &rendered),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(error) => return error_page(shown, &caller, &error),
     };
     flow.keep(&context, response.headers_mut());
     renewed(&context, &caller, &headers, response).await
+}
+
+/// Who is signed in already, and what they can do; `None` where nobody is.
+async fn signed_in_page(
+    context: &AppContext,
+    headers: &HeaderMap,
+    frame: Frame,
+) -> Result<Option<Page>, OauthError> {
+    let visitor = session_of(context, headers).await;
+    let (Some(person), Some(visitor)) = (SignedIn::find(&context.oauth, visitor.as_deref()).await?, visitor)
+    else {
+        return Ok(None);
+    };
+    let template = DonePage::of(&context.oauth, &visitor, &person, frame).await?;
+    Page::render(&template).map(Some)
+}
+
+/// Makes recovery codes and shows them. The page is the answer itself: nothing keeps a code to show it after a redirect.
+async fn recovery_codes(State(context): State<AppContext>, form: Form) -> Response {
+    let frame = frame(&context, &form.headers, None);
+    match made_codes(&context, &form, frame.clone()).await {
+        Ok(rendered) => page(StatusCode::OK, &rendered),
+        Err(error) if error.code() == ErrorCode::LoginRequired => see_other("/login?again"),
+        Err(error) => error_page(frame, &form.context, &error),
+    }
+}
+
+async fn made_codes(context: &AppContext, form: &Form, frame: Frame) -> Result<Page, OauthError> {
+    let refused = |what| OauthError::new(ErrorCode::AccessDenied, what);
+    if is_foreign(context, &Method::POST, &form.headers) {
+        return Err(refused("the form came from another origin"));
+    }
+    let visitor = session_of(context, &form.headers).await;
+    let visitor = visitor.ok_or_else(|| OauthError::new(ErrorCode::LoginRequired, "sign in first"))?;
+    check_csrf_of_session(&context.oauth, RECOVERY_CODES, &visitor, form.parameters.get("csrf"))?;
+    let caller = RequestContext { principal: visitor, ..form.context.clone() };
+    let codes = recovery::make(&context.oauth, &caller).await?;
+    let codes = codes.iter().map(|code| code.expose().clone()).collect();
+    Page::render(&RecoveryCodesPage { frame, codes })
 }
 
 /// What waits for the sign-in, or nothing.

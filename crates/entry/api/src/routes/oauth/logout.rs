@@ -15,7 +15,7 @@ use systemprompt_models::{Principal, RequestContext};
 use systemprompt_oauth::constants::SESSION_COOKIE;
 use systemprompt_oauth::services::http::Parameters;
 use systemprompt_oauth::services::logout::{self, Logout, LogoutPage};
-use systemprompt_oauth::services::templating::{MessagePage, Page};
+use systemprompt_oauth::services::templating::{Frame, MessagePage, Page};
 use systemprompt_oauth::{ErrorCode, OauthError, OauthResult};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::auth::csrf;
@@ -66,16 +66,7 @@ async fn answer(
     let shown = frame(context, headers, parameters.get("ui_locales"));
     let done = logout::logout(&context.oauth, request, visitor, parameters, is_form).await;
     let rendered = match (done, visitor) {
-        (Ok(Logout::Ask), Some(visitor)) => Page::render(&LogoutPage {
-            frame: shown.clone(),
-            action: context.oauth.settings().endpoint("/logout"),
-            csrf: logout::csrf(&context.oauth, visitor),
-            fields: logout::fields(parameters),
-        })
-        .map(|page| match parameters.get("post_logout_redirect_uri") {
-            Some(uri) => page.leading_to(uri),
-            None => page,
-        }),
+        (Ok(Logout::Ask), Some(visitor)) => question(context, shown.clone(), visitor, parameters).await,
         (Ok(Logout::Done(done)), _) => {
             let answer = match &done.back {
                 Some(back) => Ok(see_other(back)),
@@ -97,7 +88,27 @@ async fn answer(
     }
 }
 
-fn signed_out(frame: &systemprompt_oauth::services::templating::Frame) -> OauthResult<Page> {
+/// The page that asks whether to sign out, and says whom.
+async fn question(
+    context: &AppContext,
+    frame: Frame,
+    visitor: &Principal,
+    parameters: &Parameters,
+) -> OauthResult<Page> {
+    let page = Page::render(&LogoutPage {
+        frame,
+        person: logout::person(&context.oauth, visitor).await?,
+        action: context.oauth.settings().endpoint("/logout"),
+        csrf: logout::csrf(&context.oauth, visitor),
+        fields: logout::fields(parameters),
+    })?;
+    Ok(match parameters.get("post_logout_redirect_uri") {
+        Some(uri) => page.leading_to(uri),
+        None => page,
+    })
+}
+
+fn signed_out(frame: &Frame) -> OauthResult<Page> {
     let (title, message) = (frame.t.logged_out_title.to_owned(), frame.t.logged_out_lead.to_owned());
     Page::render(&MessagePage { frame: frame.clone(), title, message })
 }

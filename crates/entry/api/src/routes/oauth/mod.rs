@@ -10,11 +10,13 @@ pub mod endpoints;
 pub mod flow;
 pub mod form;
 pub mod health;
+pub mod home;
 pub mod json;
 pub mod login;
 pub mod logout;
 pub mod page;
 pub mod par;
+pub mod protocols;
 pub mod register;
 pub mod session;
 pub mod userinfo;
@@ -26,6 +28,7 @@ use crate::services::server::route::Route;
 /// Every route of the authorization server.
 pub fn routes() -> Vec<Route> {
     let mut routes = health::routes();
+    routes.extend(home::routes());
     routes.extend(endpoints::routes());
     routes.extend(page::routes());
     routes.extend(authorize::routes());
@@ -39,5 +42,8 @@ pub fn routes() -> Vec<Route> {
     routes.extend(webauthn::routes());
     routes.extend(login::routes());
     routes.extend(device::routes());
+    for route in &mut routes {
+        route.spec.protocol = protocols::of(&route.spec.method, route.spec.path);
+    }
     routes
 }

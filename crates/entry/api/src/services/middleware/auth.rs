@@ -5,6 +5,7 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Method, header};
 use std::net::IpAddr;
 use std::sync::Arc;
+use systemprompt_models::permission::scope_of;
 use systemprompt_models::{Code, Principal, Refusal};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::auth::{AuthMode, CredentialSource, Shown, csrf};
@@ -63,15 +64,14 @@ fn resource_path(surface: Surface, path: &str) -> Option<String> {
 }
 
 /// What tells a client without a credential that counts where to get one (RFC 9728 section 5.1): the metadata of the resource and
-/// the scopes of the operation.
+/// the scopes that it names.
 pub fn challenge(access: Access, path: &str, external_url: &str, is_invalid: bool) -> Option<HeaderValue> {
-    let Access::Signed { surface, any_of, .. } = access else { return None };
+    let Access::Signed { surface, .. } = access else { return None };
     let resource = resource_path(surface, path)?;
     let error = if is_invalid { "error=\"invalid_token\", " } else { "" };
-    let scopes: Vec<&str> = any_of.iter().map(|permission| permission.as_str()).collect();
-    let scope = if scopes.is_empty() { String::new() } else { format!(", scope=\"{}\"", scopes.join(" ")) };
+    let scope = scope_of(surface.scopes());
     let text = format!(
-        "Bearer {error}resource_metadata=\"{external_url}/.well-known/oauth-protected-resource{resource}\"{scope}"
+        "Bearer {error}resource_metadata=\"{external_url}/.well-known/oauth-protected-resource{resource}\", scope=\"{scope}\""
     );
     HeaderValue::from_str(&text).ok()
 }

@@ -345,14 +345,15 @@ impl Edge {
         // 6. Bans: from memory, and before anything that costs more.
         ip_ban::check(&self.context.bans, matches!(request.uri().path(), LIVENESS | READINESS), seen.client)?;
         self.preflight(request, settings)?;
-        // 7. The scanner: only a path without a route can be a probe. What browsers ask for is judged wherever no route answers; `HEAD /`
-        // of programs makes `/` no less a page.
+        // 7. The scanner: only a path without a route can be a probe. What browsers ask for is judged wherever no route answers, and
+        // at the root, where every scanner begins; `HEAD /` is of programs.
         let scanner = &profile.security.scanner;
         if self.routes.methods(request.uri().path()).is_none() {
             scanner::check_path(scanner, request.uri().path(), seen.client)?;
         }
         // A request without a peer was made in process.
-        let is_page = found.is_none() && scanner::is_browser_class(request.method(), request.uri().path());
+        let is_page = found.is_none_or(|route| route.path == "/")
+            && scanner::is_browser_class(request.method(), request.uri().path());
         if is_page && !seen.peer.is_unspecified() {
             self.check_browser((request.method(), request.headers()), settings, seen).await?;
         }

@@ -1,5 +1,6 @@
 //! The OpenAPI 3.1 document, made from the table of routes.
 
+use super::protocol;
 use super::route::{Access, RouteSpec};
 use serde_json::{Map, Value, json};
 use systemprompt_models::envelope::Envelope;
@@ -8,7 +9,8 @@ use systemprompt_models::envelope::Envelope;
 pub fn document(routes: &[RouteSpec], server_url: &str) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in routes {
-        let item = paths.entry(route.path.to_owned()).or_insert_with(|| json!({}));
+        // A path of several parts has no form of its own in the document.
+        let item = paths.entry(route.path.replace("{*", "{")).or_insert_with(|| json!({}));
         if let Some(item) = item.as_object_mut() {
             item.insert(route.method.as_str().to_ascii_lowercase(), operation(route));
         }
@@ -26,8 +28,11 @@ pub fn document(routes: &[RouteSpec], server_url: &str) -> Value {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "client": {"type": "http", "scheme": "basic", "description": protocol::CLIENT},
+                "session": {"type": "apiKey", "in": "cookie", "name": "access_token", "description": protocol::SESSION},
+                "management": {"type": "http", "scheme": "bearer", "description": protocol::MANAGEMENT},
             },
-            "schemas": {"Problem": problem_schema()},
+            "schemas": {"Problem": problem_schema(), "OAuthError": protocol::error_schema()},
         },
     })
 }
@@ -40,6 +45,10 @@ fn operation(route: &RouteSpec) -> Value {
         "responses": responses(route),
     });
     let Some(map) = operation.as_object_mut() else { return operation };
+    if let Some(protocol) = route.protocol {
+        protocol.describe(map, in_path(route).collect(), route.request.map(|schema| schema()));
+        return operation;
+    }
     let parameters = parameters(route);
     if !parameters.is_empty() {
         map.insert("parameters".into(), Value::Array(parameters));
@@ -63,9 +72,12 @@ fn operation_id(route: &RouteSpec) -> String {
 }
 
 fn parameters(route: &RouteSpec) -> Vec<Value> {
-    let in_path = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-    let in_path = in_path.map(|name| parameter(name, "path", true));
-    in_path.chain(route.query.iter().map(|name| parameter(name, "query", false))).collect()
+    in_path(route).chain(route.query.iter().map(|name| parameter(name, "query", false))).collect()
+}
+
+fn in_path(route: &RouteSpec) -> impl Iterator<Item = Value> {
+    let names = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    names.map(|name| parameter(name.trim_start_matches('*'), "path", true))
 }
 
 fn parameter(name: &str, place: &str, required: bool) -> Value {

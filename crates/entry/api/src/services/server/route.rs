@@ -1,6 +1,7 @@
 //! How a route is written: method, path, handler, who may call it, which limits hold, in which protocol it refuses, and a line
 //! for the OpenAPI document. The router, the edge and the document are all made from the same list.
 
+use super::protocol::Protocol;
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
@@ -43,6 +44,8 @@ pub struct RouteSpec {
     pub response: Option<fn() -> Value>,
     /// Names of the query parameters.
     pub query: Vec<&'static str>,
+    /// Of endpoints whose messages a standard names.
+    pub protocol: Option<&'static Protocol>,
 }
 
 /// A route: its spec and its handler.
@@ -83,6 +86,7 @@ impl Route {
                 request: None,
                 response: None,
                 query: Vec::new(),
+                protocol: None,
             },
             handler: on(filter, handler),
         }
@@ -175,6 +179,12 @@ impl Route {
 
     pub fn query(mut self, names: &'static [&'static str]) -> Self {
         self.spec.query.extend(names);
+        self
+    }
+
+    /// What goes in, what comes out and who proves themselves how, as the standard of the endpoint has it.
+    pub fn protocol(mut self, protocol: &'static Protocol) -> Self {
+        self.spec.protocol = Some(protocol);
         self
     }
 

@@ -144,8 +144,8 @@ pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), C
             let mut body = fields.body();
             body.insert("client_name".into(), name.into());
             body.extend(id.map(|id| ("client_id".to_owned(), id.into())));
-            let made = client.json("the client was not made", Ask::post(PATH, &body.into())).await?;
-            secret(out, &made)
+            let made = client.json("the client was not made", Ask::post(PATH, &body.into())).await;
+            secret(out, &made.map_err(kind_of_client)?)
         }
         Command::Get { id } => {
             let what = format!("there is no client `{id}`");
@@ -183,6 +183,19 @@ pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), C
             client.success(&what, ask).await?;
             note(&format!("deleted the client {id}"))
         }
+    }
+}
+
+/// A client without a redirect URI is mostly a service that was not said to be one.
+fn kind_of_client(error: CliError) -> CliError {
+    let is_about_redirects =
+        error.why.as_deref().is_some_and(|why| why.contains("redirect_uris: at least one"));
+    if is_about_redirects {
+        error.fix(
+            "for a service: --grant client_credentials; for a program that people sign in to: --redirect-uri URI",
+        )
+    } else {
+        error
     }
 }
 

@@ -64,6 +64,8 @@ pub enum Command {
         user: String,
         #[command(flatten)]
         fields: Fields,
+        #[command(flatten)]
+        roles: RoleChange,
         /// active, inactive, suspended, pending, temporary or deleted
         #[arg(long)]
         status: Option<String>,
@@ -101,6 +103,39 @@ impl Fields {
             body.insert("roles".into(), self.roles.into());
         }
         body
+    }
+}
+
+/// Roles by what changes, where `--role` names all that there will be.
+#[derive(Debug, clap::Args)]
+pub struct RoleChange {
+    /// A role to hold beside the present ones
+    #[arg(long = "add-role", value_name = "ROLE", conflicts_with = "roles")]
+    added: Vec<String>,
+    /// A role to hold no longer
+    #[arg(long = "remove-role", value_name = "ROLE", conflicts_with = "roles")]
+    removed: Vec<String>,
+}
+
+impl RoleChange {
+    fn is_none(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty()
+    }
+
+    /// What is left of `held`, and what comes to it.
+    fn of(self, user: &str, held: &[String]) -> Result<Vec<String>, CliError> {
+        if let Some(role) = self.removed.iter().find(|role| !held.contains(role)) {
+            return Err(CliError::new(Exit::NotFound, format!("the user `{user}` has no role `{role}`"))
+                .fix(format!("it has: {}", words(held))));
+        }
+        let mut roles: Vec<String> =
+            held.iter().filter(|role| !self.removed.contains(role)).cloned().collect();
+        for role in self.added {
+            if !roles.contains(&role) {
+                roles.push(role);
+            }
+        }
+        Ok(roles)
     }
 }
 
@@ -151,14 +186,10 @@ pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), C
             out.item(&client.json(&what, Ask::post(PATH, &body.into())).await?, SHEET)
         }
         Command::Get { user } => out.item(&find(client, &user).await?.json(), SHEET),
-        Command::Update { user, fields, status } => {
+        Command::Update { user, fields, roles, status } => {
             let mut body = fields.body();
             body.extend(status.map(|status| ("status".to_owned(), status.into())));
-            if body.is_empty() {
-                return Err(CliError::new(Exit::Usage, "nothing is to change")
-                    .fix("name a field, such as --role or --status"));
-            }
-            out.item(&change(client, &user, "changed", |path| Ask::patch(path, &body.into())).await?, SHEET)
+            update(client, out, &user, body, roles).await
         }
         Command::Suspend { user } => out.item(&act(client, &user, "suspend", "suspended").await?, SHEET),
         Command::Activate { user } => out.item(&act(client, &user, "activate", "activated").await?, SHEET),
@@ -174,6 +205,42 @@ pub async fn run(client: &Client, out: Output, command: Command) -> Result<(), C
             note(&format!("deleted the user {user}"))
         }
     }
+}
+
+/// Changes a user, and tells of roles what they were: `--role` names all, and what is not named goes.
+async fn update(
+    client: &Client,
+    out: Output,
+    user: &str,
+    mut body: Map<String, Value>,
+    roles: RoleChange,
+) -> Result<(), CliError> {
+    if body.is_empty() && roles.is_none() {
+        return Err(CliError::new(Exit::Usage, "nothing is to change")
+            .fix("name a field, such as --add-role or --status"));
+    }
+    let found = find(client, user).await?;
+    let before = roles_of(&found.json());
+    if !roles.is_none() {
+        body.insert("roles".into(), roles.of(user, &before)?.into());
+    }
+    let is_about_roles = body.contains_key("roles");
+    let changed =
+        change_found(client, (user, &found), "changed", |path| Ask::patch(path, &body.into())).await?;
+    out.item(&changed, SHEET)?;
+    if is_about_roles {
+        note(&format!("roles of {user}: {} before, {} now", words(&before), words(&roles_of(&changed))))?;
+    }
+    Ok(())
+}
+
+fn roles_of(user: &Value) -> Vec<String> {
+    let roles = user.get("roles").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    roles.iter().filter_map(|role| role.as_str().map(str::to_owned)).collect()
+}
+
+fn words(roles: &[String]) -> String {
+    if roles.is_empty() { "none".to_owned() } else { roles.join(" ") }
 }
 
 /// Does one of the things that need no more than a name.
@@ -204,6 +271,15 @@ async fn change(
     ask: impl FnOnce(&str) -> Ask<'static>,
 ) -> Result<Value, CliError> {
     let found = find(client, user).await?;
+    change_found(client, (user, &found), done, ask).await
+}
+
+async fn change_found(
+    client: &Client,
+    (user, found): (&str, &Answer),
+    done: &str,
+    ask: impl FnOnce(&str) -> Ask<'static>,
+) -> Result<Value, CliError> {
     let id = found.json().get("id").and_then(Value::as_str).unwrap_or(user).to_owned();
     let etag = found.header("etag").unwrap_or_default().to_owned();
     let ask = ask(&format!("{PATH}/{}", encoded(&id))).header("if-match", etag);
