@@ -108,14 +108,27 @@ impl<'a> Subject<'a> {
 pub async fn admit(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult<()> {
     let now = state.now();
     for subject in subjects {
-        let window = subject.limit().window;
-        let until = attempts::blocked_until(&state.db, &subject.key(state), now - 2 * window).await?;
-        if until > now {
-            let seconds = (until - now + 999) / 1000;
-            return Err(OauthError::Throttled { retry_after: u32::try_from(seconds).unwrap_or(u32::MAX) });
-        }
+        let (key, since) = watched(state, *subject, now);
+        admit_from(attempts::blocked_until(&state.db, &key, since).await?, now)?;
     }
     Ok(())
+}
+
+/// The key of a subject, and from which windows on its failures matter, for whoever reads its wait along with something else.
+pub(crate) fn watched(state: &OAuthState, subject: Subject<'_>, now: Millis) -> (String, Millis) {
+    (subject.key(state), now - 2 * subject.limit().window)
+}
+
+/// Refuses whoever must wait until then.
+///
+/// # Errors
+/// `Throttled`.
+pub(crate) fn admit_from(until: Millis, now: Millis) -> OauthResult<()> {
+    if until <= now {
+        return Ok(());
+    }
+    let seconds = until.saturating_sub(now).saturating_add(999) / 1000;
+    Err(OauthError::Throttled { retry_after: u32::try_from(seconds).unwrap_or(u32::MAX) })
 }
 
 /// Counts a guess as a failure before it is looked at, so that many at once are no more than one after another. What succeeds is
