@@ -231,7 +231,7 @@ async fn a23_a_metadata_document_counts_only_if_everything_about_it_is_right() {
 
         let picture = format!("/api/v1/core/oauth/logo?client_id={}", documents.client("/logo"));
         let shown = http.get(&picture, &[]).await;
-        assert_eq!((shown.status, shown.header("content-type")), (200, "image/png"));
+        assert_eq!((shown.status, shown.header("content-type")), (200, "image/png"), "{}", server.log());
         assert_eq!(shown.header("x-content-type-options"), "nosniff");
         let none = format!("/api/v1/core/oauth/logo?client_id={}", documents.client("/ok"));
         assert_eq!(http.get(&none, &[]).await.status, 404);

@@ -210,7 +210,9 @@ pub(crate) fn client_resolving(
         .tcp_nodelay(true)
         .pool_idle_timeout(POOL_IDLE);
     let builder = match class {
+        // No connection of theirs is used again: it may be closing just then, and its address was checked before.
         Class::Untrusted => builder
+            .pool_max_idle_per_host(0)
             .connect_timeout(UNTRUSTED_CONNECT)
             .timeout(UNTRUSTED_TOTAL)
             .https_only(!rules.hosts.opens_loopback()),
