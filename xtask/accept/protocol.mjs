@@ -101,12 +101,13 @@ export function protocol(server) {
       const leaving = await registered({ client_name: "leaving", ...renewing, post_logout_redirect_uris: [BYE] });
       const answer = await tokens(leaving);
       const url = oidc.buildEndSessionUrl(leaving, { id_token_hint: answer.id_token, post_logout_redirect_uri: BYE, state: "s1" });
-      // Somebody who is not signed in is sent back at once.
       const gone = await fetch(url, { redirect: "manual" });
       ensure(gone.status === 303 && gone.headers.get("location") === `${BYE}?state=s1`, `somebody signed out is answered ${gone.status}`);
       url.searchParams.set("post_logout_redirect_uri", `${BYE}?x=1`);
       const wrong = await fetch(url, { redirect: "manual" });
       ensure(wrong.status === 400 && !wrong.headers.get("location"), `another address is answered ${wrong.status}`);
+      // The hint ends the session that it names, cookie or not.
+      await server.signIn?.();
     }],
     ["A3 one of 32 exchanges of a code wins, and then all is dead", async () => {
       const { exchange } = await code(config);

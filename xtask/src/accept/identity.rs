@@ -87,8 +87,6 @@ fn cases(tally: &mut Tally, tools: &Tools, postgres: Option<&Postgres>) -> Resul
     tally.script(&tools.python, "identity.py", &given)?;
     tally.script(&tools.mcp, "mcp_oauth.py", &given)?;
     tally.script(&tools.python, "identity_page.py", &given)?;
-    // Last: it tries more often than one address may.
-    tally.script(&tools.python, "sameness.py", &given)?;
     println!("pages: {}", shots.display());
     Ok(())
 }
