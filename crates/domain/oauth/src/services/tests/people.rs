@@ -368,3 +368,51 @@ async fn id_93_a_new_password_needs_the_old_one_is_not_common_and_ends_other_ses
         assert_eq!((row.acr.as_deref(), row.amr.as_deref()), (Some("pwd"), Some("pwd")));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_99_a_bridges_token_is_bound_as_its_key_and_ends_with_it() {
+    for plane in planes().await {
+        let bob = plane.state.users.get("bob").await.unwrap();
+        let keys = keys(&plane);
+        let ada = user(&plane, "ada", &["admin"]).await;
+        let bridge = async |audiences: &[&str], networks: &[&str]| {
+            let mut asked = key_of(&bob);
+            asked.audiences = audiences.iter().map(ToString::to_string).collect();
+            asked.allowed_cidrs = networks.iter().map(ToString::to_string).collect();
+            let (key, value) = keys.create(&by(&ada, &[Permission::Admin]), asked).await.unwrap();
+            let found = keys.verify(value.expose()).await.unwrap().unwrap();
+            let shown = RequestContext { principal: found.principal, ..context() };
+            (key, crate::services::bridge::by_key(&plane.state, &shown).await)
+        };
+        let refused = bridge(&[], &["10.0.0.0/8"]).await.1;
+        assert_eq!(refused.err().map(|error| error.code()), Some(ErrorCode::InvalidGrant));
+        for (audiences, want) in [(&[][..], "bridge api"), (&["bridge"], "bridge"), (&["api"], "bridge api")]
+        {
+            let (key, token) = bridge(audiences, &[]).await;
+            let token = token.unwrap().token;
+            let aud: Vec<String> =
+                plane.claims(&token).aud.iter().map(|one| one.as_str().to_owned()).collect();
+            assert_eq!(aud.join(" "), want, "{audiences:?}");
+            assert!(plane.is_live(&token).await);
+            plane.state.sessions.revoke(&key.id.as_str().into(), "test").await.unwrap();
+            assert!(!plane.is_live(&token).await, "its key has ended");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_shut_out_has_no_way_back_and_a_clients_user_is_changed_with_its_client() {
+    for plane in planes().await {
+        let bob = plane.state.users.get("bob").await.unwrap();
+        let keys = keys(&plane);
+        let (_, value) = keys.create(&by(&bob, &[Permission::User]), key_of(&bob)).await.unwrap();
+        let token = plane.signed_in("openid user", "").await.0.access_token;
+        plane.state.users.shut_out(&bob.id, "test").await.unwrap();
+        assert!(!plane.is_live(&token).await);
+        assert!(keys.verify(value.expose()).await.unwrap().is_none());
+        plane.change("UPDATE users SET kind = 'client' WHERE username = 'bob'").await;
+        let change = UserChange { status: Some(UserStatus::Suspended), ..UserChange::default() };
+        let refused = plane.state.users.change(&context(), "bob", None, change).await;
+        assert!(matches!(refused, Err(IdentityError::Invalid(_))));
+    }
+}

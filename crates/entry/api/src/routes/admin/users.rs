@@ -37,7 +37,7 @@ pub fn routes() -> Vec<Route> {
             .doc("admin", "Takes a user's right to act; sessions and grants end"),
         Route::post("/api/v1/admin/users/{id}/activate", activate).doc("admin", "Lets a user act again"),
         Route::post("/api/v1/admin/users/{id}/revoke-all", revoke_all)
-            .doc("admin", "Ends every session, grant and token of a user"),
+            .doc("admin", "Ends every session, grant and token of a user, and API keys, consents, recovery codes and open links"),
         Route::post("/api/v1/admin/users/{id}/merge", merge).takes::<Merge>().doc(
             "admin",
             "Merges a user into another: identities elsewhere and clients change hands, the rest ends; takes If-Match",

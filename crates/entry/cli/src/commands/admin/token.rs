@@ -54,7 +54,7 @@ pub struct What {
     /// Ends a session with every token of it
     #[arg(long, value_name = "ID")]
     session: Option<String>,
-    /// Ends every session of a user, and every token issued up to now (id or name)
+    /// Ends every session and token of a user, and API keys, consents, recovery codes and open links (id or name)
     #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// Ends every token that was issued to a client up to now
