@@ -1,6 +1,7 @@
 //! The two pools. SQLite: WAL, foreign keys, readers that cannot write, and one writing connection behind the gate.
 
 use crate::write::{SqliteTx, WriteGate, WriteTx};
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 /// How long a statement waits for another writer of the same file before it fails.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection to a server is used without a test if it has answered within this time. One that was lost meanwhile fails its statement.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// Pages of write-ahead log after which a commit itself moves the log into the database file (256 MiB). The ledger moves it
 /// earlier, beside the writers; this is reached only where it cannot.
 pub const WAL_BOUND_PAGES: u32 = 65_536;
@@ -67,8 +70,8 @@ impl SqliteDb {
     pub fn lazy_reader(path: &Path) -> Self {
         let options =
             SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).pragma("query_only", "ON");
-        let read = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
-        let write = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options);
+        let read = sqlite_pool(4).connect_lazy_with(options.clone());
+        let write = sqlite_pool(1).connect_lazy_with(options);
         Self { path: path.to_path_buf(), read, write, gate: WriteGate::default() }
     }
 
@@ -85,6 +88,11 @@ impl SqliteDb {
     pub(crate) fn writer_for_migrations(&self) -> &SqlitePool {
         &self.write
     }
+}
+
+/// A connection to a file cannot be lost, so none is tested before its use.
+fn sqlite_pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new().max_connections(connections).test_before_acquire(false)
 }
 
 impl Db {
@@ -112,14 +120,12 @@ impl Db {
             .pragma("wal_autocheckpoint", WAL_BOUND_PAGES.to_string())
             .busy_timeout(BUSY_TIMEOUT);
         let path = options.get_filename().to_path_buf();
-        let write = SqlitePoolOptions::new()
-            .max_connections(1)
+        let write = sqlite_pool(1)
             .acquire_timeout(BUSY_TIMEOUT)
             .connect_with(options.clone())
             .await
             .map_err(ConnectError::Open)?;
-        let read = SqlitePoolOptions::new()
-            .max_connections(max_connections.max(1))
+        let read = sqlite_pool(max_connections.max(1))
             .acquire_timeout(BUSY_TIMEOUT)
             .connect_with(options.pragma("query_only", "ON"))
             .await
@@ -133,6 +139,16 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(max_connections.max(2))
             .acquire_timeout(BUSY_TIMEOUT)
+            // A test is a round trip, as long as most statements: a connection that has just answered needs none.
+            .test_before_acquire(false)
+            .before_acquire(|connection, known| {
+                Box::pin(async move {
+                    if known.idle_for >= TRUSTED_FOR {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(options)
             .await
             .map_err(ConnectError::Open)?;

@@ -89,20 +89,50 @@ pub(crate) struct Prover {
     pub blocked_until: Millis,
 }
 
-/// Lists by their kind.
-fn relations_of(rows: Vec<(String, String)>) -> ClientRelations {
-    let mut relations = ClientRelations::default();
-    for (list, value) in rows {
-        match list.as_str() {
-            "login" => relations.redirect_uris.push(value),
-            "post_logout" => relations.post_logout_redirect_uris.push(value),
-            "grant" => relations.grant_types.extend(GrantType::parse(&value)),
-            "response" => relations.response_types.push(value),
-            "scope" => relations.scopes.push(value),
-            _ => relations.contacts.push(value),
-        }
+struct Found {
+    row: Option<OAuthClientRow>,
+    /// What stands beside a client, or beside an id that nobody has: a line for each value, behind its kind and a space. A
+    /// value never makes a second line, which would be a list of its own.
+    lists: String,
+}
+
+impl<'r, R: sqlx::Row> sqlx::FromRow<'r, R> for Found
+where
+    OAuthClientRow: sqlx::FromRow<'r, R>,
+    &'static str: sqlx::ColumnIndex<R>,
+    Option<String>: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+    String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<Self> {
+        let known: Option<String> = row.try_get("client_id")?;
+        Ok(Self {
+            row: known.map(|_| OAuthClientRow::from_row(row)).transpose()?,
+            lists: row.try_get("lists")?,
+        })
     }
-    relations
+}
+
+impl Found {
+    fn prover(self) -> Prover {
+        let (mut secrets, mut blocked_until) = (Vec::new(), 0);
+        let mut relations = ClientRelations::default();
+        // Which comes first is not told by the database.
+        let mut lines: Vec<&str> = self.lists.split('\n').collect();
+        lines.sort_unstable();
+        for (kind, value) in lines.into_iter().filter_map(|line| line.split_once(' ')) {
+            match kind {
+                "login" => relations.redirect_uris.push(value.to_owned()),
+                "post_logout" => relations.post_logout_redirect_uris.push(value.to_owned()),
+                "grant" => relations.grant_types.extend(GrantType::parse(value)),
+                "response" => relations.response_types.push(value.to_owned()),
+                "scope" => relations.scopes.push(value.to_owned()),
+                "contact" => relations.contacts.push(value.to_owned()),
+                "secret" => secrets.push(value.to_owned()),
+                _ => blocked_until = value.parse().unwrap_or(Millis::MAX),
+            }
+        }
+        Prover { client: self.row.map(|row| row.client(relations)), secrets, blocked_until }
+    }
 }
 
 impl ClientRepository {
@@ -111,65 +141,35 @@ impl ClientRepository {
     /// # Errors
     /// When the rows cannot be read.
     pub async fn find_client_by_id(&self, id: &str) -> sqlx::Result<Option<OAuthClient>> {
-        let Some(row) = self.row(id).await? else { return Ok(None) };
-        Ok(Some(row.client(self.relations(id).await?)))
-    }
-
-    async fn row(&self, id: &str) -> sqlx::Result<Option<OAuthClientRow>> {
-        on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT client_id, name, kind, auth_method, application_type, first_party, status, user_id, owner_user_id, plugin_id,
-                 allowed_audiences, jwks, jwks_uri, client_uri, logo_uri, policy_uri, tos_uri, software_id, software_version,
-                 id_token_signed_response_alg, metadata_digest, created_at, updated_at, last_used_at, version
-             FROM oauth_clients WHERE client_id = $1"
-        )).bind(id).fetch_optional(pool).await)
+        Ok(self.prover(id, Millis::MAX, ("", Millis::MAX)).await?.client)
     }
 
     /// A client as it proves itself: with the digests of its secrets that count at `now`, and until when the guesses of `attempts` (key
-    /// and window) must wait. Two readings, for a client that is not there as well: the time tells nothing of it (ID-13).
+    /// and window) must wait. One reading, for a client that is not there as well: the time tells nothing of it (ID-13).
     pub(crate) async fn prover(
         &self,
         id: &str,
         now: Millis,
         attempts: (&str, Millis),
     ) -> sqlx::Result<Prover> {
-        let row = self.row(id).await?;
-        let rows: Vec<(String, String)> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT kind, value FROM oauth_client_redirect_uris WHERE client_id = $1
-             UNION ALL SELECT 'grant', value FROM oauth_client_grant_types WHERE client_id = $1
-             UNION ALL SELECT 'response', value FROM oauth_client_response_types WHERE client_id = $1
-             UNION ALL SELECT 'scope', value FROM oauth_client_scopes WHERE client_id = $1
-             UNION ALL SELECT 'contact', value FROM oauth_client_contacts WHERE client_id = $1
-             UNION ALL SELECT 'secret', secret_digest FROM oauth_client_secrets
-                 WHERE client_id = $1 AND (expires_at IS NULL OR expires_at > $2)
-             UNION ALL SELECT 'wait', CAST(COALESCE(MAX(blocked_until), 0) AS TEXT) FROM auth_attempts
-                 WHERE key_digest = $3 AND window_start > $4
-             ORDER BY 1, 2"
+        let found: Found = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT c.client_id, name, kind, auth_method, application_type, first_party, status, user_id, owner_user_id, plugin_id,
+                 allowed_audiences, jwks, jwks_uri, client_uri, logo_uri, policy_uri, tos_uri, software_id, software_version,
+                 id_token_signed_response_alg, metadata_digest, created_at, updated_at, last_used_at, version,
+                 (SELECT STRING_AGG(list || ' ' || REPLACE(value, $5, ' '), $5) FROM (
+                     SELECT kind AS list, value FROM oauth_client_redirect_uris WHERE client_id = asked.id
+                     UNION ALL SELECT 'grant', value FROM oauth_client_grant_types WHERE client_id = asked.id
+                     UNION ALL SELECT 'response', value FROM oauth_client_response_types WHERE client_id = asked.id
+                     UNION ALL SELECT 'scope', value FROM oauth_client_scopes WHERE client_id = asked.id
+                     UNION ALL SELECT 'contact', value FROM oauth_client_contacts WHERE client_id = asked.id
+                     UNION ALL SELECT 'secret', secret_digest FROM oauth_client_secrets
+                         WHERE client_id = asked.id AND (expires_at IS NULL OR expires_at > $2)
+                     UNION ALL SELECT 'wait', CAST(COALESCE(MAX(blocked_until), 0) AS TEXT) FROM auth_attempts
+                         WHERE key_digest = $3 AND window_start > $4) beside) AS lists
+             FROM (SELECT CAST($1 AS TEXT) AS id) asked LEFT JOIN oauth_clients c ON c.client_id = asked.id"
         ))
-            .bind(id).bind(now).bind(attempts.0).bind(attempts.1).fetch_all(pool).await)?;
-        let mut prover = Prover { client: None, secrets: Vec::new(), blocked_until: 0 };
-        let mut lists = Vec::with_capacity(rows.len());
-        for (kind, value) in rows {
-            match kind.as_str() {
-                "secret" => prover.secrets.push(value),
-                "wait" => prover.blocked_until = value.parse().unwrap_or(Millis::MAX),
-                _ => lists.push((kind, value)),
-            }
-        }
-        prover.client = row.map(|row| row.client(relations_of(lists)));
-        Ok(prover)
-    }
-
-    /// The lists of a client, in one reading.
-    pub(crate) async fn relations(&self, id: &str) -> sqlx::Result<ClientRelations> {
-        let rows: Vec<(String, String)> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT kind, value FROM oauth_client_redirect_uris WHERE client_id = $1
-             UNION ALL SELECT 'grant', value FROM oauth_client_grant_types WHERE client_id = $1
-             UNION ALL SELECT 'response', value FROM oauth_client_response_types WHERE client_id = $1
-             UNION ALL SELECT 'scope', value FROM oauth_client_scopes WHERE client_id = $1
-             UNION ALL SELECT 'contact', value FROM oauth_client_contacts WHERE client_id = $1
-             ORDER BY 1, 2"
-        )).bind(id).fetch_all(pool).await)?;
-        Ok(relations_of(rows))
+            .bind(id).bind(now).bind(attempts.0).bind(attempts.1).bind("\n").fetch_one(pool).await)?;
+        Ok(found.prover())
     }
 
     /// Digests of the secrets of a client that count at `now`.

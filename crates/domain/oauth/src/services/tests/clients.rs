@@ -408,3 +408,15 @@ async fn id_26_fetches_are_one_a_second_a_host_and_ten_in_all() {
         assert_eq!(plane.count("SELECT COUNT(*) FROM oauth_fetch_budget").await, 0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_of_a_clients_lists_is_never_a_list_of_its_own() {
+    for plane in planes().await {
+        let contact = "INSERT INTO oauth_client_contacts (client_id, value) VALUES ('public', 'a@b.example
+scope admin')";
+        plane.change(contact).await;
+        let client = plane.state.client("public").await.unwrap().unwrap();
+        assert_eq!(client.relations.contacts, ["a@b.example scope admin"]);
+        assert!(!client.has_scope("admin"), "{:?}", client.relations.scopes);
+    }
+}
