@@ -1,10 +1,7 @@
-//! Rows of failed sign-ins.
+//! Rows of failed sign-ins; the clean-up job deletes them.
 
 use systemprompt_database::{Db, on, on_tx, sql};
 use systemprompt_models::Millis;
-
-/// How long failures are remembered.
-const MEMORY: Millis = 86_400_000;
 
 /// Until when a key must wait; only windows that began behind `since` count.
 pub(crate) async fn blocked_until(db: &Db, key: &str, since: Millis) -> sqlx::Result<Millis> {
@@ -14,55 +11,71 @@ pub(crate) async fn blocked_until(db: &Db, key: &str, since: Millis) -> sqlx::Re
     Ok(until.unwrap_or_default())
 }
 
-/// What a failure beyond the bound waits for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wait {
-    /// A time; 0 where the wait grows instead.
+/// Guesses of one key, in the window that began at `start`.
+pub(crate) struct Guess {
+    pub key: String,
+    pub start: Millis,
+    /// A wait counts if its window began behind this.
+    pub since: Millis,
+    /// From this one on there is a wait: until a time or, where that is 0, twice as long as the one before, from a second on.
+    pub most: i64,
     pub until: Millis,
     /// Longest wait that grows.
     pub longest: Millis,
 }
 
-/// Counts a failure in the window that began at `start`. From the `most`th on there is a wait, either until a time, or twice as long as
-/// the one before, from a second on. Returns how many the window has; nothing if there is a wait already.
-pub(crate) async fn count(
-    db: &Db,
-    key: &str,
-    start: Millis,
-    most: i64,
-    wait: Wait,
-    now: Millis,
-) -> sqlx::Result<Option<i64>> {
+/// Counts a failure of each, unless one must wait: then none is counted, and the error is until when. Returns how many each window has.
+pub(crate) async fn take(db: &Db, guesses: &[Guess], now: Millis) -> sqlx::Result<Result<Vec<i64>, Millis>> {
     let mut tx = db.write_tx().await?;
-    on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM auth_attempts WHERE window_start < $1"))
-        .bind(now - MEMORY).execute(&mut *conn).await.map(drop))?;
-    let failures: Option<(i64,)> = on_tx!(tx, conn => sqlx::query_as(sql!(
-        "INSERT INTO auth_attempts (key_digest, window_start, failures, blocked_until) VALUES ($1, $2, 1, 0)
-         ON CONFLICT (key_digest, window_start) DO UPDATE SET
-             failures = auth_attempts.failures + 1,
-             blocked_until = CASE
-                 WHEN auth_attempts.failures + 1 < $3 THEN 0
-                 WHEN $4 > 0 THEN $4
-                 WHEN auth_attempts.failures + 1 >= $3 + 10 THEN CAST($5 AS BIGINT) + CAST($6 AS BIGINT)
-                 WHEN 1000 * (1 << CAST(auth_attempts.failures + 1 - $3 AS INTEGER)) > $6 THEN $5 + $6
-                 ELSE $5 + 1000 * (1 << CAST(auth_attempts.failures + 1 - $3 AS INTEGER)) END
-         WHERE auth_attempts.blocked_until <= $5
-         RETURNING failures"
-    ))
-        .bind(key).bind(start).bind(most).bind(wait.until).bind(now).bind(wait.longest)
-        .fetch_optional(&mut *conn).await)?;
+    for guess in guesses {
+        let (until,): (Option<i64>,) = on_tx!(tx, conn => sqlx::query_as(sql!(
+            "SELECT MAX(blocked_until) FROM auth_attempts WHERE key_digest = $1 AND window_start > $2"
+        )).bind(&guess.key).bind(guess.since).fetch_one(&mut *conn).await)?;
+        if let Some(until) = until.filter(|until| *until > now) {
+            return Ok(Err(until));
+        }
+    }
+    let mut taken = Vec::with_capacity(guesses.len());
+    for guess in guesses {
+        let failures: Option<(i64,)> = on_tx!(tx, conn => sqlx::query_as(sql!(
+            "INSERT INTO auth_attempts (key_digest, window_start, failures, blocked_until) VALUES ($1, $2, 1, 0)
+             ON CONFLICT (key_digest, window_start) DO UPDATE SET
+                 failures = auth_attempts.failures + 1,
+                 blocked_until = CASE
+                     WHEN auth_attempts.failures + 1 < $3 THEN 0
+                     WHEN $4 > 0 THEN $4
+                     WHEN auth_attempts.failures + 1 >= $3 + 10 THEN CAST($5 AS BIGINT) + CAST($6 AS BIGINT)
+                     WHEN 1000 * (1 << CAST(auth_attempts.failures + 1 - $3 AS INTEGER)) > $6 THEN $5 + $6
+                     ELSE $5 + 1000 * (1 << CAST(auth_attempts.failures + 1 - $3 AS INTEGER)) END
+             WHERE auth_attempts.blocked_until <= $5
+             RETURNING failures"
+        ))
+            .bind(&guess.key).bind(guess.start).bind(guess.most).bind(guess.until).bind(now).bind(guess.longest)
+            .fetch_optional(&mut *conn).await)?;
+        let Some((failures,)) = failures else {
+            // Another guess of this key came to the bound since it was read.
+            return Ok(Err(now + 1000));
+        };
+        taken.push(failures);
+    }
     tx.commit().await?;
-    Ok(failures.map(|(failures,)| failures))
+    Ok(Ok(taken))
 }
 
-/// Takes one failure back from the window that began at `start`, and the wait if it is not due any more.
-pub(crate) async fn uncount(db: &Db, key: &str, start: Millis, most: i64) -> sqlx::Result<()> {
+/// Forgets the failures of a key, and takes one back from each of the others, with the wait if it is not due any more.
+pub(crate) async fn forgive(db: &Db, forgotten: Option<&str>, back: &[Guess]) -> sqlx::Result<()> {
     let mut tx = db.write_tx().await?;
-    on_tx!(tx, conn => sqlx::query(sql!(
-        "UPDATE auth_attempts SET failures = failures - 1,
-             blocked_until = CASE WHEN failures - 1 < $1 THEN 0 ELSE blocked_until END
-         WHERE key_digest = $2 AND window_start = $3 AND failures > 0"
-    )).bind(most).bind(key).bind(start).execute(&mut *conn).await.map(drop))?;
+    if let Some(key) = forgotten {
+        on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM auth_attempts WHERE key_digest = $1"))
+            .bind(key).execute(&mut *conn).await.map(drop))?;
+    }
+    for guess in back {
+        on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE auth_attempts SET failures = failures - 1,
+                 blocked_until = CASE WHEN failures - 1 < $1 THEN 0 ELSE blocked_until END
+             WHERE key_digest = $2 AND window_start = $3 AND failures > 0"
+        )).bind(guess.most).bind(&guess.key).bind(guess.start).execute(&mut *conn).await.map(drop))?;
+    }
     tx.commit().await
 }
 
@@ -72,12 +85,4 @@ pub(crate) async fn full_windows(db: &Db, key: &str, most: i64, since: Millis) -
         "SELECT COUNT(*) FROM auth_attempts WHERE key_digest = $1 AND window_start > $2 AND failures >= $3"
     )).bind(key).bind(since).bind(most).fetch_one(pool).await)?;
     Ok(count)
-}
-
-/// Forgets the failures of a key.
-pub(crate) async fn clear(db: &Db, key: &str) -> sqlx::Result<()> {
-    let mut tx = db.write_tx().await?;
-    on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM auth_attempts WHERE key_digest = $1"))
-        .bind(key).execute(&mut *conn).await.map(drop))?;
-    tx.commit().await
 }

@@ -4,7 +4,7 @@
 
 use crate::at_rest::Label;
 use crate::error::{OauthError, OauthResult};
-use crate::repository::attempts;
+use crate::repository::attempts::{self, Guess};
 use crate::services::refusals::ip_prefix;
 use crate::state::OAuthState;
 use serde_json::json;
@@ -63,6 +63,17 @@ impl<'a> Subject<'a> {
             Self::Client(..) => limit(20, 600_000, Wait::Window),
             Self::ClientPrefix(_) => limit(300, 600_000, Wait::Window),
         }
+    }
+
+    /// A guess in the window that there is now.
+    fn guess(self, state: &OAuthState, now: Millis) -> Guess {
+        let Limit { most, window, wait } = self.limit();
+        let start = now - now.rem_euclid(window);
+        let (until, longest) = match wait {
+            Wait::Window => (start + window, 0),
+            Wait::Grows(longest) => (0, longest),
+        };
+        Guess { key: self.key(state), start, since: now - 2 * window, most, until, longest }
     }
 
     fn context(self) -> Option<&'a RequestContext> {
@@ -135,56 +146,42 @@ pub(crate) fn admit_from(until: Millis, now: Millis) -> OauthResult<()> {
 /// given back.
 ///
 /// # Errors
-/// `Throttled`, or rows that cannot be read or written.
+/// `Throttled`, and then nothing was counted; or rows that cannot be read or written.
 pub async fn take(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult<()> {
-    admit(state, subjects).await?;
-    if count(state, subjects).await? { Ok(()) } else { Err(OauthError::Throttled { retry_after: 1 }) }
-}
-
-/// Gives a guess back that was none.
-///
-/// # Errors
-/// Rows that cannot be written.
-pub async fn give_back(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult<()> {
     let now = state.now();
-    for subject in subjects {
-        let limit = subject.limit();
-        let start = now - now.rem_euclid(limit.window);
-        attempts::uncount(&state.db, &subject.key(state), start, limit.most).await?;
-    }
-    Ok(())
-}
-
-/// Counts a failure.
-///
-/// # Errors
-/// Rows that cannot be written.
-pub async fn failed(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult<()> {
-    count(state, subjects).await.map(drop)
-}
-
-/// Whether none of them had to wait.
-async fn count(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult<bool> {
-    let now = state.now();
-    let mut admitted = true;
-    for subject in subjects {
-        let limit = subject.limit();
-        let start = now - now.rem_euclid(limit.window);
-        let wait = match limit.wait {
-            Wait::Window => attempts::Wait { until: start + limit.window, longest: 0 },
-            Wait::Grows(longest) => attempts::Wait { until: 0, longest },
-        };
-        let key = subject.key(state);
-        let failures = attempts::count(&state.db, &key, start, limit.most, wait, now).await?;
-        admitted &= failures.is_some();
+    let guesses: Vec<Guess> = subjects.iter().map(|subject| subject.guess(state, now)).collect();
+    let taken = match attempts::take(&state.db, &guesses, now).await? {
+        Ok(taken) => taken,
+        Err(until) => return admit_from(until, now),
+    };
+    for ((subject, guess), failures) in subjects.iter().zip(guesses).zip(taken) {
         // One caller alone sees the count come to the bound.
-        if failures == Some(limit.most)
-            && attempts::full_windows(&state.db, &key, limit.most, now - DAY).await? == PROPOSING
+        if failures == guess.most
+            && attempts::full_windows(&state.db, &guess.key, guess.most, now - DAY).await? == PROPOSING
         {
             propose(state, *subject).await?;
         }
     }
-    Ok(admitted)
+    Ok(())
+}
+
+/// Gives guesses back that were none.
+///
+/// # Errors
+/// Rows that cannot be written.
+pub async fn give_back(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult<()> {
+    forgive(state, None, subjects).await
+}
+
+/// Counts a failure of each, unless one waits already.
+///
+/// # Errors
+/// Rows that cannot be written.
+pub async fn failed(state: &OAuthState, subjects: &[Subject<'_>]) -> OauthResult<()> {
+    match take(state, subjects).await {
+        Err(OauthError::Throttled { .. }) => Ok(()),
+        other => other,
+    }
 }
 
 /// Tells whoever bans addresses of a network that fails day in, day out. Where it is, is a payload: an address is somebody's.
@@ -199,10 +196,16 @@ async fn propose(state: &OAuthState, subject: Subject<'_>) -> OauthResult<()> {
     Ok(state.record(draft).await?)
 }
 
-/// Forgets the failures of an account, which has just succeeded.
+/// Forgets the failures of an account, which has just succeeded, and gives the guess back to the `others` that it was counted of.
 ///
 /// # Errors
 /// Rows that cannot be written.
-pub async fn succeeded(state: &OAuthState, subject: Subject<'_>) -> OauthResult<()> {
-    Ok(attempts::clear(&state.db, &subject.key(state)).await?)
+pub async fn succeeded(state: &OAuthState, account: Subject<'_>, others: &[Subject<'_>]) -> OauthResult<()> {
+    forgive(state, Some(&account.key(state)), others).await
+}
+
+async fn forgive(state: &OAuthState, forgotten: Option<&str>, back: &[Subject<'_>]) -> OauthResult<()> {
+    let now = state.now();
+    let back: Vec<Guess> = back.iter().map(|subject| subject.guess(state, now)).collect();
+    Ok(attempts::forgive(&state.db, forgotten, &back).await?)
 }

@@ -11,9 +11,6 @@ use crate::services::webauthn::service::authentication::HalfSignIn;
 use crate::services::webauthn::token::{Browser, Kind, look, take};
 use crate::state::OAuthState;
 use crate::users::{User, UserKind, UserStatus};
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
-use argon2::{Algorithm, Argon2, Params, Version};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use systemprompt_audit::{Draft, EntryKind, Unit};
@@ -22,13 +19,10 @@ use systemprompt_security::opaque;
 use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization as _;
 
+mod argon2id;
 mod common;
 mod imported;
 
-/// Highest memory in KiB and passes of a hash that is imported.
-const MAX_IMPORTED: (u32, u32) = (262_144, 16);
-/// Memory in KiB, passes, lanes.
-const COST: (u32, u32, u32) = (19_456, 2, 1);
 const MAX_LENGTH: usize = 256;
 /// Calls that may wait for their turn.
 const QUEUE: usize = 64;
@@ -39,7 +33,7 @@ static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// What the password of nobody is compared with.
 static NOBODY: LazyLock<String> =
-    LazyLock::new(|| hashed("nobody has this password", &[7; 16]).unwrap_or_default());
+    LazyLock::new(|| argon2id::hash("nobody has this password", &[7; 16]).unwrap_or_default());
 
 /// Calls that wait for their turn.
 pub(crate) fn waiting() -> usize {
@@ -115,8 +109,7 @@ async fn prove(
     let is_right = verified(password, hash).await?;
     match (user, stored) {
         (Some(user), Some(stored)) if is_right => {
-            attempts::succeeded(state, account).await?;
-            attempts::give_back(state, &others).await?;
+            attempts::succeeded(state, account, &others).await?;
             renew(state, &user, password, &stored).await?;
             Ok(user)
         }
@@ -148,7 +141,7 @@ pub async fn change(
             if !verified(old, stored.clone()).await? {
                 return Err(OauthError::new(ErrorCode::InvalidCredential, "the old password is not right"));
             }
-            attempts::succeeded(state, account).await?;
+            attempts::succeeded(state, account, &[]).await?;
         }
         (Some(_), None) => return Err(OauthError::invalid_request("old is missing")),
     }
@@ -189,24 +182,14 @@ fn check(state: &OAuthState, user: &User, new: &Secret<String>) -> OauthResult<(
 /// The text of a hash that another system made, if it can be verified here at a bearable cost.
 pub(crate) fn importable(hash: &Secret<String>) -> Option<String> {
     let text = hash.expose().as_str();
-    let is_fine = if imported::is_bcrypt(text) {
-        imported::is_bearable(text)
-    } else {
-        let bearable =
-            |params: Params| params.m_cost() <= MAX_IMPORTED.0 && params.t_cost() <= MAX_IMPORTED.1;
-        PasswordHash::new(text).is_ok_and(|hash| {
-            hash.algorithm.as_str() == "argon2id"
-                && hash.hash.is_some()
-                && Params::try_from(&hash).is_ok_and(bearable)
-        })
-    };
+    let is_fine =
+        if imported::is_bcrypt(text) { imported::is_bearable(text) } else { argon2id::is_bearable(text) };
     is_fine.then(|| text.to_owned())
 }
 
 /// Replaces a hash of lower cost.
 async fn renew(state: &OAuthState, user: &User, password: &Secret<String>, stored: &str) -> OauthResult<()> {
-    let present = format!("$m={},t={},p={}$", COST.0, COST.1, COST.2);
-    if stored.contains(&present) {
+    if argon2id::is_present(stored) {
         return Ok(());
     }
     let hash = fresh(password).await?;
@@ -218,7 +201,7 @@ async fn fresh(password: &Secret<String>) -> OauthResult<String> {
     let mut salt = [0; 16];
     opaque::fill(&mut salt)?;
     let password = normal(password);
-    in_turn(move || hashed(password.expose(), &salt)).await?.ok_or_else(broken)
+    in_turn(move || argon2id::hash(password.expose(), &salt)).await?.ok_or_else(broken)
 }
 
 async fn verified(password: &Secret<String>, hash: String) -> OauthResult<bool> {
@@ -231,11 +214,7 @@ async fn verified(password: &Secret<String>, hash: String) -> OauthResult<bool> 
         return in_turn(move || imported::verify(password.expose(), &hash)).await;
     }
     let password = normal(password);
-    in_turn(move || {
-        let Ok(hash) = PasswordHash::new(&hash) else { return false };
-        Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok()
-    })
-    .await
+    in_turn(move || argon2id::verify(password.expose(), &hash)).await
 }
 
 /// Runs costly work beside the runtime; whoever finds the queue full is sent away.
@@ -243,9 +222,16 @@ async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     let place = Place::take().ok_or(OauthError::Throttled { retry_after: 1 })?;
     let turn = TURNS.acquire().await.map_err(|_| broken())?;
     drop(place);
-    let done = tokio::task::spawn_blocking(work).await;
-    drop(turn);
-    done.map_err(|_| broken())
+    // A caller who goes away does not end the work, nor give its turn to somebody else before it is done.
+    let worked = tokio::task::spawn_blocking(move || {
+        let done = work();
+        if waiting() == 0 {
+            argon2id::forget_memory();
+        }
+        drop(turn);
+        done
+    });
+    worked.await.map_err(|_| broken())
 }
 
 /// A place in the queue.
@@ -267,14 +253,6 @@ impl Drop for Place {
 
 fn normal(password: &Secret<String>) -> Secret<String> {
     Secret::new(password.expose().nfc().collect())
-}
-
-fn hashed(password: &str, salt: &[u8]) -> Option<String> {
-    let params = Params::new(COST.0, COST.1, COST.2, None).ok()?;
-    let hash = Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_with_salt(password.as_bytes(), salt)
-        .ok()?;
-    Some(hash.to_string())
 }
 
 fn broken() -> OauthError {

@@ -52,11 +52,11 @@ pub async fn redeem(
     code: &Secret<String>,
 ) -> OauthResult<Secret<String>> {
     let from = [Subject::Prefix(context)];
-    attempts::admit(state, &from).await?;
+    attempts::take(state, &from).await?;
     if let Some(link) = try_redeem(state, context, code).await? {
+        attempts::give_back(state, &from).await?;
         return Ok(link);
     }
-    attempts::failed(state, &from).await?;
     record_failure(state, context, "recovery", "unknown_credential").await?;
     Err(OauthError::new(ErrorCode::InvalidCredential, "the credential was not accepted"))
 }

@@ -74,13 +74,12 @@ pub async fn authenticate(
 ) -> OauthResult<AuthenticatedClient> {
     let proof = proof(request.authorization, request.parameters)?;
     let named: Vec<String> = proof.secrets_of().map(str::to_owned).collect();
-    let guesses: Vec<Subject<'_>> = named.iter().map(|id| Subject::Client(id, request.context)).collect();
+    let network = std::iter::once(Subject::ClientPrefix(request.context)).filter(|_| !named.is_empty());
+    let guesses: Vec<Subject<'_>> =
+        named.iter().map(|id| Subject::Client(id, request.context)).chain(network).collect();
     let authenticated = match prove(state, request.context, proof).await {
         Err(error) if error.code() == ErrorCode::InvalidClient && !guesses.is_empty() => {
-            let network = Subject::ClientPrefix(request.context);
-            attempts::admit(state, &[network]).await?;
-            attempts::failed(state, &guesses).await?;
-            attempts::failed(state, &[network]).await?;
+            attempts::take(state, &guesses).await?;
             return Err(error);
         }
         other => other?,

@@ -453,7 +453,7 @@ async fn id_95_failures_of_one_account_wait_longer_each_time_and_success_forgets
             });
         }
         assert_eq!(waits, [0, 0, 0, 0, 1, 2, 4]);
-        attempts::succeeded(&fixture.state, account).await.unwrap();
+        attempts::succeeded(&fixture.state, account, &[]).await.unwrap();
         // As many as may fail are let in, however many come at once.
         let subjects = [account];
         let take = || attempts::take(&fixture.state, &subjects);
@@ -464,7 +464,7 @@ async fn id_95_failures_of_one_account_wait_longer_each_time_and_success_forgets
         attempts::take(&fixture.state, &[account]).await.unwrap();
         let elsewhere = caller();
         attempts::admit(&fixture.state, &[attempts::Subject::Account("ada", &elsewhere)]).await.unwrap();
-        attempts::succeeded(&fixture.state, attempts::Subject::Account("ada", &context)).await.unwrap();
+        attempts::succeeded(&fixture.state, attempts::Subject::Account("ada", &context), &[]).await.unwrap();
         attempts::admit(&fixture.state, &[account]).await.unwrap();
     }
 }
