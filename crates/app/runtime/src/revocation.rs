@@ -127,9 +127,11 @@ impl AppContext {
         let mut unit = Unit::new();
         let entry = unit.record(draft.with("of", id).with("not_before", now));
         self.ledger.append(unit).await?;
-        let sessions_ended = self.sessions.cut_off(&cutoff, &entry).await?;
+        let sessions_ended = match kind {
+            CutoffKind::User => self.users.shut_out(&cutoff, &entry).await?,
+            CutoffKind::Client | CutoffKind::All => self.sessions.cut_off(&cutoff, &entry).await?,
+        };
         if kind == CutoffKind::User {
-            self.users.shut_out(&id.into(), reason).await?;
             self.auth.forget_keys();
         }
         self.tell_revocation(id).await;

@@ -5,7 +5,7 @@ pub mod create;
 pub mod merge;
 
 use crate::error::IdentityError;
-use crate::repository::users::{UserFilter, UserRepository};
+use crate::repository::users::{UserFilter, UserRepository, close_doors, end_grants};
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use systemprompt_config::profile::identity::IdentityConfig;
 use systemprompt_database::{Db, WriteTx};
 use systemprompt_models::ids::{EntryId, UserId};
 use systemprompt_models::{Clock, Millis, Permission, RequestContext, Secret};
-use systemprompt_security::session::{Sessions, UserEnd};
+use systemprompt_security::session::{Cutoff, Sessions, UserEnd};
 
 /// Most roles that a user may hold.
 pub const MAX_ROLES: usize = 32;
@@ -233,54 +233,44 @@ impl Users {
         Ok(entry)
     }
 
-    /// Ends what `end` says of a user, and with all sessions the grants too; `tx` is committed with it.
-    async fn end_with(
+    /// Ends what `end` says of a user, and with their sessions the grants too; `tx` is committed with it. Returns how many sessions
+    /// were live.
+    ///
+    /// # Errors
+    /// Rows that cannot be written; then nothing of `tx` counts.
+    pub(crate) async fn end_with(
         &self,
         mut tx: WriteTx,
         user: &UserId,
         end: Option<UserEnd<'_>>,
         reason: &str,
     ) -> Result<usize, IdentityError> {
-        if matches!(end, Some(UserEnd::All)) {
-            crate::repository::users::end_grants(&mut tx, user.as_str(), reason, self.clock.now()).await?;
-        }
         let Some(end) = end else {
             tx.commit().await?;
             return Ok(0);
         };
+        if matches!(end, UserEnd::All | UserEnd::Others(_)) {
+            end_grants(&mut tx, user.as_str(), reason, self.clock.now()).await?;
+        }
         let ended = self.sessions.end_in(&mut tx, user, end, reason).await?;
         tx.commit().await?;
         Ok(self.sessions.apply_end(ended))
     }
 
-    /// Ends the grants of a user with their refresh tokens.
-    ///
-    /// # Errors
-    /// Rows that cannot be written.
-    pub async fn end_grants(&self, user: &UserId, reason: &str) -> Result<(), IdentityError> {
-        let mut tx = self.repository.begin().await?;
-        crate::repository::users::end_grants(&mut tx, user.as_str(), reason, self.clock.now()).await?;
-        Ok(tx.commit().await?)
-    }
-
-    /// Ends every session and grant of a user, with the tokens of them. Returns how many sessions were live.
+    /// Ends every token, session and grant of a user up to `cutoff`, and what would lead back in: API keys, remembered consents,
+    /// recovery codes, open links and codes. Passkeys and the password stay. `entry` is the record of it. Returns how many sessions
+    /// were live.
     ///
     /// # Errors
     /// Rows that cannot be written; then nothing ended.
-    pub async fn end_everything(&self, user: &UserId, reason: &str) -> Result<usize, IdentityError> {
-        let tx = self.repository.begin().await?;
-        self.end_with(tx, user, Some(UserEnd::All), reason).await
-    }
-
-    /// Ends what [`Self::end_everything`] does, and what would lead back in: API keys, remembered consents, recovery codes, open links
-    /// and codes. Passkeys and the password stay. Returns how many sessions were live.
-    ///
-    /// # Errors
-    /// Rows that cannot be written; then nothing ended.
-    pub async fn shut_out(&self, user: &UserId, reason: &str) -> Result<usize, IdentityError> {
+    pub async fn shut_out(&self, cutoff: &Cutoff, entry: &EntryId) -> Result<usize, IdentityError> {
+        let (user, now) = (cutoff.id.as_str(), self.clock.now());
         let mut tx = self.repository.begin().await?;
-        crate::repository::users::close_doors(&mut tx, user.as_str(), self.clock.now()).await?;
-        self.end_with(tx, user, Some(UserEnd::All), reason).await
+        close_doors(&mut tx, user, now).await?;
+        end_grants(&mut tx, user, &cutoff.reason, now).await?;
+        let ended = self.sessions.cut_off_in(&mut tx, cutoff, entry).await?;
+        tx.commit().await?;
+        Ok(self.sessions.apply_end(ended))
     }
 
     /// One user, by id or by name.

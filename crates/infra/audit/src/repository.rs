@@ -6,6 +6,7 @@ pub(crate) mod companions;
 pub mod cursors;
 pub mod decisions;
 pub mod entries;
+pub(crate) mod guards;
 pub(crate) mod lookup;
 pub(crate) mod payloads;
 mod postgres;

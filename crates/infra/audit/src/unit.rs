@@ -2,8 +2,9 @@
 
 use crate::payload::PayloadPolicy;
 use crate::record::{Draft, EntryKind, RecordError, Rendered};
-use crate::repository::payloads;
+use crate::repository::{guards, payloads};
 use bytes::Bytes;
+use systemprompt_database::WriteTx;
 use systemprompt_leak::Scanner;
 use systemprompt_models::ids::EntryId;
 
@@ -114,6 +115,17 @@ pub struct Guard {
     pub name: &'static str,
     pub sql: &'static str,
     pub cells: Vec<Cell>,
+}
+
+impl Guard {
+    /// Runs the statement in a transaction of its caller: for a rare change of which the guards are a part, and whose record was
+    /// written before. Returns whether it touched exactly one row; the transaction is to be taken back if not.
+    ///
+    /// # Errors
+    /// When the statement cannot be run.
+    pub async fn holds_in(&self, tx: &mut WriteTx) -> sqlx::Result<bool> {
+        Ok(guards::touched(tx, self).await? == 1)
+    }
 }
 
 /// What is written of one companion row.

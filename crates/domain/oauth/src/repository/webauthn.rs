@@ -2,7 +2,7 @@
 
 use crate::services::webauthn::registry::PasskeyRow;
 use systemprompt_audit::{Cell, Guard};
-use systemprompt_database::{Db, on, on_tx, sql};
+use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
 use systemprompt_models::Millis;
 
 /// Most ceremonies that are open at once; with more, none begins.
@@ -190,4 +190,27 @@ pub(crate) fn remove(user_id: &str, id: &str, has_passwords: bool) -> Guard {
         ),
         cells: vec![Cell::Text(id.into()), Cell::Text(user_id.into()), Cell::Int(i64::from(has_passwords))],
     }
+}
+
+/// Whether a user could sign in without this passkey, by what [`remove`] asks for.
+pub(crate) async fn has_another_way(
+    db: &Db,
+    user_id: &str,
+    id: &str,
+    has_passwords: bool,
+) -> sqlx::Result<bool> {
+    let (others, passwords): (i64, i64) = on!(db, pool => sqlx::query_as(sql!(
+        "SELECT (SELECT COUNT(*) FROM webauthn_credentials
+                 WHERE user_id = $1 AND credential_id <> $2 AND status = 'active'),
+                (SELECT COUNT(*) FROM user_passwords WHERE user_id = $1)"
+    )).bind(user_id).bind(id).fetch_one(pool).await)?;
+    Ok(others > 0 || (has_passwords && passwords > 0))
+}
+
+/// Whether a user has a passkey that signs in, as the transaction sees it.
+pub(crate) async fn has_usable(tx: &mut WriteTx, user_id: &str) -> sqlx::Result<bool> {
+    let (count,): (i64,) = on_tx!(*tx, conn => sqlx::query_as(sql!(
+        "SELECT COUNT(*) FROM webauthn_credentials WHERE user_id = $1 AND status = 'active'"
+    )).bind(user_id).fetch_one(&mut *conn).await)?;
+    Ok(count > 0)
 }

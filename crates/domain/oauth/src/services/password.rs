@@ -13,9 +13,10 @@ use crate::state::OAuthState;
 use crate::users::{User, UserKind, UserStatus};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use systemprompt_audit::{Draft, EntryKind, Unit};
+use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
 use systemprompt_models::{Principal, RequestContext, Secret};
 use systemprompt_security::opaque;
+use systemprompt_security::session::UserEnd;
 use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -55,9 +56,9 @@ pub async fn sign_in(
         Some(user) => Some(user),
         None => state.users.by_email(name).await?,
     };
-    let user = prove(state, context, name, user, password).await?;
+    let (user, unit) = prove(state, context, name, user, password).await?;
     let facts = SignInFacts { user: &user, method: Method::Password, credential: None, context, before };
-    SessionCreationService(state).sign_in(facts, Unit::new()).await
+    SessionCreationService(state).sign_in(facts, unit).await.map_err(changed_meanwhile)
 }
 
 /// Ends a sign-in by a passkey that did not verify its user: the password says that it is they. Returns with the session what it
@@ -74,7 +75,7 @@ pub async fn second(
     let (half, user_id): (HalfSignIn, _) = look(state, browser, Kind::Password, step).await?;
     let user = state.users.find(user_id.as_deref().unwrap_or_default()).await?;
     let name = user.as_ref().map_or("", |user| user.username.as_str()).to_owned();
-    let user = prove(state, browser.context, &name, user, password).await?;
+    let (user, unit) = prove(state, browser.context, &name, user, password).await?;
     take::<HalfSignIn>(state, browser, Kind::Password, step).await?;
     let facts = SignInFacts {
         user: &user,
@@ -83,17 +84,30 @@ pub async fn second(
         context: browser.context,
         before: browser.visitor,
     };
-    Ok((SessionCreationService(state).sign_in(facts, Unit::new()).await?, half.request))
+    let signed_in = SessionCreationService(state).sign_in(facts, unit).await.map_err(changed_meanwhile)?;
+    Ok((signed_in, half.request))
 }
 
-/// The person whose password this is.
+/// What somebody is told whose password ended between its proof and the session.
+fn changed_meanwhile(error: OauthError) -> OauthError {
+    match error {
+        OauthError::Ledger(LedgerError::Guard(passwords::UNCHANGED)) => not_accepted(),
+        other => other,
+    }
+}
+
+fn not_accepted() -> OauthError {
+    OauthError::new(ErrorCode::InvalidCredential, "the credential was not accepted")
+}
+
+/// The person whose password this is, and the unit of their session, which holds while it still is.
 async fn prove(
     state: &OAuthState,
     context: &RequestContext,
     name: &str,
     user: Option<User>,
     password: &Secret<String>,
-) -> OauthResult<User> {
+) -> OauthResult<(User, Unit)> {
     // Whatever somebody is called by, their guesses are counted together.
     let counted = user.as_ref().map(|user| user.id.clone());
     let counted = counted.as_ref().map_or(name, |id| id.as_str());
@@ -110,17 +124,20 @@ async fn prove(
     match (user, stored) {
         (Some(user), Some(stored)) if is_right => {
             attempts::succeeded(state, account, &others).await?;
-            renew(state, &user, password, &stored).await?;
-            Ok(user)
+            let stored = renew(state, &user, password, stored).await?;
+            let mut unit = Unit::new();
+            unit.require(passwords::unchanged(user.id.as_str(), &stored));
+            Ok((user, unit))
         }
         _ => {
             record_failure(state, context, "login", "not_verified").await?;
-            Err(OauthError::new(ErrorCode::InvalidCredential, "the credential was not accepted"))
+            Err(not_accepted())
         }
     }
 }
 
-/// Sets the caller's password: the first after a recent sign-in, a further one with the old. Every other session ends.
+/// Sets the caller's password: the first after a recent sign-in, a further one with the old. Every grant and every other session
+/// ends in the transaction of the change (ID-51).
 ///
 /// # Errors
 /// A new one that is too weak, an old one that is wrong, or what could not be written.
@@ -146,19 +163,19 @@ pub async fn change(
         (Some(_), None) => return Err(OauthError::invalid_request("old is missing")),
     }
     let hash = fresh(new).await?;
-    let mut unit = Unit::new();
-    unit.record(
-        Draft::new(EntryKind::AdminUserChanged, context, "ok")
-            .with_subject("user", user.id.as_str())
-            .with("changed", "password"),
-    );
-    unit.require(notices::tell(context, &user.id, NoticeKind::PasswordChanged, None, state.now()));
-    state.ledger.append(unit).await?;
-    if !passwords::store(&state.db, user.id.as_str(), stored.as_deref(), &hash, state.now()).await? {
+    let draft = Draft::new(EntryKind::AdminUserChanged, context, "ok")
+        .with_subject("user", user.id.as_str())
+        .with("changed", "password")
+        .with("ends", "grants and other sessions");
+    state.record(draft).await?;
+    let now = state.now();
+    let mut tx = state.db.write_tx().await?;
+    if !passwords::store(&mut tx, user.id.as_str(), stored.as_deref(), &hash, now).await? {
         return Err(OauthError::new(ErrorCode::Conflict, "the password was changed meanwhile"));
     }
-    state.users.end_grants(&user.id, "password_changed").await?;
-    lookup::end_all_own(state, context, true).await?;
+    notices::tell(context, &user.id, NoticeKind::PasswordChanged, None, now).holds_in(&mut tx).await?;
+    let others = UserEnd::Others(&context.principal.session_id);
+    state.users.end_with(tx, &user.id, Some(others), "password_changed").await?;
     Ok(())
 }
 
@@ -187,14 +204,26 @@ pub(crate) fn importable(hash: &Secret<String>) -> Option<String> {
     is_fine.then(|| text.to_owned())
 }
 
-/// Replaces a hash of lower cost.
-async fn renew(state: &OAuthState, user: &User, password: &Secret<String>, stored: &str) -> OauthResult<()> {
-    if argon2id::is_present(stored) {
-        return Ok(());
+/// Replaces a hash of lower cost. Returns the one that is stored.
+async fn renew(
+    state: &OAuthState,
+    user: &User,
+    password: &Secret<String>,
+    stored: String,
+) -> OauthResult<String> {
+    if argon2id::is_present(&stored) {
+        return Ok(stored);
     }
     let hash = fresh(password).await?;
-    passwords::store(&state.db, user.id.as_str(), Some(stored), &hash, state.now()).await?;
-    Ok(())
+    let mut tx = state.db.write_tx().await?;
+    let is_stored = passwords::store(&mut tx, user.id.as_str(), Some(&stored), &hash, state.now()).await?;
+    tx.commit().await?;
+    // Another sign-in may have replaced it, by a hash with another salt.
+    if is_stored {
+        return Ok(hash);
+    }
+    let other = passwords::hash(&state.db, user.id.as_str()).await?.ok_or_else(not_accepted)?;
+    if verified(password, other.clone()).await? { Ok(other) } else { Err(not_accepted()) }
 }
 
 async fn fresh(password: &Secret<String>) -> OauthResult<String> {
@@ -262,6 +291,8 @@ fn broken() -> OauthError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repository::testing::{caller, fixtures};
+    use std::sync::Arc;
 
     #[tokio::test]
     async fn a_password_is_verified_in_any_normal_form_and_no_other_is() {
@@ -270,5 +301,27 @@ mod tests {
         assert!(verified(&Secret::from("ein la\u{308}ngeres Wort"), hash.clone()).await.unwrap());
         assert!(!verified(&Secret::from("ein anderes Wort"), hash).await.unwrap());
         assert!(!verified(&Secret::from("nobody"), NOBODY.clone()).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn id_51_whoever_proved_the_old_password_gets_no_session_behind_its_change() {
+        for fixture in fixtures().await {
+            let user = fixture.user("bob", &["user"]).await;
+            let me = RequestContext { principal: Arc::new(fixture.signed_in(&user).await), ..caller() };
+            let (state, old) = (&fixture.state, Secret::from("purple-otter-sings"));
+            change(state, &me, None, &old).await.unwrap();
+            let (proven, unit) = prove(state, &caller(), "bob", Some(user), &old).await.unwrap();
+            change(state, &me, Some(&old), &Secret::from("green-otter-sings")).await.unwrap();
+            let context = caller();
+            let facts = SignInFacts {
+                user: &proven,
+                method: Method::Password,
+                credential: None,
+                context: &context,
+                before: None,
+            };
+            let late = SessionCreationService(state).sign_in(facts, unit).await.map_err(changed_meanwhile);
+            assert_eq!(late.err().map(|error| error.code()), Some(ErrorCode::InvalidCredential));
+        }
     }
 }

@@ -5,6 +5,7 @@ mod client_secrets;
 mod clients;
 mod code;
 mod device;
+mod ends;
 mod exchange;
 mod logout;
 mod people;

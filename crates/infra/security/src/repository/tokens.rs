@@ -197,10 +197,9 @@ impl TokenRepository {
         user: &UserId,
         reason: &str,
         now: Millis,
-    ) -> Result<Vec<(String, Millis)>, sqlx::Error> {
+    ) -> Result<Vec<RevokedRow>, sqlx::Error> {
         let mut tx = self.db.write_tx().await?;
-        let epoch = next_epoch(&mut tx).await?;
-        let rows = end_sessions(&mut tx, user, reason, now, epoch).await?;
+        let rows = end_user(&mut tx, user, None, reason, now).await?;
         tx.commit().await?;
         Ok(rows)
     }
@@ -223,25 +222,9 @@ impl TokenRepository {
         Ok(inserted == 1)
     }
 
-    /// Ends what was issued up to a moment; an earlier cut of the same subject moves, a later one stays. Of a user also every
-    /// session ends, in the same transaction. Returns those.
-    pub(crate) async fn cut_off(
-        &self,
-        cutoff: &Cutoff,
-        now: Millis,
-        entry: &EntryId,
-    ) -> Result<Vec<(String, Millis)>, sqlx::Error> {
-        let mut tx = self.db.write_tx().await?;
-        let epoch = next_epoch(&mut tx).await?;
-        insert_cutoff(&mut tx, cutoff, epoch, entry).await?;
-        let ended = match cutoff.kind {
-            CutoffKind::User => {
-                end_sessions(&mut tx, &UserId::from(cutoff.id.as_str()), &cutoff.reason, now, epoch).await?
-            }
-            CutoffKind::Client | CutoffKind::All => Vec::new(),
-        };
-        tx.commit().await?;
-        Ok(ended)
+    /// A transaction for what ends together.
+    pub(crate) async fn begin(&self) -> Result<WriteTx, sqlx::Error> {
+        self.db.write_tx().await
     }
 
     /// Sessions that were ended behind `since` and that a token may still name: until their own end, and for `kept` milliseconds at
@@ -371,23 +354,63 @@ pub async fn next_epoch(tx: &mut WriteTx) -> Result<i64, sqlx::Error> {
     Ok(epoch)
 }
 
+/// Ends what was issued up to a moment; an earlier cut of the same subject moves, a later one stays. Of a user also every session
+/// ends. Returns those.
+pub(crate) async fn cut_off(
+    tx: &mut WriteTx,
+    cutoff: &Cutoff,
+    now: Millis,
+    entry: &EntryId,
+) -> Result<Vec<RevokedRow>, sqlx::Error> {
+    let epoch = next_epoch(tx).await?;
+    insert_cutoff(tx, cutoff, epoch, entry).await?;
+    match cutoff.kind {
+        CutoffKind::User => {
+            end_sessions(tx, (&UserId::from(cutoff.id.as_str()), None), &cutoff.reason, now, epoch).await
+        }
+        CutoffKind::Client | CutoffKind::All => Ok(Vec::new()),
+    }
+}
+
+/// Ends the tokens of a client up to a moment, its sessions and those that came from them. Returns these.
+pub(crate) async fn end_client(
+    tx: &mut WriteTx,
+    cutoff: &Cutoff,
+    now: Millis,
+    entry: &EntryId,
+) -> Result<Vec<RevokedRow>, sqlx::Error> {
+    let epoch = next_epoch(tx).await?;
+    insert_cutoff(tx, cutoff, epoch, entry).await?;
+    on_tx!(*tx, conn => sqlx::query_as(sql!(
+        "WITH RECURSIVE tree (id) AS (
+             SELECT id FROM user_sessions WHERE client_id = $1 AND revoked_at IS NULL AND expires_at > $2
+             UNION
+             SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
+         UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
+         WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
+    )).bind(&cutoff.id).bind(now).bind(&cutoff.reason).bind(epoch).fetch_all(&mut *conn).await)
+}
+
+/// Ends the sessions of a user but one, those of the clients that serve them, and those that came from any of them.
 async fn end_sessions(
     tx: &mut WriteTx,
-    user: &UserId,
+    (user, keep): (&UserId, Option<&SessionId>),
     reason: &str,
     now: Millis,
     epoch: i64,
-) -> Result<Vec<(String, Millis)>, sqlx::Error> {
+) -> Result<Vec<RevokedRow>, sqlx::Error> {
     on_tx!(*tx, conn => sqlx::query_as(sql!(
         "WITH RECURSIVE tree (id) AS (
-             SELECT id FROM user_sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
+             SELECT id FROM user_sessions WHERE user_id = $1 AND id <> $5 AND revoked_at IS NULL AND expires_at > $2
              UNION
              SELECT id FROM user_sessions WHERE owner_id = $1 AND revoked_at IS NULL AND expires_at > $2
              UNION
              SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
          UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
-         WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
-    )).bind(user.as_str()).bind(now).bind(reason).bind(epoch).fetch_all(&mut *conn).await)
+         WHERE id IN (SELECT id FROM tree) AND id <> $5 AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
+    ))
+        .bind(user.as_str()).bind(now).bind(reason).bind(epoch).bind(keep.map_or("", SessionId::as_str))
+        .fetch_all(&mut *conn).await)
 }
 
 async fn insert_cutoff(
@@ -413,16 +436,26 @@ async fn insert_cutoff(
         .execute(&mut *conn).await.map(drop))
 }
 
-/// Ends every session of a user; with a cut, their tokens up to it and the sessions for which no refresh brings others.
+/// Ends every session of a user but one.
 pub(crate) async fn end_user(
     tx: &mut WriteTx,
     user: &UserId,
-    cut: Option<(&Cutoff, &EntryId)>,
+    keep: Option<&SessionId>,
     reason: &str,
     now: Millis,
 ) -> Result<Vec<RevokedRow>, sqlx::Error> {
     let epoch = next_epoch(tx).await?;
-    let Some((cutoff, entry)) = cut else { return end_sessions(tx, user, reason, now, epoch).await };
+    end_sessions(tx, (user, keep), reason, now, epoch).await
+}
+
+/// Ends a user's tokens up to a moment, and the sessions for which no refresh brings others.
+pub(crate) async fn end_told(
+    tx: &mut WriteTx,
+    cutoff: &Cutoff,
+    now: Millis,
+    entry: &EntryId,
+) -> Result<Vec<RevokedRow>, sqlx::Error> {
+    let epoch = next_epoch(tx).await?;
     insert_cutoff(tx, cutoff, epoch, entry).await?;
     on_tx!(*tx, conn => sqlx::query_as(sql!(
         "WITH RECURSIVE tree (id) AS (
@@ -434,7 +467,7 @@ pub(crate) async fn end_user(
              SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
          UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
          WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
-    )).bind(user.as_str()).bind(now).bind(reason).bind(epoch).fetch_all(&mut *conn).await)
+    )).bind(&cutoff.id).bind(now).bind(&cutoff.reason).bind(epoch).fetch_all(&mut *conn).await)
 }
 
 /// The columns of a session.

@@ -8,7 +8,9 @@
 use super::revoked::{Cutoff, CutoffKind, Revoked};
 use crate::error::{AuthError, JwtError};
 use crate::jwt::sign::MAX_TOKEN_LIFE;
-use crate::repository::tokens::{RevokedRow, SessionFacts, SessionOpened, TokenRepository, end_user};
+use crate::repository::tokens::{
+    RevokedRow, SessionFacts, SessionOpened, TokenRepository, cut_off, end_client, end_told, end_user,
+};
 use moka::sync::Cache;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -189,6 +191,8 @@ pub(crate) struct SessionEnd {
 pub enum UserEnd<'a> {
     /// Every session with its tokens.
     All,
+    /// Every session but the one that makes the change.
+    Others(&'a SessionId),
     /// What tells of the user as they were: every token up to now, and the sessions for which no refresh brings others. The entry
     /// is the record of the change.
     Told(&'a EntryId),
@@ -358,19 +362,53 @@ impl Sessions {
         reason: &str,
     ) -> Result<Ended, SessionError> {
         let now = self.clock.now();
-        let cutoff = matches!(end, UserEnd::Told(_)).then(|| Cutoff {
-            kind: CutoffKind::User,
-            id: user.to_string(),
-            not_before: now,
-            reason: reason.to_owned(),
-            expires_at: Self::longest_end(now),
-        });
-        let told = match (&cutoff, end) {
-            (Some(cutoff), UserEnd::Told(entry)) => Some((cutoff, entry)),
-            _ => None,
+        let keep = match end {
+            UserEnd::All => None,
+            UserEnd::Others(keep) => Some(keep),
+            UserEnd::Told(entry) => {
+                let cutoff = self.cut_now(CutoffKind::User, user.as_str(), reason);
+                let sessions = end_told(tx, &cutoff, now, entry).await?;
+                return Ok(Ended { sessions, cutoff: Some(cutoff) });
+            }
         };
-        let sessions = end_user(tx, user, told, reason, now).await?;
-        Ok(Ended { sessions, cutoff })
+        Ok(Ended { sessions: end_user(tx, user, keep, reason, now).await?, cutoff: None })
+    }
+
+    /// Ends what a client was given and has of its own, in the transaction of the change that takes its right to it: every token up to
+    /// now, and every session. `entry` is the record of the change.
+    ///
+    /// # Errors
+    /// When the rows cannot be written.
+    pub async fn end_client_in(
+        &self,
+        tx: &mut WriteTx,
+        client: &ClientId,
+        reason: &str,
+        entry: &EntryId,
+    ) -> Result<Ended, SessionError> {
+        let cutoff = self.cut_now(CutoffKind::Client, client.as_str(), reason);
+        let sessions = end_client(tx, &cutoff, self.clock.now(), entry).await?;
+        Ok(Ended { sessions, cutoff: Some(cutoff) })
+    }
+
+    /// Ends what [`Self::cut_off`] does, in a transaction with more.
+    ///
+    /// # Errors
+    /// When the rows cannot be written.
+    pub async fn cut_off_in(
+        &self,
+        tx: &mut WriteTx,
+        cutoff: &Cutoff,
+        entry: &EntryId,
+    ) -> Result<Ended, SessionError> {
+        let sessions = cut_off(tx, cutoff, self.clock.now(), entry).await?;
+        Ok(Ended { sessions, cutoff: Some(cutoff.clone()) })
+    }
+
+    fn cut_now(&self, kind: CutoffKind, id: &str, reason: &str) -> Cutoff {
+        let now = self.clock.now();
+        let expires_at = Self::longest_end(now);
+        Cutoff { kind, id: id.to_owned(), not_before: now, reason: reason.to_owned(), expires_at }
     }
 
     /// Puts in force on this node what a transaction ended that was committed. Returns how many sessions were live.
@@ -397,9 +435,10 @@ impl Sessions {
     /// # Errors
     /// When the row cannot be written; the tokens then go on.
     pub async fn cut_off(&self, cutoff: &Cutoff, entry: &EntryId) -> Result<usize, SessionError> {
-        let ended = self.repository.cut_off(cutoff, self.clock.now(), entry).await?;
-        self.apply(|revoked| revoked.add_cutoff(cutoff));
-        Ok(self.apply_ended(ended))
+        let mut tx = self.repository.begin().await?;
+        let ended = self.cut_off_in(&mut tx, cutoff, entry).await?;
+        tx.commit().await?;
+        Ok(self.apply_end(ended))
     }
 
     /// When the longest token that can be issued at `now` will have ended.

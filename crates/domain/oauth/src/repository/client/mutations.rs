@@ -4,7 +4,7 @@ use super::ClientRepository;
 use crate::at_rest::Digest;
 use crate::models::clients::{ClientKind, OAuthClient};
 use systemprompt_database::{WriteTx, on_tx, sql};
-use systemprompt_models::ids::{GrantId, UserId};
+use systemprompt_models::ids::UserId;
 use systemprompt_models::{JwtAudience, Millis};
 
 /// What is stored of a new client beside itself.
@@ -24,6 +24,8 @@ pub(crate) enum Inserted {
     Full,
 }
 
+/// Why what a client was given ended.
+pub(crate) const CLIENT_DISABLED: &str = "client_disabled";
 /// How long the management token before the present one still counts, in milliseconds (ID-20).
 pub(crate) const OLD_REGISTRATION: Millis = 60_000;
 
@@ -82,14 +84,14 @@ impl ClientRepository {
         Ok(Inserted::Done)
     }
 
-    /// Writes a changed client over `version`. What `cut` says ends with it, in the same transaction. Returns the ids of the grants
-    /// that ended, or nothing when the row has another version.
+    /// Writes a changed client over `version`, with the end of what `cut` says, in the transaction that it returns. Nothing when the
+    /// row has another version.
     pub(crate) async fn update(
         &self,
         client: &OAuthClient,
         version: i64,
         cut: Cut,
-    ) -> sqlx::Result<Option<Vec<GrantId>>> {
+    ) -> sqlx::Result<Option<WriteTx>> {
         let id = client.client_id.as_str();
         let audiences: Vec<&str> = client.allowed_audiences.iter().map(JwtAudience::as_str).collect();
         let mut tx = self.db.write_tx().await?;
@@ -117,27 +119,23 @@ impl ClientRepository {
             on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM oauth_client_secrets WHERE client_id = $1"))
                 .bind(id).execute(&mut *conn).await.map(drop))?;
         }
-        let ended = match cut {
-            Cut::Nothing => Vec::new(),
-            Cut::Consents => {
-                end_consents(&mut tx, id, client.updated_at).await?;
-                Vec::new()
-            }
-            Cut::Everything => end_all(&mut tx, id, "client_disabled", client.updated_at).await?,
-        };
-        tx.commit().await?;
-        Ok(Some(ended))
+        match cut {
+            Cut::Nothing => {}
+            Cut::Consents => end_consents(&mut tx, id, client.updated_at).await?,
+            Cut::Everything => end_all(&mut tx, id, CLIENT_DISABLED, client.updated_at).await?,
+        }
+        Ok(Some(tx))
     }
 
-    /// Removes a client and ends all that it was given. Returns the ids of the grants that ended, or nothing when the row is gone or
-    /// has another version.
+    /// Removes a client and ends what it was given, in the transaction that it returns with whether the client was ever used. Nothing
+    /// when the row is gone or has another version.
     pub(crate) async fn delete(
         &self,
         id: &str,
         version: Option<i64>,
         reason: &str,
         now: Millis,
-    ) -> sqlx::Result<Option<Vec<GrantId>>> {
+    ) -> sqlx::Result<Option<(WriteTx, bool)>> {
         let mut tx = self.db.write_tx().await?;
         let deleted: Option<(String, Option<Millis>)> = on_tx!(tx, conn => sqlx::query_as(sql!(
             "DELETE FROM oauth_clients WHERE client_id = $1 AND (CAST($2 AS BIGINT) IS NULL OR version = $2)
@@ -147,7 +145,7 @@ impl ClientRepository {
             tx.rollback().await?;
             return Ok(None);
         };
-        let ended = end_all(&mut tx, id, reason, now).await?;
+        end_all(&mut tx, id, reason, now).await?;
         let user = format!("client:{id}");
         if kind == ClientKind::Registered.as_str() && last_used_at.is_none() {
             // Nothing was ever issued to it that could name its user.
@@ -159,8 +157,7 @@ impl ClientRepository {
                  WHERE kind = 'client' AND username = $2"
             )).bind(now).bind(&user).execute(&mut *conn).await.map(drop))?;
         }
-        tx.commit().await?;
-        Ok(Some(ended))
+        Ok(Some((tx, last_used_at.is_some())))
     }
 
     /// Adds a secret and sets the end of the others. Returns whether there was room: two count at once.
@@ -298,13 +295,12 @@ pub(super) async fn end_consents(tx: &mut WriteTx, id: &str, now: Millis) -> sql
     )).bind(now).bind(id).execute(&mut *conn).await.map(drop))
 }
 
-/// Ends every consent, grant, refresh token, code and open request of a client. Returns the grants that were live.
-async fn end_all(tx: &mut WriteTx, id: &str, reason: &str, now: Millis) -> sqlx::Result<Vec<GrantId>> {
+/// Ends every consent, grant, refresh token, code and open request of a client.
+async fn end_all(tx: &mut WriteTx, id: &str, reason: &str, now: Millis) -> sqlx::Result<()> {
     end_consents(tx, id, now).await?;
-    let ended: Vec<(String,)> = on_tx!(*tx, conn => sqlx::query_as(sql!(
-        "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $2
-         WHERE client_id = $3 AND revoked_at IS NULL RETURNING grant_id"
-    )).bind(now).bind(reason).bind(id).fetch_all(&mut *conn).await)?;
+    on_tx!(*tx, conn => sqlx::query(sql!(
+        "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $2 WHERE client_id = $3 AND revoked_at IS NULL"
+    )).bind(now).bind(reason).bind(id).execute(&mut *conn).await.map(drop))?;
     on_tx!(*tx, conn => sqlx::query(sql!(
         "UPDATE oauth_refresh_tokens SET revoked_at = $1
          WHERE revoked_at IS NULL AND grant_id IN (SELECT grant_id FROM oauth_grants WHERE client_id = $2)"
@@ -316,6 +312,5 @@ async fn end_all(tx: &mut WriteTx, id: &str, reason: &str, now: Millis) -> sqlx:
     on_tx!(*tx, conn => sqlx::query(sql!("DELETE FROM oauth_par_requests WHERE client_id = $1"))
         .bind(id).execute(&mut *conn).await.map(drop))?;
     on_tx!(*tx, conn => sqlx::query(sql!("DELETE FROM oauth_authorize_requests WHERE client_id = $1"))
-        .bind(id).execute(&mut *conn).await.map(drop))?;
-    Ok(ended.into_iter().map(|(id,)| GrantId::new(id)).collect())
+        .bind(id).execute(&mut *conn).await.map(drop))
 }

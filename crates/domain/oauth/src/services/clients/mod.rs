@@ -12,17 +12,21 @@ use crate::error::{ErrorCode, OauthError};
 use crate::models::clients::{ClientKind, ClientStatus, OAuthClient};
 use crate::models::oauth::ClientAuthMethod;
 use crate::models::oauth::dynamic_registration::{ClientMetadata, MetadataFault, document};
-use crate::repository::client::mutations::{Credentials, Cut, Inserted};
+use crate::repository::client::mutations::{CLIENT_DISABLED, Credentials, Cut, Inserted};
 use crate::services::generation::client_user_id;
 use crate::state::OAuthState;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 use systemprompt_audit::{Draft, EntryKind, LedgerError, Payload, Role, Unit};
-use systemprompt_models::ids::{ClientId, GrantId};
+use systemprompt_database::WriteTx;
+use systemprompt_models::ids::{ClientId, EntryId};
 use systemprompt_models::{Code, JwtAudience, Millis, Refusal, RequestContext, Secret};
 use systemprompt_security::keys::SigningAlgorithm;
 use systemprompt_security::opaque::{self, NoRandomness};
-use systemprompt_security::session::{Cutoff, CutoffKind, SessionError, Sessions};
+use systemprompt_security::session::SessionError;
+
+/// Why what a client was given ended.
+const CLIENT_DELETED: &str = "client_deleted";
 
 /// Why a client was not made, changed or read.
 #[derive(Debug, thiserror::Error)]
@@ -260,11 +264,13 @@ pub(crate) async fn replace(
             .with_payload(Payload::of(Role::After, &shown(&after))),
     );
     state.ledger.append(unit).await?;
-    let Some(ended) = state.clients.update(&after, before.version, cut).await? else {
+    let Some(tx) = state.clients.update(&after, before.version, cut).await? else {
         return Err(ClientError::Changed);
     };
     if cut == Cut::Everything {
-        end_tokens(state, after.client_id.as_str(), "client_disabled", &ended, &entry).await?;
+        end_tokens(state, tx, &after.client_id, CLIENT_DISABLED, &entry).await?;
+    } else {
+        tx.commit().await?;
     }
     Ok(after)
 }
@@ -293,33 +299,24 @@ pub(crate) async fn delete(
             .with_payload(Payload::of(Role::Before, &shown(client))),
     );
     state.ledger.append(unit).await?;
-    let id = client.client_id.as_str();
-    let Some(ended) = state.clients.delete(id, version, "client_deleted", state.now()).await? else {
-        return Err(ClientError::Changed);
-    };
-    end_tokens(state, id, "client_deleted", &ended, &entry).await
+    let id = &client.client_id;
+    let gone = state.clients.delete(id.as_str(), version, CLIENT_DELETED, state.now()).await?;
+    let Some((tx, was_used)) = gone else { return Err(ClientError::Changed) };
+    if was_used { end_tokens(state, tx, id, CLIENT_DELETED, &entry).await } else { Ok(tx.commit().await?) }
 }
 
-/// Ends the access tokens of a client: those of its grants with their sessions, and those that it has of its own.
+/// Ends the access tokens of a client with their sessions: those of its grants, and those that it has of its own. `tx` is committed
+/// with it.
 async fn end_tokens(
     state: &OAuthState,
-    id: &str,
+    mut tx: WriteTx,
+    id: &ClientId,
     reason: &'static str,
-    grants: &[GrantId],
-    entry: &systemprompt_models::ids::EntryId,
+    entry: &EntryId,
 ) -> Result<(), ClientError> {
-    let now = state.now();
-    let cutoff = Cutoff {
-        kind: CutoffKind::Client,
-        id: id.to_owned(),
-        not_before: now,
-        reason: reason.to_owned(),
-        expires_at: Sessions::longest_end(now),
-    };
-    state.sessions.cut_off(&cutoff, entry).await?;
-    for grant in grants {
-        state.sessions.revoke_grant(grant, reason).await?;
-    }
+    let ended = state.sessions.end_client_in(&mut tx, id, reason, entry).await?;
+    tx.commit().await?;
+    state.sessions.apply_end(ended);
     Ok(())
 }
 

@@ -85,7 +85,7 @@ fn person(id: &UserId, permissions: &[Permission]) -> RequestContext {
     RequestContext::new(Arc::new(principal), TraceId::generate())
 }
 
-fn admin() -> RequestContext {
+pub(super) fn admin() -> RequestContext {
     person(&UserId::generate(), &[Permission::Admin])
 }
 

@@ -6,8 +6,10 @@ use crate::services::password;
 use crate::users::{NewUser, UserChange, UserKind, UserStatus};
 use crate::{ApiKeys, NewApiKey, User, UserFilter};
 use std::sync::Arc;
+use systemprompt_models::ids::EntryId;
 use systemprompt_models::{Permission, Principal, RequestContext, Secret};
 use systemprompt_security::auth::ApiKeyProvider as _;
+use systemprompt_security::session::{Cutoff, CutoffKind, Sessions};
 
 const OF: &str = "grant_type=client_credentials&scope=";
 
@@ -407,7 +409,15 @@ async fn whoever_is_shut_out_has_no_way_back_and_a_clients_user_is_changed_with_
         let keys = keys(&plane);
         let (_, value) = keys.create(&by(&bob, &[Permission::User]), key_of(&bob)).await.unwrap();
         let token = plane.signed_in("openid user", "").await.0.access_token;
-        plane.state.users.shut_out(&bob.id, "test").await.unwrap();
+        let now = plane.state.now();
+        let cutoff = Cutoff {
+            kind: CutoffKind::User,
+            id: bob.id.to_string(),
+            not_before: now,
+            reason: "test".into(),
+            expires_at: Sessions::longest_end(now),
+        };
+        plane.state.users.shut_out(&cutoff, &EntryId::generate()).await.unwrap();
         assert!(!plane.is_live(&token).await);
         assert!(keys.verify(value.expose()).await.unwrap().is_none());
         plane.change("UPDATE users SET kind = 'client' WHERE username = 'bob'").await;

@@ -1,6 +1,7 @@
 //! Ceremonies with a soft authenticator, on both engines.
 
 pub(crate) mod authenticator;
+mod ends;
 mod unknown;
 
 use super::service::authentication::StartAuthentication;
@@ -587,20 +588,5 @@ async fn id_87_other_sessions_are_told_what_happened_to_the_account() {
         assert!(notices::dismiss(&fixture.state, &here.principal, &told[0].id).await.unwrap());
         assert_eq!(kinds(&there).await.len(), 2);
         assert_eq!(user.id, there.principal.user_id);
-    }
-}
-
-#[tokio::test]
-async fn id_51_the_last_passkey_takes_every_session_with_it() {
-    for fixture in fixtures().await {
-        prefer(&fixture);
-        let (mut device, _) = administrator(&fixture).await;
-        let done = sign_in(&fixture, &mut device, None).await.unwrap();
-        let me = caller_of(&fixture, &done).await;
-        let words = Secret::from("purple-otter-sings");
-        password::change(&fixture.state, &me, None, &words).await.unwrap();
-        assert!(credentials::remove(&fixture.state, &me, &device.id()).await.unwrap());
-        let row = fixture.state.sessions.find(&me.principal.session_id).await.unwrap().unwrap();
-        assert_eq!(row.revoked_reason.as_deref(), Some("last_passkey_removed"));
     }
 }

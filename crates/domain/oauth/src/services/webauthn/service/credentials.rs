@@ -7,9 +7,10 @@ use crate::repository::notices::{self, NoticeKind};
 use crate::repository::webauthn;
 use crate::services::session::lookup;
 use crate::state::OAuthState;
-use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
+use systemprompt_audit::{Draft, EntryKind};
 use systemprompt_models::RequestContext;
 use systemprompt_models::ids::UserId;
+use systemprompt_security::session::UserEnd;
 
 /// The passkeys of a user, the oldest first.
 ///
@@ -55,27 +56,27 @@ pub async fn remove(state: &OAuthState, context: &RequestContext, id: &str) -> O
     let user = &context.principal.user_id;
     let Some(passkey) = get(state, user, id).await? else { return Ok(false) };
     lookup::need_recent(state, &context.principal).await?;
-    let mut unit = Unit::new();
-    unit.record(
-        Draft::new(EntryKind::OauthWebauthnRemoved, context, "ok")
-            .with_subject("user", user.as_str())
-            .with("credential", id.chars().take(12).collect::<String>()),
-    );
-    unit.require(webauthn::lock_user(user.as_str()));
-    unit.require(webauthn::remove(user.as_str(), id, state.settings().identity.password.enabled));
-    let kind = NoticeKind::PasskeyRemoved;
-    unit.require(notices::tell(context, user, kind, Some(&passkey.name), state.now()));
-    match state.ledger.append(unit).await {
-        Ok(_) => {
-            if list(state, user).await?.is_empty() {
-                // The way in is another one from here on, and so must be what goes on (ID-51).
-                state.users.end_everything(user, "last_passkey_removed").await?;
-            }
-            Ok(true)
-        }
-        Err(LedgerError::Guard("last")) => {
-            Err(OauthError::new(ErrorCode::Conflict, "the last way to sign in cannot be removed"))
-        }
-        Err(error) => Err(error.into()),
+    let passwords = state.settings().identity.password.enabled;
+    if !webauthn::has_another_way(&state.db, user.as_str(), id, passwords).await? {
+        return Err(last());
     }
+    let draft = Draft::new(EntryKind::OauthWebauthnRemoved, context, "ok")
+        .with_subject("user", user.as_str())
+        .with("credential", id.chars().take(12).collect::<String>());
+    state.record(draft).await?;
+    let mut tx = state.db.write_tx().await?;
+    let told = notices::tell(context, user, NoticeKind::PasskeyRemoved, Some(&passkey.name), state.now());
+    for guard in [webauthn::lock_user(user.as_str()), webauthn::remove(user.as_str(), id, passwords), told] {
+        if !guard.holds_in(&mut tx).await? {
+            return Err(last());
+        }
+    }
+    // Without any, the way in is another one from here on, and so must be what goes on (ID-51).
+    let is_last = !webauthn::has_usable(&mut tx, user.as_str()).await?;
+    state.users.end_with(tx, user, is_last.then_some(UserEnd::All), "last_passkey_removed").await?;
+    Ok(true)
+}
+
+fn last() -> OauthError {
+    OauthError::new(ErrorCode::Conflict, "the last way to sign in cannot be removed")
 }

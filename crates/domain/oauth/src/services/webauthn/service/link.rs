@@ -6,15 +6,17 @@ use super::registration::{added, refused};
 use super::{Done, Finish, Holder, NewPasskey, WebAuthnService, destination, method_of, name_of, new_handle};
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::repository::notices::{self, NoticeKind};
+use crate::repository::users::close_doors;
 use crate::repository::webauthn;
-use crate::services::session::{Method, SessionCreationService, SignInFacts, lookup};
+use crate::services::session::{Method, SessionCreationService, SignInFacts, SignedIn, lookup};
 use crate::services::setup::{self, Purpose, SetupToken};
 use crate::users::{User, UserKind, UserStatus};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use systemprompt_audit::Unit;
+use systemprompt_audit::{Guard, LedgerError, Unit};
 use systemprompt_models::Secret;
+use systemprompt_security::session::UserEnd;
 
 /// What follows a token that was shown.
 #[derive(Serialize)]
@@ -90,41 +92,42 @@ impl WebAuthnService<'_> {
         let (credential, raw) = self.created(&about.passkey, answer.credential)?;
         let name = name_of(answer.name.as_deref())?;
         let row = PasskeyRow::new(user.id.as_str(), &credential, &raw, &name, self.state.now())?;
+        let method = method_of(&credential);
+        let now = self.state.now();
+        let told = notices::tell(self.context(), &user.id, NoticeKind::PasskeyAdded, Some(&name), now);
+        let guards = vec![webauthn::lock_user(user.id.as_str()), webauthn::add(&row), told];
         let mut unit = Unit::new();
         unit.record(added(self.context(), &row));
-        unit.require(webauthn::lock_user(user.id.as_str()));
-        unit.require(webauthn::add(&row));
-        unit.require(notices::tell(
-            self.context(),
-            &user.id,
-            NoticeKind::PasskeyAdded,
-            Some(&name),
-            self.state.now(),
-        ));
-        let method = method_of(&credential);
-        self.commit_link(unit, &user, token.as_ref(), method, &row.credential_id).await
+        let signed_in = match &token {
+            None => {
+                require(&mut unit, guards);
+                self.state.ledger.append(unit).await.map_err(|error| refused(error.into()))?;
+                None
+            }
+            Some(token) => {
+                Some(self.come_in((unit, guards), &user, token, (method, &row.credential_id)).await?)
+            }
+        };
+        let token = signed_in.map(|signed_in| signed_in.token);
+        Ok(Done { user_id: user.id.to_string(), redirect: destination(None), token })
     }
 
-    async fn commit_link(
+    /// Adds the passkey of somebody who came by a token, and signs them in with it.
+    async fn come_in(
         &self,
-        mut unit: Unit,
+        (mut unit, mut guards): (Unit, Vec<Guard>),
         user: &User,
-        token: Option<&SetupToken>,
-        method: Method,
-        credential: &str,
-    ) -> OauthResult<Done> {
-        let user_id = user.id.to_string();
-        let Some(token) = token else {
-            self.state.ledger.append(unit).await.map_err(|error| refused(error.into()))?;
-            return Ok(Done { user_id, redirect: destination(None), token: None });
-        };
-        unit.record(token.draft(self.context(), &user_id));
-        unit.require(token.used(self.state.now()));
+        token: &SetupToken,
+        (method, credential): (Method, &str),
+    ) -> OauthResult<SignedIn> {
+        unit.record(token.draft(self.context(), user.id.as_str()));
+        guards.push(token.used(self.state.now()));
         if token.purpose == Purpose::Recovery {
-            // Whoever had the account before is put out before the owner is let in.
-            self.state.ledger.append(unit).await.map_err(|error| refused(error.into()))?;
-            self.state.users.shut_out(&user.id, "recovered").await?;
+            self.state.ledger.append(unit).await?;
+            self.recover(user, &guards).await?;
             unit = Unit::new();
+        } else {
+            require(&mut unit, guards);
         }
         let facts = SignInFacts {
             user,
@@ -133,8 +136,20 @@ impl WebAuthnService<'_> {
             context: self.context(),
             before: self.browser.visitor,
         };
-        let signed_in = SessionCreationService(self.state).sign_in(facts, unit).await.map_err(refused)?;
-        Ok(Done { user_id, redirect: destination(None), token: Some(signed_in.token) })
+        SessionCreationService(self.state).sign_in(facts, unit).await.map_err(refused)
+    }
+
+    /// Adds the passkey and puts whoever had the account before out, all of it or nothing: the owner is let in behind it.
+    async fn recover(&self, user: &User, guards: &[Guard]) -> OauthResult<()> {
+        let mut tx = self.state.db.write_tx().await?;
+        for guard in guards {
+            if !guard.holds_in(&mut tx).await? {
+                return Err(refused(LedgerError::Guard(guard.name).into()));
+            }
+        }
+        close_doors(&mut tx, user.id.as_str(), self.state.now()).await?;
+        self.state.users.end_with(tx, &user.id, Some(UserEnd::All), "recovered").await?;
+        Ok(())
     }
 
     /// The active person that a token names.
@@ -156,5 +171,11 @@ impl WebAuthnService<'_> {
     async fn handle(&self, user: &User) -> OauthResult<String> {
         let given = self.state.users.repository.give_handle(user.id.as_str(), &new_handle()?).await?;
         given.ok_or_else(|| OauthError::Impossible("a user without a handle".into()))
+    }
+}
+
+fn require(unit: &mut Unit, guards: Vec<Guard>) {
+    for guard in guards {
+        unit.require(guard);
     }
 }
