@@ -124,10 +124,12 @@ impl AppContext {
         )?;
         let mut unit = Unit::new();
         pending.record(&mut unit, Some(by));
-        let permit = self.ledger.commit(unit).await?;
-        let expires_at = self.clock.now() + life.as_millis() as Millis;
+        unit.require(user.stands());
+        let now = self.clock.now();
+        let expires_at = now + life.as_millis() as Millis;
         let session = NewSession::new(session_id, Some(user.id.clone()), SessionSource::Cli, expires_at);
-        self.sessions.create(&session).await?;
+        unit.open(session.into_row(now));
+        let permit = self.ledger.commit(unit).await?;
         Ok(pending.release(permit))
     }
 

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use systemprompt_audit::{Draft, EntryKind, Ledger, Unit};
+use systemprompt_audit::{Draft, EntryKind, Guard, Ledger, Unit};
 use systemprompt_config::profile::identity::IdentityConfig;
 use systemprompt_database::{Db, WriteTx};
 use systemprompt_models::ids::{EntryId, UserId};
@@ -115,6 +115,11 @@ impl User {
     /// Whether the user administers the deployment: active, with the role `admin`.
     pub fn is_administrator(&self) -> bool {
         self.status == UserStatus::Active && self.roles.iter().any(|role| role == "admin")
+    }
+
+    /// Holds while the user is active and as they were read: what is given to whom they were then does not outlive a change.
+    pub fn stands(&self) -> Guard {
+        crate::repository::users::stands(self.id.as_str(), self.version)
     }
 }
 

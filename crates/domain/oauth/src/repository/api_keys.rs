@@ -1,6 +1,7 @@
 //! Rows of `user_api_keys`.
 
 use crate::api_keys::ApiKey;
+use systemprompt_audit::Guard;
 use systemprompt_database::{Db, on, on_tx, sql};
 use systemprompt_models::ids::{ApiKeyId, UserId};
 use systemprompt_models::permission::scope_of;
@@ -55,6 +56,18 @@ impl KeyRow {
 /// A list as its column has it: nothing if it is empty.
 fn listed<T: ToString>(items: &[T]) -> Option<String> {
     (!items.is_empty()).then(|| items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+}
+
+/// Holds while a key counts.
+pub(crate) fn stands(id: &str, now: Millis) -> Guard {
+    Guard {
+        name: "key_ended",
+        sql: sql!(
+            "UPDATE user_api_keys SET last_used_at = last_used_at
+             WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)"
+        ),
+        cells: vec![id.into(), now.into()],
+    }
 }
 
 /// Reads and writes API keys.

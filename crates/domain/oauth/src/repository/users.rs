@@ -276,6 +276,15 @@ impl UserRepository {
     }
 }
 
+/// Holds while a user is active and has this version.
+pub(crate) fn stands(id: &str, version: i64) -> Guard {
+    Guard {
+        name: "user_changed",
+        sql: sql!("UPDATE users SET version = version WHERE id = $1 AND version = $2 AND status = 'active'"),
+        cells: vec![id.into(), version.into()],
+    }
+}
+
 /// Ends the grants of a user with their refresh tokens.
 pub(crate) async fn end_grants(tx: &mut WriteTx, id: &str, reason: &str, now: Millis) -> sqlx::Result<()> {
     on_tx!(*tx, conn => sqlx::query(sql!(

@@ -6,7 +6,7 @@ mod client;
 use crate::at_rest::Label;
 use crate::constants::{EXCHANGE_CODE_PREFIX, EXCHANGE_CODE_TTL_SECONDS, SP_BRIDGE};
 use crate::error::{ErrorCode, OauthError, OauthResult};
-use crate::repository::api_keys::ApiKeyRepository;
+use crate::repository::api_keys::{self, ApiKeyRepository};
 use crate::repository::bridge_host_prefs::BridgeHostPrefsRepository;
 use crate::repository::bridge_session::{Beat, BridgeSessionRepository};
 use crate::repository::exchange_code;
@@ -87,7 +87,7 @@ pub async fn exchange(
     let Some(user) = user else { return refuse(state, context, "unknown_code").await };
     let permissions = web_permissions(&state.settings(), &user);
     let guard = exchange_code::taken(digests, now);
-    let origin = Origin { parent: None, audiences: AUDIENCES.to_vec(), guard: Some(guard) };
+    let origin = Origin { parent: None, audiences: AUDIENCES.to_vec(), guard, ends_at: None };
     match issue(state, context, &user, permissions, origin).await {
         Err(OauthError::Ledger(LedgerError::Guard(_))) => refuse(state, context, "unknown_code").await,
         other => other,
@@ -114,8 +114,13 @@ pub async fn by_key(state: &OAuthState, context: &RequestContext) -> OauthResult
     let Some(user) = user else { return refuse(state, context, "not_active").await };
     let permitted = web_permissions(&state.settings(), &user);
     let permissions = permitted.into_iter().filter(|p| principal.permissions.contains(p)).collect();
-    let origin = Origin { parent: Some(SessionId::new(id.as_str())), audiences, guard: None };
-    issue(state, context, &user, permissions, origin).await
+    let guard = api_keys::stands(id.as_str(), state.now());
+    let parent = Some(SessionId::new(id.as_str()));
+    let origin = Origin { parent, audiences, guard, ends_at: key.expires_at };
+    match issue(state, context, &user, permissions, origin).await {
+        Err(OauthError::Ledger(LedgerError::Guard(_))) => refuse(state, context, "key_ended").await,
+        other => other,
+    }
 }
 
 /// What a bridge's token is made of.
@@ -123,7 +128,10 @@ struct Origin {
     /// The API key, with which the token ends: its id is the name of its session.
     parent: Option<SessionId>,
     audiences: Vec<JwtAudience>,
-    guard: Option<Guard>,
+    /// Holds while what the token is taken for counts.
+    guard: Guard,
+    /// The end of that, if it has one.
+    ends_at: Option<Millis>,
 }
 
 const AUDIENCES: [JwtAudience; 2] = [JwtAudience::Bridge, JwtAudience::Api];
@@ -142,12 +150,17 @@ async fn issue(
     if permissions.is_empty() {
         return refuse(state, context, "no_permission").await;
     }
+    let left = origin.ends_at.map_or(i64::MAX, |end| (end - state.now()).div_euclid(1000));
+    let ttl = BRIDGE_TOKEN_SECONDS.min(left);
+    if ttl < 1 {
+        return refuse(state, context, "key_ended").await;
+    }
     let client_id = ClientId::new(SP_BRIDGE);
     let session_id = SessionId::generate();
     let config = JwtConfig {
         scopes: Scopes { permissions, oidc: Vec::new() },
         audiences: origin.audiences,
-        life: BRIDGE_TOKEN_SECONDS,
+        life: ttl,
         ..JwtConfig::default()
     };
     let algorithm = state.settings().algorithm;
@@ -166,13 +179,12 @@ async fn issue(
     let entry = draft(EntryKind::OauthBridgeExchanged, context, "issued", &client_id, Some(&user.id));
     let mut unit = Unit::new();
     unit.record(describe(entry, "bridge", &signed));
-    if let Some(guard) = origin.guard {
-        unit.require(guard);
-    }
+    unit.require(origin.guard);
+    unit.require(user.stands());
     unit.open(session.into_row(state.now()));
     let permit = state.ledger.commit(unit).await?;
     drop(permit);
-    Ok(BridgeToken { token: signed.token, ttl: BRIDGE_TOKEN_SECONDS, user_id: user.id.clone(), session_id })
+    Ok(BridgeToken { token: signed.token, ttl, user_id: user.id.clone(), session_id })
 }
 
 async fn refuse<T>(state: &OAuthState, context: &RequestContext, reason: &'static str) -> OauthResult<T> {

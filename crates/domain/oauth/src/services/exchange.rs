@@ -41,10 +41,10 @@ pub(crate) async fn exchange(
         return Err(OauthError::invalid_request("subject_token_type is none that can be exchanged"));
     }
     let actor = actor(state, parameters, client).await?;
-    let subject = subject::read(state, request.context, client, token, kind == ID_TOKEN).await?;
+    let mut subject = subject::read(state, request.context, client, token, kind == ID_TOKEN).await?;
     check_may_act(subject.may_act.as_ref(), &actor)?;
     let before = subject.scopes.text();
-    let (scopes, cuts) = scopes(state, parameters.get("scope"), &subject, client).await?;
+    let (scopes, cuts) = scopes(state, parameters.get("scope"), &mut subject, client).await?;
     let audiences = audiences(state, parameters, client, &subject, &scopes)?;
     let act = Actor { act: subject.act.clone().map(Box::new), ..actor };
     if act.chain().len() > MAX_ACT_DEPTH {
@@ -111,8 +111,8 @@ async fn issue(
     if let Some(parent) = &subject.session {
         unit.require(session_lives(parent, now));
     }
-    if let Some(spent) = subject.spent {
-        unit.require(spent);
+    for guard in subject.guards {
+        unit.require(guard);
     }
     unit.open(session.into_row(now));
     match state.ledger.commit(unit).await {
@@ -168,7 +168,7 @@ fn check_may_act(may_act: Option<&serde_json::Value>, actor: &Actor) -> OauthRes
 async fn scopes(
     state: &OAuthState,
     asked: Option<&str>,
-    subject: &Subject,
+    subject: &mut Subject,
     client: &OAuthClient,
 ) -> OauthResult<(Scopes, Cuts)> {
     let mut cuts = Cuts::default();
@@ -181,6 +181,7 @@ async fn scopes(
     if let Some(owner) = owner(state, client).await? {
         scopes = scopes.permitted(&state.settings().permissions_of_user(&owner));
         cuts.note("owner", &of_client, &scopes);
+        subject.guards.push(owner.stands());
     }
     // Who somebody is was told to the client that they signed in at.
     scopes.oidc.clear();

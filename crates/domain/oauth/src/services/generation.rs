@@ -264,6 +264,9 @@ pub async fn generate_client_tokens(
         .with("plugin_id", signed.claims.plugin_id.as_deref());
     let mut unit = Unit::new();
     unit.record(describe(entry, "client_credentials", &signed));
+    if let Some(owner) = &owner {
+        unit.require(owner.stands());
+    }
     unit.open(session.into_row(state.now()));
     let permit = state.ledger.commit(unit).await?;
     drop(permit);

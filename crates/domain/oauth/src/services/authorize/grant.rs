@@ -15,6 +15,7 @@ use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
 use systemprompt_models::RequestContext;
 use systemprompt_models::ids::GrantId;
 use systemprompt_security::opaque;
+use systemprompt_security::session::session_lives;
 
 /// What a person allows a client.
 pub(crate) struct Authorization<'a> {
@@ -70,6 +71,7 @@ impl Authorization<'_> {
         if let Some(id) = self.id {
             unit.require(take_request(&state.at_rest.digest(Label::Par, id).hex));
         }
+        unit.require(session_lives(&person.session.id, now));
         let has = |word: &str| self.scopes.iter().any(|scope| scope == word);
         let family = i64::from(settings.identity.refresh.absolute) * 1000;
         unit.record(
@@ -112,7 +114,7 @@ impl Authorization<'_> {
             // The permit vouches for the record; the code leaves against it.
             Ok(_permit) => Ok(Answer::code(&settings.issuer, asked, code)),
             Err(LedgerError::Guard(_)) => Err(OauthError::invalid_grant(
-                "the request was answered already, or the consent was taken back",
+                "the request was answered already, or the consent or the sign-in was taken back",
             )),
             Err(error) => Err(error.into()),
         }

@@ -40,8 +40,8 @@ pub(super) struct Subject {
     pub expires_at: i64,
     pub auth_time: Option<i64>,
     pub issuer: String,
-    /// Takes the id of another issuer's token, once.
-    pub spent: Option<Guard>,
+    /// What must hold when the new token is written.
+    pub guards: Vec<Guard>,
 }
 
 /// One text for whatever is wrong, so that nobody learns which issuers and users there are.
@@ -78,6 +78,7 @@ pub(super) async fn own_access(state: &OAuthState, token: &str) -> OauthResult<J
 async fn own(state: &OAuthState, token: &str) -> OauthResult<Subject> {
     let claims = own_access(state, token).await?;
     let scopes = Scopes::of(&claims.scope);
+    let mut guards = Vec::new();
     let (user, scopes) = match client_of(state, &claims).await? {
         // A client's own token: what the client may is what it may have.
         Some(client) if client.is_active() => {
@@ -94,6 +95,7 @@ async fn own(state: &OAuthState, token: &str) -> OauthResult<Subject> {
         Some(_) => return Err(invalid()),
         None => {
             let user = active_user(state, &claims.sub).await.map_err(unless_ours)?;
+            guards.push(user.stands());
             let scopes = scopes.permitted(&state.settings().permissions_of_user(&user));
             (TokenUser::from(&user), scopes)
         }
@@ -109,7 +111,7 @@ async fn own(state: &OAuthState, token: &str) -> OauthResult<Subject> {
         expires_at: claims.exp,
         auth_time: claims.auth_time,
         issuer: claims.iss,
-        spent: None,
+        guards,
     })
 }
 
@@ -153,7 +155,7 @@ async fn by_id_token(state: &OAuthState, client: &OAuthClient, token: &str) -> O
         expires_at,
         auth_time: number(&claims, "auth_time"),
         issuer: state.tokens.issuer().to_owned(),
-        spent: None,
+        guards: vec![user.stands()],
     })
 }
 
@@ -180,6 +182,8 @@ async fn foreign(
     let user = user_of(state, context, trusted, sub, &claims).await?;
     let permissions = state.settings().permissions_of_user(&user);
     let until = expires_at.saturating_add(FOREIGN_LEEWAY_SECONDS).saturating_mul(1000);
+    // The id of a token of another issuer is taken once.
+    let spent = jti.map(|jti| foreign_token_used(&trusted.issuer, jti, until));
     Ok(Subject {
         user: TokenUser::from(&user),
         scopes: Scopes { permissions, oidc: Vec::new() }.for_persons(),
@@ -191,7 +195,7 @@ async fn foreign(
         expires_at,
         auth_time: number(&claims, "auth_time"),
         issuer: trusted.issuer.clone(),
-        spent: jti.map(|jti| foreign_token_used(&trusted.issuer, jti, until)),
+        guards: spent.into_iter().chain([user.stands()]).collect(),
     })
 }
 

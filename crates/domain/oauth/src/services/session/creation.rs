@@ -122,6 +122,7 @@ impl SessionCreationService<'_> {
                 .with("address", ip_prefix(facts.context)),
         );
         pending.record(&mut unit, Some(facts.context));
+        unit.require(user.stands());
         unit.open(self.row(facts, session_id.clone(), anonymous).into_row(state.now()));
         let permit = state.ledger.commit(unit).await?;
         Ok(SignedIn { session_id, user_id: user.id.clone(), token: pending.release(permit) })

@@ -21,7 +21,7 @@ use crate::state::OAuthState;
 use crate::users::User;
 use systemprompt_audit::{EntryKind, LedgerError, Unit};
 use systemprompt_models::ids::{ClientId, GrantId, SessionId, UserId};
-use systemprompt_models::{Millis, RequestContext, Secret};
+use systemprompt_models::{Millis, Permission, RequestContext, Secret};
 use systemprompt_security::jwt::SignedAccess;
 use systemprompt_security::opaque;
 use systemprompt_security::session::{NewSession, SESSION_ENDED, SessionSource, SignIn, session_lives};
@@ -161,6 +161,10 @@ impl<'a> Family<'a> {
         unit.require(grant_used(&self.grant.grant_id, now));
         if let Some(parent) = self.grant.parent() {
             unit.require(session_lives(&SessionId::new(parent), now));
+        }
+        // Of an administrator's rights nothing is given behind their end; others end with the next refresh (ID-51).
+        if Scopes::of(&access.claims.scope).permissions.contains(&Permission::Admin) {
+            unit.require(self.user.stands());
         }
         unit
     }
