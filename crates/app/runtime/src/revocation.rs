@@ -7,7 +7,8 @@ use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
 use systemprompt_events::Channel;
 use systemprompt_models::ids::{Jti, SessionId};
 use systemprompt_models::{Millis, RequestContext};
-use systemprompt_oauth::IdentityError;
+use systemprompt_oauth::services::grants;
+use systemprompt_oauth::{IdentityError, OauthError};
 use systemprompt_security::error::JwtError;
 use systemprompt_security::session::{Cutoff, CutoffKind, EVERYBODY, SessionError, SessionRow, Sessions};
 
@@ -22,6 +23,8 @@ pub enum RevokeError {
     Session(#[from] SessionError),
     #[error(transparent)]
     User(#[from] IdentityError),
+    #[error(transparent)]
+    Oauth(#[from] OauthError),
 }
 
 /// What was ended.
@@ -97,8 +100,7 @@ impl AppContext {
     /// As [`Self::revoke_jti`].
     pub async fn revoke_session(&self, by: &RequestContext, id: &SessionId) -> Result<bool, RevokeError> {
         let draft = Draft::new(EntryKind::OauthSessionRevoked, by, "ok");
-        self.record_one(draft.with("ended", id.as_str())).await?;
-        let was_live = self.sessions.revoke(id, "revoked").await? > 0;
+        let was_live = grants::end_session(&self.oauth, draft, id, "revoked").await? > 0;
         self.tell_revocation(id.as_str()).await;
         Ok(was_live)
     }
@@ -145,7 +147,7 @@ impl AppContext {
         })
     }
 
-    /// The newest sessions of a user, at most 200.
+    /// The newest live sessions of a user, at most 200.
     ///
     /// # Errors
     /// When they cannot be read.

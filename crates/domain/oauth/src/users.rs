@@ -262,6 +262,19 @@ impl Users {
         Ok(self.sessions.apply_end(ended))
     }
 
+    /// Ends the sessions of a user that `end` names, with every grant, in one transaction. Returns how many were live.
+    ///
+    /// # Errors
+    /// Rows that cannot be written; then nothing ended.
+    pub(crate) async fn end_sessions(
+        &self,
+        user: &UserId,
+        end: UserEnd<'_>,
+        reason: &str,
+    ) -> Result<usize, IdentityError> {
+        self.end_with(self.repository.begin().await?, user, Some(end), reason).await
+    }
+
     /// Ends every token, session and grant of a user up to `cutoff`, and what would lead back in: API keys, remembered consents,
     /// recovery codes, open links and codes. Passkeys and the password stay. `entry` is the record of it. Returns how many sessions
     /// were live.

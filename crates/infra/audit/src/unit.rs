@@ -211,6 +211,8 @@ pub struct Unit {
     pub(crate) drafts: Vec<(EntryId, Draft)>,
     pub(crate) rows: Vec<RowWrite>,
     pub(crate) guards: Vec<Guard>,
+    /// Statements behind the guards that may touch any number of rows.
+    pub(crate) changes: Vec<Guard>,
 }
 
 impl Unit {
@@ -241,6 +243,16 @@ impl Unit {
         self.guards.push(guard);
     }
 
+    /// Adds a guard in front of the others, for a row that is locked before theirs.
+    pub fn require_first(&mut self, guard: Guard) {
+        self.guards.insert(0, guard);
+    }
+
+    /// Adds a statement that runs when the guards hold, however many rows it touches: what ends with what is recorded.
+    pub fn change(&mut self, statement: Guard) {
+        self.changes.push(statement);
+    }
+
     /// Whether a record of this unit says that the call is denied; such a unit never yields a permit.
     pub fn is_denial(&self) -> bool {
         self.drafts.iter().any(|(_, draft)| draft.is_denial())
@@ -261,7 +273,7 @@ impl Unit {
         }
         let records =
             self.drafts.into_iter().map(|(id, draft)| draft.render(id)).collect::<Result<_, _>>()?;
-        Ok(RenderedUnit { records, rows: self.rows, guards: self.guards, closing })
+        Ok(RenderedUnit { records, rows: self.rows, guards: self.guards, changes: self.changes, closing })
     }
 
     /// Takes values in use out of what is about to be written. Returns how many were found.
@@ -321,6 +333,7 @@ pub(crate) struct RenderedUnit {
     pub records: Vec<Rendered>,
     pub rows: Vec<RowWrite>,
     pub guards: Vec<Guard>,
+    pub changes: Vec<Guard>,
     pub closing: bool,
 }
 

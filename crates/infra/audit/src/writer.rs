@@ -326,6 +326,9 @@ impl Writer {
                 return Ok(Err(LedgerError::Guard(guard.name)));
             }
         }
+        for change in &unit.changes {
+            self.store.guard(change)?;
+        }
         let mut entries = Vec::with_capacity(unit.records.len());
         let outcome = seal(unit, now, chain, &mut entries);
         if outcome.is_ok() {
@@ -336,9 +339,9 @@ impl Writer {
         Ok(outcome)
     }
 
-    /// Runs a unit's guards; if one does not hold, what the earlier ones did is taken back.
+    /// Runs a unit's guards and then its changes; if a guard does not hold, what the earlier ones did is taken back.
     fn guards_refuse(&mut self, unit: &RenderedUnit) -> Result<Option<LedgerError>, StoreError> {
-        if unit.guards.is_empty() {
+        if unit.guards.is_empty() && unit.changes.is_empty() {
             return Ok(None);
         }
         self.store.savepoint()?;
@@ -348,6 +351,9 @@ impl Writer {
                 self.store.release_savepoint()?;
                 return Ok(Some(LedgerError::Guard(guard.name)));
             }
+        }
+        for change in &unit.changes {
+            self.store.guard(change)?;
         }
         self.store.release_savepoint()?;
         Ok(None)

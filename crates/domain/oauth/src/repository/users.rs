@@ -276,10 +276,13 @@ impl UserRepository {
     }
 }
 
-/// Holds while a user is active and has this version.
+/// Name of the guard of [`stands`].
+pub(crate) const USER_CHANGED: &str = "user_changed";
+
+/// Holds while a user is active and has this version. It comes first in a unit, as whoever changes a user locks that row first.
 pub(crate) fn stands(id: &str, version: i64) -> Guard {
     Guard {
-        name: "user_changed",
+        name: USER_CHANGED,
         sql: sql!("UPDATE users SET version = version WHERE id = $1 AND version = $2 AND status = 'active'"),
         cells: vec![id.into(), version.into()],
     }

@@ -11,11 +11,11 @@ use crate::at_rest::Label;
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::repository::oauth::consents::GrantListed;
+use crate::services::grants;
 use crate::state::OAuthState;
 use askama::Template;
 use subtle::ConstantTimeEq as _;
 use systemprompt_audit::{Draft, EntryKind};
-use systemprompt_models::ids::GrantId;
 use systemprompt_models::permission::OIDC_SCOPES;
 use systemprompt_models::{Permission, RequestContext, Secret};
 
@@ -235,14 +235,12 @@ pub async fn grants(
 /// # Errors
 /// When it cannot be recorded or written.
 pub async fn revoke(state: &OAuthState, by: &RequestContext, user: &str, grant: &str) -> OauthResult<bool> {
-    let known = state.oauth.grants_of(user, None, state.now(), i64::MAX).await?;
-    let Some(known) = known.into_iter().find(|known| known.grant_id == grant) else { return Ok(false) };
+    let known = state.oauth.find_grant(grant).await?;
+    let Some(known) = known.filter(|known| known.user_id == user && known.is_live(state.now())) else {
+        return Ok(false);
+    };
     let draft = Draft::new(EntryKind::OauthConsentRevoked, by, "ok")
         .with_subject("oauth_client", known.client_id.as_str())
-        .with("grant_id", grant)
         .with("user_id", user);
-    state.record(draft).await?;
-    let was_live = state.oauth.end_grant(user, grant, "revoked", state.now()).await?.is_some();
-    state.sessions.revoke_grant(&GrantId::new(grant), "revoked").await?;
-    Ok(was_live)
+    grants::end(state, draft, grant, "revoked", Some((user, &known.client_id))).await
 }

@@ -6,6 +6,7 @@ use crate::error::{OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::models::oauth::GrantType;
 use crate::repository::oauth::federated::TOKEN_REPLAYED;
+use crate::repository::users::USER_CHANGED;
 use crate::services::generation::{
     JwtConfig, JwtSigningParams, TokenResponse, client_audiences, describe, draft, end_of, generate_jwt,
     life, owner, response,
@@ -108,16 +109,18 @@ async fn issue(
     entry.act_chain = chain;
     let mut unit = Unit::new();
     unit.record(describe(entry, GrantType::TokenExchange.as_str(), &signed));
-    if let Some(parent) = &subject.session {
-        unit.require(session_lives(parent, now));
-    }
     for guard in subject.guards {
         unit.require(guard);
+    }
+    if let Some(parent) = &subject.session {
+        unit.require(session_lives(parent, now));
     }
     unit.open(session.into_row(now));
     match state.ledger.commit(unit).await {
         Ok(permit) => drop(permit),
-        Err(LedgerError::Guard(SESSION_ENDED | TOKEN_REPLAYED)) => return Err(subject::invalid()),
+        Err(LedgerError::Guard(SESSION_ENDED | TOKEN_REPLAYED | USER_CHANGED)) => {
+            return Err(subject::invalid());
+        }
         Err(error) => return Err(error.into()),
     }
     Ok(TokenResponse { issued_token_type: Some(issued_type), ..response(signed) })

@@ -1,10 +1,13 @@
 //! The end of a grant, with everything that came from it.
 
 use crate::error::OauthResult;
-use crate::repository::oauth::grants::{GRANT_REVOKED, Grant, grant_revoked};
+use crate::repository::oauth::grants::{
+    GRANT_REVOKED, Grant, consents_end, grant_revoked, grants_of_session_end, refresh_tokens_end,
+};
 use crate::state::OAuthState;
 use systemprompt_audit::{Draft, LedgerError, Unit};
 use systemprompt_models::ids::{GrantId, SessionId};
+use systemprompt_security::session::Root;
 
 /// The session of a grant: every access token of the grant is of it, so that its end is theirs. It shares the grant's UUID.
 pub fn session_of(grant: &str) -> SessionId {
@@ -12,26 +15,61 @@ pub fn session_of(grant: &str) -> SessionId {
     id.uuid().map_or_else(|| SessionId::new(format!("{}{grant}", SessionId::PREFIX)), SessionId::from_uuid)
 }
 
-/// Ends a grant: its refresh tokens, its access tokens and what they were exchanged for. `draft` is the record of it. Returns
-/// whether it was live.
+/// Ends a grant: its refresh tokens, its access tokens, what they were exchanged for, and the `consents` of this user and client. All
+/// that and `draft`, the record of it, are one. Returns whether it was live.
 ///
 /// # Errors
-/// When it cannot be recorded or written. What was not ended then ends with a repeat.
-pub async fn end(state: &OAuthState, draft: Draft, grant: &str, reason: &'static str) -> OauthResult<bool> {
+/// When it cannot be recorded or written; then nothing ended.
+pub async fn end(
+    state: &OAuthState,
+    draft: Draft,
+    grant: &str,
+    reason: &'static str,
+    consents: Option<(&str, &str)>,
+) -> OauthResult<bool> {
     let now = state.now();
     let live = state.oauth.live_refresh_tokens(grant, now).await?;
+    let id = GrantId::new(grant);
+    let ending = state.sessions.ending(Root::Grant(&id), reason).await?;
+    let draft = draft.with_reason(reason).with("grant", grant).with("refresh_tokens", live);
     let mut unit = Unit::new();
-    unit.record(draft.with_reason(reason).with("grant", grant).with("refresh_tokens", live));
+    unit.record(draft.with("sessions", ending.sessions()));
     unit.require(grant_revoked(grant, reason, now));
-    let was_live = match state.ledger.append(unit).await {
-        Ok(_) => true,
-        Err(LedgerError::Guard(GRANT_REVOKED)) => false,
-        Err(error) => return Err(error.into()),
-    };
-    // Also when another call was first: it may have gone away half-way.
-    state.oauth.revoke_refresh_tokens(grant, now).await?;
-    state.sessions.revoke_grant(&GrantId::new(grant), reason).await?;
-    Ok(was_live)
+    if let Some((user, client)) = consents {
+        unit.change(consents_end(user, client, now));
+    }
+    let ended = ending.add_to(&mut unit);
+    unit.change(refresh_tokens_end(grant, now));
+    match state.ledger.append(unit).await {
+        Ok(_) => {
+            state.sessions.apply_end(ended);
+            Ok(true)
+        }
+        Err(LedgerError::Guard(GRANT_REVOKED)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends a session with the grants that are not to outlive it and all that came from either. All that and `draft`, the record of it,
+/// are one. Returns how many sessions were live.
+///
+/// # Errors
+/// As [`end`].
+pub async fn end_session(
+    state: &OAuthState,
+    draft: Draft,
+    session: &SessionId,
+    reason: &'static str,
+) -> OauthResult<usize> {
+    let ending = state.sessions.ending(Root::Session(session), reason).await?;
+    let mut unit = Unit::new();
+    unit.record(draft.with("ended", session.as_str()).with("sessions", ending.sessions()));
+    let [grants, refresh_tokens] = grants_of_session_end(session.as_str(), state.now());
+    unit.change(grants);
+    let ended = ending.add_to(&mut unit);
+    unit.change(refresh_tokens);
+    state.ledger.append(unit).await?;
+    Ok(state.sessions.apply_end(ended))
 }
 
 /// Whether a grant and the browser session that it hangs on count.

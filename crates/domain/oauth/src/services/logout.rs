@@ -6,6 +6,7 @@ use super::pages::Person;
 use super::templating::Frame;
 use crate::at_rest::Label;
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::services::grants;
 use crate::state::OAuthState;
 use askama::Template;
 use serde_json::Value;
@@ -13,7 +14,6 @@ use subtle::ConstantTimeEq as _;
 use systemprompt_audit::{Draft, EntryKind};
 use systemprompt_models::ids::{SessionId, UserId};
 use systemprompt_models::{Principal, RequestContext};
-use systemprompt_security::session::SessionSource;
 use url::form_urlencoded::Serializer;
 
 /// Asks whether to sign out.
@@ -114,13 +114,8 @@ async fn end_session(
     user: &UserId,
     session: &SessionId,
 ) -> OauthResult<()> {
-    let draft = Draft::new(EntryKind::OauthLogout, context, "ok")
-        .with("user_id", user.as_str())
-        .with("ended", session.as_str());
-    state.record(draft).await?;
-    state.oauth.end_grants_of_session(session.as_str(), state.now()).await?;
-    state.sessions.revoke(session, "logout").await?;
-    Ok(())
+    let draft = Draft::new(EntryKind::OauthLogout, context, "ok").with("user_id", user.as_str());
+    grants::end_session(state, draft, session, "logout").await.map(drop)
 }
 
 fn sid(claims: &serde_json::Map<String, Value>) -> Option<&str> {
@@ -136,11 +131,8 @@ async fn named(
         return Ok(None);
     };
     let user = UserId::new(sub);
-    let now = state.now();
-    let mut sessions = state.sessions.list(&user).await?.into_iter();
-    let found = sessions.find(|row| {
-        row.source == Some(SessionSource::Web) && row.is_live(now) && is_sid_of(state, named, &row.id)
-    });
+    let mut sessions = state.sessions.browsers_of(&user).await?.into_iter();
+    let found = sessions.find(|row| is_sid_of(state, named, &row.id));
     Ok(found.map(|row| (user, row.id)))
 }
 

@@ -57,7 +57,14 @@ pub async fn sign_in(
         None => state.users.by_email(name).await?,
     };
     let (user, unit) = prove(state, context, name, user, password).await?;
-    let facts = SignInFacts { user: &user, method: Method::Password, credential: None, context, before };
+    let facts = SignInFacts {
+        user: &user,
+        method: Method::Password,
+        credential: None,
+        context,
+        is_new: false,
+        before,
+    };
     SessionCreationService(state).sign_in(facts, unit).await.map_err(changed_meanwhile)
 }
 
@@ -82,6 +89,7 @@ pub async fn second(
         method: Method::PresenceAndPassword { synced: half.synced },
         credential: Some(&half.credential),
         context: browser.context,
+        is_new: false,
         before: browser.visitor,
     };
     let signed_in = SessionCreationService(state).sign_in(facts, unit).await.map_err(changed_meanwhile)?;
@@ -318,6 +326,7 @@ mod tests {
                 method: Method::Password,
                 credential: None,
                 context: &context,
+                is_new: false,
                 before: None,
             };
             let late = SessionCreationService(state).sign_in(facts, unit).await.map_err(changed_meanwhile);

@@ -39,7 +39,7 @@ async fn end(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Opti
         }
         let user = UserId::new(row.user_id);
         let entry = draft(EntryKind::OauthRevoked, request.context, "ok", &client.client_id, Some(&user));
-        grants::end(state, entry.with("scope", "grant"), &row.grant_id, "revoked_by_client").await?;
+        grants::end(state, entry.with("scope", "grant"), &row.grant_id, "revoked_by_client", None).await?;
         return Ok(Some(row.grant_id));
     }
     let Ok(verified) = state.verifier.verify_own(token) else { return Ok(None) };

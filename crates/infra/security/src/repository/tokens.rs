@@ -83,6 +83,19 @@ impl TokenRepository {
         Ok(count)
     }
 
+    /// Live sessions of a user but one.
+    pub(crate) async fn count_of(
+        &self,
+        user: &UserId,
+        keep: Option<&SessionId>,
+        now: Millis,
+    ) -> Result<i64, sqlx::Error> {
+        let (count,): (i64,) = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT COUNT(*) FROM user_sessions WHERE user_id = $1 AND id <> $2 AND expires_at > $3 AND revoked_at IS NULL"
+        )).bind(user.as_str()).bind(keep.map_or("", SessionId::as_str)).bind(now).fetch_one(pool).await)?;
+        Ok(count)
+    }
+
     pub(crate) async fn session(&self, id: &SessionId) -> Result<Option<SessionFacts>, sqlx::Error> {
         let row: Option<FactsRow> = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT user_id, expires_at, revoked_at, owner_id FROM user_sessions WHERE id = $1"
@@ -95,17 +108,22 @@ impl TokenRepository {
         }))
     }
 
-    /// Sessions of a user, the newest first.
+    /// The live sessions of a user, or those of one `source`, the newest first.
     pub(crate) async fn sessions_of(
         &self,
         user: &UserId,
-        limit: i64,
+        source: Option<SessionSource>,
+        (now, limit): (Millis, i64),
     ) -> Result<Vec<SessionRow>, sqlx::Error> {
         let rows: Vec<ListRow> = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT id, user_id, source, created_at, last_seen_at, expires_at, revoked_at, revoked_reason, ends_at, auth_time,
                  acr, amr, ip_prefix, user_agent, client_id, owner_id, grant_id, parent_session_id
-             FROM user_sessions WHERE user_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2"
-        )).bind(user.as_str()).bind(limit).fetch_all(pool).await)?;
+             FROM user_sessions
+             WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2 AND (CAST($3 AS TEXT) IS NULL OR source = $3)
+             ORDER BY created_at DESC, id DESC LIMIT $4"
+        ))
+            .bind(user.as_str()).bind(now).bind(source.map(SessionSource::as_str)).bind(limit)
+            .fetch_all(pool).await)?;
         Ok(rows.into_iter().map(ListRow::listed).collect())
     }
 
@@ -170,25 +188,27 @@ impl TokenRepository {
         Ok(rows)
     }
 
-    /// Ends the sessions of a grant and those that came from them.
-    pub(crate) async fn revoke_grant(
-        &self,
-        grant: &GrantId,
-        reason: &str,
-        now: Millis,
-    ) -> Result<Vec<RevokedRow>, sqlx::Error> {
-        let mut tx = self.db.write_tx().await?;
-        let epoch = next_epoch(&mut tx).await?;
-        let rows = on_tx!(tx, conn => sqlx::query_as(sql!(
-            "WITH RECURSIVE tree (id) AS (
-                 SELECT id FROM user_sessions WHERE grant_id = $1
-                 UNION
-                 SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
-             UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
-             WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
-        )).bind(grant.as_str()).bind(now).bind(reason).bind(epoch).fetch_all(&mut *conn).await)?;
-        tx.commit().await?;
-        Ok(rows)
+    /// The live sessions that end with `root`.
+    pub(crate) async fn tree(&self, root: Root<'_>, now: Millis) -> Result<Vec<RevokedRow>, sqlx::Error> {
+        let id = root.id();
+        match root {
+            Root::Session(_) => on!(&self.db, pool => sqlx::query_as(sql!(
+                "WITH RECURSIVE tree (id) AS (
+                     SELECT CAST($1 AS TEXT)
+                     UNION
+                     SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
+                 SELECT id, expires_at FROM user_sessions
+                 WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2"
+            )).bind(id).bind(now).fetch_all(pool).await),
+            Root::Grant(_) => on!(&self.db, pool => sqlx::query_as(sql!(
+                "WITH RECURSIVE tree (id) AS (
+                     SELECT id FROM user_sessions WHERE grant_id = $1
+                     UNION
+                     SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
+                 SELECT id, expires_at FROM user_sessions
+                 WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2"
+            )).bind(id).bind(now).fetch_all(pool).await),
+        }
     }
 
     /// Ends every live session of a user.
@@ -326,6 +346,56 @@ pub(crate) struct TokenState {
     pub revocations: i64,
     /// The last cut of its user, its client or everybody.
     pub not_before: Option<Millis>,
+}
+
+/// What ends with all that came from it.
+#[derive(Clone, Copy, Debug)]
+pub enum Root<'a> {
+    Session(&'a SessionId),
+    /// The session of a grant, which all its access tokens are of.
+    Grant(&'a GrantId),
+}
+
+impl Root<'_> {
+    fn id(&self) -> &str {
+        match self {
+            Self::Session(id) => id.as_str(),
+            Self::Grant(id) => id.as_str(),
+        }
+    }
+}
+
+/// Changes of a unit that end the sessions of `root`. The last is there twice: on PostgreSQL a statement does not see the session that
+/// was inserted by a transaction which it waited for.
+pub(crate) fn tree_ends(root: Root<'_>, reason: &str, now: Millis) -> [Guard; 3] {
+    let epoch = Guard {
+        name: "revocation_epoch",
+        sql: sql!("UPDATE revocation_epoch SET epoch = epoch + 1 WHERE one = 1"),
+        cells: Vec::new(),
+    };
+    let sql = match root {
+        Root::Session(_) => sql!(
+            "WITH RECURSIVE tree (id) AS (
+                 SELECT CAST($1 AS TEXT)
+                 UNION
+                 SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
+             UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3,
+                 revoked_epoch = (SELECT epoch FROM revocation_epoch WHERE one = 1)
+             WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2"
+        ),
+        Root::Grant(_) => sql!(
+            "WITH RECURSIVE tree (id) AS (
+                 SELECT id FROM user_sessions WHERE grant_id = $1
+                 UNION
+                 SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
+             UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3,
+                 revoked_epoch = (SELECT epoch FROM revocation_epoch WHERE one = 1)
+             WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2"
+        ),
+    };
+    let sessions =
+        Guard { name: "sessions_end", sql, cells: vec![root.id().into(), now.into(), reason.into()] };
+    [epoch, sessions.clone(), sessions]
 }
 
 /// Name of the guard of [`session_lives`].

@@ -9,7 +9,8 @@ use super::revoked::{Cutoff, CutoffKind, Revoked};
 use crate::error::{AuthError, JwtError};
 use crate::jwt::sign::MAX_TOKEN_LIFE;
 use crate::repository::tokens::{
-    RevokedRow, SessionFacts, SessionOpened, TokenRepository, cut_off, end_client, end_told, end_user,
+    RevokedRow, Root, SessionFacts, SessionOpened, TokenRepository, cut_off, end_client, end_told, end_user,
+    tree_ends,
 };
 use moka::sync::Cache;
 use serde::Serialize;
@@ -17,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
+use systemprompt_audit::{Guard, Unit};
 use systemprompt_database::{Db, WriteTx};
 use systemprompt_models::ids::{ClientId, EntryId, GrantId, Jti, SessionId, UserId};
 use systemprompt_models::{Clock, JwtClaims, Millis};
@@ -206,6 +208,28 @@ pub struct Ended {
     cutoff: Option<Cutoff>,
 }
 
+/// What ends with a session or a grant: changes for the unit that records it, and, when that is written, what counts no more.
+#[derive(Debug)]
+pub struct Ending {
+    changes: [Guard; 3],
+    ended: Ended,
+}
+
+impl Ending {
+    /// How many sessions are live.
+    pub fn sessions(&self) -> u64 {
+        self.ended.sessions.len() as u64
+    }
+
+    /// Adds the changes to a unit. What is returned is applied when the unit is written.
+    pub fn add_to(self, unit: &mut Unit) -> Ended {
+        for change in self.changes {
+            unit.change(change);
+        }
+        self.ended
+    }
+}
+
 /// Opens, checks and ends sessions; ends single tokens.
 pub struct Sessions {
     repository: TokenRepository,
@@ -306,12 +330,21 @@ impl Sessions {
         Ok(extended)
     }
 
-    /// The newest sessions of a user, at most 200.
+    /// The newest live sessions of a user, at most 200.
     ///
     /// # Errors
     /// When the table cannot be read.
     pub async fn list(&self, user: &UserId) -> Result<Vec<SessionRow>, SessionError> {
-        Ok(self.repository.sessions_of(user, MAX_LIST).await?)
+        Ok(self.repository.sessions_of(user, None, (self.clock.now(), MAX_LIST)).await?)
+    }
+
+    /// The newest live sessions of a user's browsers, at most 200.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn browsers_of(&self, user: &UserId) -> Result<Vec<SessionRow>, SessionError> {
+        let web = Some(SessionSource::Web);
+        Ok(self.repository.sessions_of(user, web, (self.clock.now(), MAX_LIST)).await?)
     }
 
     /// Ends a session and those that came from it, with every token of them. Returns how many were live.
@@ -324,13 +357,15 @@ impl Sessions {
         Ok(self.apply_ended(ended))
     }
 
-    /// Ends the sessions of a grant and those that came from them. Returns how many were live.
+    /// What ends with `root`, as it is to be put into the unit that records it.
     ///
     /// # Errors
-    /// As [`Self::revoke`].
-    pub async fn revoke_grant(&self, grant: &GrantId, reason: &str) -> Result<usize, SessionError> {
-        let ended = self.repository.revoke_grant(grant, reason, self.clock.now()).await?;
-        Ok(self.apply_ended(ended))
+    /// When the table cannot be read.
+    pub async fn ending(&self, root: Root<'_>, reason: &str) -> Result<Ending, SessionError> {
+        let now = self.clock.now();
+        let sessions = self.repository.tree(root, now).await?;
+        let ended = Ended { sessions, cutoff: None };
+        Ok(Ending { changes: tree_ends(root, reason, now), ended })
     }
 
     /// A session as its row has it, whether it counts or not.
@@ -460,6 +495,14 @@ impl Sessions {
     /// When they cannot be read.
     pub async fn count_live(&self) -> Result<i64, SessionError> {
         Ok(self.repository.count_live(self.clock.now()).await?)
+    }
+
+    /// How many sessions of a user count, but one.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn count_of(&self, user: &UserId, keep: Option<&SessionId>) -> Result<i64, SessionError> {
+        Ok(self.repository.count_of(user, keep, self.clock.now()).await?)
     }
 
     /// Deletes at most `limit` sessions that ended before `before`; returns how many.

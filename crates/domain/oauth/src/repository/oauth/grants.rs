@@ -88,6 +88,46 @@ pub(crate) fn grant_used(id: &str, now: Millis) -> Guard {
     }
 }
 
+/// Ends the refresh tokens of a grant.
+pub(crate) fn refresh_tokens_end(grant: &str, now: Millis) -> Guard {
+    Guard {
+        name: "refresh_tokens_end",
+        sql: sql!(
+            "UPDATE oauth_refresh_tokens SET revoked_at = $1 WHERE grant_id = $2 AND revoked_at IS NULL"
+        ),
+        cells: vec![now.into(), grant.into()],
+    }
+}
+
+/// Ends the consents of a person for a client.
+pub(crate) fn consents_end(user: &str, client: &str, now: Millis) -> Guard {
+    Guard {
+        name: "consents_end",
+        sql: sql!(
+            "UPDATE oauth_consents SET revoked_at = $1 WHERE user_id = $2 AND client_id = $3 AND revoked_at IS NULL"
+        ),
+        cells: vec![now.into(), user.into(), client.into()],
+    }
+}
+
+/// Ends the grants that were given in a browser session and are not to outlive it, with their refresh tokens.
+pub(crate) fn grants_of_session_end(session: &str, now: Millis) -> [Guard; 2] {
+    let cells = || vec![now.into(), session.into()];
+    let refresh_tokens = sql!(
+        "UPDATE oauth_refresh_tokens SET revoked_at = $1
+         WHERE revoked_at IS NULL AND grant_id IN
+             (SELECT grant_id FROM oauth_grants WHERE session_id = $2 AND offline = 0 AND revoked_at = $1)"
+    );
+    let grants = sql!(
+        "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = 'logout'
+         WHERE session_id = $2 AND offline = 0 AND revoked_at IS NULL"
+    );
+    [
+        Guard { name: "grants_end", sql: grants, cells: cells() },
+        Guard { name: "refresh_tokens_end", sql: refresh_tokens, cells: cells() },
+    ]
+}
+
 /// Ends a grant that was not ended before.
 pub(crate) fn grant_revoked(id: &str, reason: &str, now: Millis) -> Guard {
     Guard {

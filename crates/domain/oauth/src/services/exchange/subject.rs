@@ -132,10 +132,8 @@ async fn by_id_token(state: &OAuthState, client: &OAuthClient, token: &str) -> O
     }
     let (sub, sid) = (text(&claims, "sub").ok_or_else(invalid)?, text(&claims, "sid").ok_or_else(invalid)?);
     let user = active_user(state, &UserId::new(sub)).await.map_err(unless_ours)?;
-    let sessions = state.sessions.list(&user.id).await?;
-    let session = sessions
-        .into_iter()
-        .find(|session| session.is_live(state.now()) && is_sid_of(state, sid, &session.id));
+    let mut sessions = state.sessions.browsers_of(&user.id).await?.into_iter();
+    let session = sessions.find(|session| is_sid_of(state, sid, &session.id));
     // It tells who somebody is; what the client may do for them is what they granted it in that session.
     let session = session.ok_or_else(invalid)?.id;
     let client_id = client.client_id.as_str();

@@ -71,13 +71,15 @@ fn derive(
     password: &str,
     salt: &[u8],
 ) -> Option<Output> {
-    let kept = (params.m_cost() == COST.0).then(|| memory().pop()).flatten();
+    // Other lanes make another number of blocks of the same memory.
+    let is_present = (params.m_cost(), params.p_cost()) == (COST.0, COST.2);
+    let kept = is_present.then(|| memory().pop()).flatten();
     let mut blocks = kept.unwrap_or_else(|| vec![Block::default(); params.block_count()]);
     let context = Argon2::new(algorithm, version, params.clone());
     let mut out = [0; Output::MAX_LENGTH];
     let out = out.get_mut(..params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN))?;
     let done = context.hash_password_into_with_memory(password.as_bytes(), salt, out, &mut blocks);
-    if params.m_cost() == COST.0 {
+    if is_present {
         memory().push(blocks);
     }
     done.ok()?;

@@ -2,11 +2,12 @@
 
 use super::web_permissions;
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::repository::users::USER_CHANGED;
 use crate::services::refusals::ip_prefix;
 use crate::state::OAuthState;
 use crate::users::{User, UserKind, UserStatus};
 use std::time::Duration;
-use systemprompt_audit::{Draft, EntryKind, Unit};
+use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
 use systemprompt_models::ids::{SessionId, UserId};
 use systemprompt_models::{Millis, Permission, Principal, RateLimitTier, RequestContext, Secret, UserType};
 use systemprompt_security::jwt::PendingToken;
@@ -72,6 +73,8 @@ pub struct SignInFacts<'a> {
     /// Id of the passkey; its beginning is recorded.
     pub credential: Option<&'a str>,
     pub context: &'a RequestContext,
+    /// Whether the user is made in the same unit.
+    pub is_new: bool,
     /// The session that the browser had; an anonymous one ends.
     pub before: Option<&'a Principal>,
 }
@@ -122,9 +125,16 @@ impl SessionCreationService<'_> {
                 .with("address", ip_prefix(facts.context)),
         );
         pending.record(&mut unit, Some(facts.context));
-        unit.require(user.stands());
+        if facts.is_new {
+            unit.require(user.stands());
+        } else {
+            unit.require_first(user.stands());
+        }
         unit.open(self.row(facts, session_id.clone(), anonymous).into_row(state.now()));
-        let permit = state.ledger.commit(unit).await?;
+        let permit = match state.ledger.commit(unit).await {
+            Err(LedgerError::Guard(USER_CHANGED)) => return Err(refused()),
+            other => other?,
+        };
         Ok(SignedIn { session_id, user_id: user.id.clone(), token: pending.release(permit) })
     }
 

@@ -3,12 +3,13 @@
 use super::SessionCreationService;
 use crate::constants::RECENT_SIGN_IN_SECONDS;
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::services::grants;
 use crate::state::OAuthState;
 use serde::Serialize;
 use systemprompt_audit::{Draft, EntryKind, Unit};
 use systemprompt_models::ids::SessionId;
 use systemprompt_models::{JwtClaims, Millis, Principal, RequestContext, Secret};
-use systemprompt_security::session::{SessionRow, SessionSource};
+use systemprompt_security::session::{SessionRow, SessionSource, UserEnd};
 
 /// A browser's session as it stands.
 pub struct Found {
@@ -87,14 +88,12 @@ pub struct OwnSession {
     pub current: bool,
 }
 
-/// The live sessions of the caller, the newest first.
+/// The live sessions of the caller, the newest first, at most 200.
 ///
 /// # Errors
 /// When they cannot be read.
 pub async fn own(state: &OAuthState, caller: &Principal) -> OauthResult<Vec<OwnSession>> {
-    let now = state.now();
-    let rows = state.sessions.list(&caller.user_id).await?;
-    let live = rows.into_iter().filter(|row| row.is_live(now));
+    let live = state.sessions.list(&caller.user_id).await?.into_iter();
     Ok(live.map(|row| OwnSession { current: row.id == caller.session_id, session: row }).collect())
 }
 
@@ -111,11 +110,13 @@ pub async fn end_own(state: &OAuthState, context: &RequestContext, id: &str) -> 
     if !row.as_ref().is_some_and(is_own) {
         return Ok(false);
     }
-    end(state, context, &id).await?;
+    let draft = Draft::new(EntryKind::OauthSessionRevoked, context, "ok");
+    let draft = draft.with("user_id", context.principal.user_id.as_str());
+    grants::end_session(state, draft, &id, "revoked_by_user").await?;
     Ok(true)
 }
 
-/// Ends every session of the caller, or every other. Returns how many.
+/// Ends every session and grant of the caller, or all but the session that asks. Returns how many sessions.
 ///
 /// # Errors
 /// As [`end_own`].
@@ -124,25 +125,16 @@ pub async fn end_all_own(
     context: &RequestContext,
     keep_current: bool,
 ) -> OauthResult<usize> {
-    let mut ended = 0;
-    for own in own(state, &context.principal).await? {
-        // A session that came from one ended before is gone already.
-        if !(own.current && keep_current) {
-            end(state, context, &own.session.id).await?;
-            ended += 1;
-        }
-    }
-    Ok(ended)
-}
-
-async fn end(state: &OAuthState, context: &RequestContext, id: &SessionId) -> OauthResult<()> {
+    let caller = &context.principal;
+    let kept = keep_current.then_some(&caller.session_id);
+    let live = state.sessions.count_of(&caller.user_id, kept).await?;
     let draft = Draft::new(EntryKind::OauthSessionRevoked, context, "ok")
-        .with("user_id", context.principal.user_id.as_str())
-        .with("ended", id.as_str());
+        .with("user_id", caller.user_id.as_str())
+        .with("kept", kept.map(SessionId::as_str))
+        .with("sessions", live);
     state.record(draft).await?;
-    state.oauth.end_grants_of_session(id.as_str(), state.now()).await?;
-    state.sessions.revoke(id, "revoked_by_user").await?;
-    Ok(())
+    let end = kept.map_or(UserEnd::All, UserEnd::Others);
+    Ok(state.users.end_sessions(&caller.user_id, end, "revoked_by_user").await?)
 }
 
 /// Refuses whoever has not signed in within the last five minutes (ID-89, ID-100).

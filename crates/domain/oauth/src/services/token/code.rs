@@ -123,7 +123,7 @@ async fn reused(
             .with("issued_ago_ms", now - code.created_at)
             .with("used_ago_ms", used_at.map(|at| now - at));
         draft.client_id = Some(code.client_id.as_str().into());
-        if let Err(error) = grants::end(state, draft, &code.grant_id, "code_reuse").await {
+        if let Err(error) = grants::end(state, draft, &code.grant_id, "code_reuse", None).await {
             return error;
         }
     }

@@ -164,7 +164,7 @@ impl<'a> Family<'a> {
         }
         // Of an administrator's rights nothing is given behind their end; others end with the next refresh (ID-51).
         if Scopes::of(&access.claims.scope).permissions.contains(&Permission::Admin) {
-            unit.require(self.user.stands());
+            unit.require_first(self.user.stands());
         }
         unit
     }

@@ -217,7 +217,7 @@ impl<'a> Use<'a> {
                     &json!({"grant": first, "reuse": ip_prefix(context)}),
                 ));
             draft.client_id = Some(row.client_id.as_str().into());
-            if let Err(error) = grants::end(state, draft, &row.grant_id, "refresh_reuse").await {
+            if let Err(error) = grants::end(state, draft, &row.grant_id, "refresh_reuse", None).await {
                 return error;
             }
         }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 use systemprompt_models::{Code, Refusal, Secret, parse_permissions};
+use systemprompt_oauth::OauthError;
 use systemprompt_runtime::AppContext;
 use systemprompt_runtime::revocation::{Revocation, RevokeError};
 use systemprompt_security::session::CutoffKind;
@@ -129,9 +130,10 @@ async fn end_session(
 pub(super) fn refused(error: RevokeError) -> crate::Error {
     match error {
         RevokeError::NotOurs(error) => invalid("token", error.to_string()).into(),
-        RevokeError::Ledger(error) => error.into(),
+        RevokeError::Ledger(error) | RevokeError::Oauth(OauthError::Ledger(error)) => error.into(),
         RevokeError::Session(error) => crate::Error::internal(error),
         RevokeError::User(error) => error.into(),
+        RevokeError::Oauth(error) => crate::Error::internal(error),
     }
 }
 

@@ -300,8 +300,9 @@ async fn a_session_takes_those_that_came_from_it_along() {
         grandchild.facts.grant_id = Some("grt_1".into());
         sessions.create(&grandchild).await.unwrap();
         let other = opened(&sessions, Some("usr_ada")).await;
-        assert_eq!(sessions.revoke_grant(&"grt_1".into(), "test").await.unwrap(), 1);
-        assert_eq!(sessions.revoke(&parent, "test").await.unwrap(), 2);
+        assert_eq!(sessions.ending(Root::Grant(&"grt_1".into()), "test").await.unwrap().sessions(), 1);
+        assert_eq!(sessions.ending(Root::Session(&child.id), "test").await.unwrap().sessions(), 2);
+        assert_eq!(sessions.revoke(&parent, "test").await.unwrap(), 3);
         assert!(!sessions.find(&child.id).await.unwrap().unwrap().is_live(NOW));
         assert!(sessions.find(&other).await.unwrap().unwrap().is_live(NOW));
         assert!(ask(&sessions, &child.id, "usr_ada", "jti_1", NOW).await.is_err());

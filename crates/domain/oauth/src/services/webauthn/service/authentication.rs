@@ -248,6 +248,7 @@ impl WebAuthnService<'_> {
             method: Method::Passkey { synced },
             credential: Some(credential),
             context: self.context(),
+            is_new: false,
             before: self.browser.visitor,
         };
         let signed_in = SessionCreationService(self.state).sign_in(facts, unit).await?;

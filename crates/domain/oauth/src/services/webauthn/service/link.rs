@@ -134,6 +134,7 @@ impl WebAuthnService<'_> {
             method,
             credential: Some(credential),
             context: self.context(),
+            is_new: false,
             before: self.browser.visitor,
         };
         SessionCreationService(self.state).sign_in(facts, unit).await.map_err(refused)

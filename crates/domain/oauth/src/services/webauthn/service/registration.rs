@@ -117,6 +117,7 @@ impl WebAuthnService<'_> {
             method: method_of(&credential),
             credential: Some(&row.credential_id),
             context: self.context(),
+            is_new: true,
             before: self.browser.visitor,
         };
         let signed_in = SessionCreationService(self.state).sign_in(facts, unit).await.map_err(refused)?;
