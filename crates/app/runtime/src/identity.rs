@@ -181,7 +181,7 @@ impl AppContext {
     pub async fn retire_key(&self, kid: &str, by: &RequestContext) -> Result<KeyInfo, KeyError> {
         let configured = self.configured_algorithm();
         if let Some(algorithm) = self.signs_with(kid).filter(|known| !KeyRing::needs(*known, configured)) {
-            let clients = self.oauth.clients.count_signed_with(algorithm).await?;
+            let clients = self.oauth.clients_signed_with(algorithm).await?;
             if clients > 0 {
                 return Err(KeyError::ClientsNeed { kid: kid.to_owned(), algorithm, clients });
             }

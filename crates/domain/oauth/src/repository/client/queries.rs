@@ -190,10 +190,7 @@ impl ClientRepository {
     }
 
     /// How many active clients have their ID tokens signed with an algorithm.
-    ///
-    /// # Errors
-    /// When the rows cannot be read.
-    pub async fn count_signed_with(&self, algorithm: SigningAlgorithm) -> sqlx::Result<i64> {
+    pub(crate) async fn count_signed_with(&self, algorithm: SigningAlgorithm) -> sqlx::Result<i64> {
         let (count,): (i64,) = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT COUNT(*) FROM oauth_clients WHERE id_token_signed_response_alg = $1 AND status = 'active'"
         )).bind(algorithm.as_str()).fetch_one(pool).await)?;
