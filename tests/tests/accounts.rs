@@ -113,8 +113,24 @@ async fn id_93_a_person_signs_in_with_a_password_that_was_imported_and_sets_anot
         assert!(page.body.contains("The password was changed"), "{}", page.body);
         let path = format!("{ME}/notices/{}", news["items"][0]["id"].as_str().unwrap());
         let headers = [("origin", origin.as_str()), ("cookie", again.as_str())];
+        // On the page without a program, by a form that came from there.
+        let (_, form) = page.body.split_once("action=\"/login/notices\"").unwrap();
+        let notice = field(form, "notice");
+        let away = async |from: &str, csrf: &str, session: &str| {
+            let headers = [FORM, ("host", host), ("origin", from), ("cookie", session)];
+            let body = format!("csrf={csrf}&notice={notice}");
+            let answer = tried.client.raw("/login/notices", &headers, body).await.unwrap();
+            (answer.status, answer.header("location").to_owned())
+        };
+        let shown = field(form, "csrf");
+        assert_eq!(away("https://evil.example", shown, &again).await.0, 403);
+        assert_eq!(away(&origin, "x", &again).await.0, 403);
+        assert_eq!(away(&origin, shown, "a=b").await, (303, "/login?again".to_owned()));
         let dismiss = async || tried.client.send(Method::DELETE, &path, &headers, None).await.unwrap().status;
-        assert_eq!((dismiss().await, dismiss().await), (204, 404));
+        assert_eq!(away(&origin, shown, &again).await, (303, "/login?done".to_owned()));
+        assert_eq!(dismiss().await, 404, "it is gone");
+        let page = tried.client.get("/login?done", &[("host", host), ("cookie", &again)]).await;
+        assert!(!page.body.contains("The password was changed"), "{}", page.body);
         assert!(!tried.server.log().contains("purple-otter"), "nor logged");
     }
 }

@@ -89,6 +89,12 @@ impl Documents {
         Self { address, root, asked, _folder: folder }
     }
 
+    /// A server that trusts the root and has asked for nothing yet.
+    fn trusted_by(&self, options: Options) -> Server {
+        self.asked.lock().unwrap().clear();
+        options.env("SSL_CERT_FILE", self.root.to_str().unwrap()).start().unwrap()
+    }
+
     fn client(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.address.port())
     }
@@ -183,11 +189,8 @@ fn respond(address: SocketAddr, path: &str, count: usize) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a23_a_metadata_document_counts_only_if_everything_about_it_is_right() {
     let documents = Documents::start().await;
-    let trusting = |options: Options| options.env("SSL_CERT_FILE", documents.root.to_str().unwrap());
-    let [sqlite, postgres] = engines().await;
-    for options in [sqlite, postgres] {
-        documents.asked.lock().unwrap().clear();
-        let server = trusting(options).start().unwrap();
+    for options in engines().await {
+        let server = documents.trusted_by(options);
         let http = Client::new(&server);
         let answer = async |path: &str| word(&http, &format!("client_id={}", documents.client(path))).await;
         for (path, reason) in [
@@ -250,12 +253,8 @@ async fn a23_a_metadata_document_counts_only_if_everything_about_it_is_right() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a23_a_deployment_with_a_public_address_fetches_nothing_from_this_computer() {
     let documents = Documents::start().await;
-    let server: Server = stores::sqlite()
-        .without_limits()
-        .env("SSL_CERT_FILE", documents.root.to_str().unwrap())
-        .env("SYSTEMPROMPT__SERVER__API_EXTERNAL_URL", "https://agents.example")
-        .start()
-        .unwrap();
+    let public = ("SYSTEMPROMPT__SERVER__API_EXTERNAL_URL", "https://agents.example");
+    let server = documents.trusted_by(stores::sqlite().without_limits().env(public.0, public.1));
     let http = Client::new(&server);
     assert_eq!(word(&http, &format!("client_id={}", documents.client("/ok"))).await, "invalid_client");
     assert_eq!(documents.asked("/ok"), 0);
@@ -264,11 +263,8 @@ async fn a23_a_deployment_with_a_public_address_fetches_nothing_from_this_comput
 #[tokio::test(flavor = "multi_thread")]
 async fn id_131_a_thousand_unknown_kids_cause_one_fetch_of_the_keys() {
     let documents = Documents::start().await;
-    let trusting = |options: Options| options.env("SSL_CERT_FILE", documents.root.to_str().unwrap());
-    let [sqlite, postgres] = engines().await;
-    for options in [sqlite, postgres] {
-        documents.asked.lock().unwrap().clear();
-        let server = trusting(options).start().unwrap();
+    for options in engines().await {
+        let server = documents.trusted_by(options);
         let http = Client::new(&server);
         let client = documents.client("/signs");
         let issuer = http.get("/.well-known/openid-configuration", &[]).await.json()["issuer"].clone();
@@ -293,11 +289,7 @@ async fn id_131_a_thousand_unknown_kids_cause_one_fetch_of_the_keys() {
 #[tokio::test(flavor = "multi_thread")]
 async fn id_111_fetches_sessions_and_endpoints_are_in_the_metrics_and_no_client_is() {
     let documents = Documents::start().await;
-    let server = stores::sqlite()
-        .without_limits()
-        .env("SSL_CERT_FILE", documents.root.to_str().unwrap())
-        .start()
-        .unwrap();
+    let server = documents.trusted_by(stores::sqlite().without_limits());
     let http = Client::new(&server);
     for path in ["/ok", "/created"] {
         word(&http, &format!("client_id={}", documents.client(path))).await;

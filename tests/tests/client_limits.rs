@@ -66,6 +66,38 @@ async fn id_94_each_client_has_a_limit_of_its_own_whatever_its_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn id_94_a_call_that_is_dear_uses_up_as_many_of_its_groups_as_it_costs() {
+    let server =
+        stores::sqlite().env("SYSTEMPROMPT__RATE_LIMITS__OAUTH_PUBLIC_PER_SECOND", "20").start().unwrap();
+    let http = Client::without_redirects(&server);
+    let left = |answer: &Answer| -> i64 {
+        let text = answer.header("ratelimit");
+        let rest = text.split_once("\"oauth_public\";r=").unwrap_or_else(|| panic!("{text}")).1;
+        rest.split(';').next().unwrap().parse().unwrap()
+    };
+    let session = async || http.post("/api/v1/core/oauth/session", &[], &json!({})).await;
+    let first = session().await;
+    let burst: i64 = first
+        .header("ratelimit-policy")
+        .split_once("\"oauth_public\";q=")
+        .and_then(|(_, rest)| rest.split(';').next()?.parse().ok())
+        .unwrap();
+    assert_eq!((first.status, left(&first)), (200, burst - 10), "a session of somebody unknown is a row");
+    let mut served = 1;
+    let refused = loop {
+        let answer = session().await;
+        if answer.status == 429 {
+            break answer;
+        }
+        served += 1;
+        assert!(served <= burst / 10 + 2, "{served} of {burst}");
+    };
+    assert!(refused.header("retry-after").parse::<i64>().unwrap() >= 1);
+    let page = http.get("/.well-known/openid-configuration", &[]).await;
+    assert_eq!(page.status, 200, "another group");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn id_101_a_bridge_gets_its_client_by_its_token_alone() {
     for options in engines().await {
         let server = options.start().unwrap();

@@ -122,6 +122,58 @@ async fn id_136_doctor_identity_tries_the_rules_on_a_live_server_and_changes_not
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn id_30_the_key_that_clients_ask_for_is_not_retired_and_one_that_is_gone_is_named() {
+    for options in engines().await {
+        let server = options.start().unwrap();
+        let http = Client::without_redirects(&server);
+        let admin = format!("Bearer {}", server.admin_token());
+        let made = server.succeed(&["admin", "keys", "generate", "--algorithm", "ES256", "--output", "json"]);
+        let made: Value = serde_json::from_str(&made.unwrap()).unwrap();
+        let kid = made["kid"].as_str().unwrap();
+        server.succeed(&["admin", "keys", "rotate", "--algorithm", "ES256"]).unwrap();
+        let body = json!({
+            "client_id": "es-app", "client_name": "es", "scope": "openid user", "redirect_uris": ["https://es.example/cb"],
+            "token_endpoint_auth_method": "none", "id_token_signed_response_alg": "ES256",
+        });
+        let clients = "/api/v1/core/oauth/clients";
+        assert_eq!(http.post(clients, &[("authorization", &admin)], &body).await.status, 201);
+        let refused = server.run(&["admin", "keys", "retire", kid]).unwrap();
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(6), "{why}");
+        assert!(why.contains("1 client(s)") && why.contains("ES256"), "{why}");
+
+        // On another node, or by another hand.
+        let db = crate::stores::open(&server).await;
+        crate::stores::change(&db, "UPDATE oauth_clients SET status = 'disabled' WHERE client_id = 'es-app'")
+            .await;
+        server.succeed(&["admin", "keys", "retire", kid]).unwrap();
+        crate::stores::change(&db, "UPDATE oauth_clients SET status = 'active' WHERE client_id = 'es-app'")
+            .await;
+        let shown = server.run(&["doctor", "identity", "--json"]).unwrap();
+        assert_eq!(shown.status.code(), Some(1));
+        let found: Value = serde_json::from_slice(&shown.stdout).unwrap();
+        let failed: Vec<&Value> =
+            found["checks"].as_array().unwrap().iter().filter(|check| check["state"] == "FAIL").collect();
+        assert!(
+            failed.len() == 1 && failed[0]["detail"].as_str().unwrap().contains("es-app (ES256)"),
+            "{found:#}"
+        );
+        let challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+        let path = format!(
+            "/api/v1/core/oauth/authorize?client_id=es-app&response_type=code&scope=openid&code_challenge={challenge}&code_challenge_method=S256"
+        );
+        let host = server.url().strip_prefix("http://").unwrap().replace("127.0.0.1", "localhost");
+        let told = http.get(&path, &[("host", &host)]).await;
+        let back = told.header("location");
+        assert!(
+            told.status == 303 && back.contains("error=temporarily_unavailable"),
+            "{} {back}",
+            told.status
+        );
+    }
+}
+
 /// A server that answers everything with one document, as a proxy that rewrites what it should not.
 async fn careless(metadata: Value) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

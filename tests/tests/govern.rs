@@ -231,3 +231,33 @@ async fn case_19_each_mode_does_what_it_says_and_a_wrong_acknowledgement_does_no
         assert!(failed.contains(named), "{named}: {failed}");
     }
 }
+
+#[tokio::test]
+async fn id_58_what_is_denied_to_an_owner_is_denied_to_the_client_that_another_house_asks_about() {
+    for options in [stores::sqlite(), stores::postgres().await] {
+        let node = Node::start(options.secret("authz_webhook_secret", SECRET));
+        node.allow("shared", "dev").await;
+        let rule = json!({"entity_type": "plugin", "entity_id": "shared", "rule_type": "user",
+            "rule_value": "usr_eve", "access": "deny"});
+        assert_eq!(node.ask(Method::POST, "/api/v1/admin/rules", Some(&rule)).await.status, 201);
+        for (n, (owner, decision, by)) in [
+            (json!("usr_ann"), "allow", "role_allow"),
+            (Value::Null, "allow", "role_allow"),
+            (json!("usr_eve"), "deny", "owner_deny"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut body = question();
+            body["owner_id"] = owner.clone();
+            let told = node.signed(SECRET, &format!("msg_{n}"), 0, &body).await.json();
+            assert_eq!((&told["decision"], &told["matched_by"]), (&json!(decision), &json!(by)), "{owner}");
+        }
+        assert_eq!(node.latest().await["policy"], "owner_deny");
+        let mut body = question();
+        body["owner_id"] = json!(7);
+        let refused = node.signed(SECRET, "msg_9", 0, &body).await;
+        assert_eq!(refused.status, 400);
+        assert!(refused.body.contains("owner_id"), "{}", refused.body);
+    }
+}

@@ -348,6 +348,14 @@ async fn administrators_make_links_and_suspend_people() {
         let headers = [("authorization", admin.as_str())];
         let printed = server.succeed(&["admin", "setup-link", "--user", "bob", "--output", "json"]).unwrap();
         let printed: Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(printed["expires_in"], 86_400);
+        for (purpose, life) in [("credential_link", "24 hours"), ("recovery", "1 hour")] {
+            let shown = server.run(&["admin", "setup-link", "--user", "bob", "--purpose", purpose]).unwrap();
+            let (link, said) =
+                (String::from_utf8_lossy(&shown.stdout), String::from_utf8_lossy(&shown.stderr));
+            assert!(link.contains("#token=su_") && !link.contains(life), "{link}");
+            assert!(said.contains(&format!("counts once, within {life}")), "{said}");
+        }
         let token = printed["setup_url"].as_str().unwrap().split_once("#token=").unwrap().1.to_owned();
         let mut device = SoftAuthenticator::new(&origin);
         let with = json!({"token": token});

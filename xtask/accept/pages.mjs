@@ -94,7 +94,16 @@ await step("a password is set, and the form of the sign-in page takes it", async
   await reaches(page, /\/login\?done/);
   await page.locator(".notices li").first().waitFor();
   await shoot(page, "done-news");
-  await context.close();
+  // Put away without a program.
+  const plain = await browser.newContext({ locale: "de-DE", javaScriptEnabled: false });
+  await plain.addCookies(await context.cookies(issuer));
+  const read = await plain.newPage();
+  await read.goto(at("/login?done"));
+  const count = await read.locator(".notices li").count();
+  await read.locator(".notices button").first().click();
+  await reaches(read, /\/login\?done/);
+  ensure((await read.locator(".notices li").count()) === count - 1, "the notice is still there");
+  await Promise.all([plain.close(), context.close()]);
 });
 
 await step("a passkey that does not verify its user leads to the password", async () => {

@@ -68,8 +68,47 @@ const ceremony = (page, asked) =>
 const is = (answer, status, error) =>
   ensure(answer.status === status && answer.body.error === error, `${answer.status} ${JSON.stringify(answer.body)}`);
 
+/** A page that lies open longer than its challenge counts: the browser's clock is put forward. */
+export async function renewal() {
+  await step("passkeys are offered anew before the challenge of an open page ends", async () => {
+    const olga = await invited("olga");
+    const { session, page, context, authenticator: authenticatorId } = olga;
+    const { credentials } = await session.send("WebAuthn.getCredentials", { authenticatorId });
+    await session.send("WebAuthn.clearCredentials", { authenticatorId });
+    await context.clearCookies();
+    const begun = [];
+    page.on("response", async (answer) => {
+      if (!answer.url().endsWith("/webauthn/auth/start")) return;
+      const { challenge_id } = await answer.json();
+      begun.push({ id: challenge_id, ...answer.request().postDataJSON() });
+    });
+    const count = async (wanted) => {
+      for (let wait = 0; wait < 50 && begun.length < wanted; wait += 1) await new Promise((done) => setTimeout(done, 100));
+      ensure(begun.length === wanted, `${begun.length} ceremonies instead of ${wanted}`);
+    };
+    await page.clock.install();
+    await page.goto(at("/login"));
+    await count(1);
+    ensure(begun[0].mediation === "conditional", JSON.stringify(begun));
+    await page.clock.fastForward(239_000);
+    await new Promise((done) => setTimeout(done, 300));
+    await count(1);
+    await page.clock.fastForward(2_000);
+    await count(2);
+    ensure(begun[1].id !== begun[0].id && begun[1].mediation === "conditional", JSON.stringify(begun));
+    ensure(await page.locator("[data-fault]").isHidden(), "the ended ceremony is told as a fault");
+    // The one that is offered now signs in.
+    for (const credential of credentials) await session.send("WebAuthn.addCredential", { authenticatorId, credential });
+    await page.clock.fastForward(241_000);
+    await page.waitForURL(at("/login?done"));
+    ensure(begun.length === 3, `${begun.length} ceremonies`);
+    await context.close();
+  });
+}
+
 /** Runs the cases; `ada` is signed in as the first administrator. */
 export async function passkeys(ada) {
+  await renewal();
   let mallory;
   await step("A13 a passkey that did not verify its user signs nobody in", async () => {
     mallory = await invited("mallory");

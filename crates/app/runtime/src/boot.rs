@@ -3,13 +3,14 @@
 mod error;
 
 use crate::context::{AppContext, Inner};
+use crate::probe::Probe;
 use crate::reload::Counters;
 use crate::{lifecycle, reload, rooms};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::hmac;
 pub use error::BootError;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, AtomicU8};
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use systemprompt_audit::{Draft, EntryKind, GroupOptions, Ledger, LedgerOptions, Table, Unit};
@@ -305,7 +306,7 @@ async fn boot_loaded(
     let context = AppContext::of(Inner {
         config: ArcSwap::from_pointee(loaded),
         started_at: clock.now(),
-        database_answered: AtomicI64::new(0),
+        database_probe: Probe::default(),
         streams: crate::streams::StreamSlots::default(),
         tails: crate::streams::StreamSlots::default(),
         exports: crate::streams::StreamSlots::default(),

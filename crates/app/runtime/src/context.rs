@@ -2,13 +2,13 @@
 
 use crate::boot::{self, BootError, BootOptions};
 use crate::explain::AuditReads;
+use crate::probe::Probe;
 use crate::reload::{Asked, Counters};
 use crate::streams::StreamSlots;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use systemprompt_audit::Ledger;
 use systemprompt_audit::sink::Sinks;
 use systemprompt_config::watch::Trigger;
@@ -33,10 +33,6 @@ use systemprompt_security::services::RefusalCounts;
 use systemprompt_security::session::{SessionGenerator, Sessions};
 use systemprompt_security::standard_webhooks::Replays;
 
-/// How long an answer of the database counts, in milliseconds, and how long a probe waits for one.
-const PROBE_EVERY: Millis = 1000;
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Where a node stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -55,8 +51,7 @@ pub struct Inner {
     pub clock: Arc<dyn Clock>,
     pub tasks: Tasks,
     pub db: Db,
-    /// When the database last answered a probe; 0 before.
-    pub(crate) database_answered: AtomicI64,
+    pub(crate) database_probe: Probe,
     pub hub: Hub,
     /// Tells the other nodes what changed here, and hears what changed there.
     pub bridge: Bridge,
@@ -147,17 +142,9 @@ impl AppContext {
         Self(Arc::new(inner))
     }
 
-    /// Whether the database answers, or did within the last second: under load a probe would wait behind every request for a
-    /// connection, and tell of the load instead.
+    /// Whether the database answers, or did within the last second.
     pub async fn database_answers(&self) -> bool {
-        let now = self.clock.now();
-        if (0..PROBE_EVERY).contains(&(now - self.0.database_answered.load(Ordering::Relaxed))) {
-            return true;
-        }
-        let answered = tokio::time::timeout(PROBE_TIMEOUT, self.db.ping()).await;
-        let answers = matches!(answered, Ok(Ok(())));
-        self.0.database_answered.store(if answers { now } else { 0 }, Ordering::Relaxed);
-        answers
+        self.database_probe.answers(self.clock.now(), async || self.db.ping().await.is_ok()).await
     }
 
     /// The scanner for secrets of this node.

@@ -8,7 +8,9 @@ use systemprompt_models::{Millis, Permission, RequestContext, Secret, UserType};
 use systemprompt_oauth::api_keys::Leaked;
 use systemprompt_oauth::{IdentityError, User, UserChange};
 use systemprompt_security::jwt::IssueError;
-use systemprompt_security::keys::{KeyDescription, KeyError, KeyInfo, KeyUse, Rotation, SigningAlgorithm};
+use systemprompt_security::keys::{
+    KeyDescription, KeyError, KeyInfo, KeyRing, KeyState, KeyUse, Rotation, SigningAlgorithm,
+};
 use systemprompt_security::session::{NewSession, SessionError, SessionParams, SessionSource, SessionUse};
 
 /// Why a token was not issued.
@@ -172,15 +174,28 @@ impl AppContext {
         Ok(done)
     }
 
-    /// Takes a key out of use.
+    /// Takes a key out of use, unless clients have their ID tokens signed by it.
     ///
     /// # Errors
-    /// As [`systemprompt_security::keys::KeyRing::retire`].
+    /// As [`systemprompt_security::keys::KeyRing::retire`], and [`KeyError::ClientsNeed`].
     pub async fn retire_key(&self, kid: &str, by: &RequestContext) -> Result<KeyInfo, KeyError> {
         let configured = self.configured_algorithm();
+        if let Some(algorithm) = self.signs_with(kid).filter(|known| !KeyRing::needs(*known, configured)) {
+            let clients = self.oauth.clients_signed_with(algorithm).await?;
+            if clients > 0 {
+                return Err(KeyError::ClientsNeed { kid: kid.to_owned(), algorithm, clients });
+            }
+        }
         let done = self.keys.retire(kid, configured, &self.ledger, Some(by)).await?;
         self.tell_revocation(kid).await;
         Ok(done)
+    }
+
+    /// The algorithm of the key that signs tokens with it, if this is one.
+    fn signs_with(&self, kid: &str) -> Option<SigningAlgorithm> {
+        let signs =
+            |key: &KeyInfo| *key.kid == *kid && key.key_use == KeyUse::Sig && key.state == KeyState::Active;
+        self.keys.list().into_iter().find(signs).and_then(|key| SigningAlgorithm::parse(key.alg))
     }
 
     /// Rejects a key, with every token under it.

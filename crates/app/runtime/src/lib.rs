@@ -10,6 +10,7 @@ pub mod explain;
 pub mod identity;
 pub mod lifecycle;
 pub mod payloads;
+mod probe;
 pub mod reload;
 pub mod replay;
 pub mod retention;

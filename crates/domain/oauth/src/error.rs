@@ -6,6 +6,7 @@ use systemprompt_models::clock::iso8601;
 use systemprompt_models::{Code, Millis, Refusal};
 use systemprompt_security::auth::api_key::ApiKeyError;
 use systemprompt_security::jwt::SignError;
+use systemprompt_security::keys::SigningAlgorithm;
 use systemprompt_security::opaque::NoRandomness;
 use systemprompt_security::session::SessionError;
 
@@ -129,6 +130,8 @@ error_codes! {
 
 /// Seconds after which a call that could not be served may come again.
 const RETRY_AFTER: u32 = 1;
+/// The same where somebody must do something first.
+const RETRY_AFTER_OPERATOR: u32 = 60;
 
 /// Why an endpoint of the authorization server refused.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +149,12 @@ pub enum OauthError {
     Session(#[from] SessionError),
     #[error("a token could not be signed")]
     Sign(#[from] SignError),
+    /// A client's registered algorithm has no key, or none with its private part here. An operator makes one; until then the client
+    /// waits.
+    #[error(
+        "no key of this node signs ID tokens with {0}, which the client registered; `admin keys generate` makes one"
+    )]
+    NoIdTokenKey(SigningAlgorithm),
     #[error(transparent)]
     Random(#[from] NoRandomness),
     /// A row that no code path writes; its digest's beginning is told, for the log.
@@ -185,9 +194,11 @@ impl OauthError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Protocol { code, .. } => *code,
-            Self::Throttled { .. } | Self::Ledger(_) | Self::Database(_) | Self::Session(_) => {
-                ErrorCode::TemporarilyUnavailable
-            }
+            Self::Throttled { .. }
+            | Self::Ledger(_)
+            | Self::Database(_)
+            | Self::Session(_)
+            | Self::NoIdTokenKey(_) => ErrorCode::TemporarilyUnavailable,
             Self::Sign(_) | Self::Random(_) | Self::Impossible(_) => ErrorCode::ServerError,
         }
     }
@@ -206,6 +217,9 @@ impl OauthError {
             Self::Protocol { description, .. } => description.clone(),
             Self::Throttled { .. } => "too many requests".into(),
             Self::Ledger(_) | Self::Database(_) | Self::Session(_) => "try again shortly".into(),
+            Self::NoIdTokenKey(_) => {
+                "no key signs with the id_token_signed_response_alg of the client".into()
+            }
             Self::Sign(_) | Self::Random(_) | Self::Impossible(_) => "the server failed".into(),
         }
     }
@@ -215,6 +229,7 @@ impl OauthError {
         match self {
             Self::Throttled { retry_after } => Some(*retry_after),
             Self::Ledger(_) | Self::Database(_) | Self::Session(_) => Some(RETRY_AFTER),
+            Self::NoIdTokenKey(_) => Some(RETRY_AFTER_OPERATOR),
             Self::Protocol { .. } | Self::Sign(_) | Self::Random(_) | Self::Impossible(_) => None,
         }
     }

@@ -225,6 +225,14 @@ impl OAuthState {
         Ok(self.clients.find_client_by_id(id).await?)
     }
 
+    /// How many active clients have their ID tokens signed with an algorithm.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub async fn clients_signed_with(&self, algorithm: SigningAlgorithm) -> sqlx::Result<i64> {
+        self.clients.count_signed_with(algorithm).await
+    }
+
     /// The client of an id that a stranger names. Each network has its share of the documents that nobody asked for before.
     ///
     /// # Errors

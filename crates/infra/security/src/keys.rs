@@ -128,6 +128,10 @@ pub enum KeyError {
     TooYoung { kid: String, wait_s: i64 },
     #[error("the key {kid} is the one that signs with {algorithm}, which is needed; rotate to another one")]
     StillNeeded { kid: String, algorithm: SigningAlgorithm },
+    #[error(
+        "{clients} client(s) have their ID tokens signed with {algorithm}, and {kid} is the key that does; rotate to another one, or have the clients ask for another `id_token_signed_response_alg`"
+    )]
+    ClientsNeed { kid: String, algorithm: SigningAlgorithm, clients: i64 },
     #[error("there is no key {0}")]
     Unknown(String),
     #[error("the key {kid} is {state} already")]

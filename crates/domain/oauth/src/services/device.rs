@@ -12,6 +12,7 @@ use crate::repository::oauth::device::{
     device_opened, device_used,
 };
 use crate::services::generation::{TokenResponse, draft};
+use crate::services::id_token::check_signer;
 use crate::services::refusals::ip_prefix;
 use crate::services::scopes::Scopes;
 use crate::services::token::family::{Family, SignedIn, is_of, lost, unknown, words};
@@ -94,6 +95,9 @@ async fn open(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Dev
     }
     let settings = state.settings();
     let scopes = scopes(&client, parameters.get("scope"))?;
+    if scopes.oidc.contains(&"openid") {
+        check_signer(state, &client)?;
+    }
     let resources = audience::resources(parameters)?;
     if !resources.iter().all(|resource| audience::is_allowed(&settings, resource)) {
         return Err(OauthError::invalid_target("resource is no resource of this deployment"));

@@ -2,7 +2,7 @@
 
 use crate::at_rest::Label;
 use crate::constants::ID_TOKEN_SECONDS;
-use crate::error::OauthResult;
+use crate::error::{OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::services::claims::ClaimsRequest;
 use crate::state::OAuthState;
@@ -44,11 +44,21 @@ pub fn is_sid_of(state: &OAuthState, text: &str, session: &SessionId) -> bool {
     text == present || text == previous
 }
 
+/// Whether an ID token for a client can be signed here. Asked before a person takes the trouble to sign in, too.
+///
+/// # Errors
+/// [`OauthError::NoIdTokenKey`].
+pub fn check_signer(state: &OAuthState, client: &OAuthClient) -> OauthResult<()> {
+    let algorithm = client.id_token_signed_response_alg;
+    state.keys.load().signer(algorithm).map(drop).map_err(|_| OauthError::NoIdTokenKey(algorithm))
+}
+
 /// Signs an ID token with the algorithm that the client registered.
 ///
 /// # Errors
 /// No key of that algorithm on this node.
 pub fn id_token(state: &OAuthState, facts: IdTokenFacts<'_>) -> OauthResult<Secret<String>> {
+    check_signer(state, facts.client)?;
     let algorithm = facts.client.id_token_signed_response_alg;
     let now = state.clock.now_seconds();
     let claims = claims(&facts, state.tokens.issuer(), &sid(state, facts.session), now);

@@ -33,6 +33,7 @@ pub async fn dismiss(state: &OAuthState, caller: &Principal, id: &str) -> OauthR
 /// A notice on a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoticeLine {
+    pub id: String,
     pub words: &'static str,
     pub about: Option<String>,
     pub at: String,
@@ -52,6 +53,7 @@ pub async fn lines(
         let kind = NoticeKind::ALL.into_iter().find(|kind| kind.as_str() == notice.kind)?;
         let words = words(kind, t);
         Some(NoticeLine {
+            id: notice.id,
             words,
             about: notice.about,
             at: moment(notice.created_at),

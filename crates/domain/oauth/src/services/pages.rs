@@ -64,6 +64,7 @@ pub struct DonePage {
     pub codes_left: i64,
     /// Of the form that makes new ones.
     pub csrf: String,
+    pub notices_csrf: String,
     /// Where signing out is.
     pub logout: String,
 }
@@ -82,6 +83,7 @@ impl DonePage {
             notices: notices::lines(state, visitor, frame.t).await?,
             codes_left: recovery_codes::left(&state.db, visitor.user_id.as_str()).await?,
             csrf: csrf_of_session(state, RECOVERY_CODES, visitor),
+            notices_csrf: csrf_of_session(state, NOTICES, visitor),
             logout: state.settings().endpoint("/logout"),
             frame,
         })
@@ -158,6 +160,8 @@ pub struct DeviceConfirmPage {
 
 /// The form that makes recovery codes.
 pub const RECOVERY_CODES: &str = "recovery-codes";
+/// The form that puts notices away.
+pub const NOTICES: &str = "notices";
 
 /// What binds a form of `purpose` to the session that it was made for.
 pub fn csrf_of_session(state: &OAuthState, purpose: &str, visitor: &Principal) -> String {

@@ -103,6 +103,13 @@ pub async fn look_up(state: &OAuthState, token: &Secret<String>) -> OauthResult<
     })
 }
 
+/// An address at which a token is used once.
+pub struct SetupLink {
+    pub url: Secret<String>,
+    /// Seconds that it counts.
+    pub expires_in: i64,
+}
+
 /// A token to be made.
 #[derive(Clone, Debug)]
 pub struct NewSetup<'a> {
@@ -187,7 +194,7 @@ pub async fn for_user(
     by: &RequestContext,
     user: &User,
     purpose: Purpose,
-) -> OauthResult<Secret<String>> {
+) -> OauthResult<SetupLink> {
     if user.kind != UserKind::Person || user.status != UserStatus::Active {
         return Err(OauthError::invalid_request("the user is no active person"));
     }
@@ -200,7 +207,7 @@ pub async fn for_user(
     };
     let new = NewSetup { purpose, user: Some(user), email: None, roles: Vec::new(), life };
     let token = issue(state, Some(by), new).await?;
-    Ok(link(state, &token))
+    Ok(SetupLink { url: link(state, &token), expires_in: life })
 }
 
 /// The address at which somebody makes themselves a user with these roles.
@@ -212,17 +219,18 @@ pub async fn invitation(
     by: &RequestContext,
     email: Option<String>,
     roles: Vec<String>,
-) -> OauthResult<Secret<String>> {
+) -> OauthResult<SetupLink> {
     crate::users::check(None, email.as_deref(), None, Some(&roles))
         .map_err(|_| OauthError::invalid_request("email or roles are not in form"))?;
     let roles = if roles.is_empty() { state.settings().identity.default_roles.clone() } else { roles };
+    let life = SETUP_TTL_SECONDS;
     let new = NewSetup {
         purpose: Purpose::Invite,
         user: None,
         email,
         roles: crate::users::normal_roles(roles),
-        life: SETUP_TTL_SECONDS,
+        life,
     };
     let token = issue(state, Some(by), new).await?;
-    Ok(link(state, &token))
+    Ok(SetupLink { url: link(state, &token), expires_in: life })
 }

@@ -1,5 +1,6 @@
 //! The token endpoint and its neighbours, on both engines, with a clock that the tests move.
 
+mod bounds;
 mod client;
 mod client_secrets;
 mod clients;

@@ -47,6 +47,8 @@ struct QuestionDoc {
     trace_id: Option<String>,
     session_id: Option<String>,
     client_id: Option<String>,
+    /// The person whom the client serves that `user_id` stands for; what is denied to them is denied to it.
+    owner_id: Option<String>,
     context_id: Option<String>,
     task_id: Option<String>,
     act_chain: Option<Vec<String>>,

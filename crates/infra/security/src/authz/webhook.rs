@@ -252,6 +252,7 @@ impl WebhookHook {
             "trace_id": context.map(|context| context.trace_id.as_str()),
             "session_id": (!principal.is_anonymous()).then(|| principal.session_id.as_str()),
             "client_id": principal.client_id.as_ref().map(AsRef::<str>::as_ref),
+            "owner_id": principal.owner.as_ref().map(AsRef::<str>::as_ref),
             "context": {"kind": call.map_or("decision", |call| call.kind), "payload": payload},
             "context_id": context.and_then(|context| context.context_id.as_ref()).map(AsRef::<str>::as_ref),
             "task_id": context.and_then(|context| context.task_id.as_ref()).map(AsRef::<str>::as_ref),

@@ -86,6 +86,8 @@ struct Body {
     #[serde(default)]
     client_id: Option<Value>,
     #[serde(default)]
+    owner_id: Option<Value>,
+    #[serde(default)]
     context_id: Option<Value>,
     #[serde(default)]
     task_id: Option<Value>,
@@ -231,6 +233,7 @@ impl Question {
         principal.department = text("department", body.department, MAX_RULE_VALUE)?;
         principal.act_chain = texts("act_chain", body.act_chain, MAX_ACT_DEPTH)?;
         principal.client_id = text("client_id", body.client_id, MAX_ID)?.map(ClientId::new);
+        principal.owner = text("owner_id", body.owner_id, MAX_RULE_VALUE)?.map(UserId::new);
         if let Some(session) = text("session_id", body.session_id, MAX_ID)? {
             principal.session_id = SessionId::new(session);
         }

@@ -471,15 +471,15 @@ async fn end_sessions(
 ) -> Result<Vec<RevokedRow>, sqlx::Error> {
     on_tx!(*tx, conn => sqlx::query_as(sql!(
         "WITH RECURSIVE tree (id) AS (
-             SELECT id FROM user_sessions WHERE user_id = $1 AND id <> $5 AND revoked_at IS NULL AND expires_at > $2
+             SELECT id FROM user_sessions WHERE user_id = $1 AND id <> $2 AND revoked_at IS NULL AND expires_at > $3
              UNION
-             SELECT id FROM user_sessions WHERE owner_id = $1 AND revoked_at IS NULL AND expires_at > $2
+             SELECT id FROM user_sessions WHERE owner_id = $1 AND revoked_at IS NULL AND expires_at > $3
              UNION
              SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
-         UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
-         WHERE id IN (SELECT id FROM tree) AND id <> $5 AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
+         UPDATE user_sessions SET revoked_at = $3, revoked_reason = $4, revoked_epoch = $5
+         WHERE id IN (SELECT id FROM tree) AND id <> $2 AND revoked_at IS NULL AND expires_at > $3 RETURNING id, expires_at"
     ))
-        .bind(user.as_str()).bind(now).bind(reason).bind(epoch).bind(keep.map_or("", SessionId::as_str))
+        .bind(user.as_str()).bind(keep.map_or("", SessionId::as_str)).bind(now).bind(reason).bind(epoch)
         .fetch_all(&mut *conn).await)
 }
 

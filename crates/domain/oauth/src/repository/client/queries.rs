@@ -156,7 +156,7 @@ impl ClientRepository {
             "SELECT c.client_id, name, kind, auth_method, application_type, first_party, status, user_id, owner_user_id, plugin_id,
                  allowed_audiences, jwks, jwks_uri, client_uri, logo_uri, policy_uri, tos_uri, software_id, software_version,
                  id_token_signed_response_alg, metadata_digest, created_at, updated_at, last_used_at, version,
-                 (SELECT STRING_AGG(list || ' ' || REPLACE(value, $5, ' '), $5) FROM (
+                 (SELECT STRING_AGG(list || ' ' || REPLACE(value, $1, ' '), $1) FROM (
                      SELECT kind AS list, value FROM oauth_client_redirect_uris WHERE client_id = asked.id
                      UNION ALL SELECT 'grant', value FROM oauth_client_grant_types WHERE client_id = asked.id
                      UNION ALL SELECT 'response', value FROM oauth_client_response_types WHERE client_id = asked.id
@@ -166,9 +166,9 @@ impl ClientRepository {
                          WHERE client_id = asked.id AND (expires_at IS NULL OR expires_at > $2)
                      UNION ALL SELECT 'wait', CAST(COALESCE(MAX(blocked_until), 0) AS TEXT) FROM auth_attempts
                          WHERE key_digest = $3 AND window_start > $4) beside) AS lists
-             FROM (SELECT CAST($1 AS TEXT) AS id) asked LEFT JOIN oauth_clients c ON c.client_id = asked.id"
+             FROM (SELECT CAST($5 AS TEXT) AS id) asked LEFT JOIN oauth_clients c ON c.client_id = asked.id"
         ))
-            .bind(id).bind(now).bind(attempts.0).bind(attempts.1).bind("\n").fetch_one(pool).await)?;
+            .bind("\n").bind(now).bind(attempts.0).bind(attempts.1).bind(id).fetch_one(pool).await)?;
         Ok(found.prover())
     }
 
@@ -186,6 +186,14 @@ impl ClientRepository {
         let (count,): (i64,) = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT COUNT(*) FROM oauth_clients WHERE kind = 'registered'"
         )).fetch_one(pool).await)?;
+        Ok(count)
+    }
+
+    /// How many active clients have their ID tokens signed with an algorithm.
+    pub(crate) async fn count_signed_with(&self, algorithm: SigningAlgorithm) -> sqlx::Result<i64> {
+        let (count,): (i64,) = on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT COUNT(*) FROM oauth_clients WHERE id_token_signed_response_alg = $1 AND status = 'active'"
+        )).bind(algorithm.as_str()).fetch_one(pool).await)?;
         Ok(count)
     }
 

@@ -208,6 +208,9 @@ pub(crate) async fn refuse(
     asked: &AuthorizationRequest,
     error: OauthError,
 ) -> Result<Next, Refused> {
+    if error.is_ours() {
+        tracing::error!(%error, client_id = %asked.client_id, "an authorization request cannot be served");
+    }
     let word = error.code().as_str();
     state.meter.refused("authorize", word);
     let refusal = Refusal {

@@ -5,6 +5,7 @@ use crate::models::clients::OAuthClient;
 use crate::models::oauth::{GrantType, ResponseMode, words};
 use crate::services::claims::ClaimsRequest;
 use crate::services::http::Parameters;
+use crate::services::id_token::check_signer;
 use crate::services::validation::{oauth_params, redirect_uri};
 use crate::state::OAuthState;
 use serde::{Deserialize, Serialize};
@@ -178,6 +179,11 @@ pub fn read(
     };
     let code_challenge = challenge(parameters)?;
     let (claims, parameter) = claims(parameters)?;
+    let scopes = oauth_params::known_scopes(parameters.get("scope"))?;
+    let asks_openid = scopes.as_deref().is_none_or(|words| words.split(' ').any(|word| word == "openid"));
+    if asks_openid && client.has_scope("openid") {
+        check_signer(state, client)?;
+    }
     Ok(AuthorizationRequest {
         client_id: client.client_id.to_string(),
         redirect_uri: redirect.uri,
@@ -186,7 +192,7 @@ pub fn read(
         state: echoed("state")?,
         nonce: echoed("nonce")?,
         code_challenge,
-        scopes: oauth_params::known_scopes(parameters.get("scope"))?,
+        scopes,
         resources: oauth_params::resources(&settings, parameters)?,
         prompt: prompt(parameters, settings.allow_registration)?,
         max_age: max_age(parameters)?,

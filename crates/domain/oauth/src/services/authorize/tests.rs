@@ -421,3 +421,25 @@ async fn a_stored_request_gives_one_code_to_two_tabs() {
         assert_eq!(given, 1, "{one:?} {two:?}");
     }
 }
+
+#[tokio::test]
+async fn id_28_a_client_whose_algorithm_has_no_key_is_told_before_anybody_signs_in() {
+    for f in fixtures().await {
+        f.client("app", CALLBACK, &["openid", "user"]).await;
+        let mut tx = f.db.write_tx().await.unwrap();
+        on_tx!(tx, conn => sqlx::query("UPDATE oauth_clients SET id_token_signed_response_alg = 'ES256'")
+            .execute(&mut *conn).await.map(drop))
+        .unwrap();
+        tx.commit().await.unwrap();
+        for scope in ["openid user", ""] {
+            let refused = ask(&f, None, &asked(&[("scope", scope)])).await;
+            assert_eq!(refused.error(), "temporarily_unavailable", "{scope}");
+            let Came::Client(pairs) = refused else { panic!("told to the client") };
+            let described = pairs.iter().find(|(name, _)| name == "error_description").unwrap();
+            assert!(described.1.contains("id_token_signed_response_alg"), "{described:?}");
+        }
+        // Who wants no ID token needs no key for one.
+        let plain = ask(&f, None, &asked(&[("scope", "user")])).await;
+        assert!(matches!(plain, Came::SignIn(_)), "{plain:?}");
+    }
+}

@@ -127,6 +127,7 @@ texts! {
     notices_lead: "If this was not you, end your other sessions and remove what you do not know.",
         "Wenn Sie das nicht waren, beenden Sie Ihre anderen Sitzungen und entfernen Sie, was Sie nicht kennen.";
     notice_from: "from", "von";
+    notice_dismiss: "Dismiss", "Ausblenden";
     notice_passkey_added: "A passkey was added", "Ein Passkey kam hinzu";
     notice_passkey_removed: "A passkey was removed", "Ein Passkey wurde entfernt";
     notice_passkey_suspect: "A passkey may have been copied and is blocked", "Ein Passkey wurde vielleicht kopiert und ist gesperrt";

@@ -1,8 +1,10 @@
 //! The authorization code grant (ID-46, ID-115, ID-116).
 
-use super::plane::{Plane, VERIFIER, at_once, planes, word};
+use super::plane::{Plane, VERIFIER, at_once, context, planes, request, word};
+use crate::services::http::Parameters;
 use crate::services::id_token::is_sid_of;
 use std::sync::Arc;
+use systemprompt_security::keys::{KeyUse, SigningAlgorithm};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_code_gives_tokens_in_a_session_of_their_grant() {
@@ -150,5 +152,33 @@ async fn tokens_say_what_client_and_user_may_now() {
         let (code, _) = plane.code("user", "").await;
         plane.change("UPDATE users SET status = 'suspended'").await;
         assert_eq!(word(&plane.token(None, &Plane::code_form(&code)).await), "invalid_grant");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_69_a_code_waits_for_the_key_that_its_id_token_needs() {
+    for plane in planes().await {
+        let (code, _) = plane.code("openid user", "").await;
+        let (tokens, _) = plane.signed_in("openid user", "").await;
+        let refresh = tokens.refresh_token.unwrap();
+        plane.change("UPDATE oauth_clients SET id_token_signed_response_alg = 'ES256'").await;
+        let form = Plane::code_form(&code);
+        for answer in [plane.token(None, &form).await, plane.refresh(refresh.expose(), "").await] {
+            let error = answer.err().unwrap();
+            assert_eq!((error.status(), error.retry_after()), (503, Some(60)));
+            assert!(error.description().contains("id_token_signed_response_alg"));
+        }
+        let device = "client_id=public&scope=openid";
+        let parameters = Parameters::parse(device.as_bytes()).unwrap();
+        let context = context();
+        let begun =
+            crate::services::device::authorize(&plane.state, request(&context, None, &parameters)).await;
+        assert_eq!(word(&begun), "temporarily_unavailable");
+
+        let (ring, ledger) = (&plane.ring, &plane.state.ledger);
+        ring.generate(KeyUse::Sig, SigningAlgorithm::Es256, ledger, None).await.unwrap();
+        ring.rotate(KeyUse::Sig, SigningAlgorithm::Es256, ledger, None).await.unwrap();
+        assert!(plane.token(None, &form).await.unwrap().id_token.is_some(), "the code was not spent");
+        assert!(plane.refresh(refresh.expose(), "").await.unwrap().id_token.is_some());
     }
 }

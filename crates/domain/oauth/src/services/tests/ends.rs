@@ -5,11 +5,12 @@ use super::clients::admin;
 use super::plane::{Plane, context, planes_with, word};
 use crate::services::clients::managed;
 use crate::services::password;
+use crate::users::{UserChange, UserStatus};
 use serde_json::json;
 use std::sync::Arc;
-use systemprompt_models::ids::SessionId;
+use systemprompt_models::ids::{EntryId, SessionId};
 use systemprompt_models::{Principal, RequestContext, Secret};
-use systemprompt_security::session::{NewSession, SessionSource};
+use systemprompt_security::session::{Cutoff, CutoffKind, NewSession, SessionSource, Sessions};
 
 const OLD: &str = "purple-otter-sings";
 const NEW: &str = "green-otter-sings";
@@ -83,6 +84,36 @@ async fn id_51_a_password_changes_with_the_end_of_every_grant_and_other_session_
         assert_eq!(plane.count(left).await, 1);
         let refused = plane.refresh(tokens.refresh_token.unwrap().expose(), "").await;
         assert_eq!(word(&refused), "invalid_grant");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_51_a_person_is_suspended_or_shut_out_with_all_they_had_or_not_at_all() {
+    for plane in planes().await {
+        let (users, now) = (&plane.state.users, plane.state.now());
+        let cutoff = Cutoff {
+            kind: CutoffKind::User,
+            id: plane.bob.to_string(),
+            not_before: now,
+            reason: "revoked".into(),
+            expires_at: Sessions::longest_end(now),
+        };
+        let suspended = UserChange { status: Some(UserStatus::Suspended), ..UserChange::default() };
+        let shut_out = async || users.shut_out(&cutoff, &EntryId::generate()).await.map(drop);
+        let suspend = async || users.change(&context(), "bob", None, suspended.clone()).await.map(drop);
+        let (tokens, _) = plane.signed_in("openid user offline_access", "").await;
+        plane.change(BREAK).await;
+        assert!(shut_out().await.is_err() && suspend().await.is_err());
+        plane.change(MEND).await;
+        assert_eq!(users.get("bob").await.unwrap().status, UserStatus::Active);
+        assert!(plane.is_live(&tokens.access_token).await && is_live(&plane, &plane.session).await);
+
+        shut_out().await.unwrap();
+        assert!(!plane.is_live(&tokens.access_token).await && !is_live(&plane, &plane.session).await);
+        let refused = plane.refresh(tokens.refresh_token.unwrap().expose(), "").await;
+        assert_eq!(word(&refused), "invalid_grant");
+        suspend().await.unwrap();
+        assert_eq!(users.get("bob").await.unwrap().status, UserStatus::Suspended);
     }
 }
 

@@ -9,7 +9,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use systemprompt_models::{Actor, Permission, Principal, RequestContext};
+use systemprompt_database::on_tx;
+use systemprompt_models::ids::GrantId;
+use systemprompt_models::{Actor, Permission, Principal, RequestContext, Secret};
 use systemprompt_security::keys::{PrivateKey, SigningAlgorithm};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -35,6 +37,27 @@ async fn chain_of_clients(plane: &Plane) {
         let grants = "urn:ietf:params:oauth:grant-type:token-exchange";
         plane.client(&format!("hop-{n}"), "client_secret_basic", grants, "user mcp", "").await;
     }
+}
+
+/// A client that signs people in and exchanges.
+async fn web_app(plane: &Plane) {
+    let grants = "authorization_code urn:ietf:params:oauth:grant-type:token-exchange";
+    for id in ["web-app", "thief"] {
+        plane.client(id, "client_secret_basic", grants, "openid user mcp a2a", "").await;
+    }
+}
+
+/// The ID token of a new grant to `web-app`, in bob's session.
+async fn id_token(plane: &Plane, scopes: &str) -> (Secret<String>, GrantId) {
+    let (code, grant) = plane.code(scopes, "").await;
+    for statement in [
+        "UPDATE oauth_auth_codes SET client_id = 'web-app'",
+        "UPDATE oauth_grants SET client_id = 'web-app' WHERE client_id = 'public'",
+    ] {
+        plane.change(statement).await;
+    }
+    let form = Plane::code_form(&code).replace("client_id=public&", "");
+    (plane.token(Some("web-app"), &form).await.unwrap().id_token.unwrap(), grant)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,14 +151,8 @@ async fn id_61_an_exchange_only_narrows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn id_60_an_id_token_counts_at_its_own_client_while_its_session_lives() {
     for plane in planes().await {
-        let grants = "authorization_code urn:ietf:params:oauth:grant-type:token-exchange";
-        plane.client("web-app", "client_secret_basic", grants, "openid user", "").await;
-        plane.client("thief", "client_secret_basic", grants, "openid user", "").await;
-        let (code, _) = plane.code("openid user", "").await;
-        plane.change("UPDATE oauth_auth_codes SET client_id = 'web-app'").await;
-        plane.change("UPDATE oauth_grants SET client_id = 'web-app'").await;
-        let form = Plane::code_form(&code).replace("client_id=public&", "");
-        let id_token = plane.token(Some("web-app"), &form).await.unwrap().id_token.unwrap();
+        web_app(&plane).await;
+        let (id_token, _) = id_token(&plane, "openid user").await;
         let tokens = exchange(&plane, "web-app", id_token.expose(), "id_token", "").await.unwrap();
         assert_eq!((tokens.scope.as_str(), &plane.claims(&tokens.access_token).sub), ("user", &plane.bob));
         assert_eq!(
@@ -158,19 +175,11 @@ async fn id_60_an_id_token_counts_at_its_own_client_while_its_session_lives() {
 #[tokio::test(flavor = "multi_thread")]
 async fn id_61_an_id_token_is_exchanged_for_what_was_granted_and_ends_with_the_grant() {
     for plane in planes().await {
-        let grants = "authorization_code urn:ietf:params:oauth:grant-type:token-exchange";
-        plane.client("web-app", "client_secret_basic", grants, "openid user mcp a2a", "").await;
-        let id_token = async |scopes: &str| {
-            let (code, _) = plane.code(scopes, "").await;
-            plane.change("UPDATE oauth_auth_codes SET client_id = 'web-app'").await;
-            plane.change("UPDATE oauth_grants SET client_id = 'web-app'").await;
-            let form = Plane::code_form(&code).replace("client_id=public&", "");
-            plane.token(Some("web-app"), &form).await.unwrap().id_token.unwrap()
-        };
-        let told = id_token("openid").await;
+        web_app(&plane).await;
+        let (told, _) = id_token(&plane, "openid").await;
         assert_eq!(word(&exchange(&plane, "web-app", told.expose(), "id_token", "").await), "invalid_scope");
         plane.clock.advance(1000);
-        let told = id_token("openid mcp").await;
+        let (told, _) = id_token(&plane, "openid mcp").await;
         let tokens = exchange(&plane, "web-app", told.expose(), "id_token", "").await.unwrap();
         assert_eq!(tokens.scope, "mcp", "the person may more, and granted this");
         plane.change("UPDATE oauth_grants SET revoked_at = 1").await;
@@ -179,6 +188,43 @@ async fn id_61_an_id_token_is_exchanged_for_what_was_granted_and_ends_with_the_g
         let parent = plane.state.sessions.find(&session).await.unwrap().unwrap().parent_session_id;
         plane.state.sessions.revoke(&parent.unwrap(), "test").await.unwrap();
         assert!(!plane.is_live(&tokens.access_token).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_61_of_several_grants_the_newest_that_counts_says_what_an_id_token_is_exchanged_for() {
+    for plane in planes().await {
+        web_app(&plane).await;
+        let (_, first) = id_token(&plane, "openid user").await;
+        plane.clock.advance(1000);
+        let (told, second) = id_token(&plane, "openid user mcp").await;
+        plane.clock.advance(1000);
+        let (_, third) = id_token(&plane, "openid a2a").await;
+        plane.clock.advance(1000);
+        // Newer ones of another client, and of another session.
+        plane.signed_in("openid user mcp a2a", "").await;
+        let (_, elsewhere) = id_token(&plane, "openid user a2a").await;
+        let change = async |statement: &'static str, grant: &GrantId| {
+            let mut tx = plane.db.write_tx().await.unwrap();
+            on_tx!(tx, conn => sqlx::query(statement).bind(grant.as_str()).execute(&mut *conn).await.map(drop))
+                .unwrap();
+            tx.commit().await.unwrap();
+        };
+        change("UPDATE oauth_grants SET session_id = 'sess_other' WHERE grant_id = $1", &elsewhere).await;
+        plane
+            .change("UPDATE oauth_grants SET client_id = 'thief' WHERE scopes = 'openid user mcp a2a'")
+            .await;
+        let scope = async || {
+            let answer = exchange(&plane, "web-app", told.expose(), "id_token", "").await;
+            answer.map_or_else(|error| error.code().as_str().to_owned(), |tokens| tokens.scope)
+        };
+        assert_eq!(scope().await, "a2a", "whichever ID token is shown");
+        change("UPDATE oauth_grants SET revoked_at = 1 WHERE grant_id = $1", &third).await;
+        assert_eq!(scope().await, "user mcp");
+        change("UPDATE oauth_grants SET family_expires_at = 1 WHERE grant_id = $1", &second).await;
+        assert_eq!(scope().await, "user");
+        change("UPDATE oauth_grants SET revoked_at = 1 WHERE grant_id = $1", &first).await;
+        assert_eq!(scope().await, "invalid_grant");
     }
 }
 
@@ -238,6 +284,21 @@ async fn serve(document: Value) -> Keys {
     Keys { address, asked, _task: task }
 }
 
+/// An issuer with a key, and servers that trust it.
+async fn trusting(mapping: &str) -> (PrivateKey, Keys, [Plane; 2]) {
+    let key = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
+    let keys = serve(json!({"keys": [key.public().to_jwk()]})).await;
+    let trusted =
+        json!([{"issuer": IDP, "jwks_uri": keys.address, "audience": "here", "subject_mapping": mapping}]);
+    let planes =
+        planes_with(|settings| settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap())
+            .await;
+    for plane in &planes {
+        chain_of_clients(plane).await;
+    }
+    (key, keys, planes)
+}
+
 fn signed(key: &PrivateKey, kid: &str, claims: &Value) -> String {
     let header = json!({"typ": "JWT", "alg": key.algorithm().as_str(), "kid": kid});
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -256,14 +317,9 @@ fn claims(change: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a26_a_trusted_issuers_token_counts_once_and_a_look_alike_never() {
-    let key = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
     let stranger = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
-    let keys = serve(json!({"keys": [key.public().to_jwk()]})).await;
-    let trusted = json!([{"issuer": IDP, "jwks_uri": keys.address, "audience": "here", "subject_mapping": "verified_email"}]);
-    let planes =
-        planes_with(|settings| settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap());
-    for plane in planes.await {
-        chain_of_clients(&plane).await;
+    let (key, keys, planes) = trusting("verified_email").await;
+    for plane in planes {
         plane.change("UPDATE users SET email_verified = 1 WHERE username = 'bob'").await;
         let bob = json!({"email": "Bob@example.org", "email_verified": true});
         let with = |more: Value| {
@@ -309,13 +365,8 @@ async fn a26_a_trusted_issuers_token_counts_once_and_a_look_alike_never() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn id_131_a_thousand_unknown_keys_cause_one_fetch_a_minute() {
-    let key = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
-    let keys = serve(json!({"keys": [key.public().to_jwk()]})).await;
-    let trusted = json!([{"issuer": IDP, "jwks_uri": keys.address, "audience": "here", "subject_mapping": "provision"}]);
-    let planes =
-        planes_with(|settings| settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap());
-    let [plane, _] = planes.await;
-    chain_of_clients(&plane).await;
+    let (key, keys, planes) = trusting("provision").await;
+    let [plane, _] = planes;
     let trusted = plane.state.settings().trusted_issuers[0].clone();
     for n in 0..1000 {
         let known = plane.state.issuer_keys.of(&plane.state, &trusted, &format!("kid-{n}")).await;
@@ -335,13 +386,8 @@ async fn id_131_a_thousand_unknown_keys_cause_one_fetch_a_minute() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn id_60_a_mail_links_to_the_person_whom_somebody_else_knows_it_of_and_on_record() {
-    let key = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
-    let keys = serve(json!({"keys": [key.public().to_jwk()]})).await;
-    let trusted = json!([{"issuer": IDP, "jwks_uri": keys.address, "audience": "here", "subject_mapping": "verified_email"}]);
-    let planes =
-        planes_with(|settings| settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap());
-    for plane in planes.await {
-        chain_of_clients(&plane).await;
+    let (key, _keys, planes) = trusting("verified_email").await;
+    for plane in planes {
         let mail = json!({"email": "bob@example.org", "email_verified": true});
         let token = signed(&key, key.kid(), &claims(&mail));
         let set = async |by: RequestContext, email: &str| {

@@ -272,7 +272,8 @@ async fn id_90_a_token_counts_once_for_its_purpose_and_for_a_day() {
     for fixture in fixtures().await {
         let (_, user) = administrator(&fixture).await;
         let context = caller();
-        let link = setup::for_user(&fixture.state, &context, &user, Purpose::CredentialLink).await.unwrap();
+        let link =
+            setup::for_user(&fixture.state, &context, &user, Purpose::CredentialLink).await.unwrap().url;
         let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
         let visit = Visit::new("token");
         assert_eq!(
@@ -290,7 +291,8 @@ async fn id_90_a_token_counts_once_for_its_purpose_and_for_a_day() {
         assert_eq!(code(visit.at(&fixture).link_start(Some(&token)).await), ErrorCode::InvalidGrant);
         let link = setup::invitation(&fixture.state, &context, Some("bob@example.com".into()), Vec::new())
             .await
-            .unwrap();
+            .unwrap()
+            .url;
         let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
         assert_eq!(
             code(visit.at(&fixture).register_start(asked("eve", Some(&token))).await),
@@ -299,7 +301,7 @@ async fn id_90_a_token_counts_once_for_its_purpose_and_for_a_day() {
         let (_, done) = register(&fixture, "bob", &token).await;
         let bob = fixture.state.users.get(&done.unwrap().user_id).await.unwrap();
         assert_eq!((bob.roles.as_slice(), bob.email_verified), (["user".to_owned()].as_slice(), true));
-        let link = setup::invitation(&fixture.state, &context, None, Vec::new()).await.unwrap();
+        let link = setup::invitation(&fixture.state, &context, None, Vec::new()).await.unwrap().url;
         let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
         fixture.clock.advance(86_401 * 1000);
         assert_eq!(
@@ -318,7 +320,7 @@ async fn id_84_a_taken_name_is_told_at_the_end_and_nobody_registers_uninvited() 
             code(visit.at(&fixture).register_start(asked("eve", None)).await),
             ErrorCode::AccessDenied
         );
-        let link = setup::invitation(&fixture.state, &caller(), None, Vec::new()).await.unwrap();
+        let link = setup::invitation(&fixture.state, &caller(), None, Vec::new()).await.unwrap().url;
         let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
         let (_, taken) = register(&fixture, "ADA", &token).await;
         assert_eq!(code(taken), ErrorCode::Conflict);
@@ -380,7 +382,7 @@ async fn id_92_a_recovery_code_counts_once_and_puts_everybody_else_out() {
 async fn id_81_people_see_and_end_their_own_sessions_only() {
     for fixture in fixtures().await {
         let (mut device, _) = administrator(&fixture).await;
-        let link = setup::invitation(&fixture.state, &caller(), None, Vec::new()).await.unwrap();
+        let link = setup::invitation(&fixture.state, &caller(), None, Vec::new()).await.unwrap().url;
         let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
         let (mut other, bobs) = register(&fixture, "bob", &token).await;
         let bob = caller_of(&fixture, &bobs.unwrap()).await;
@@ -420,7 +422,7 @@ async fn id_79_a_session_is_renewed_when_over_half_its_token_is_gone() {
 async fn id_51_whoever_may_not_act_cannot_sign_in() {
     for fixture in fixtures().await {
         let (_, ada) = administrator(&fixture).await;
-        let link = setup::invitation(&fixture.state, &caller(), None, Vec::new()).await.unwrap();
+        let link = setup::invitation(&fixture.state, &caller(), None, Vec::new()).await.unwrap().url;
         let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
         let (mut device, done) = register(&fixture, "bob", &token).await;
         let bob = done.unwrap().user_id;

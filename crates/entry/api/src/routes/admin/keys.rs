@@ -233,6 +233,7 @@ fn refused(error: KeyError) -> crate::Error {
         KeyError::NoNext(_)
         | KeyError::TooYoung { .. }
         | KeyError::StillNeeded { .. }
+        | KeyError::ClientsNeed { .. }
         | KeyError::Ended { .. }
         | KeyError::NoSigner(_)
         | KeyError::Changed => Code::Conflict,

@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use systemprompt_models::{Code, Refusal, RequestContext, Secret};
+use systemprompt_models::{Code, Refusal, RequestContext};
 use systemprompt_oauth::services::setup::{self, Purpose};
 use systemprompt_oauth::{NewUser, User, UserChange, UserFilter, UserKind, UserStatus};
 use systemprompt_runtime::AppContext;
@@ -268,6 +268,7 @@ async fn invite(
 }
 
 /// The one answer that shows a link.
-fn shown(link: &Secret<String>) -> Response {
-    (StatusCode::CREATED, Json(json!({"setup_url": link.expose().as_str()}))).into_response()
+fn shown(link: &setup::SetupLink) -> Response {
+    let body = json!({"setup_url": link.url.expose().as_str(), "expires_in": link.expires_in});
+    (StatusCode::CREATED, Json(body)).into_response()
 }

@@ -16,13 +16,13 @@ use systemprompt_models::envelope::Envelope;
 use systemprompt_models::{Principal, RequestContext};
 use systemprompt_oauth::services::authorize::standing::SignedIn;
 use systemprompt_oauth::services::pages::{
-    DonePage, LinkPage, LoginPage, RECOVERY_CODES, RecoveryCodesPage, RecoveryPage, RegisterPage, SecondPage,
-    check_csrf, check_csrf_of_session, csrf,
+    DonePage, LinkPage, LoginPage, NOTICES, RECOVERY_CODES, RecoveryCodesPage, RecoveryPage, RegisterPage,
+    SecondPage, check_csrf, check_csrf_of_session, csrf,
 };
 use systemprompt_oauth::services::templating::{Frame, Page};
 use systemprompt_oauth::services::webauthn::service::{destination, waiting};
 use systemprompt_oauth::services::webauthn::token::Browser;
-use systemprompt_oauth::services::{password, recovery};
+use systemprompt_oauth::services::{notices, password, recovery};
 use systemprompt_oauth::{ErrorCode, OauthError};
 use systemprompt_runtime::AppContext;
 use url::Url;
@@ -45,6 +45,9 @@ pub fn routes() -> Vec<Route> {
         public(Route::post("/login/recovery-codes", recovery_codes))
             .body_limit(FORM_BODY)
             .doc("identity", "Makes recovery codes for who has just signed in, and shows them"),
+        public(Route::post("/login/notices", dismiss))
+            .body_limit(FORM_BODY)
+            .doc("identity", "Puts a notice of the sign-in page away"),
         public(Route::get("/webauthn/link", link)).doc("identity", "The page that set-up links lead to"),
     ]
 }
@@ -116,17 +119,35 @@ async fn recovery_codes(State(context): State<AppContext>, form: Form) -> Respon
 }
 
 async fn made_codes(context: &AppContext, form: &Form, frame: Frame) -> Result<Page, OauthError> {
-    let refused = |what| OauthError::new(ErrorCode::AccessDenied, what);
-    if is_foreign(context, &Method::POST, &form.headers) {
-        return Err(refused("the form came from another origin"));
-    }
-    let visitor = session_of(context, &form.headers).await;
-    let visitor = visitor.ok_or_else(|| OauthError::new(ErrorCode::LoginRequired, "sign in first"))?;
-    check_csrf_of_session(&context.oauth, RECOVERY_CODES, &visitor, form.parameters.get("csrf"))?;
-    let caller = RequestContext { principal: visitor, ..form.context.clone() };
+    let caller = own_form(context, form, RECOVERY_CODES).await?;
     let codes = recovery::make(&context.oauth, &caller).await?;
     let codes = codes.iter().map(|code| code.expose().clone()).collect();
     Page::render(&RecoveryCodesPage { frame, codes })
+}
+
+/// Puts a notice away, and shows the rest.
+async fn dismiss(State(context): State<AppContext>, form: Form) -> Response {
+    let dismissed = async {
+        let caller = own_form(&context, &form, NOTICES).await?;
+        // One that another window put away is away.
+        notices::dismiss(&context.oauth, &caller.principal, form.parameters.need("notice")?).await
+    };
+    match dismissed.await {
+        Ok(_) => see_other("/login?done"),
+        Err(error) if error.code() == ErrorCode::LoginRequired => see_other("/login?again"),
+        Err(error) => error_page(frame(&context, &form.headers, None), &form.context, &error),
+    }
+}
+
+/// The caller of a form of the page that follows a sign-in, if it came from there.
+async fn own_form(context: &AppContext, form: &Form, purpose: &str) -> Result<RequestContext, OauthError> {
+    if is_foreign(context, &Method::POST, &form.headers) {
+        return Err(OauthError::new(ErrorCode::AccessDenied, "the form came from another origin"));
+    }
+    let visitor = session_of(context, &form.headers).await;
+    let visitor = visitor.ok_or_else(|| OauthError::new(ErrorCode::LoginRequired, "sign in first"))?;
+    check_csrf_of_session(&context.oauth, purpose, &visitor, form.parameters.get("csrf"))?;
+    Ok(RequestContext { principal: visitor, ..form.context.clone() })
 }
 
 /// What waits for the sign-in, or nothing.

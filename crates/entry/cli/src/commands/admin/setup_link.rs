@@ -1,9 +1,10 @@
-//! `admin setup-link`: one-time links under which people set up passkeys. The link alone goes to standard output.
+//! `admin setup-link`: one-time links under which people set up passkeys. The link alone goes to standard output; how long it counts
+//! is said beside it.
 
 use crate::client::{Ask, Client, encoded};
 use crate::exit::CliError;
-use crate::output::{Column, Output, column};
-use serde_json::json;
+use crate::output::{Column, Output, column, note};
+use serde_json::{Value, json};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -31,5 +32,15 @@ pub async fn run(client: &Client, out: Output, args: Args) -> Result<(), CliErro
         None => ("/api/v1/admin/setup-link".to_owned(), json!({"email": args.email, "roles": args.roles})),
     };
     let made = client.json("no set-up link was made", Ask::post(&path, &body)).await?;
-    out.item(&made, SHEET)
+    out.item(&made, SHEET)?;
+    match made.get("expires_in").and_then(Value::as_i64) {
+        Some(seconds) if out.is_text() => note(&format!("It counts once, within {}.", life(seconds))),
+        _ => Ok(()),
+    }
+}
+
+/// Whole hours where there are some.
+fn life(seconds: i64) -> String {
+    let (count, unit) = if seconds < 3600 { (seconds / 60, "minute") } else { (seconds / 3600, "hour") };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }

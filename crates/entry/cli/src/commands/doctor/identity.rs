@@ -1,8 +1,8 @@
-//! `doctor identity`: the rules of RFC 9700 and of the metadata that can be tried on a live server without a credential and without
-//! changing anything (ID-136). What needs tokens is tried by the tests of the project.
+//! `doctor identity`: the rules of RFC 9700 and of the metadata that can be tried on a live server without changing anything (ID-136).
+//! All but the last need no credential. What needs tokens is tried by the tests of the project.
 
 use super::{Check, report};
-use crate::client::{Answer, Ask, Client, server_url};
+use crate::client::{Answer, Ask, Client, encoded, server_url};
 use crate::exit::{CliError, Exit};
 use crate::globals::Globals;
 use crate::output::Output;
@@ -17,6 +17,10 @@ const JWKS: &str = "/.well-known/jwks.json";
 const STRANGER: &str = "https://stranger.invalid";
 /// Members of a JWK that only its owner may have.
 const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "k"];
+
+/// Pages of clients that are looked at, and clients that are named.
+const MAX_PAGES: usize = 100;
+const MAX_NAMED: usize = 5;
 
 /// What a rule came to: what was seen, or what is wrong with what mends it.
 type Outcome = Result<String, (String, &'static str)>;
@@ -53,7 +57,48 @@ pub async fn run(globals: &Globals, json: bool) -> Result<Exit, CliError> {
             Err((wrong, fix)) => Check::fail(name, wrong, fix),
         });
     }
+    checks.push(signable(globals, &probe.metadata).await?);
     report(Output::new(globals).as_json(json), &checks)
+}
+
+/// Whether every client gets its ID tokens signed as it registered. Only an administrator sees the clients.
+async fn signable(globals: &Globals, metadata: &Value) -> Result<Check, CliError> {
+    const NAME: &str = "ID-30 keys for the ID tokens of clients";
+    let client = Client::connect(globals)?;
+    let known = words(metadata, "id_token_signing_alg_values_supported");
+    let (mut seen, mut without, mut cursor) = (0, Vec::new(), String::new());
+    for _ in 0..MAX_PAGES {
+        let path = format!("/api/v1/admin/clients?limit=200&cursor={}", encoded(&cursor));
+        let answer = client.send(Ask::get(&path)).await?;
+        if answer.status != 200 {
+            return Ok(Check::skip(NAME, "sign in as an administrator to have the clients looked at"));
+        }
+        let page = answer.json();
+        let items = page.get("items").and_then(Value::as_array).into_iter().flatten();
+        for item in items.filter(|item| text(item, "status") == "active") {
+            seen += 1;
+            let algorithm = text(item, "id_token_signed_response_alg");
+            if !known.contains(&algorithm) {
+                without.push(format!("{} ({algorithm})", text(item, "client_id")));
+            }
+        }
+        match page.get("next").and_then(Value::as_str) {
+            Some(next) => next.clone_into(&mut cursor),
+            None => break,
+        }
+    }
+    if without.is_empty() {
+        return Ok(Check::pass(NAME, format!("{seen} active clients, a key for each")));
+    }
+    let count = without.len();
+    without.truncate(MAX_NAMED);
+    let wrong =
+        format!("{count} of {seen} active clients have no key for their algorithm: {}", without.join(", "));
+    Ok(Check::fail(
+        NAME,
+        wrong,
+        "`systemprompt admin keys generate --algorithm`, and `admin keys rotate --algorithm` behind it",
+    ))
 }
 
 /// The server that `--url` names, else the one of the profile.

@@ -183,9 +183,27 @@ async fn the_question_is_signed_and_holds_no_arguments_unless_they_are_wanted() 
             (&json!("mcp_server"), &json!("crm"), &json!("ann"), &json!(["dev"]), &json!("sales"))
         );
         assert_eq!((&body["act_chain"], &body["version"]), (&json!(["agent:planner"]), &json!(1)));
+        assert_eq!(body["owner_id"], Value::Null);
         assert_eq!(body["context"]["payload"]["tool"], "lookup");
         assert_eq!(body["context"]["payload"].get("arguments").is_some(), include);
     }
+}
+
+#[tokio::test]
+async fn id_58_whoever_decides_sees_the_owner_of_a_client() {
+    let service = Service::saying(&http("200 OK", r#"{"decision":"allow"}"#)).await;
+    let mut client = Principal::anonymous();
+    client.user_id = UserId::new("usr_of_client");
+    client.client_id = Some("app_1".into());
+    client.owner = Some(UserId::new("usr_eve"));
+    let entity = entity();
+    let decision = hook(&config(&service.url), None, Arc::new(SystemClock))
+        .evaluate(AuthzRequest::new(&client, &entity))
+        .await;
+    assert!(decision.is_allow());
+    let asked = service.asked().pop().unwrap();
+    let body: Value = serde_json::from_str(asked.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!((&body["client_id"], &body["owner_id"]), (&json!("app_1"), &json!("usr_eve")));
 }
 
 /// Each fault denies with `authz_hook_fault`, and each decision is one record and one row.

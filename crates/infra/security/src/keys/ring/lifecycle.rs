@@ -77,6 +77,11 @@ impl KeyRing {
         })
     }
 
+    /// Whether the ring must have a key of this algorithm: ID tokens default to RS256, and the profile names the other.
+    pub fn needs(algorithm: SigningAlgorithm, configured: SigningAlgorithm) -> bool {
+        algorithm == SigningAlgorithm::Rs256 || algorithm == configured
+    }
+
     /// Takes a key out of use. One that never signed leaves the published set at once; the one that signs is retired if nothing
     /// needs its algorithm (`configured` is the algorithm of the profile).
     ///
@@ -106,10 +111,7 @@ impl KeyRing {
                 }
             }
             KeyState::Active => {
-                let is_needed = key.key_use == KeyUse::Internal
-                    || algorithm == SigningAlgorithm::Rs256
-                    || algorithm == configured;
-                if is_needed {
+                if key.key_use == KeyUse::Internal || Self::needs(algorithm, configured) {
                     return Err(KeyError::StillNeeded { kid: kid.to_owned(), algorithm });
                 }
                 let verify_until = now.saturating_add(VERIFIES_FOR);

@@ -77,7 +77,7 @@ async fn id_51_an_account_is_taken_back_with_the_end_of_all_it_had_or_not_at_all
     for fixture in fixtures().await {
         let (mut device, user) = administrator(&fixture).await;
         let me = caller_of(&fixture, &sign_in(&fixture, &mut device, None).await.unwrap()).await;
-        let link = setup::for_user(&fixture.state, &caller(), &user, Purpose::Recovery).await.unwrap();
+        let link = setup::for_user(&fixture.state, &caller(), &user, Purpose::Recovery).await.unwrap().url;
         let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
         let visit = Visit::new("back");
         let come_back = async || {
