@@ -21,7 +21,9 @@ use systemprompt_audit::{EntryKind, LedgerError, Unit};
 use systemprompt_models::claims::MAX_ACT_DEPTH;
 use systemprompt_models::ids::SessionId;
 use systemprompt_models::{Actor, JwtAudience};
-use systemprompt_security::session::{NewSession, SESSION_ENDED, SessionSource, SignIn, session_lives};
+use systemprompt_security::session::{
+    NewSession, SESSION_ENDED, SessionSource, SignIn, TOKEN_ENDED, session_lives, token_stands,
+};
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -110,6 +112,9 @@ async fn issue(
     unit.record(describe(entry, GrantType::TokenExchange.as_str(), &signed));
     if let Some(parent) = &subject.session {
         unit.require(session_lives(parent, now));
+        if let Some(jti) = &subject.jti {
+            unit.require(token_stands(parent, jti));
+        }
     }
     for guard in subject.guards {
         unit.require(guard);
@@ -117,7 +122,9 @@ async fn issue(
     unit.open(session.into_row(now));
     match state.ledger.commit(unit).await {
         Ok(permit) => drop(permit),
-        Err(LedgerError::Guard(SESSION_ENDED | TOKEN_REPLAYED)) => return Err(subject::invalid()),
+        Err(LedgerError::Guard(SESSION_ENDED | TOKEN_ENDED | TOKEN_REPLAYED)) => {
+            return Err(subject::invalid());
+        }
         Err(error) => return Err(error.into()),
     }
     Ok(TokenResponse { issued_token_type: Some(issued_type), ..response(signed) })

@@ -54,6 +54,26 @@ async fn a23_a_name_that_rebinds_to_this_computer_or_maps_it_into_ipv6_is_never_
     assert_eq!(connected.load(Ordering::SeqCst), 0);
 }
 
+/// The name leads to an address that is allowed, and the next time to one that is not: the address that was checked is the one that is
+/// connected to, since a second look-up before the connection would find the other one. What is allowed is this computer, which a
+/// local deployment may ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn a23_a_name_is_looked_up_once_and_connected_to_where_it_was_checked() {
+    for mut plane in planes().await {
+        let (port, connected) = counting().await;
+        let names = Stub::of(&[("turns.test", &[&["127.0.0.1"], &["10.0.0.1"]])]);
+        plane.fetches_by(untrusted(names, HostRules::default().with_loopback()).unwrap());
+        let client = format!("https://turns.test:{port}/client.json");
+        for (reason, connections) in [("connection", 1), ("address_not_allowed", 1)] {
+            assert!(plane.state.client(&client).await.unwrap().is_none());
+            assert_eq!(connected.load(Ordering::SeqCst), connections, "{reason}");
+            let told = plane.records("oauth.cimd.refused").await.pop().unwrap();
+            assert_eq!(told["reason"], reason);
+            plane.clock.advance(1000);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn id_26_of_too_many_documents_those_go_that_were_not_used_for_the_longest_time() {
     for plane in planes().await {
