@@ -157,7 +157,7 @@ impl Browser {
         self.http.raw(&format!("{OAUTH}/token"), &[FORM], form).await.unwrap()
     }
 
-    async fn tokens(&mut self, more: &str) -> Value {
+    pub async fn tokens(&mut self, more: &str) -> Value {
         let code = parameter(&self.back(more).await, "code").unwrap();
         let form = format!(
             "grant_type=authorization_code&code={code}&redirect_uri={CALLBACK}&code_verifier={VERIFIER}"
@@ -180,7 +180,7 @@ impl Browser {
     }
 
     /// Every page that a person can come to, each by a name.
-    async fn pages(&mut self) -> Vec<(&'static str, Answer)> {
+    pub async fn pages(&mut self) -> Vec<(&'static str, Answer)> {
         let mut pages = Vec::new();
         for (name, path) in [
             ("sign-in", "/login".to_owned()),

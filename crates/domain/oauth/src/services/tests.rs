@@ -11,6 +11,7 @@ mod exchange_rows;
 mod logout;
 mod people;
 pub(super) mod plane;
+mod proofs;
 mod refresh;
 mod registration;
 mod rotation;

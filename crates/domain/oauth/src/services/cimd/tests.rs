@@ -2,10 +2,14 @@
 
 use crate::models::cimd::StoredDocument;
 use crate::repository::client::documents::MAX_DOCUMENTS;
-use crate::services::tests::plane::{START, planes};
+use crate::services::clients::metadata_digest;
+use crate::services::tests::plane::{Plane, START, at_once, planes, word};
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use systemprompt_database::on_tx;
+use systemprompt_models::Millis;
 use systemprompt_net::HostRules;
 use systemprompt_net::testing::{Stub, untrusted};
 use tokio::net::TcpListener;
@@ -120,5 +124,110 @@ async fn id_111_sessions_and_registered_clients_are_measured() {
         let counts = plane.state.meter.read();
         assert_eq!((counts.sessions_active, counts.clients_registered), (0, 1));
         assert_eq!(counts.clients_registered_max, 10_000);
+    }
+}
+
+/// A document that was kept for `url` until `fresh_until`.
+async fn kept(plane: &Plane, url: &str, fresh_until: Millis) {
+    let document =
+        json!({"client_id": url, "client_name": "App", "redirect_uris": ["https://app.example/cb"]});
+    let stored = StoredDocument {
+        url: url.to_owned(),
+        document: document.to_string(),
+        metadata_digest: "before".to_owned(),
+        fetched_at: START - 60_000,
+        fresh_until,
+        has_logo: false,
+    };
+    plane.state.clients.store_document(&stored, None, false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_26_a_stale_document_is_not_used_when_its_refresh_fails() {
+    for mut plane in planes().await {
+        plane.fetches_by(untrusted(Stub::of(&[]), HostRules::default()).unwrap());
+        let url = "https://gone.example/client.json";
+        kept(&plane, url, START + 1000).await;
+        assert!(plane.state.client(url).await.unwrap().is_some(), "it is fresh");
+        assert!(plane.records("oauth.cimd.refused").await.is_empty());
+        plane.clock.advance(1000);
+        assert!(plane.state.client(url).await.unwrap().is_none());
+        let told = plane.records("oauth.cimd.refused").await.pop().unwrap();
+        assert_eq!(told["detail"]["cache_age_s"], 61);
+        assert_eq!(told["detail"]["host"], "gone.example");
+        assert!(plane.state.clients.document(url).await.unwrap().is_some(), "and is refreshed the next time");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_26_one_fetch_of_an_address_is_under_way_at_a_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counted, highest) = (Arc::clone(&open), Arc::clone(&most));
+    #[expect(clippy::disallowed_methods, reason = "the test's own server")]
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            highest.fetch_max(counted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let counted = Arc::clone(&counted);
+            #[expect(clippy::disallowed_methods, reason = "the test's own server")]
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                counted.fetch_sub(1, Ordering::SeqCst);
+                drop(socket);
+            });
+        }
+    });
+    let mut plane = planes().await.into_iter().next().unwrap();
+    let names = Stub::of(&[("slow.test", &[&["127.0.0.1"]])]);
+    plane.fetches_by(untrusted(names, HostRules::default().with_loopback()).unwrap());
+    let plane = Arc::new(plane);
+    let answers =
+        at_once(8, || {
+            let plane = Arc::clone(&plane);
+            async move {
+                plane.state.client(&format!("https://slow.test:{port}/c.json")).await.map(|c| c.is_some())
+            }
+        })
+        .await;
+    assert!(answers.iter().all(|answer| !matches!(answer, Ok(true))));
+    let refused = answers.iter().filter(|answer| word(answer) == "temporarily_unavailable").count();
+    assert_eq!(
+        (refused, most.load(Ordering::SeqCst)),
+        (3, 1),
+        "five a host at once, and one after the other"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_26_what_a_person_was_shown_of_a_client_is_in_its_digest() {
+    let url = "https://app.example/client.json";
+    let digest = |changes: Value| {
+        let mut document = json!({
+            "client_id": url, "client_name": "App", "redirect_uris": ["https://app.example/cb"], "scope": "user",
+            "logo_uri": "https://app.example/a.png", "token_endpoint_auth_method": "private_key_jwt",
+            "jwks_uri": "https://app.example/keys", "contacts": ["a@app.example"],
+        });
+        document.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let read = super::validator::read(url, document.to_string().as_bytes());
+        metadata_digest(&read.unwrap_or_else(|fault| panic!("{changes}: {}", fault.reason())))
+    };
+    let before = digest(json!({}));
+    let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]});
+    for changed in [
+        json!({"redirect_uris": ["https://app.example/cb", "https://app.example/2"]}),
+        json!({"token_endpoint_auth_method": "none"}),
+        json!({"jwks_uri": "https://app.example/other"}),
+        json!({"jwks_uri": null, "jwks": set}),
+        json!({"scope": "user mcp"}),
+        json!({"client_name": "Apq"}),
+        json!({"logo_uri": "https://app.example/b.png"}),
+    ] {
+        assert_ne!(digest(changed.clone()), before, "{changed}");
+    }
+    for same in
+        [json!({"contacts": ["b@app.example"]}), json!({"future_member": 1}), json!({"scope": "user user"})]
+    {
+        assert_eq!(digest(same.clone()), before, "{same}");
     }
 }

@@ -216,3 +216,55 @@ async fn a26_a_refresh_token_is_no_subject_and_no_result() {
         assert_eq!(word(&again), "ok", "it was not used up");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_63_an_exchange_is_on_record_with_whom_it_is_for_and_what_was_cut() {
+    for plane in planes().await {
+        chain_of_clients(&plane).await;
+        let parent = plane.signed_in("user mcp a2a", "").await.0;
+        let more = "&scope=user+mcp+a2a&audience=mcp";
+        let child =
+            exchange(&plane, "hop-1", parent.access_token.expose(), "access_token", more).await.unwrap();
+        let claims = plane.claims(&child.access_token);
+        let record = plane.records("oauth.exchange").await.remove(0);
+        let detail = &record["detail"];
+        assert_eq!(
+            (&record["client_id"], &record["act_chain"]),
+            (&json!("hop-1"), &json!(["user-of-hop-1"]))
+        );
+        assert_eq!((&detail["issuer"], &detail["sub"]), (&json!(super::plane::ISSUER), &json!(plane.bob)));
+        assert_eq!(
+            (&detail["scopes_before"], &detail["scopes"]),
+            (&json!("user a2a mcp"), &json!("user mcp"))
+        );
+        assert_eq!((&detail["aud"], &detail["jti"]), (&json!(["mcp"]), &json!(claims.jti)));
+        let row = plane.state.sessions.find(&claims.session_id).await.unwrap().unwrap();
+        let parent = plane.claims(&parent.access_token).session_id;
+        assert_eq!((row.parent_session_id, row.expires_at), (Some(parent), claims.exp * 1000));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_61_an_owned_client_exchanges_no_more_than_its_owner_may_now() {
+    for plane in planes().await {
+        let grants = "urn:ietf:params:oauth:grant-type:token-exchange";
+        plane.client("relay", "client_secret_basic", grants, "service user", "").await;
+        let form = "grant_type=client_credentials&scope=service+user";
+        let subject = plane.token(Some("acme-ci"), form).await.unwrap().access_token;
+        let relay = async || exchange(&plane, "relay", subject.expose(), "access_token", "").await;
+        assert_eq!(relay().await.unwrap().scope, "user service");
+        plane
+            .change(
+                "UPDATE oauth_clients SET owner_user_id = (SELECT id FROM users WHERE username = 'bob')
+                 WHERE client_id = 'relay'",
+            )
+            .await;
+        let owned = relay().await.unwrap();
+        assert_eq!(owned.scope, "user", "bob has no `service`");
+        let session = plane.claims(&owned.access_token).session_id;
+        let session = plane.state.sessions.find(&session).await.unwrap().unwrap();
+        assert_eq!(session.owner_id.as_ref(), Some(&plane.bob));
+        plane.change("UPDATE users SET status = 'suspended' WHERE username = 'bob'").await;
+        assert_eq!(word(&relay().await), "invalid_client");
+    }
+}
