@@ -235,7 +235,7 @@ async fn id_63_an_exchange_is_on_record_with_whom_it_is_for_and_what_was_cut() {
         assert_eq!((&detail["issuer"], &detail["sub"]), (&json!(super::plane::ISSUER), &json!(plane.bob)));
         assert_eq!(
             (&detail["scopes_before"], &detail["scopes"]),
-            (&json!("user a2a mcp"), &json!("user mcp"))
+            (&json!("user mcp a2a"), &json!("user mcp"))
         );
         assert_eq!((&detail["aud"], &detail["jti"]), (&json!(["mcp"]), &json!(claims.jti)));
         let row = plane.state.sessions.find(&claims.session_id).await.unwrap().unwrap();
@@ -252,7 +252,7 @@ async fn id_61_an_owned_client_exchanges_no_more_than_its_owner_may_now() {
         let form = "grant_type=client_credentials&scope=service+user";
         let subject = plane.token(Some("acme-ci"), form).await.unwrap().access_token;
         let relay = async || exchange(&plane, "relay", subject.expose(), "access_token", "").await;
-        assert_eq!(relay().await.unwrap().scope, "user service");
+        assert_eq!(relay().await.unwrap().scope, "service user");
         plane
             .change(
                 "UPDATE oauth_clients SET owner_user_id = (SELECT id FROM users WHERE username = 'bob')
@@ -266,5 +266,28 @@ async fn id_61_an_owned_client_exchanges_no_more_than_its_owner_may_now() {
         assert_eq!(session.owner_id.as_ref(), Some(&plane.bob));
         plane.change("UPDATE users SET status = 'suspended' WHERE username = 'bob'").await;
         assert_eq!(word(&relay().await), "invalid_client");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_50_a_replayed_refresh_token_ends_what_was_exchanged_under_its_grant() {
+    for plane in planes().await {
+        chain_of_clients(&plane).await;
+        let first = plane.signed_in("user", "").await.0;
+        let other = plane.signed_in("user", "").await.0;
+        let child = hop(&plane, 1, &first).await;
+        let (grandchild, kept) = (hop(&plane, 2, &child).await, hop(&plane, 1, &other).await);
+        let parent = first.refresh_token.as_ref().unwrap();
+        plane.refresh(parent.expose(), "").await.unwrap();
+        plane.clock.advance(11_000);
+        assert_eq!(word(&plane.refresh(parent.expose(), "").await), "invalid_grant");
+        for token in [&first, &child, &grandchild] {
+            assert!(!plane.is_live(&token.access_token).await);
+        }
+        assert!(plane.is_live(&kept.access_token).await, "another grant's");
+        let record = plane.records("oauth.refresh_reuse").await.remove(0);
+        let detail = &record["detail"];
+        assert_eq!((&detail["issued_ago_ms"], &detail["used_ago_ms"]), (&json!(11_000), &json!(11_000)));
+        assert!(record["payloads"].to_string().contains("addresses"), "{record}");
     }
 }
