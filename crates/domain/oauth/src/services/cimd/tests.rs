@@ -3,7 +3,7 @@
 use crate::models::cimd::StoredDocument;
 use crate::repository::client::documents::MAX_DOCUMENTS;
 use crate::services::clients::metadata_digest;
-use crate::services::tests::plane::{Plane, START, at_once, planes, word};
+use crate::services::tests::plane::{Plane, START, at_once, context, planes, planes_with, word};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -124,6 +124,36 @@ async fn id_111_sessions_and_registered_clients_are_measured() {
         let counts = plane.state.meter.read();
         assert_eq!((counts.sessions_active, counts.clients_registered), (0, 1));
         assert_eq!(counts.clients_registered_max, 10_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_27_a_host_that_is_not_allowed_is_on_record_and_not_asked() {
+    let closed = |settings: &mut crate::Settings| {
+        settings.identity.cimd.allow_hosts = vec!["*.good.example".into()];
+        settings.identity.cimd.deny_hosts = vec!["bad.good.example".into()];
+    };
+    for mut plane in planes_with(closed).await {
+        plane.fetches_by(untrusted(Stub::of(&[]), HostRules::default()).unwrap());
+        let ask = async |host: &str| {
+            let found = plane.state.client_named(&context(), &format!("https://{host}/c.json")).await;
+            assert!(found.unwrap().is_none(), "{host}");
+            plane.clock.advance(10_000);
+            plane.records("oauth.cimd.refused").await.pop().unwrap()
+        };
+        for (host, reason) in [
+            ("elsewhere.example", "host_not_allowed"),
+            ("bad.good.example", "host_not_allowed"),
+            ("app.good.example", "unresolved"),
+        ] {
+            let told = ask(host).await;
+            assert_eq!((&told["detail"]["host"], &told["reason"]), (&json!(host), &json!(reason)));
+        }
+        // Nobody fills the ledger with names.
+        for n in 0..3 {
+            ask(&format!("n{n}.example")).await;
+        }
+        assert_eq!(plane.records("oauth.cimd.refused").await.len(), 6);
     }
 }
 
