@@ -7,7 +7,6 @@ mod code;
 mod device;
 mod ends;
 mod exchange;
-mod exchange_rows;
 mod logout;
 mod people;
 pub(super) mod plane;

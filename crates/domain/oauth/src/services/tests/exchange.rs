@@ -1,5 +1,7 @@
 //! Token exchange (ID-59 to ID-63, A26).
 
+mod rows;
+
 use super::plane::{ISSUER, Plane, START, context, planes, planes_with, word};
 use crate::error::OauthResult;
 use crate::services::generation::TokenResponse;
@@ -14,10 +16,10 @@ use systemprompt_security::keys::{PrivateKey, SigningAlgorithm};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-pub(super) const TYPES: &str = "urn:ietf:params:oauth:token-type";
-pub(super) const IDP: &str = "https://idp.example";
+const TYPES: &str = "urn:ietf:params:oauth:token-type";
+const IDP: &str = "https://idp.example";
 
-pub(super) async fn exchange(
+async fn exchange(
     plane: &Plane,
     client: &str,
     token: &str,
@@ -30,7 +32,7 @@ pub(super) async fn exchange(
 }
 
 /// What exchanges: one client more than the depth of a chain may be.
-pub(super) async fn chain_of_clients(plane: &Plane) {
+async fn chain_of_clients(plane: &Plane) {
     for n in 1..=6 {
         let grants = "urn:ietf:params:oauth:grant-type:token-exchange";
         plane.client(&format!("hop-{n}"), "client_secret_basic", grants, "user mcp", "").await;
@@ -209,13 +211,13 @@ async fn an_exchanged_hook_token_stays_bound_to_its_plugin() {
 }
 
 /// A server of one document; counts how often it is asked.
-pub(super) struct Keys {
-    pub address: String,
-    pub asked: Arc<AtomicUsize>,
+struct Keys {
+    address: String,
+    asked: Arc<AtomicUsize>,
     _task: tokio::task::JoinSet<()>,
 }
 
-pub(super) async fn serve(document: Value) -> Keys {
+async fn serve(document: Value) -> Keys {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}/jwks", listener.local_addr().unwrap());
     let asked = Arc::new(AtomicUsize::new(0));
@@ -238,14 +240,14 @@ pub(super) async fn serve(document: Value) -> Keys {
     Keys { address, asked, _task: task }
 }
 
-pub(super) fn signed(key: &PrivateKey, kid: &str, claims: &Value) -> String {
+fn signed(key: &PrivateKey, kid: &str, claims: &Value) -> String {
     let header = json!({"typ": "JWT", "alg": key.algorithm().as_str(), "kid": kid});
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let input = format!("{}.{}", part(&header), part(claims));
     format!("{input}.{}", URL_SAFE_NO_PAD.encode(key.sign(input.as_bytes()).unwrap()))
 }
 
-pub(super) fn claims(change: &Value) -> Value {
+fn claims(change: &Value) -> Value {
     let now = START / 1000;
     let mut claims = json!({"iss": IDP, "sub": "s-1", "aud": "here", "iat": now, "exp": now + 600});
     for (name, value) in change.as_object().unwrap() {

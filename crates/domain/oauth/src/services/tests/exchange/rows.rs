@@ -1,8 +1,8 @@
 //! Case A26, row by row: of all these exchanges those with one to five actors succeed, and what was exchanged dies with what it came
 //! from. The issuers that only look like a trusted one stand beside the exchange itself.
 
-use super::exchange::{IDP, TYPES, chain_of_clients, claims, exchange, serve, signed};
-use super::plane::{Plane, START, at_once, planes, planes_with, word};
+use super::super::plane::{ISSUER, Plane, START, at_once, planes, planes_with, word};
+use super::{IDP, Keys, TYPES, chain_of_clients, claims, exchange, serve, signed};
 use crate::services::generation::TokenResponse;
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 use base64::Engine as _;
@@ -10,6 +10,21 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use systemprompt_security::keys::{PrivateKey, SigningAlgorithm};
+
+/// An issuer with a key, and servers that take its subjects in.
+async fn with_an_issuer() -> (PrivateKey, Keys, [Plane; 2]) {
+    let key = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
+    let keys = serve(json!({"keys": [key.public().to_jwk()]})).await;
+    let trusted = json!([{"issuer": IDP, "jwks_uri": keys.address, "audience": "here", "subject_mapping": "provision"}]);
+    let trusting = |settings: &mut crate::Settings| {
+        settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap();
+    };
+    let planes = planes_with(trusting).await;
+    for plane in &planes {
+        chain_of_clients(plane).await;
+    }
+    (key, keys, planes)
+}
 
 async fn hop(plane: &Plane, n: usize, token: &TokenResponse) -> TokenResponse {
     exchange(plane, &format!("hop-{n}"), token.access_token.expose(), "access_token", "").await.unwrap()
@@ -102,14 +117,9 @@ async fn a26_no_child_of_a_token_outlives_a_revocation_that_it_raced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a26_hs256_and_none_are_no_signatures_of_an_issuer() {
-    let key = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
+    let (key, _keys, planes) = with_an_issuer().await;
     let jwk = key.public().to_jwk();
-    let keys = serve(json!({"keys": [jwk]})).await;
-    let trusted = json!([{"issuer": IDP, "jwks_uri": keys.address, "audience": "here", "subject_mapping": "provision"}]);
-    let planes =
-        planes_with(|settings| settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap());
-    for plane in planes.await {
-        chain_of_clients(&plane).await;
+    for plane in planes {
         let told = claims(&json!({}));
         let good = signed(&key, key.kid(), &told);
         assert_eq!(word(&exchange(&plane, "hop-1", &good, "jwt", "").await), "ok");
@@ -139,13 +149,8 @@ async fn a26_hs256_and_none_are_no_signatures_of_an_issuer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a26_nothing_lives_longer_than_what_it_was_exchanged_for() {
-    let key = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
-    let keys = serve(json!({"keys": [key.public().to_jwk()]})).await;
-    let trusted = json!([{"issuer": IDP, "jwks_uri": keys.address, "audience": "here", "subject_mapping": "provision"}]);
-    let planes =
-        planes_with(|settings| settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap());
-    for plane in planes.await {
-        chain_of_clients(&plane).await;
+    let (key, _keys, planes) = with_an_issuer().await;
+    for plane in planes {
         let now = START / 1000;
         for (left, want) in [(40, 40), (600, 90), (3600, 90)] {
             let token = signed(&key, key.kid(), &claims(&json!({"exp": now + left})));
@@ -170,13 +175,8 @@ async fn a26_nothing_lives_longer_than_what_it_was_exchanged_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a26_may_act_lets_whom_it_names_and_nobody_else() {
-    let key = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
-    let keys = serve(json!({"keys": [key.public().to_jwk()]})).await;
-    let trusted = json!([{"issuer": IDP, "jwks_uri": keys.address, "audience": "here", "subject_mapping": "provision"}]);
-    let planes =
-        planes_with(|settings| settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap());
-    for plane in planes.await {
-        chain_of_clients(&plane).await;
+    let (key, _keys, planes) = with_an_issuer().await;
+    for plane in planes {
         let actor = plane.token(Some("acme-ci"), "grant_type=client_credentials&scope=user").await.unwrap();
         let actor =
             format!("&actor_token={}&actor_token_type={TYPES}:access_token", actor.access_token.expose());
@@ -232,7 +232,7 @@ async fn id_63_an_exchange_is_on_record_with_whom_it_is_for_and_what_was_cut() {
             (&record["client_id"], &record["act_chain"]),
             (&json!("hop-1"), &json!(["user-of-hop-1"]))
         );
-        assert_eq!((&detail["issuer"], &detail["sub"]), (&json!(super::plane::ISSUER), &json!(plane.bob)));
+        assert_eq!((&detail["issuer"], &detail["sub"]), (&json!(ISSUER), &json!(plane.bob)));
         assert_eq!(
             (&detail["scopes_before"], &detail["scopes"]),
             (&json!("user mcp a2a"), &json!("user mcp"))
