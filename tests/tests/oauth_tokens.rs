@@ -303,16 +303,9 @@ async fn id_132_each_error_has_its_status_and_its_body() {
 }
 
 #[tokio::test]
-async fn a28_no_minted_secret_stays_in_database_log_or_ledger() {
+async fn id_64_a_device_is_answered_with_the_members_of_the_standard_and_waits() {
     for options in engines().await {
         let plane = start(options).await;
-        let code = plane.code("openid user").await;
-        let tokens = plane.exchange(&code).await.json();
-        let refresh = tokens["refresh_token"].as_str().unwrap();
-        let form = format!("grant_type=refresh_token&client_id=app&refresh_token={refresh}");
-        let next = plane.post("/token", None, &form).await.json();
-        let again = plane.post("/token", None, &form).await.json();
-        assert_eq!(next["refresh_token"], again["refresh_token"], "a repeat in time gets the same child");
         let device = plane.post("/device_authorization", None, "client_id=app&scope=user").await;
         is_unstored(&device);
         let device = device.json();
@@ -328,50 +321,14 @@ async fn a28_no_minted_secret_stays_in_database_log_or_ledger() {
         assert_eq!(names, want);
         let grant = "urn:ietf:params:oauth:grant-type:device_code";
         let device_code = device["device_code"].as_str().unwrap();
-        let early = plane
-            .post("/token", None, &format!("grant_type={grant}&client_id=app&device_code={device_code}"))
-            .await;
+        let form = format!("grant_type={grant}&client_id=app&device_code={device_code}");
+        let early = plane.post("/token", None, &form).await;
         assert_eq!(early.json()["error"], "authorization_pending");
-        let user_code = device["user_code"].as_str().unwrap();
-        let minted = [
-            code.as_str(),
-            refresh,
-            next["refresh_token"].as_str().unwrap(),
-            tokens["access_token"].as_str().unwrap(),
-            tokens["id_token"].as_str().unwrap(),
-            device_code,
-            user_code,
-            &user_code.replace('-', ""),
-            "sps_ci",
-        ];
-        let log = plane.server.log();
-        let stored = everything(&plane.db).await;
-        assert!(stored.contains("oauth.token") && stored.len() > 10_000);
-        for secret in minted {
-            assert!(!log.contains(secret) && !stored.contains(secret), "{secret:.8}… stayed somewhere");
-        }
     }
 }
 
-/// The text of every row that the token endpoints write.
-async fn everything(db: &Db) -> String {
-    let tables = [
-        "SELECT CAST(record AS TEXT) FROM ledger_entries",
-        "SELECT id || COALESCE(user_agent, '') || COALESCE(ip_prefix, '') FROM user_sessions",
-        "SELECT code_digest || grant_id || redirect_uri || COALESCE(nonce, '') FROM oauth_auth_codes",
-        "SELECT token_digest || COALESCE(parent_digest, '') || COALESCE(child_id, '') || COALESCE(child_digest, '') FROM oauth_refresh_tokens",
-        "SELECT device_digest || user_code_digest || scopes FROM oauth_device_codes",
-        "SELECT client_id || secret_digest FROM oauth_client_secrets",
-    ];
-    let mut text = String::new();
-    for table in tables {
-        text.extend(stores::texts(db, table).await);
-    }
-    text
-}
-
-/// A second node of the deployment that `first` is of, with its keys.
-fn second(first: &Server) -> Server {
+/// A second node of the deployment that `first` is of, with its keys, behind its address.
+pub(crate) fn second(first: &Server) -> Server {
     let keys = std::fs::read_to_string(first.data_dir().join("keys/signing.json")).unwrap();
     Options::demo()
         .unwrap()
@@ -380,7 +337,7 @@ fn second(first: &Server) -> Server {
         .secret("jwt_secret", &first.secret("jwt_secret").unwrap())
         .secret("oauth_at_rest_pepper", &first.secret("oauth_at_rest_pepper").unwrap())
         .file("keys/signing.json", &keys)
-        .env("SYSTEMPROMPT__SECURITY__JWT_ISSUER", first.url())
+        .env("SYSTEMPROMPT__SERVER__API_EXTERNAL_URL", first.url())
         .env("SYSTEMPROMPT__SERVER__INSTANCE_ID", "second")
         .start()
         .unwrap()

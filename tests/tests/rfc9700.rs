@@ -11,26 +11,26 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use systemprompt_tests::{Options, Server};
 
-const OAUTH: &str = "/api/v1/core/oauth";
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
-const CALLBACK: &str = "https://app.example/cb";
-const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+pub(crate) const OAUTH: &str = "/api/v1/core/oauth";
+pub(crate) const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+pub(crate) const CALLBACK: &str = "https://app.example/cb";
+pub(crate) const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 const PROOF: &str = "code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256&response_type=code";
 
 /// A browser of the first administrator, and a client of theirs.
-struct Browser {
-    server: Server,
-    http: Client,
-    origin: String,
+pub(crate) struct Browser {
+    pub server: Server,
+    pub http: Client,
+    pub origin: String,
     host: String,
-    cookies: BTreeMap<String, String>,
-    device: SoftAuthenticator,
-    client: String,
+    pub cookies: BTreeMap<String, String>,
+    pub device: SoftAuthenticator,
+    pub client: String,
 }
 
 /// One form of a page: where it goes, and its hidden fields.
-fn hidden(page: &str) -> Vec<(String, String)> {
+pub(crate) fn hidden(page: &str) -> Vec<(String, String)> {
     let fields = page.split("<input type=\"hidden\" name=\"").skip(1);
     let field = |text: &str| {
         let (name, rest) = text.split_once("\" value=\"")?;
@@ -41,7 +41,7 @@ fn hidden(page: &str) -> Vec<(String, String)> {
 }
 
 /// The form of a page as it is sent with everything ticked.
-fn filled(page: &Answer, decision: &str) -> String {
+pub(crate) fn filled(page: &Answer, decision: &str) -> String {
     let mut fields = hidden(&page.body);
     for part in page.body.split("name=\"scope_").skip(1) {
         let (name, _) = part.split_once('"').unwrap();
@@ -51,19 +51,19 @@ fn filled(page: &Answer, decision: &str) -> String {
     encoded(&fields)
 }
 
-fn encoded(fields: &[(String, String)]) -> String {
+pub(crate) fn encoded(fields: &[(String, String)]) -> String {
     let pairs = fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
-fn parameter(address: &str, name: &str) -> Option<String> {
+pub(crate) fn parameter(address: &str, name: &str) -> Option<String> {
     let url = url::Url::parse(address).unwrap();
     url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
 impl Browser {
     /// Follows the set-up link; the client is public and takes its answers at [`CALLBACK`].
-    async fn signed_in(options: Options) -> Self {
+    pub async fn signed_in(options: Options) -> Self {
         let server = options.without_limits().start().unwrap();
         let http = Client::without_redirects(&server);
         let (origin, token) = setup(&server);
@@ -85,7 +85,7 @@ impl Browser {
         browser
     }
 
-    fn keep(&mut self, answer: &Answer) {
+    pub fn keep(&mut self, answer: &Answer) {
         for name in ["access_token", "sp_flow"] {
             if let Some(set) = cookie(answer, name) {
                 let (_, text) = value(&set).split_once('=').unwrap();
@@ -95,12 +95,12 @@ impl Browser {
         self.cookies.retain(|_, text| !text.is_empty());
     }
 
-    fn cookies(&self) -> String {
+    pub fn cookies(&self) -> String {
         let pairs: Vec<String> = self.cookies.iter().map(|(name, text)| format!("{name}={text}")).collect();
         pairs.join("; ")
     }
 
-    async fn get(&mut self, address: &str) -> Answer {
+    pub async fn get(&mut self, address: &str) -> Answer {
         let path = address.strip_prefix(&self.origin).unwrap_or(address).to_owned();
         let cookies = self.cookies();
         let headers = [("host", self.host.as_str()), ("cookie", &cookies), ("accept-language", "en")];
@@ -109,7 +109,7 @@ impl Browser {
         answer
     }
 
-    async fn submit(&mut self, path: &str, form: String) -> Answer {
+    pub async fn submit(&mut self, path: &str, form: String) -> Answer {
         let cookies = self.cookies();
         let headers =
             [FORM, ("host", self.host.as_str()), ("cookie", &cookies), ("origin", self.origin.as_str())];
@@ -131,7 +131,7 @@ impl Browser {
         page
     }
 
-    async fn decide(&mut self, page: &Answer, decision: &str) -> Answer {
+    pub async fn decide(&mut self, page: &Answer, decision: &str) -> Answer {
         self.submit(&format!("{OAUTH}/consent"), filled(page, decision)).await
     }
 
@@ -152,12 +152,12 @@ impl Browser {
         panic!("the request went round in circles")
     }
 
-    async fn token(&self, form: &str) -> Answer {
+    pub async fn token(&self, form: &str) -> Answer {
         let form = format!("client_id={}&{form}", self.client);
         self.http.raw(&format!("{OAUTH}/token"), &[FORM], form).await.unwrap()
     }
 
-    async fn tokens(&mut self, more: &str) -> Value {
+    pub async fn tokens(&mut self, more: &str) -> Value {
         let code = parameter(&self.back(more).await, "code").unwrap();
         let form = format!(
             "grant_type=authorization_code&code={code}&redirect_uri={CALLBACK}&code_verifier={VERIFIER}"
@@ -167,7 +167,7 @@ impl Browser {
         answer.json()
     }
 
-    async fn refresh(&self, token: &str) -> (u16, Value) {
+    pub async fn refresh(&self, token: &str) -> (u16, Value) {
         let answer = self.token(&format!("grant_type=refresh_token&refresh_token={token}")).await;
         (answer.status, answer.json())
     }
@@ -180,7 +180,7 @@ impl Browser {
     }
 
     /// Every page that a person can come to, each by a name.
-    async fn pages(&mut self) -> Vec<(&'static str, Answer)> {
+    pub async fn pages(&mut self) -> Vec<(&'static str, Answer)> {
         let mut pages = Vec::new();
         for (name, path) in [
             ("sign-in", "/login".to_owned()),

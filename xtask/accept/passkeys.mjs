@@ -27,6 +27,9 @@ async function entries(kind) {
   return (await asAdmin(`/api/v1/admin/audit?kind=${kind}&limit=50`)).items;
 }
 
+/** How many of the newest entries of a kind have a reason. */
+const told = async (kind, reason) => (await entries(kind)).filter((entry) => entry.reason === reason).length;
+
 /** The pages' own program does ceremonies as they should be; here one is done as somebody else would. */
 const ceremony = (page, asked) =>
   page.evaluate(async ({ verification, twice, finishElsewhere }) => {
@@ -112,20 +115,23 @@ export async function passkeys(ada) {
   let mallory;
   await step("A13 a passkey that did not verify its user signs nobody in", async () => {
     mallory = await invited("mallory");
-    const before = (await entries("oauth.signin_failed")).length;
+    const before = await told("oauth.signin_failed", "not_verified");
     await mallory.session.send("WebAuthn.setUserVerified", { authenticatorId: mallory.authenticator, isUserVerified: false });
     is((await ceremony(mallory.page, { verification: "discouraged" })).first, 401, "invalid_credential");
     await mallory.session.send("WebAuthn.setUserVerified", { authenticatorId: mallory.authenticator, isUserVerified: true });
-    ensure((await entries("oauth.signin_failed")).length > before, "not on record");
+    ensure((await told("oauth.signin_failed", "not_verified")) === before + 1, "not on record");
   });
 
   await step("A13 a ceremony ends once", async () => {
+    const before = await told("oauth.signin_failed", "ceremony_not_open");
     const { first, second } = await ceremony(mallory.page, { twice: true });
     ensure(first.status === 200, `${first.status} ${JSON.stringify(first.body)}`);
     is(second, 400, "invalid_request");
+    ensure((await told("oauth.signin_failed", "ceremony_not_open")) === before + 1, "not on record");
   });
 
   await step("A13 a ceremony ends in the browser where it began", async () => {
+    const before = await told("oauth.signin_failed", "ceremony_not_open");
     const { finish } = await ceremony(mallory.page, { finishElsewhere: true });
     const other = await browser.newContext();
     const page = await other.newPage();
@@ -139,6 +145,7 @@ export async function passkeys(ada) {
       return { status: answer.status, body: await answer.json() };
     }, finish);
     is(answer, 400, "invalid_request");
+    ensure((await told("oauth.signin_failed", "ceremony_not_open")) === before + 1, "not on record");
     await other.close();
   });
 
@@ -148,6 +155,7 @@ export async function passkeys(ada) {
     ensure(listed.items.length === 1, JSON.stringify(listed));
     const answer = await fetch(at(`/api/v1/core/users/me/passkeys/${listed.items[0].id}`), { method: "DELETE", headers });
     ensure(answer.status === 409, `${answer.status} ${await answer.text()}`);
+    ensure((await told("oauth.webauthn.removed", "last_way_to_sign_in")) > 0, "not on record");
   });
 
   await step("A13 a counter that is put back takes the passkey out of use", async () => {

@@ -10,6 +10,7 @@ use systemprompt_models::{Millis, RequestContext};
 use systemprompt_oauth::services::grants;
 use systemprompt_oauth::{IdentityError, OauthError};
 use systemprompt_security::error::JwtError;
+use systemprompt_security::jwt::Verified;
 use systemprompt_security::session::{Cutoff, CutoffKind, EVERYBODY, SessionError, SessionRow, Sessions};
 
 /// Why nothing was ended.
@@ -52,10 +53,7 @@ impl AppContext {
     /// What is no token of ours, or a revocation that could not be recorded or written.
     pub async fn revoke_token(&self, by: &RequestContext, text: &str) -> Result<Revocation, RevokeError> {
         match self.auth.read_own(text) {
-            Ok(verified) => {
-                let expires_at = verified.expires_at();
-                self.revoke_jti(by, &verified.claims.jti, Some(expires_at)).await
-            }
+            Ok(verified) => self.revoke_one(by, &verified.claims.jti, Some(&verified)).await,
             Err(JwtError::Expired) => Ok(Revocation {
                 revoked: "token",
                 id: String::new(),
@@ -68,21 +66,29 @@ impl AppContext {
         }
     }
 
-    /// Ends the token with this id. Without its end the revocation is kept as long as a token can live.
+    /// Ends the token with this id. Its end is not known, so the revocation is kept as long as a token can live.
     ///
     /// # Errors
     /// When the revocation cannot be recorded or written.
-    pub async fn revoke_jti(
+    pub async fn revoke_jti(&self, by: &RequestContext, jti: &Jti) -> Result<Revocation, RevokeError> {
+        self.revoke_one(by, jti, None).await
+    }
+
+    async fn revoke_one(
         &self,
         by: &RequestContext,
         jti: &Jti,
-        expires_at: Option<Millis>,
+        shown: Option<&Verified>,
     ) -> Result<Revocation, RevokeError> {
-        let is_shown = expires_at.is_some();
-        let expires_at = expires_at.unwrap_or_else(|| Sessions::longest_end(self.clock.now()));
+        let is_shown = shown.is_some();
+        let longest = || Sessions::longest_end(self.clock.now());
+        let expires_at = shown.map_or_else(longest, Verified::expires_at);
         let draft = Draft::new(EntryKind::OauthRevoked, by, "ok").with("scope", "token");
         self.record_one(draft.with("jti", jti.as_str()).with("expires_at", expires_at)).await?;
-        let is_new = self.sessions.revoke_token(jti, expires_at).await?;
+        let (is_new, sessions_ended) = match shown {
+            Some(verified) => self.sessions.revoke_claims(&verified.claims).await?,
+            None => (self.sessions.revoke_token(jti, expires_at).await?, 0),
+        };
         self.tell_revocation(jti.as_str()).await;
         Ok(Revocation {
             revoked: "token",
@@ -90,7 +96,7 @@ impl AppContext {
             was_live: if is_new { is_shown.then_some(true) } else { Some(false) },
             not_before: None,
             expires_at,
-            sessions_ended: 0,
+            sessions_ended,
         })
     }
 

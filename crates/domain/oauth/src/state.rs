@@ -249,6 +249,19 @@ impl OAuthState {
         {
             return Err(crate::OauthError::Throttled { retry_after: 1 });
         }
+        if let Some(host) = crate::services::cimd::closed_host(&self.settings(), id) {
+            let refusal = crate::services::refusals::Refusal {
+                kind: systemprompt_audit::EntryKind::OauthCimdRefused,
+                endpoint: "client_id",
+                error: crate::ErrorCode::InvalidClient.as_str(),
+                reason: Some(crate::models::cimd::CimdFault::Host.reason()),
+                client_id: None,
+            };
+            if let Some(draft) = self.refusals.entry(context, &refusal, self.now()) {
+                self.record(draft.with("host", host)).await?;
+            }
+            return Ok(None);
+        }
         self.client(id).await
     }
 

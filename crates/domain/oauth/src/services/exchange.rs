@@ -22,7 +22,9 @@ use systemprompt_audit::{EntryKind, LedgerError, Unit};
 use systemprompt_models::claims::MAX_ACT_DEPTH;
 use systemprompt_models::ids::SessionId;
 use systemprompt_models::{Actor, JwtAudience};
-use systemprompt_security::session::{NewSession, SESSION_ENDED, SessionSource, SignIn, session_lives};
+use systemprompt_security::session::{
+    NewSession, SESSION_ENDED, SessionSource, SignIn, TOKEN_ENDED, session_lives, token_stands,
+};
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -114,11 +116,14 @@ async fn issue(
     }
     if let Some(parent) = &subject.session {
         unit.require(session_lives(parent, now));
+        if let Some(jti) = &subject.jti {
+            unit.require(token_stands(parent, jti));
+        }
     }
     unit.open(session.into_row(now));
     match state.ledger.commit(unit).await {
         Ok(permit) => drop(permit),
-        Err(LedgerError::Guard(SESSION_ENDED | TOKEN_REPLAYED | USER_CHANGED)) => {
+        Err(LedgerError::Guard(SESSION_ENDED | TOKEN_ENDED | TOKEN_REPLAYED | USER_CHANGED)) => {
             return Err(subject::invalid());
         }
         Err(error) => return Err(error.into()),

@@ -11,6 +11,7 @@ mod exchange;
 mod logout;
 mod people;
 pub(super) mod plane;
+mod proofs;
 mod refresh;
 mod registration;
 mod rotation;

@@ -2,9 +2,9 @@
 
 use crate::services::server::route::Route;
 use aws_lc_rs::digest::{SHA256, digest};
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde_json::Value;
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::{Code, Refusal};
@@ -61,6 +61,16 @@ async fn server_at(
         Ok(server(State(context), headers).await)
     } else {
         Err(missing().into())
+    }
+}
+
+/// OpenID Connect Discovery looks behind an issuer's path, where no route is: that path is only known by the configuration. The
+/// request is read as one for the same document (section 4.1).
+pub fn appended(context: &AppContext, request: &mut Request) {
+    const DOCUMENT: &str = "/.well-known/openid-configuration";
+    let path = request.uri().path().strip_suffix(DOCUMENT).filter(|path| !path.is_empty());
+    if path.is_some() && path == discovery::issuer_path(&context.oauth.settings()).as_deref() {
+        *request.uri_mut() = Uri::from_static(DOCUMENT);
     }
 }
 

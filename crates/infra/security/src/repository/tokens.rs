@@ -224,22 +224,34 @@ impl TokenRepository {
         Ok(rows)
     }
 
+    /// Ends a token, and what was exchanged for it if it is `shown`. Whether it was not revoked before, and the sessions that ended.
     pub(crate) async fn revoke_token(
         &self,
         jti: &Jti,
         expires_at: Millis,
+        shown: Option<&JwtClaims>,
         now: Millis,
-    ) -> Result<bool, sqlx::Error> {
+    ) -> Result<(bool, Vec<RevokedRow>), sqlx::Error> {
         let mut tx = self.db.write_tx().await?;
         let epoch = next_epoch(&mut tx).await?;
+        if let Some(claims) = shown {
+            // An exchange holds this row until it is written: either it is seen below, or it sees the revocation.
+            on_tx!(tx, conn => sqlx::query(sql!(
+                "UPDATE user_sessions SET last_seen_at = last_seen_at WHERE id = $1"
+            )).bind(claims.session_id.as_str()).execute(&mut *conn).await.map(drop))?;
+        }
         let inserted = on_tx!(tx, conn => sqlx::query(sql!(
             "INSERT INTO oauth_jti_revocations (jti, expires_at, revoked_at, epoch) VALUES ($1, $2, $3, $4)
              ON CONFLICT (jti) DO NOTHING"
         ))
             .bind(jti.as_str()).bind(expires_at).bind(now).bind(epoch)
             .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        let ended = match shown {
+            Some(claims) => end_exchanged(&mut tx, claims, (epoch, now)).await?,
+            None => Vec::new(),
+        };
         tx.commit().await?;
-        Ok(inserted == 1)
+        Ok((inserted == 1, ended))
     }
 
     /// A transaction for what ends together.
@@ -411,6 +423,41 @@ pub fn session_lives(id: &SessionId, now: Millis) -> Guard {
         ),
         cells: vec![now.into(), id.as_str().into()],
     }
+}
+
+/// Name of the guard of [`token_stands`].
+pub const TOKEN_ENDED: &str = "token_ended";
+
+/// Holds if a token of a session is not revoked. It comes behind [`session_lives`], which waits for a revocation under way.
+pub fn token_stands(session: &SessionId, jti: &Jti) -> Guard {
+    Guard {
+        name: TOKEN_ENDED,
+        sql: sql!(
+            "UPDATE user_sessions SET last_seen_at = last_seen_at
+             WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM oauth_jti_revocations WHERE jti = $2)"
+        ),
+        cells: vec![session.as_str().into(), jti.as_str().into()],
+    }
+}
+
+/// Ends what was exchanged for a token, and what came from that. The session of a grant has many tokens and no row tells for which
+/// of them an exchange was made: what came from another one within the life of this one ends too.
+async fn end_exchanged(
+    tx: &mut WriteTx,
+    claims: &JwtClaims,
+    (epoch, now): (i64, Millis),
+) -> Result<Vec<RevokedRow>, sqlx::Error> {
+    on_tx!(*tx, conn => sqlx::query_as(sql!(
+        "WITH RECURSIVE tree (id) AS (
+             SELECT id FROM user_sessions
+             WHERE parent_session_id = $1 AND source = 'exchange' AND created_at >= $2 AND expires_at <= $3
+             UNION
+             SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
+         UPDATE user_sessions SET revoked_at = $4, revoked_reason = 'token_revoked', revoked_epoch = $5
+         WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $4 RETURNING id, expires_at"
+    ))
+        .bind(claims.session_id.as_str()).bind(claims.iat.saturating_mul(1000)).bind(claims.exp.saturating_mul(1000))
+        .bind(now).bind(epoch).fetch_all(&mut *conn).await)
 }
 
 /// Takes the next number of a change that other nodes must learn of. Its row stays locked until the end of the transaction.

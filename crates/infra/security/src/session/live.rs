@@ -459,9 +459,22 @@ impl Sessions {
     /// # Errors
     /// When the row cannot be written; the token then goes on.
     pub async fn revoke_token(&self, jti: &Jti, expires_at: Millis) -> Result<bool, SessionError> {
-        let is_new = self.repository.revoke_token(jti, expires_at, self.clock.now()).await?;
+        let (is_new, _) = self.repository.revoke_token(jti, expires_at, None, self.clock.now()).await?;
         self.apply(|revoked| revoked.add_token(jti.clone(), expires_at));
         Ok(is_new)
+    }
+
+    /// Ends one token with what was exchanged for it. Returns whether it was not revoked before, and how many sessions ended.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_token`].
+    pub async fn revoke_claims(&self, claims: &JwtClaims) -> Result<(bool, usize), SessionError> {
+        let expires_at = claims.exp.saturating_mul(1000);
+        let now = self.clock.now();
+        let (is_new, ended) =
+            self.repository.revoke_token(&claims.jti, expires_at, Some(claims), now).await?;
+        self.apply(|revoked| revoked.add_token(claims.jti.clone(), expires_at));
+        Ok((is_new, self.apply_ended(ended)))
     }
 
     /// Ends every token of a subject that was issued up to now, and every session if it is a user. `entry` is the record of

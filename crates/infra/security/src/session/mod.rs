@@ -6,7 +6,9 @@ pub mod generator;
 pub mod live;
 pub mod revoked;
 
-pub use crate::repository::tokens::{Root, SESSION_ENDED, SessionOpened, next_epoch, session_lives};
+pub use crate::repository::tokens::{
+    Root, SESSION_ENDED, SessionOpened, TOKEN_ENDED, next_epoch, session_lives, token_stands,
+};
 pub use claims::ValidatedSessionClaims;
 pub use extension::TokensExtension;
 pub use generator::{SessionGenerator, SessionParams, SessionUse};

@@ -53,8 +53,9 @@ pub enum Need {
     SignIn,
     /// The person must look at the consent page.
     Consent,
-    /// The person must choose the account, on the same page.
-    Choice,
+    /// The person must look at the same page though they have consented: to choose the account, or because anybody on their computer
+    /// could take the answer.
+    Look,
 }
 
 impl Need {
@@ -64,7 +65,7 @@ impl Need {
             Self::Nothing { .. } => None,
             Self::SignIn => Some(ErrorCode::LoginRequired),
             Self::Consent => Some(ErrorCode::ConsentRequired),
-            Self::Choice => Some(ErrorCode::InteractionRequired),
+            Self::Look => Some(ErrorCode::InteractionRequired),
         }
     }
 }
@@ -86,18 +87,20 @@ pub async fn need(
     let permissions = state.settings().permissions_of_user(&person.user);
     let scopes = asked.grantable(client, &permissions)?;
     if asked.asks(Prompt::SelectAccount) {
-        return Ok(Need::Choice);
+        return Ok(Need::Look);
     } else if asked.asks(Prompt::Consent) {
         return Ok(Need::Consent);
     } else if client.client_id.as_str() == SP_WEB {
         return Ok(Need::Nothing { scopes, remembered: false });
-    } else if !is_assured(client, &asked.redirect_uri) {
-        return Ok(Need::Consent);
     }
     let (user, redirect) = (person.user.id.as_str(), asked.redirect_uri.as_str());
     let consent = state.oauth.consent(user, client.client_id.as_str(), redirect).await?;
     let covers = consent.is_some_and(|consent| covers(&consent, client, &scopes, &asked.resources));
-    Ok(if covers { Need::Nothing { scopes, remembered: true } } else { Need::Consent })
+    Ok(match (covers, is_assured(client, &asked.redirect_uri)) {
+        (true, true) => Need::Nothing { scopes, remembered: true },
+        (true, false) => Need::Look,
+        (false, _) => Need::Consent,
+    })
 }
 
 /// Whether the sign-in is the right one and fresh enough.

@@ -1,5 +1,6 @@
 mod claims;
 mod explained;
+mod parameters;
 
 use super::*;
 use crate::repository::testing::{Fixture, URL, caller, fixtures};

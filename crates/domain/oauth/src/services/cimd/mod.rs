@@ -7,7 +7,7 @@ pub mod validator;
 
 use crate::error::{OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
-use crate::state::OAuthState;
+use crate::state::{OAuthState, Settings};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -35,6 +35,16 @@ impl CimdState {
 /// Whether an id names a metadata document.
 pub fn is_document_id(id: &str) -> bool {
     id.starts_with("https://")
+}
+
+/// The host of a document's address if nothing is fetched from it (ID-27).
+pub(crate) fn closed_host(settings: &Settings, id: &str) -> Option<String> {
+    let config = &settings.identity.cimd;
+    if !config.enabled || !is_document_id(id) {
+        return None;
+    }
+    let host = validator::check_address(id).ok()?;
+    validator::check_host(config, &host).is_err().then_some(host)
 }
 
 /// The client of a document's address; none if the address, the fetch or the document is not what it must be.

@@ -2,10 +2,14 @@
 
 use crate::models::cimd::StoredDocument;
 use crate::repository::client::documents::MAX_DOCUMENTS;
-use crate::services::tests::plane::{START, planes};
+use crate::services::clients::metadata_digest;
+use crate::services::tests::plane::{Plane, START, at_once, context, planes, planes_with, word};
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use systemprompt_database::on_tx;
+use systemprompt_models::Millis;
 use systemprompt_net::HostRules;
 use systemprompt_net::testing::{Stub, untrusted};
 use tokio::net::TcpListener;
@@ -54,6 +58,26 @@ async fn a23_a_name_that_rebinds_to_this_computer_or_maps_it_into_ipv6_is_never_
     assert_eq!(connected.load(Ordering::SeqCst), 0);
 }
 
+/// The name leads to an address that is allowed, and the next time to one that is not: the address that was checked is the one that is
+/// connected to, since a second look-up before the connection would find the other one. What is allowed is this computer, which a
+/// local deployment may ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn a23_a_name_is_looked_up_once_and_connected_to_where_it_was_checked() {
+    for mut plane in planes().await {
+        let (port, connected) = counting().await;
+        let names = Stub::of(&[("turns.test", &[&["127.0.0.1"], &["10.0.0.1"]])]);
+        plane.fetches_by(untrusted(names, HostRules::default().with_loopback()).unwrap());
+        let client = format!("https://turns.test:{port}/client.json");
+        for (reason, connections) in [("connection", 1), ("address_not_allowed", 1)] {
+            assert!(plane.state.client(&client).await.unwrap().is_none());
+            assert_eq!(connected.load(Ordering::SeqCst), connections, "{reason}");
+            let told = plane.records("oauth.cimd.refused").await.pop().unwrap();
+            assert_eq!(told["reason"], reason);
+            plane.clock.advance(1000);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn id_26_of_too_many_documents_those_go_that_were_not_used_for_the_longest_time() {
     for plane in planes().await {
@@ -100,5 +124,140 @@ async fn id_111_sessions_and_registered_clients_are_measured() {
         let counts = plane.state.meter.read();
         assert_eq!((counts.sessions_active, counts.clients_registered), (0, 1));
         assert_eq!(counts.clients_registered_max, 10_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_27_a_host_that_is_not_allowed_is_on_record_and_not_asked() {
+    let closed = |settings: &mut crate::Settings| {
+        settings.identity.cimd.allow_hosts = vec!["*.good.example".into()];
+        settings.identity.cimd.deny_hosts = vec!["bad.good.example".into()];
+    };
+    for mut plane in planes_with(closed).await {
+        plane.fetches_by(untrusted(Stub::of(&[]), HostRules::default()).unwrap());
+        let ask = async |host: &str| {
+            let found = plane.state.client_named(&context(), &format!("https://{host}/c.json")).await;
+            assert!(found.unwrap().is_none(), "{host}");
+            plane.clock.advance(10_000);
+            plane.records("oauth.cimd.refused").await.pop().unwrap()
+        };
+        for (host, reason) in [
+            ("elsewhere.example", "host_not_allowed"),
+            ("bad.good.example", "host_not_allowed"),
+            ("app.good.example", "unresolved"),
+        ] {
+            let told = ask(host).await;
+            assert_eq!((&told["detail"]["host"], &told["reason"]), (&json!(host), &json!(reason)));
+        }
+        // Nobody fills the ledger with names.
+        for n in 0..3 {
+            ask(&format!("n{n}.example")).await;
+        }
+        assert_eq!(plane.records("oauth.cimd.refused").await.len(), 6);
+    }
+}
+
+/// A document that was kept for `url` until `fresh_until`.
+async fn kept(plane: &Plane, url: &str, fresh_until: Millis) {
+    let document =
+        json!({"client_id": url, "client_name": "App", "redirect_uris": ["https://app.example/cb"]});
+    let stored = StoredDocument {
+        url: url.to_owned(),
+        document: document.to_string(),
+        metadata_digest: "before".to_owned(),
+        fetched_at: START - 60_000,
+        fresh_until,
+        has_logo: false,
+    };
+    plane.state.clients.store_document(&stored, None, false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_26_a_stale_document_is_not_used_when_its_refresh_fails() {
+    for mut plane in planes().await {
+        plane.fetches_by(untrusted(Stub::of(&[]), HostRules::default()).unwrap());
+        let url = "https://gone.example/client.json";
+        kept(&plane, url, START + 1000).await;
+        assert!(plane.state.client(url).await.unwrap().is_some(), "it is fresh");
+        assert!(plane.records("oauth.cimd.refused").await.is_empty());
+        plane.clock.advance(1000);
+        assert!(plane.state.client(url).await.unwrap().is_none());
+        let told = plane.records("oauth.cimd.refused").await.pop().unwrap();
+        assert_eq!(told["detail"]["cache_age_s"], 61);
+        assert_eq!(told["detail"]["host"], "gone.example");
+        assert!(plane.state.clients.document(url).await.unwrap().is_some(), "and is refreshed the next time");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_26_one_fetch_of_an_address_is_under_way_at_a_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counted, highest) = (Arc::clone(&open), Arc::clone(&most));
+    #[expect(clippy::disallowed_methods, reason = "the test's own server")]
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            highest.fetch_max(counted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let counted = Arc::clone(&counted);
+            #[expect(clippy::disallowed_methods, reason = "the test's own server")]
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                counted.fetch_sub(1, Ordering::SeqCst);
+                drop(socket);
+            });
+        }
+    });
+    let mut plane = planes().await.into_iter().next().unwrap();
+    let names = Stub::of(&[("slow.test", &[&["127.0.0.1"]])]);
+    plane.fetches_by(untrusted(names, HostRules::default().with_loopback()).unwrap());
+    let plane = Arc::new(plane);
+    let answers =
+        at_once(8, || {
+            let plane = Arc::clone(&plane);
+            async move {
+                plane.state.client(&format!("https://slow.test:{port}/c.json")).await.map(|c| c.is_some())
+            }
+        })
+        .await;
+    assert!(answers.iter().all(|answer| !matches!(answer, Ok(true))));
+    let refused = answers.iter().filter(|answer| word(answer) == "temporarily_unavailable").count();
+    assert_eq!(
+        (refused, most.load(Ordering::SeqCst)),
+        (3, 1),
+        "five a host at once, and one after the other"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_26_what_a_person_was_shown_of_a_client_is_in_its_digest() {
+    let url = "https://app.example/client.json";
+    let digest = |changes: Value| {
+        let mut document = json!({
+            "client_id": url, "client_name": "App", "redirect_uris": ["https://app.example/cb"], "scope": "user",
+            "logo_uri": "https://app.example/a.png", "token_endpoint_auth_method": "private_key_jwt",
+            "jwks_uri": "https://app.example/keys", "contacts": ["a@app.example"],
+        });
+        document.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let read = super::validator::read(url, document.to_string().as_bytes());
+        metadata_digest(&read.unwrap_or_else(|fault| panic!("{changes}: {}", fault.reason())))
+    };
+    let before = digest(json!({}));
+    let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]});
+    for changed in [
+        json!({"redirect_uris": ["https://app.example/cb", "https://app.example/2"]}),
+        json!({"token_endpoint_auth_method": "none"}),
+        json!({"jwks_uri": "https://app.example/other"}),
+        json!({"jwks_uri": null, "jwks": set}),
+        json!({"scope": "user mcp"}),
+        json!({"client_name": "Apq"}),
+        json!({"logo_uri": "https://app.example/b.png"}),
+    ] {
+        assert_ne!(digest(changed.clone()), before, "{changed}");
+    }
+    for same in
+        [json!({"contacts": ["b@app.example"]}), json!({"future_member": 1}), json!({"scope": "user user"})]
+    {
+        assert_eq!(digest(same.clone()), before, "{same}");
     }
 }

@@ -14,7 +14,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value};
 use systemprompt_audit::{Draft, EntryKind, Guard, LedgerError, Unit};
 use systemprompt_config::profile::security::{SigningAlgorithm as Configured, SubjectMapping, TrustedIssuer};
-use systemprompt_models::ids::{SessionId, UserId};
+use systemprompt_models::ids::{Jti, SessionId, UserId};
 use systemprompt_models::{Actor, JwtAudience, JwtClaims, RequestContext};
 use systemprompt_security::jwt::foreign::unverified_kid;
 use systemprompt_security::jwt::{UnverifiedClaims, verify_foreign};
@@ -32,6 +32,8 @@ pub(super) struct Subject {
     pub audiences: Option<Vec<JwtAudience>>,
     /// The session whose end is the end of the new one; another issuer's token has none here.
     pub session: Option<SessionId>,
+    /// Id of the access token of that session.
+    pub jti: Option<Jti>,
     pub act: Option<Actor>,
     pub may_act: Option<Value>,
     /// The plugin that a hook token is bound to.
@@ -105,6 +107,7 @@ async fn own(state: &OAuthState, token: &str) -> OauthResult<Subject> {
         scopes,
         audiences: Some(claims.aud),
         session: Some(claims.session_id),
+        jti: Some(claims.jti),
         act: claims.act,
         may_act: None,
         plugin_id: claims.plugin_id,
@@ -144,6 +147,7 @@ async fn by_id_token(state: &OAuthState, client: &OAuthClient, token: &str) -> O
         .then(|| grant.resources.split(' ').map(|uri| JwtAudience::Resource(uri.to_owned())).collect());
     Ok(Subject {
         session: Some(grants::session_of(&grant.grant_id)),
+        jti: None,
         user: TokenUser::from(&user),
         scopes,
         audiences,
@@ -187,6 +191,7 @@ async fn foreign(
         scopes: Scopes { permissions, oidc: Vec::new() }.for_persons(),
         audiences: None,
         session: None,
+        jti: None,
         act: act.map(|act| named(act, &trusted.issuer)),
         may_act: claims.get("may_act").cloned(),
         plugin_id: None,

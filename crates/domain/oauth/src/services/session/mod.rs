@@ -25,10 +25,20 @@ pub(crate) async fn record_failure(
     endpoint: &'static str,
     reason: &'static str,
 ) -> OauthResult<()> {
+    record_refusal(state, context, (endpoint, ErrorCode::InvalidCredential), reason).await
+}
+
+/// The same of a step that was answered with another error.
+pub(crate) async fn record_refusal(
+    state: &OAuthState,
+    context: &RequestContext,
+    (endpoint, error): (&'static str, ErrorCode),
+    reason: &'static str,
+) -> OauthResult<()> {
     let refusal = Refusal {
         kind: EntryKind::OauthSigninFailed,
         endpoint,
-        error: ErrorCode::InvalidCredential.as_str(),
+        error: error.as_str(),
         reason: Some(reason),
         client_id: None,
     };

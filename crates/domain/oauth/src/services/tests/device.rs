@@ -11,8 +11,9 @@ use crate::services::generation::TokenResponse;
 use crate::services::http::Parameters;
 use crate::services::templating::Frame;
 use std::sync::Arc;
-use systemprompt_models::Secret;
-use systemprompt_security::session::SessionSource;
+use systemprompt_models::ids::SessionId;
+use systemprompt_models::{Clock as _, Secret};
+use systemprompt_security::session::{NewSession, SessionSource};
 
 async fn begin(plane: &Plane, form: &str) -> OauthResult<DeviceAuthorization> {
     let parameters = Parameters::parse(form.as_bytes())?;
@@ -98,6 +99,55 @@ async fn a_device_gets_what_its_person_ticked() {
             plane.clock.advance(10_000);
             assert_eq!(ask(&plane, device.device_code.expose()).await.unwrap().scope, want, "{ticked}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_65_five_wrong_codes_a_session_and_twenty_a_network_an_hour() {
+    for plane in planes().await {
+        let user = plane.state.users.get("bob").await.unwrap();
+        let device = begin(&plane, "client_id=public&scope=user").await.unwrap();
+        let flow = Secret::from("flow");
+        // A session of bob's is one of a browser each.
+        let person = async || {
+            let id = SessionId::generate();
+            let end = plane.clock.now() + 86_400_000;
+            let mut new = NewSession::new(id.clone(), Some(plane.bob.clone()), SessionSource::Web, end);
+            new.facts.auth_time = Some(plane.clock.now() / 1000);
+            plane.state.sessions.create(&new).await.unwrap();
+            let session = plane.state.sessions.find(&id).await.unwrap().unwrap();
+            SignedIn { user: user.clone(), session }
+        };
+        let type_in = async |person: &SignedIn, code: &str| {
+            let frame = Frame::new(&plane.state.settings(), None, None);
+            match confirm(&plane.state, &context(), (person, &flow), frame, code).await {
+                Ok(Some(_)) => "found",
+                Ok(None) => "unknown",
+                Err(error) => error.code().as_str(),
+            }
+        };
+        let first = person().await;
+        for n in 0..5 {
+            // The right one uses up nothing.
+            assert_eq!(type_in(&first, device.user_code.expose()).await, "found");
+            assert_eq!(
+                type_in(&first, &format!("BCDF-GHJ{}", ["K", "L", "M", "N", "P"][n])).await,
+                "unknown"
+            );
+        }
+        assert_eq!(type_in(&first, "BCDF-GHJQ").await, "temporarily_unavailable");
+        assert_eq!(type_in(&first, device.user_code.expose()).await, "temporarily_unavailable");
+        for _ in 0..3 {
+            let next = person().await;
+            for _ in 0..5 {
+                assert_eq!(type_in(&next, "not even a code").await, "unknown");
+            }
+        }
+        let other = person().await;
+        assert_eq!(type_in(&other, device.user_code.expose()).await, "temporarily_unavailable");
+        plane.clock.advance(3_600_000);
+        let device = begin(&plane, "client_id=public&scope=user").await.unwrap();
+        assert_eq!(type_in(&person().await, device.user_code.expose()).await, "found", "an hour later");
     }
 }
 

@@ -1,5 +1,7 @@
 //! Token exchange (ID-59 to ID-63, A26).
 
+mod rows;
+
 use super::plane::{ISSUER, Plane, START, context, planes, planes_with, word};
 use crate::error::OauthResult;
 use crate::services::generation::TokenResponse;

@@ -2,8 +2,9 @@
 
 use crate::at_rest::Label;
 use crate::constants::CHALLENGE_TTL_SECONDS;
-use crate::error::{OauthError, OauthResult};
+use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::repository::webauthn::{self, NewChallenge};
+use crate::services::session::record_refusal;
 use crate::state::OAuthState;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,6 +47,16 @@ impl Kind {
             Self::Auth => "auth",
             Self::Link => "link",
             Self::Password => "password",
+        }
+    }
+
+    /// Where a ceremony of this kind ends, as records name it.
+    fn endpoint(self) -> &'static str {
+        match self {
+            Self::Register => "webauthn/register",
+            Self::Auth => "webauthn/auth",
+            Self::Link => "webauthn/link",
+            Self::Password => "login",
         }
     }
 }
@@ -92,7 +103,8 @@ pub(crate) async fn look<T: DeserializeOwned>(
     read(webauthn::challenge(&state.db, id, kind.as_str(), flows, state.now()).await?)
 }
 
-/// Takes a ceremony; nobody can take it again.
+/// Takes a ceremony; nobody can take it again. A second end of it, and one in another browser, are on record: an answer that
+/// somebody caught would come so.
 pub(crate) async fn take<T: DeserializeOwned>(
     state: &OAuthState,
     browser: Browser<'_>,
@@ -102,6 +114,10 @@ pub(crate) async fn take<T: DeserializeOwned>(
     let (present, previous) = state.at_rest.candidates(Label::Flow, browser.flow.expose());
     let taken =
         webauthn::take_challenge(&state.db, id, kind.as_str(), (&present, &previous), state.now()).await?;
+    if taken.is_none() {
+        let at = (kind.endpoint(), ErrorCode::InvalidRequest);
+        record_refusal(state, browser.context, at, "ceremony_not_open").await?;
+    }
     read(taken)
 }
 

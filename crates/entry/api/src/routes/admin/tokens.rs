@@ -88,7 +88,7 @@ async fn revoke(
     let reason = if asked.reason.is_empty() { "revoked" } else { &asked.reason };
     let done = match (&asked.token, &asked.jti, &asked.user, &asked.client, asked.all) {
         (Some(token), None, None, None, false) => context.revoke_token(&caller, token.expose()).await,
-        (None, Some(jti), None, None, false) => context.revoke_jti(&caller, &jti.as_str().into(), None).await,
+        (None, Some(jti), None, None, false) => context.revoke_jti(&caller, &jti.as_str().into()).await,
         (None, None, Some(user), None, false) => {
             let user = context.users.get(user).await?;
             context.revoke_all(&caller, CutoffKind::User, user.id.as_str(), reason).await

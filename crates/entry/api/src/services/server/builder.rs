@@ -9,6 +9,7 @@ use super::route::{Access, Route, RouteSpec};
 use super::settings::Settings;
 use super::table::{RouteError, RouteTable};
 use crate::error::Refused;
+use crate::routes::wellknown;
 use crate::services::middleware::rate_limit::Quotas;
 use crate::services::middleware::throttle::{self, Level, Throttle};
 use crate::services::middleware::trailing_slash::{self, Slash};
@@ -133,6 +134,7 @@ impl Edge {
         // 1. The trace id comes first, so that every answer carries it, whatever happens behind.
         let trace_id = trace::assign(request.headers());
         let method = request.method().clone();
+        wellknown::appended(&self.context, &mut request);
         let ends = request.version() < Version::HTTP_2 && request_shape::is_framed_oddly(&request);
         let found = self.routes.find(&method, request.uri().path());
         let envelope = found.map_or_else(|| envelope_of(request.uri().path()), |route| route.envelope);

@@ -44,6 +44,24 @@ fn case_4_rfc_7517_a_1_set() {
     assert_eq!(read, [("1", SigningAlgorithm::Es256, false), ("2011-04-29", SigningAlgorithm::Rs256, true)]);
 }
 
+/// RFC 7517 appendix A.2 and A.3: private and symmetric keys, which no set that is read here may hold, alone or beside public ones.
+#[test]
+fn a22_rfc_7517_a_2_and_a_3_hold_nothing_that_is_read_as_a_public_key() {
+    let public = json!({"kty": "EC", "crv": "P-256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+        "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM", "use": "enc", "kid": "1"});
+    let mut private = public.clone();
+    private["d"] = "870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE".into();
+    let rsa = json!({"kty": "RSA", "n": RFC7638_N, "e": "AQAB", "alg": "RS256", "kid": "2011-04-29",
+        "d": "X4cTteJY_gn4FYPsXB8rdXix5vwsg1FLN5E3EaG6RJoVH-HLLKD9M7dx5oo7GURknchnrRweUkC7hT5fJLM0WbFAKNLWY2vv7B6NqXSzUvxT0_YSfqijwp3RTzlBaCxWp4doFk5N2o8Gy_nHNKroADIkJ46pRUohsXywbReAdYaMwFs9tv8d_cPVY3i07a3t8MN6TNwm0dSawm9v47UiCl3Sk5ZiG7xojPLu4sbg1U2jx4IBTNBznbJSzFHK66jT8bgkuqsk0GjskDJk19Z4qwjwbsnn4j2WBii3RL-Us2lGVkY8fkFzme1z0HbIkfz0Y6mqnOYtqc0X4jfcKoAC8Q"});
+    let wrap = json!({"kty": "oct", "alg": "A128KW", "k": "GawgguFyGrWKav7AX4VKUg"});
+    let mac = json!({"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
+        "kid": "HMAC key used in JWS spec Appendix A.1 example"});
+    for key in [private, rsa, wrap, mac] {
+        assert!(matches!(Jwk::parse(&key), Err(KeyError::PrivateMember)), "{}", key["kty"]);
+        assert!(Jwk::parse_set(&json!({"keys": [public.clone(), key.clone()]})).is_err(), "{}", key["kty"]);
+    }
+}
+
 #[test]
 fn case_4_rfc_8037_a_3_thumbprint_and_a_4_signature() {
     let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";

@@ -58,17 +58,16 @@ pub async fn remove(state: &OAuthState, context: &RequestContext, id: &str) -> O
     lookup::need_recent(state, &context.principal).await?;
     let passwords = state.settings().identity.password.enabled;
     if !webauthn::has_another_way(&state.db, user.as_str(), id, passwords).await? {
-        return Err(last());
+        return Err(refused(state, context, id).await);
     }
-    let draft = Draft::new(EntryKind::OauthWebauthnRemoved, context, "ok")
-        .with_subject("user", user.as_str())
-        .with("credential", id.chars().take(12).collect::<String>());
-    state.record(draft).await?;
+    state.record(removal(context, "ok", id)).await?;
     let mut tx = state.db.write_tx().await?;
     let told = notices::tell(context, user, NoticeKind::PasskeyRemoved, Some(&passkey.name), state.now());
     for guard in [webauthn::lock_user(user.as_str()), webauthn::remove(user.as_str(), id, passwords), told] {
         if !guard.holds_in(&mut tx).await? {
-            return Err(last());
+            // Nobody else writes while this one is open.
+            tx.rollback().await?;
+            return Err(refused(state, context, id).await);
         }
     }
     // Without any, the way in is another one from here on, and so must be what goes on (ID-51).
@@ -77,6 +76,16 @@ pub async fn remove(state: &OAuthState, context: &RequestContext, id: &str) -> O
     Ok(true)
 }
 
-fn last() -> OauthError {
-    OauthError::new(ErrorCode::Conflict, "the last way to sign in cannot be removed")
+/// The last way to sign in stays, on record.
+async fn refused(state: &OAuthState, context: &RequestContext, id: &str) -> OauthError {
+    match state.record(removal(context, "refused", id).with_reason("last_way_to_sign_in")).await {
+        Ok(()) => OauthError::new(ErrorCode::Conflict, "the last way to sign in cannot be removed"),
+        Err(error) => error.into(),
+    }
+}
+
+fn removal(context: &RequestContext, outcome: &'static str, id: &str) -> Draft {
+    Draft::new(EntryKind::OauthWebauthnRemoved, context, outcome)
+        .with_subject("user", context.principal.user_id.as_str())
+        .with("credential", id.chars().take(12).collect::<String>())
 }
