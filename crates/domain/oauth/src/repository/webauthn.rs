@@ -79,6 +79,23 @@ pub(crate) async fn passkeys_of(db: &Db, user_id: &str) -> sqlx::Result<Vec<Pass
     )).bind(user_id).fetch_all(pool).await)
 }
 
+/// Whoever may sign in and has this mail, in lower case, with the ids of at most `most` passkeys: those that were used last come first.
+/// One row, also of a mail that nobody has, so that both take the same time (ID-86).
+pub(crate) async fn named_by(
+    db: &Db,
+    mail: &str,
+    most: i64,
+) -> sqlx::Result<(Option<String>, Vec<String>)> {
+    let (user, ids): (Option<String>, Option<String>) = on!(db, pool => sqlx::query_as(sql!(
+        "SELECT MAX(n.user_id), STRING_AGG(n.credential_id, ' ' ORDER BY n.used DESC, n.created_at, n.credential_id)
+         FROM (SELECT u.id AS user_id, c.credential_id, c.created_at, COALESCE(c.last_used_at, c.created_at) AS used
+               FROM users u LEFT JOIN webauthn_credentials c ON c.user_id = u.id AND c.status = 'active'
+               WHERE u.email_key = $1 AND u.kind = 'person' AND u.status = 'active'
+               ORDER BY used DESC, c.created_at, c.credential_id LIMIT $2) n"
+    )).bind(mail).bind(most).fetch_one(pool).await)?;
+    Ok((user, ids.unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect()))
+}
+
 /// One passkey.
 pub(crate) async fn passkey(db: &Db, id: &str) -> sqlx::Result<Option<PasskeyRow>> {
     on!(db, pool => sqlx::query_as(sql!(
