@@ -81,11 +81,7 @@ pub(crate) async fn passkeys_of(db: &Db, user_id: &str) -> sqlx::Result<Vec<Pass
 
 /// Whoever may sign in and has this mail, in lower case, with the ids of at most `most` passkeys: those that were used last come first.
 /// One row, also of a mail that nobody has, so that both take the same time (ID-86).
-pub(crate) async fn named_by(
-    db: &Db,
-    mail: &str,
-    most: i64,
-) -> sqlx::Result<(Option<String>, Vec<String>)> {
+pub(crate) async fn named_by(db: &Db, mail: &str, most: i64) -> sqlx::Result<(Option<String>, Vec<String>)> {
     let (user, ids): (Option<String>, Option<String>) = on!(db, pool => sqlx::query_as(sql!(
         "SELECT MAX(n.user_id), STRING_AGG(n.credential_id, ' ' ORDER BY n.used DESC, n.created_at, n.credential_id)
          FROM (SELECT u.id AS user_id, c.credential_id, c.created_at, COALESCE(c.last_used_at, c.created_at) AS used

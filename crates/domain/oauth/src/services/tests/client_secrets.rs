@@ -55,6 +55,11 @@ async fn id_13_the_right_secret_of_a_client_that_may_not_show_one_is_a_wrong_sec
         assert_eq!(told("acme-ci", "sps_acme-ci").await, Ok(()));
         let unknown = told("nobody", "sps_acme-ci").await;
         assert!(unknown.is_err());
+        // It is read in place of one that is not there.
+        plane.client("sp_web", "client_secret_basic", "client_credentials", "user", "").await;
+        assert_eq!(told("sp_web", "sps_sp_web").await, Ok(()));
+        assert_eq!(told("nobody", "sps_sp_web").await, unknown);
+        assert!(state.client("nobody").await.unwrap().is_none());
         let usual = "UPDATE oauth_clients SET status = 'active', auth_method = 'client_secret_basic'";
         for change in [
             "UPDATE oauth_clients SET status = 'disabled'",
