@@ -125,9 +125,10 @@ impl Tools {
     }
 }
 
-/// Ports that nobody listens on: of the other issuer, of its look-alike, of a client's callback.
+/// Ports that nobody listens on: of the other issuer, of its look-alike, of a client's callback, which is the usual one if it can be.
 fn free_ports() -> Result<[u16; 3]> {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
+    let free = || TcpListener::bind("127.0.0.1:0");
+    let listeners = [free(), free(), TcpListener::bind("127.0.0.1:3000").or_else(|_| free())];
     let mut ports = [0; 3];
     for (port, listener) in ports.iter_mut().zip(listeners) {
         *port = listener?.local_addr()?.port();
