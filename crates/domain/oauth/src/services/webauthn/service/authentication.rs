@@ -94,10 +94,14 @@ impl WebAuthnService<'_> {
     /// The user of a mail with the ids of their passkeys, or made-up ids.
     async fn allowed(&self, email: &str) -> OauthResult<(Option<String>, Vec<String>)> {
         let most = i64::from(MAX_NAMED);
-        let (user, ids) = webauthn::named_by(&self.state.db, &email.to_lowercase(), most).await?;
+        let named = webauthn::named_by(&self.state.db, &email.to_lowercase(), most).await?;
         // Made up for everybody, so that both take the same time.
         let unknown = self.unknown(email);
-        Ok((user, if ids.is_empty() { unknown } else { ids }))
+        Ok(match named {
+            Some((user, ids)) if !ids.is_empty() => (Some(user), ids),
+            Some((user, _)) => (Some(user), unknown),
+            None => (None, unknown),
+        })
     }
 
     /// Ids that a mail without passkeys always gets: as many and as long as people's own are.
