@@ -66,6 +66,11 @@ async function keep(answer) {
 
 export async function person(options = {}) {
   const context = await browser.newContext(options);
+  await context.addInitScript(() =>
+    document.addEventListener("securitypolicyviolation", ({ effectiveDirective, blockedURI }) =>
+      console.error(`Content Security Policy event: ${effectiveDirective} ${blockedURI}`),
+    ),
+  );
   const page = await context.newPage();
   page.on("console", (message) => {
     if (/Content Security Policy|Trusted/.test(message.text())) violations.push(message.text());

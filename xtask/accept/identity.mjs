@@ -6,7 +6,7 @@ import { writeFileSync } from "node:fs";
 import { at, authorize, browser, ceremonies, cookies, ensure, finish, given, issuer, jose, oauth, oidc, person, refused, shoot, step, violations } from "./harness.mjs";
 import { passkeys } from "./passkeys.mjs";
 import { mails, secrets } from "./timing.mjs";
-import { CALLBACK, at as clientsAt, protocol } from "./protocol.mjs";
+import { CALLBACK, at as clientsAt, protocol, publicOnly } from "./protocol.mjs";
 
 const ada = await person();
 
@@ -101,7 +101,9 @@ const ours = {
       const made = await post("/api/v1/admin/keys", { algorithm: "RS256" });
       const { kid } = await made.json();
       ensure(made.ok && kid, `${made.status}`);
-      const now = await (await fetch(at("/.well-known/jwks.json"))).json();
+      const keysNow = async () => (await fetch(at("/.well-known/jwks.json"))).json();
+      const now = await keysNow();
+      publicOnly(now);
       ensure(now.keys.some((key) => key.kid === kid) && now.keys.length === published.keys.length + 1, "not published before it signs");
       await verified();
       ensure((await post("/api/v1/admin/keys/rotate", { algorithm: "RS256" })).status === 409, "a key signs that nobody knows yet");
@@ -111,6 +113,7 @@ const ours = {
         ensure(Date.now() < deadline, "the key is not rotated in");
         await new Promise((resolve) => setTimeout(resolve, 250));
       }
+      publicOnly(await keysNow());
       await verified();
       const next = await again();
       for (const token of [next.id_token, next.access_token]) {
@@ -124,6 +127,20 @@ const ours = {
 for (const [name, check] of protocol(ours)) await step(name, check);
 const { config } = ours;
 const { registered, request, tokens } = clientsAt(ours);
+
+await step("A12 the browser shows the consent, goes back with a code, and there are tokens", async () => {
+  const shown = await registered({ client_name: "Shown", grant_types: ["authorization_code"] });
+  const { verifier, url } = await request(shown, { state: "shown" });
+  await ada.page.route(`${CALLBACK}**`, (route) => route.fulfill({ body: "back" }));
+  await ada.page.goto(url.href);
+  ensure((await ada.page.locator("h1").textContent()).includes("Shown"), "the page does not say who asks");
+  await ada.page.locator("button[value=allow]").click();
+  await ada.page.waitForURL((to) => to.href.startsWith(`${CALLBACK}?`), { timeout: 5000 });
+  const back = new URL(ada.page.url());
+  const answer = await oidc.authorizationCodeGrant(shown, back, { pkceCodeVerifier: verifier, expectedState: "shown", idTokenExpected: true });
+  const { amr } = answer.claims();
+  ensure(answer.access_token && amr.includes("user"), `amr ${amr}`);
+});
 
 await step("A2 a thousand authorisations with verifiers of the library's own", async () => {
   let refusedOnes = 0;
@@ -154,6 +171,10 @@ await step("A4 a lost answer gets the same child, a reuse ends the family", asyn
   const next = await oidc.refreshTokenGrant(config, one.refresh_token);
   await refused(() => oidc.refreshTokenGrant(config, start.refresh_token), "invalid_grant");
   await refused(() => oidc.refreshTokenGrant(config, next.refresh_token), "invalid_grant");
+  for (const token of [start, one, two, next].map((answer) => answer.access_token)) {
+    const seen = JSON.stringify(await oidc.tokenIntrospection(config, token));
+    ensure(seen === '{"active":false}', `the family lives on: ${seen}`);
+  }
 });
 
 for (const alg of ["ES256", "EdDSA"]) {
@@ -220,6 +241,13 @@ await step("pages of errors and of coming back in", async () => {
 
 await step("no page broke its own policy, and none is heavy", async () => {
   ensure(violations.length === 0, violations.join("\n"));
+  // What a page may not do is heard of.
+  await ada.page.goto(at("/login?switch"));
+  await ada.page.evaluate(() => document.body.append(Object.assign(new Image(), { src: "https://elsewhere.example/x.png" })));
+  const heard = () => violations.some((text) => text.includes("event: img-src"));
+  for (let tries = 0; !heard() && tries < 50; tries += 1) await ada.page.waitForTimeout(100);
+  ensure(heard(), `no event of a foreign image: ${violations}`);
+  violations.length = 0;
   const sizes = [];
   const page = await ada.context.newPage();
   page.on("response", async (answer) => {

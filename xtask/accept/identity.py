@@ -177,9 +177,9 @@ with step("A10 requests-oauthlib: what is used again ends the family"):
 with step("A11 openidconnect: nonce, max_age, prompt=login and at_hash"):
     words = [given["party"], url, *client(client_name="openidconnect", **web, **scope), CALLBACK]
     party = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    # A moment later than the sign-in before, in whole seconds.
-    time.sleep(1.1)
     asked = party.stdout.readline().removeprefix("Open ").strip()
+    # A sign-in is known by its second: one that comes in a later one than the request is later.
+    time.sleep(1.1)
     rest, faults = party.communicate(paula.authorize(asked) if asked else "", timeout=60)
     assert party.returncode == 0 and "signed in paula@example.com" in rest, faults
 

@@ -1,6 +1,7 @@
 // What every authorization server should do (cases A1, A3, A6, A7), written once: it runs against ours, where each case must come
 // out as it must, and against a peer, where what comes out otherwise is told by name.
 
+import { createHash } from "node:crypto";
 import { ensure, insecure, jose, oauth, oidc } from "./harness.mjs";
 
 export const CALLBACK = "https://app.example/cb";
@@ -27,15 +28,22 @@ export function at(server) {
     return { verifier, url: oidc.buildAuthorizationUrl(config, parameters) };
   }
 
-  async function tokens(config, extra = {}) {
+  /** The address at which the person comes back, and what the library makes of it, or of another. */
+  async function answered(config, extra = {}) {
     const { verifier, url } = await request(config, extra);
-    return oidc.authorizationCodeGrant(config, await server.authorize(url), {
-      pkceCodeVerifier: verifier,
-      expectedState: extra.state,
-      expectedNonce: extra.nonce,
-      idTokenExpected: true,
-    });
+    const back = await server.authorize(url);
+    const exchange = (address = back, expected = {}) =>
+      oidc.authorizationCodeGrant(config, address, {
+        pkceCodeVerifier: verifier,
+        expectedState: extra.state,
+        expectedNonce: extra.nonce,
+        idTokenExpected: true,
+        ...expected,
+      });
+    return { back, exchange };
   }
+
+  const tokens = async (config, extra = {}) => (await answered(config, extra)).exchange();
 
   /** A code with what its exchange needs, through oauth4webapi. */
   async function code(config) {
@@ -52,14 +60,35 @@ export function at(server) {
     return { exchange };
   }
 
-  return { registered, request, tokens, code };
+  return { registered, request, answered, tokens, code };
+}
+
+/** What a library itself refuses, by what it says. */
+async function faulty(call, says) {
+  const error = await call().then(
+    () => null,
+    (error) => error,
+  );
+  const said = `${error?.message} ${error?.cause?.message ?? ""}`;
+  ensure(error && says.test(said), `the library says ${error ? said : "nothing"}, not ${says}`);
+}
+
+/** What `at_hash` must be of an access token: the left half of its digest, of the kind that signed the ID token. */
+function hashOf(accessToken, idToken) {
+  const { alg } = jose.decodeProtectedHeader(idToken);
+  const digest = createHash(alg === "EdDSA" ? "sha512" : `sha${alg.slice(2)}`).update(accessToken).digest();
+  return digest.subarray(0, digest.length / 2).toString("base64url");
+}
+
+export function publicOnly(keys) {
+  ensure(keys.keys.length > 0 && !/"(d|p|q|dp|dq|qi|oth|k)":/.test(JSON.stringify(keys)), "a private member");
 }
 
 const renewing = { grant_types: ["authorization_code", "refresh_token"] };
 
 /** The cases, in their order: each a name and what must hold. */
 export function protocol(server) {
-  const { registered, tokens, code } = at(server);
+  const { registered, answered, tokens, code } = at(server);
   const ours = server.ours ?? {};
   let [config, first] = [];
   return [
@@ -74,11 +103,29 @@ export function protocol(server) {
       ensure(first.refresh_token && first.token_type === "bearer", "tokens");
       ours.signedIn?.(first);
     }],
-    ["A1 the issuer is in the answer", async () => {
-      const metadata = config.serverMetadata();
-      ensure(metadata.authorization_response_iss_parameter_supported === true, "not announced");
+    ["A1 the library checks `iss`, nonce and signature, and `at_hash` is of this token", async () => {
+      const strict = await registered({ client_name: "strict", ...renewing });
+      oidc.enableNonRepudiationChecks(strict);
+      ensure(strict.serverMetadata().authorization_response_iss_parameter_supported === true, "`iss` is not announced");
+      const { back, exchange } = await answered(strict, { state: oidc.randomState(), nonce: oidc.randomNonce() });
+      ensure(back.searchParams.get("iss") === server.issuer, `iss ${back.searchParams.get("iss")}`);
+      const other = new URL(back);
+      other.searchParams.set("iss", "https://other.example");
+      await faulty(() => exchange(other), /unexpected "iss"/);
+      other.searchParams.delete("iss");
+      await faulty(() => exchange(other), /"iss" \(issuer\) missing/);
+      const answer = await exchange();
+      const { at_hash: hash, nonce } = answer.claims();
+      ensure(hash === hashOf(answer.access_token, answer.id_token), `at_hash ${hash}`);
+      ensure(nonce, "no nonce");
+      const second = await answered(strict, { state: oidc.randomState(), nonce: oidc.randomNonce() });
+      await faulty(() => second.exchange(second.back, { expectedNonce: nonce }), /unexpected ID Token "nonce"/);
     }],
-    ["A1 without a state", () => tokens(config)],
+    ["A1 without a state", async () => {
+      const { back, exchange } = await answered(config);
+      ensure(!back.searchParams.has("state"), `a state that nobody sent: ${back.searchParams.get("state")}`);
+      await exchange();
+    }],
     ["A1 userinfo and refresh", async () => {
       const claims = first.claims();
       const info = await oidc.fetchUserInfo(config, first.access_token, claims.sub);
@@ -108,6 +155,18 @@ export function protocol(server) {
       ensure(wrong.status === 400 && !wrong.headers.get("location"), `another address is answered ${wrong.status}`);
       // The hint ends the session that it names, cookie or not.
       await server.signIn?.();
+    }],
+    ["A3 a code that is used again is refused, and its token is dead", async () => {
+      const { exchange } = await code(config);
+      const { access_token: token } = await exchange();
+      ensure((await oidc.tokenIntrospection(config, token)).active, "not live before");
+      const error = await exchange().then(
+        () => null,
+        (error) => error.error,
+      );
+      ensure(error === "invalid_grant", `${error}`);
+      const seen = JSON.stringify(await oidc.tokenIntrospection(config, token));
+      ensure(seen === GONE, seen);
     }],
     ["A3 one of 32 exchanges of a code wins, and then all is dead", async () => {
       const { exchange } = await code(config);
@@ -149,7 +208,7 @@ export function protocol(server) {
       const [, access] = await verified();
       ensure(access.payload.client_id === id, "client_id");
       const published = await (await fetch(config.serverMetadata().jwks_uri)).json();
-      ensure(!/"(d|p|q|dp|dq|qi|k)":/.test(JSON.stringify(published)), "a private member");
+      publicOnly(published);
       await ours.rotation?.({ published, verified, again: () => tokens(config), keys });
     }],
   ];

@@ -33,7 +33,9 @@ const AUDIENCE: &str = "peer-app";
 pub(super) fn identity() -> Result<Tally> {
     let tools = Tools::install()?;
     run(&mut cargo(["build", "--package", "systemprompt-cli"]))?;
-    run(&mut cargo(["build", "--package", "xtask", "--features", "party", "--bin", "party"]))?;
+    for of_others in ["party", "softpasskey"] {
+        run(&mut cargo(["build", "--package", "xtask", "--features", of_others, "--bin", of_others]))?;
+    }
     let mut tally = Tally::default();
     println!("--- on SQLite");
     cases(&mut tally, &tools, None)?;
@@ -76,6 +78,8 @@ fn cases(tally: &mut Tally, tools: &Tools, postgres: Option<&Postgres>) -> Resul
         let file = root().join("xtask/accept").join(script);
         tally.program(Command::new(&tools.node).arg(file).env("ACCEPT", given.to_string()))?;
     }
+    let softpasskey = target().join("debug/softpasskey");
+    tally.program(Command::new(softpasskey).args([server.url(), server.admin_token()]))?;
     let pages = json!({
         "url": lenient.url(),
         "chromium": tools.chromium,
@@ -121,9 +125,10 @@ impl Tools {
     }
 }
 
-/// Ports that nobody listens on: of the other issuer, of its look-alike, of a client's callback.
+/// Ports that nobody listens on: of the other issuer, of its look-alike, of a client's callback, which is the usual one if it can be.
 fn free_ports() -> Result<[u16; 3]> {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
+    let free = || TcpListener::bind("127.0.0.1:0");
+    let listeners = [free(), free(), TcpListener::bind("127.0.0.1:3000").or_else(|_| free())];
     let mut ports = [0; 3];
     for (port, listener) in ports.iter_mut().zip(listeners) {
         *port = listener?.local_addr()?.port();

@@ -73,7 +73,7 @@ async fn main() -> Result<()> {
     let claims = id_token.claims(&verifier, &nonce)?;
     ensure!(id_token.claims(&verifier, &Nonce::new_random()).is_err(), "any nonce counts");
     let auth_time = claims.auth_time().context("no auth_time")?.timestamp();
-    ensure!(auth_time >= asked_at, "signed in at {auth_time}, before it was asked for at {asked_at}");
+    ensure!(auth_time > asked_at, "signed in at {auth_time}, not after it was asked for at {asked_at}");
     ensure!(claims.email().is_none(), "the mail belongs to userinfo");
     let hash = AccessTokenHash::from_token(
         answer.access_token(),

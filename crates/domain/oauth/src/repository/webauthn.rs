@@ -79,6 +79,25 @@ pub(crate) async fn passkeys_of(db: &Db, user_id: &str) -> sqlx::Result<Vec<Pass
     )).bind(user_id).fetch_all(pool).await)
 }
 
+/// Whoever may sign in and has this mail, in lower case, with the ids of at most `most` passkeys: those that were used last come first.
+/// For a mail that nobody has somebody else's are read, and dropped, so that both take the same time (ID-86).
+pub(crate) async fn named_by(db: &Db, mail: &str, most: i64) -> sqlx::Result<Option<(String, Vec<String>)>> {
+    type Named = (Option<String>, Option<String>, Option<String>);
+    let (of, user, ids): Named = on!(db, pool => sqlx::query_as(sql!(
+        "SELECT MAX(n.email_key), MAX(n.user_id),
+                STRING_AGG(n.credential_id, ' ' ORDER BY n.used DESC, n.created_at, n.credential_id)
+         FROM (SELECT CASE WHEN u.kind = 'person' AND u.status = 'active' THEN u.email_key END AS email_key, u.id AS user_id,
+                   c.credential_id, c.created_at, COALESCE(c.last_used_at, c.created_at) AS used
+               FROM users u LEFT JOIN webauthn_credentials c ON c.user_id = u.id AND c.status = 'active'
+               WHERE u.id = COALESCE(
+                   (SELECT id FROM users WHERE email_key = $1 AND kind = 'person' AND status = 'active'),
+                   (SELECT user_id FROM webauthn_credentials ORDER BY credential_id LIMIT 1))
+               ORDER BY used DESC, c.created_at, c.credential_id LIMIT $2) n"
+    )).bind(mail).bind(most).fetch_one(pool).await)?;
+    let ids: Vec<String> = ids.unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect();
+    Ok(user.filter(|_| of.as_deref() == Some(mail)).map(|user| (user, ids)))
+}
+
 /// One passkey.
 pub(crate) async fn passkey(db: &Db, id: &str) -> sqlx::Result<Option<PasskeyRow>> {
     on!(db, pool => sqlx::query_as(sql!(

@@ -1,6 +1,7 @@
 //! Reading clients.
 
 use super::ClientRepository;
+use crate::constants::SP_WEB;
 use crate::models::clients::{ApplicationType, ClientKind, ClientRelations, ClientStatus, OAuthClient};
 use crate::models::oauth::{ClientAuthMethod, GrantType};
 use systemprompt_database::{on, sql};
@@ -89,6 +90,9 @@ pub(crate) struct Prover {
     pub blocked_until: Millis,
 }
 
+/// What is read where there is nothing to read.
+const STAND_IN: &str = SP_WEB;
+
 struct Found {
     row: Option<OAuthClientRow>,
     /// What stands beside a client, or beside an id that nobody has: a line for each value, behind its kind and a space. A
@@ -113,7 +117,7 @@ where
 }
 
 impl Found {
-    fn prover(self) -> Prover {
+    fn prover(self, id: &str) -> Prover {
         let (mut secrets, mut blocked_until) = (Vec::new(), 0);
         let mut relations = ClientRelations::default();
         // Which comes first is not told by the database.
@@ -131,7 +135,9 @@ impl Found {
                 _ => blocked_until = value.parse().unwrap_or(Millis::MAX),
             }
         }
-        Prover { client: self.row.map(|row| row.client(relations)), secrets, blocked_until }
+        let client =
+            self.row.map(|row| row.client(relations)).filter(|client| client.client_id.as_str() == id);
+        Prover { client, secrets, blocked_until }
     }
 }
 
@@ -145,7 +151,8 @@ impl ClientRepository {
     }
 
     /// A client as it proves itself: with the digests of its secrets that count at `now`, and until when the guesses of `attempts` (key
-    /// and window) must wait. One reading, for a client that is not there as well: the time tells nothing of it (ID-13).
+    /// and window) must wait. One reading, for a client that is not there as well: the time tells nothing of it (ID-13), since one of
+    /// ours is read then, which says nothing.
     pub(crate) async fn prover(
         &self,
         id: &str,
@@ -166,10 +173,12 @@ impl ClientRepository {
                          WHERE client_id = asked.id AND (expires_at IS NULL OR expires_at > $2)
                      UNION ALL SELECT 'wait', CAST(COALESCE(MAX(blocked_until), 0) AS TEXT) FROM auth_attempts
                          WHERE key_digest = $3 AND window_start > $4) beside) AS lists
-             FROM (SELECT CAST($5 AS TEXT) AS id) asked LEFT JOIN oauth_clients c ON c.client_id = asked.id"
+             FROM (SELECT COALESCE((SELECT client_id FROM oauth_clients WHERE client_id = $5), $6) AS id) asked
+                 LEFT JOIN oauth_clients c ON c.client_id = asked.id"
         ))
-            .bind("\n").bind(now).bind(attempts.0).bind(attempts.1).bind(id).fetch_one(pool).await)?;
-        Ok(found.prover())
+            .bind("\n").bind(now).bind(attempts.0).bind(attempts.1).bind(id).bind(STAND_IN)
+            .fetch_one(pool).await)?;
+        Ok(found.prover(id))
     }
 
     /// Digests of the secrets of a client that count at `now`.

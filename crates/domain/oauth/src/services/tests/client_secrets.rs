@@ -43,6 +43,39 @@ async fn id_95_twenty_wrong_secrets_of_a_client_from_a_network_close_it_for_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn id_13_the_right_secret_of_a_client_that_may_not_show_one_is_a_wrong_secret() {
+    for plane in planes().await {
+        let state = &plane.state;
+        let told = async |id: &str, secret: &str| {
+            let header = format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")));
+            let parameters = Parameters::parse(ASK.as_bytes()).unwrap();
+            let answer = token(state, request(&context(), Some(&header), &parameters)).await;
+            answer.map(drop).map_err(|error| (error.code(), error.description().into_owned()))
+        };
+        assert_eq!(told("acme-ci", "sps_acme-ci").await, Ok(()));
+        let unknown = told("nobody", "sps_acme-ci").await;
+        assert!(unknown.is_err());
+        // It is read in place of one that is not there.
+        plane.client("sp_web", "client_secret_basic", "client_credentials", "user", "").await;
+        assert_eq!(told("sp_web", "sps_sp_web").await, Ok(()));
+        assert_eq!(told("nobody", "sps_sp_web").await, unknown);
+        assert!(state.client("nobody").await.unwrap().is_none());
+        let usual = "UPDATE oauth_clients SET status = 'active', auth_method = 'client_secret_basic'";
+        for change in [
+            "UPDATE oauth_clients SET status = 'disabled'",
+            "UPDATE oauth_clients SET status = 'expired'",
+            "UPDATE oauth_clients SET auth_method = 'private_key_jwt'",
+            "UPDATE oauth_clients SET auth_method = 'none'",
+        ] {
+            plane.change(change).await;
+            assert_eq!(told("acme-ci", "sps_acme-ci").await, unknown, "{change}");
+            plane.change(usual).await;
+        }
+        assert_eq!(told("acme-ci", "sps_acme-ci").await, Ok(()), "nothing of it is lasting");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn id_95_a_network_that_guesses_at_many_clients_leaves_a_bounded_number_of_rows() {
     for plane in planes().await {
         let state = &plane.state;

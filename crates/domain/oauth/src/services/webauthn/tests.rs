@@ -20,6 +20,7 @@ use crate::users::{User, UserChange, UserStatus};
 use authenticator::{PRESENT, SoftAuthenticator, VERIFIED};
 use std::sync::Arc;
 use systemprompt_config::profile::identity::Wanted;
+use systemprompt_database::on_tx;
 use systemprompt_models::{Permission, Principal, RequestContext, Secret};
 use systemprompt_security::session::SessionSource;
 
@@ -162,7 +163,7 @@ async fn a_counter_that_stays_at_zero_says_nothing() {
 #[tokio::test]
 async fn a25_a_mail_that_nobody_has_gets_the_same_shape() {
     for fixture in fixtures().await {
-        administrator(&fixture).await;
+        let (device, _) = administrator(&fixture).await;
         let visit = Visit::new("shape");
         let mut shapes = Vec::new();
         for mail in ["ada@example.com", "nobody@example.com", "nobody@example.com", "other@example.com"] {
@@ -184,6 +185,18 @@ async fn a25_a_mail_that_nobody_has_gets_the_same_shape() {
         }
         assert_eq!(shapes[1]["allowCredentials"], shapes[2]["allowCredentials"]);
         assert_ne!(shapes[1]["allowCredentials"], shapes[3]["allowCredentials"]);
+        // Hers were read in their place.
+        assert_eq!(shapes[0]["allowCredentials"][0]["id"], device.id());
+        assert!(shapes[1..].iter().all(|shape| !shape.to_string().contains(&device.id())));
+        // And in her own, once she may not sign in.
+        let mut tx = fixture.db.write_tx().await.unwrap();
+        on_tx!(tx, conn => sqlx::query("UPDATE users SET status = 'suspended'").execute(&mut *conn).await.map(drop))
+            .unwrap();
+        tx.commit().await.unwrap();
+        let start =
+            StartAuthentication { email: Some("ada@example.com".into()), ..StartAuthentication::default() };
+        let begun = visit.at(&fixture).auth_start(start).await.unwrap();
+        assert!(!begun.options.to_string().contains(&device.id()), "{}", begun.options);
     }
 }
 

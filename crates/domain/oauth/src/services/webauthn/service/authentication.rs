@@ -20,7 +20,7 @@ use systemprompt_config::profile::identity::CounterPolicy;
 use webauthn_rs_core::proto::{AuthenticationResult, AuthenticationState, PublicKeyCredential};
 
 /// Most passkeys that the answer to a mail names; of somebody with more the ones that were used last.
-const MAX_NAMED: usize = 8;
+const MAX_NAMED: u8 = 8;
 /// Lengths of the ids that authenticators make, in bytes.
 const ID_LENGTHS: [usize; 5] = [16, 20, 32, 48, 64];
 
@@ -93,15 +93,15 @@ impl WebAuthnService<'_> {
 
     /// The user of a mail with the ids of their passkeys, or made-up ids.
     async fn allowed(&self, email: &str) -> OauthResult<(Option<String>, Vec<String>)> {
-        let user = self.state.users.by_email(email).await?.filter(may_sign_in);
-        // Asked for nobody too, so that both take the same time.
-        let id = user.as_ref().map_or("", |user| user.id.as_str());
-        let mut rows = webauthn::passkeys_of(&self.state.db, id).await?;
-        rows.retain(|row| row.status == "active");
-        rows.sort_by_key(|row| std::cmp::Reverse(row.last_used_at.unwrap_or(row.created_at)));
-        let ids: Vec<String> = rows.into_iter().take(MAX_NAMED).map(|row| row.credential_id).collect();
+        let most = i64::from(MAX_NAMED);
+        let named = webauthn::named_by(&self.state.db, &email.to_lowercase(), most).await?;
+        // Made up for everybody, so that both take the same time.
         let unknown = self.unknown(email);
-        Ok((user.map(|user| user.id.to_string()), if ids.is_empty() { unknown } else { ids }))
+        Ok(match named {
+            Some((user, ids)) if !ids.is_empty() => (Some(user), ids),
+            Some((user, _)) => (Some(user), unknown),
+            None => (None, unknown),
+        })
     }
 
     /// Ids that a mail without passkeys always gets: as many and as long as people's own are.
@@ -297,7 +297,7 @@ fn how_many(drawn: usize) -> usize {
         0..128 => 1,
         128..192 => 2,
         192..228 => 3,
-        more => 4 + more % (MAX_NAMED - 3),
+        more => 4 + more % usize::from(MAX_NAMED - 3),
     }
 }
 
