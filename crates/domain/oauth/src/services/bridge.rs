@@ -179,8 +179,8 @@ async fn issue(
     let entry = draft(EntryKind::OauthBridgeExchanged, context, "issued", &client_id, Some(&user.id));
     let mut unit = Unit::new();
     unit.record(describe(entry, "bridge", &signed));
-    unit.require(origin.guard);
     unit.require(user.stands());
+    unit.require(origin.guard);
     unit.open(session.into_row(state.now()));
     let permit = state.ledger.commit(unit).await?;
     drop(permit);

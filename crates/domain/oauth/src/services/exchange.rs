@@ -108,11 +108,11 @@ async fn issue(
     entry.act_chain = chain;
     let mut unit = Unit::new();
     unit.record(describe(entry, GrantType::TokenExchange.as_str(), &signed));
-    if let Some(parent) = &subject.session {
-        unit.require(session_lives(parent, now));
-    }
     for guard in subject.guards {
         unit.require(guard);
+    }
+    if let Some(parent) = &subject.session {
+        unit.require(session_lives(parent, now));
     }
     unit.open(session.into_row(now));
     match state.ledger.commit(unit).await {

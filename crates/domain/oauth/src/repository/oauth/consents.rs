@@ -3,7 +3,7 @@
 use super::OAuthRepository;
 use serde::Serialize;
 use systemprompt_audit::{Cell, Guard};
-use systemprompt_database::{on, on_tx, sql};
+use systemprompt_database::{on, on_tx, retry_contended, sql};
 use systemprompt_models::Millis;
 
 /// A consent that counts.
@@ -124,38 +124,46 @@ impl OAuthRepository {
         reason: &str,
         now: Millis,
     ) -> sqlx::Result<Option<String>> {
-        let mut tx = self.db.write_tx().await?;
-        let row: Option<(String,)> = on_tx!(tx, conn => sqlx::query_as(sql!(
-            "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $2
-             WHERE grant_id = $3 AND user_id = $4 AND revoked_at IS NULL RETURNING client_id"
-        )).bind(now).bind(reason).bind(grant).bind(user).fetch_optional(&mut *conn).await)?;
-        let Some((client,)) = row else {
-            tx.rollback().await?;
-            return Ok(None);
-        };
-        on_tx!(tx, conn => sqlx::query(sql!(
-            "UPDATE oauth_consents SET revoked_at = $1 WHERE user_id = $2 AND client_id = $3 AND revoked_at IS NULL"
-        )).bind(now).bind(user).bind(&client).execute(&mut *conn).await.map(drop))?;
-        on_tx!(tx, conn => sqlx::query(sql!(
-            "UPDATE oauth_refresh_tokens SET revoked_at = $1 WHERE grant_id = $2 AND revoked_at IS NULL"
-        )).bind(now).bind(grant).execute(&mut *conn).await.map(drop))?;
-        tx.commit().await?;
-        Ok(Some(client))
+        retry_contended(|| async {
+            let mut tx = self.db.write_tx().await?;
+            on_tx!(tx, conn => sqlx::query(sql!(
+                "UPDATE oauth_consents SET revoked_at = $1
+                 WHERE user_id = $2 AND revoked_at IS NULL AND client_id =
+                     (SELECT client_id FROM oauth_grants WHERE grant_id = $3 AND user_id = $2 AND revoked_at IS NULL)"
+            )).bind(now).bind(user).bind(grant).execute(&mut *conn).await.map(drop))?;
+            let row: Option<(String,)> = on_tx!(tx, conn => sqlx::query_as(sql!(
+                "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $2
+                 WHERE grant_id = $3 AND user_id = $4 AND revoked_at IS NULL RETURNING client_id"
+            )).bind(now).bind(reason).bind(grant).bind(user).fetch_optional(&mut *conn).await)?;
+            let Some((client,)) = row else {
+                tx.rollback().await?;
+                return Ok(None);
+            };
+            on_tx!(tx, conn => sqlx::query(sql!(
+                "UPDATE oauth_refresh_tokens SET revoked_at = $1 WHERE grant_id = $2 AND revoked_at IS NULL"
+            )).bind(now).bind(grant).execute(&mut *conn).await.map(drop))?;
+            tx.commit().await?;
+            Ok(Some(client))
+        })
+        .await
     }
 
     /// Ends the grants that were given in a browser session and are not to outlive it, with their refresh tokens. Returns how many.
     pub async fn end_grants_of_session(&self, session: &str, now: Millis) -> sqlx::Result<u64> {
-        let mut tx = self.db.write_tx().await?;
-        on_tx!(tx, conn => sqlx::query(sql!(
-            "UPDATE oauth_refresh_tokens SET revoked_at = $1
-             WHERE revoked_at IS NULL
-               AND grant_id IN (SELECT grant_id FROM oauth_grants WHERE session_id = $2 AND offline = 0 AND revoked_at IS NULL)"
-        )).bind(now).bind(session).execute(&mut *conn).await.map(drop))?;
-        let ended = on_tx!(tx, conn => sqlx::query(sql!(
-            "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = 'logout'
-             WHERE session_id = $2 AND offline = 0 AND revoked_at IS NULL"
-        )).bind(now).bind(session).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
-        tx.commit().await?;
-        Ok(ended)
+        retry_contended(|| async {
+            let mut tx = self.db.write_tx().await?;
+            let ended = on_tx!(tx, conn => sqlx::query(sql!(
+                "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = 'logout'
+                 WHERE session_id = $2 AND offline = 0 AND revoked_at IS NULL"
+            )).bind(now).bind(session).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+            on_tx!(tx, conn => sqlx::query(sql!(
+                "UPDATE oauth_refresh_tokens SET revoked_at = $1
+                 WHERE revoked_at IS NULL
+                   AND grant_id IN (SELECT grant_id FROM oauth_grants WHERE session_id = $2 AND offline = 0)"
+            )).bind(now).bind(session).execute(&mut *conn).await.map(drop))?;
+            tx.commit().await?;
+            Ok(ended)
+        })
+        .await
     }
 }

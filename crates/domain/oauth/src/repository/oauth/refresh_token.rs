@@ -4,7 +4,7 @@ use super::OAuthRepository;
 use super::auth_code::impossible;
 use crate::error::OauthResult;
 use systemprompt_audit::Guard;
-use systemprompt_database::{on, on_tx, sql};
+use systemprompt_database::{on, on_tx, retry_contended, sql};
 use systemprompt_models::Millis;
 
 /// Name of the guard that one use of a refresh token passes.
@@ -81,11 +81,14 @@ impl OAuthRepository {
 
     /// Ends every refresh token of a grant.
     pub(crate) async fn revoke_refresh_tokens(&self, grant: &str, now: Millis) -> sqlx::Result<()> {
-        let mut tx = self.db.write_tx().await?;
-        on_tx!(tx, conn => sqlx::query(sql!(
-            "UPDATE oauth_refresh_tokens SET revoked_at = $1 WHERE grant_id = $2 AND revoked_at IS NULL"
-        )).bind(now).bind(grant).execute(&mut *conn).await.map(drop))?;
-        tx.commit().await
+        retry_contended(|| async {
+            let mut tx = self.db.write_tx().await?;
+            on_tx!(tx, conn => sqlx::query(sql!(
+                "UPDATE oauth_refresh_tokens SET revoked_at = $1 WHERE grant_id = $2 AND revoked_at IS NULL"
+            )).bind(now).bind(grant).execute(&mut *conn).await.map(drop))?;
+            tx.commit().await
+        })
+        .await
     }
 }
 
