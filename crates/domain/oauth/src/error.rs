@@ -62,18 +62,13 @@ impl From<IdentityError> for Refusal {
             IdentityError::KeyUsed => Self::new(Code::IdempotencyKeyUsed, error.to_string()),
             IdentityError::Changed => Self::new(Code::PreconditionFailed, error.to_string()),
             IdentityError::Ledger(source) => source.into(),
-            error if is_contended(&error) => contended(),
+            error if is_contended(&error) => Self::contended(),
             IdentityError::Database(_) | IdentityError::Session(_) | IdentityError::Key(_) => {
                 tracing::error!(%error, source = ?std::error::Error::source(&error), "identity failed");
                 Self::internal()
             }
         }
     }
-}
-
-/// What a call is told whose change met others more often than it is tried (ID-6).
-pub(crate) fn contended() -> Refusal {
-    Refusal::new(Code::Overloaded, "others change the same rows; try again shortly")
 }
 
 macro_rules! error_codes {

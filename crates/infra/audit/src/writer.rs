@@ -139,12 +139,17 @@ impl Writer {
         let now = self.shared.clock.now();
         let (units, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|pending| (pending.unit, pending.answer)).unzip();
-        let outcomes = self.write_all(&units, now, started);
+        let outcomes = self.write_all(&units, now, (started, ATTEMPTS));
         self.answer(units, answers, outcomes);
     }
 
-    fn write_all(&mut self, units: &[RenderedUnit], now: Millis, started: Instant) -> Vec<Outcome> {
-        match self.write_units(units, now) {
+    fn write_all(
+        &mut self,
+        units: &[RenderedUnit],
+        now: Millis,
+        (started, attempts): (Instant, u32),
+    ) -> Vec<Outcome> {
+        match self.write_units(units, now, attempts) {
             Batch::Committed { chain, outcomes } => {
                 self.advance(chain, started);
                 outcomes
@@ -154,8 +159,12 @@ impl Writer {
                 self.shared.condition.store(Arc::new(Condition::Fenced));
                 repeat(&LedgerError::Fenced, units.len())
             }
-            Batch::Failed(StoreError::Contended(_)) if units.len() > 1 => self.write_each(units, now, started),
-            Batch::Failed(StoreError::Contended(cause)) if units.iter().any(|unit| !unit.guards.is_empty()) => {
+            Batch::Failed(StoreError::Contended(_)) if units.len() > 1 => {
+                self.write_each(units, now, started)
+            }
+            Batch::Failed(StoreError::Contended(cause))
+                if units.iter().any(|unit| !unit.guards.is_empty()) =>
+            {
                 tracing::warn!(stream = %self.chain.stream, cause, "a unit was refused: others hold its rows");
                 repeat(&LedgerError::Contended, units.len())
             }
@@ -178,12 +187,13 @@ impl Writer {
     fn write_each(&mut self, units: &[RenderedUnit], now: Millis, started: Instant) -> Vec<Outcome> {
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(units.len());
         for unit in units.chunks(1) {
-            let is_late = started.elapsed() >= CONTENDED_FOR && unit.iter().any(|unit| !unit.guards.is_empty());
+            let is_late =
+                started.elapsed() >= CONTENDED_FOR && unit.iter().any(|unit| !unit.guards.is_empty());
             let mut outcome = match outcomes.last() {
                 // What has failed meanwhile fails for the rest too.
                 Some(Err(error @ (LedgerError::Unavailable(_) | LedgerError::Fenced))) => repeat(error, 1),
                 _ if is_late => repeat(&LedgerError::Contended, 1),
-                _ => self.write_all(unit, now, Instant::now()),
+                _ => self.write_all(unit, now, (Instant::now(), 1)),
             };
             outcomes.append(&mut outcome);
         }
@@ -242,13 +252,13 @@ impl Writer {
         }
     }
 
-    fn write_units(&mut self, units: &[RenderedUnit], now: Millis) -> Batch {
+    /// Tries a batch up to `attempts` times while others hold its rows.
+    fn write_units(&mut self, units: &[RenderedUnit], now: Millis, mut attempts: u32) -> Batch {
         let mut each_alone = false;
-        let mut attempts = 1;
         loop {
             match self.attempt(units, now, each_alone) {
                 Batch::Failed(StoreError::Row { .. }) if !each_alone => each_alone = true,
-                Batch::Failed(StoreError::Contended(_)) if attempts < ATTEMPTS => attempts += 1,
+                Batch::Failed(StoreError::Contended(_)) if attempts > 1 => attempts -= 1,
                 other => return other,
             }
         }

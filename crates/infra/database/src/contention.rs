@@ -88,7 +88,7 @@ mod tests {
     async fn of_two_transactions_that_wait_for_each_other_both_are_written() {
         let db = TestDb::postgres(&[TABLE]).await;
         let mut tx = db.write_tx().await.unwrap();
-        on_tx!(tx, conn => sqlx::query("INSERT INTO two (id, n) VALUES (1, 0), (2, 0)").execute(&mut *conn).await)
+        on_tx!(tx, conn => sqlx::query("INSERT INTO two (id, n) VALUES (1, 0), (2, 0)").execute(&mut *conn).await.map(drop))
             .unwrap();
         tx.commit().await.unwrap();
         let (met, tries) = (Barrier::new(2), [AtomicU32::new(0), AtomicU32::new(0)]);
@@ -99,15 +99,16 @@ mod tests {
         one.unwrap();
         two.unwrap();
         assert_eq!(tries.iter().map(|n| n.load(Ordering::Relaxed)).sum::<u32>(), 3, "no deadlock happened");
-        let sums: Vec<(i64,)> = on!(&*db, pool => sqlx::query_as("SELECT n FROM two ORDER BY id").fetch_all(pool).await)
-            .unwrap();
+        let sums: Vec<(i64,)> =
+            on!(&*db, pool => sqlx::query_as("SELECT n FROM two ORDER BY id").fetch_all(pool).await).unwrap();
         assert_eq!(sums, [(2,), (2,)]);
     }
 
     #[tokio::test]
     async fn a_transaction_begins_again_a_bounded_number_of_times_and_only_for_contention() {
         let db = TestDb::postgres(&[TABLE]).await;
-        for (code, attempts) in [("40P01", ATTEMPTS), ("40001", ATTEMPTS), ("55P03", ATTEMPTS), ("23505", 1)] {
+        for (code, attempts) in [("40P01", ATTEMPTS), ("40001", ATTEMPTS), ("55P03", ATTEMPTS), ("23505", 1)]
+        {
             let tries = AtomicU32::new(0);
             let failed: Result<(), Outer> = retry_contended(|| async {
                 tries.fetch_add(1, Ordering::Relaxed);

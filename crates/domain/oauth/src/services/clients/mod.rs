@@ -8,7 +8,7 @@ pub mod seed;
 
 use crate::at_rest::Label;
 use crate::constants::{CLIENT_SECRET_PREFIX, REGISTRATION_TOKEN_PREFIX};
-use crate::error::{ErrorCode, OauthError, contended};
+use crate::error::{ErrorCode, OauthError};
 use crate::models::clients::{ClientKind, ClientStatus, OAuthClient};
 use crate::models::oauth::ClientAuthMethod;
 use crate::models::oauth::dynamic_registration::{ClientMetadata, MetadataFault, document};
@@ -90,7 +90,7 @@ impl From<ClientError> for Refusal {
             }
             ClientError::Changed => Self::new(Code::PreconditionFailed, error.to_string()),
             ClientError::Ledger(source) => source.into(),
-            error if is_contended(&error) => contended(),
+            error if is_contended(&error) => Self::contended(),
             ClientError::Database(_) | ClientError::Session(_) | ClientError::Random(_) => {
                 tracing::error!(%error, source = ?std::error::Error::source(&error), "a client could not be managed");
                 Self::internal()
