@@ -1,5 +1,7 @@
 //! What ends users, clients and grants beside units that use them, as PostgreSQL lets them meet.
 
+#![expect(clippy::disallowed_methods, reason = "tests run transactions beside each other")]
+
 use super::clients::admin;
 use super::plane::{Plane, context, planes_with, word};
 use crate::services::clients::managed;

@@ -1,5 +1,7 @@
 //! Sessions that are added while those that they came from end (ID-63, ID-139).
 
+#![expect(clippy::disallowed_methods, reason = "tests run transactions beside each other")]
+
 use super::*;
 use systemprompt_database::{on, on_tx};
 
