@@ -277,6 +277,7 @@ impl Closing {
             let late = started.elapsed() >= OVERDUE_AFTER;
             match error {
                 LedgerError::Busy
+                | LedgerError::Contended
                 | LedgerError::Unavailable(_)
                 | LedgerError::DiskLow
                 | LedgerError::Damaged(_)

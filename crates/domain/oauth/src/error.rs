@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use systemprompt_audit::LedgerError;
+use systemprompt_database::is_contended;
 use systemprompt_models::clock::iso8601;
 use systemprompt_models::{Code, Millis, Refusal};
 use systemprompt_security::auth::api_key::ApiKeyError;
@@ -62,6 +63,7 @@ impl From<IdentityError> for Refusal {
             IdentityError::KeyUsed => Self::new(Code::IdempotencyKeyUsed, error.to_string()),
             IdentityError::Changed => Self::new(Code::PreconditionFailed, error.to_string()),
             IdentityError::Ledger(source) => source.into(),
+            error if is_contended(&error) => Self::contended(),
             IdentityError::Database(_) | IdentityError::Session(_) | IdentityError::Key(_) => {
                 tracing::error!(%error, source = ?std::error::Error::source(&error), "identity failed");
                 Self::internal()

@@ -5,18 +5,20 @@ pub mod create;
 pub mod merge;
 
 use crate::error::IdentityError;
-use crate::repository::users::{UserFilter, UserRepository, close_doors, end_grants};
+use crate::repository::users::{UserFilter, UserRepository, close_doors, end_grants, end_refresh_tokens};
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use systemprompt_audit::{Draft, EntryKind, Guard, Ledger, Unit};
 use systemprompt_config::profile::identity::IdentityConfig;
-use systemprompt_database::{Db, WriteTx};
+use systemprompt_database::{Db, WriteTx, retry_contended};
 use systemprompt_models::ids::{EntryId, UserId};
 use systemprompt_models::{Clock, Millis, Permission, RequestContext, Secret};
-use systemprompt_security::session::{Cutoff, Sessions, UserEnd};
+use systemprompt_security::session::{Cutoff, Ended, Sessions, UserEnd};
 
+/// How often grants and sessions end by turns: each turn needs a unit that was written during the one before.
+const MOST_ROUNDS: usize = 16;
 /// Most roles that a user may hold.
 pub const MAX_ROLES: usize = 32;
 
@@ -254,10 +256,14 @@ impl Users {
             tx.commit().await?;
             return Ok(0);
         };
-        if matches!(end, UserEnd::All | UserEnd::Others(_)) {
+        let with_grants = matches!(end, UserEnd::All | UserEnd::Others(_));
+        if with_grants {
             end_grants(&mut tx, user.as_str(), reason, self.clock.now()).await?;
         }
-        let ended = self.sessions.end_in(&mut tx, user, end, reason).await?;
+        let mut ended = self.sessions.end_in(&mut tx, user, end, reason).await?;
+        if with_grants {
+            self.end_given(&mut tx, user, (end, reason), &mut ended).await?;
+        }
         tx.commit().await?;
         Ok(self.sessions.apply_end(ended))
     }
@@ -272,7 +278,29 @@ impl Users {
         end: UserEnd<'_>,
         reason: &str,
     ) -> Result<usize, IdentityError> {
-        self.end_with(self.repository.begin().await?, user, Some(end), reason).await
+        retry_contended(|| async {
+            self.end_with(self.repository.begin().await?, user, Some(end), reason).await
+        })
+        .await
+    }
+
+    /// Ends what came about while the grants and sessions of a user ended: a unit that was waited for may have given a grant in one
+    /// of the sessions, and that may have opened a session. Behind it go the refresh tokens, which units write last.
+    async fn end_given(
+        &self,
+        tx: &mut WriteTx,
+        user: &UserId,
+        (end, reason): (UserEnd<'_>, &str),
+        ended: &mut Ended,
+    ) -> Result<(), IdentityError> {
+        let now = self.clock.now();
+        for _ in 0..MOST_ROUNDS {
+            if end_grants(tx, user.as_str(), reason, now).await? == 0 {
+                return Ok(end_refresh_tokens(tx, user.as_str(), now).await?);
+            }
+            ended.append(self.sessions.end_in(tx, user, end, reason).await?);
+        }
+        Err(IdentityError::Database(sqlx::Error::Protocol("grants are given faster than they end".into())))
     }
 
     /// Ends every token, session and grant of a user up to `cutoff`, and what would lead back in: API keys, remembered consents,
@@ -282,13 +310,19 @@ impl Users {
     /// # Errors
     /// Rows that cannot be written; then nothing ended.
     pub async fn shut_out(&self, cutoff: &Cutoff, entry: &EntryId) -> Result<usize, IdentityError> {
-        let (user, now) = (cutoff.id.as_str(), self.clock.now());
-        let mut tx = self.repository.begin().await?;
-        close_doors(&mut tx, user, now).await?;
-        end_grants(&mut tx, user, &cutoff.reason, now).await?;
-        let ended = self.sessions.cut_off_in(&mut tx, cutoff, entry).await?;
-        tx.commit().await?;
+        let ended = retry_contended(|| self.shut_out_once(cutoff, entry)).await?;
         Ok(self.sessions.apply_end(ended))
+    }
+
+    async fn shut_out_once(&self, cutoff: &Cutoff, entry: &EntryId) -> Result<Ended, IdentityError> {
+        let (user, now) = (UserId::from(cutoff.id.as_str()), self.clock.now());
+        let mut tx = self.repository.begin().await?;
+        close_doors(&mut tx, user.as_str(), now).await?;
+        end_grants(&mut tx, user.as_str(), &cutoff.reason, now).await?;
+        let mut ended = self.sessions.cut_off_in(&mut tx, cutoff, entry).await?;
+        self.end_given(&mut tx, &user, (UserEnd::All, &cutoff.reason), &mut ended).await?;
+        tx.commit().await?;
+        Ok(ended)
     }
 
     /// One user, by id or by name.

@@ -6,6 +6,7 @@ use systemprompt_audit::LedgerError;
 use systemprompt_audit::erase::EraseError;
 use systemprompt_audit::lookup::LookupError;
 use systemprompt_audit::retention::RetentionError;
+use systemprompt_database::is_contended;
 use systemprompt_models::{Code, Refusal};
 use systemprompt_oauth::IdentityError;
 use systemprompt_oauth::services::explain::ExplainError;
@@ -117,8 +118,11 @@ impl From<ExplainError> for Error {
 }
 
 impl Error {
-    /// An error of ours whose cause is logged here, once.
-    pub fn internal(cause: impl std::error::Error) -> Self {
+    /// An error of ours whose cause is logged here, once. A change that met others too often may be asked for again.
+    pub fn internal(cause: impl std::error::Error + 'static) -> Self {
+        if is_contended(&cause) {
+            return Self(Refusal::contended());
+        }
         tracing::error!(error = %cause, source = ?cause.source(), "a request failed");
         Self(Refusal::internal())
     }

@@ -9,6 +9,9 @@ pub enum LedgerError {
     /// The queue is full, or the unit was not taken into a batch in time. Nothing was written.
     #[error("the ledger's queue is full")]
     Busy,
+    /// Other transactions hold rows that this unit's guards ask for. Nothing was written.
+    #[error("rows that this call needs are being changed by others")]
+    Contended,
     /// The store does not answer, or the outcome of the commit is unknown.
     #[error("the ledger cannot be written: {0}")]
     Unavailable(String),
@@ -44,7 +47,7 @@ impl From<RecordError> for LedgerError {
 impl From<LedgerError> for Refusal {
     fn from(error: LedgerError) -> Self {
         let code = match &error {
-            LedgerError::Busy => Code::LedgerBusy,
+            LedgerError::Busy | LedgerError::Contended => Code::LedgerBusy,
             LedgerError::Unavailable(_) => Code::LedgerUnavailable,
             LedgerError::DiskLow => Code::LedgerDiskLow,
             LedgerError::Damaged(_) => Code::LedgerDamaged,

@@ -3,6 +3,10 @@
 //! A batch is one transaction. When a companion row fails, the batch is rolled back and repeated unit by unit behind
 //! savepoints, so that one bad row sinks its own unit alone and no `seq` is lost (AUD-14). When the outcome of a commit is
 //! unknown, the stream's head in the store says what happened (AUD-15).
+//!
+//! Guards lock rows that other transactions change too. When those were preferred the batch is rolled back, which lets them
+//! through, and tried again; then each unit stands in a transaction of its own, so that only those whose rows are still held are
+//! refused. The ledger stays ready: nothing is wrong with its store.
 
 use crate::chain::{Chain, Entry};
 use crate::condition::Condition;
@@ -21,6 +25,10 @@ use tokio::sync::oneshot;
 
 /// How often an idle writer looks whether a failed store is back.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How often a transaction is tried whose rows others hold.
+const ATTEMPTS: u32 = 2;
+/// How long one batch may wait for rows that others hold, past a unit under way; everybody else's records wait with it.
+const CONTENDED_FOR: Duration = Duration::from_secs(4);
 
 /// What went wrong in the store.
 #[derive(Debug)]
@@ -29,6 +37,8 @@ pub(crate) enum StoreError {
     Row { table: &'static str, cause: String },
     /// The store is full (disk or quota).
     Full(String),
+    /// Another transaction holds a row, or was preferred; the store is fine and nothing of this one was written.
+    Contended(String),
     /// Anything else: connection lost, I/O error.
     Failed(String),
 }
@@ -129,7 +139,17 @@ impl Writer {
         let now = self.shared.clock.now();
         let (units, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|pending| (pending.unit, pending.answer)).unzip();
-        let outcomes = match self.write_units(&units, now) {
+        let outcomes = self.write_all(&units, now, (started, ATTEMPTS));
+        self.answer(units, answers, outcomes);
+    }
+
+    fn write_all(
+        &mut self,
+        units: &[RenderedUnit],
+        now: Millis,
+        (started, attempts): (Instant, u32),
+    ) -> Vec<Outcome> {
+        match self.write_units(units, now, attempts) {
             Batch::Committed { chain, outcomes } => {
                 self.advance(chain, started);
                 outcomes
@@ -138,6 +158,15 @@ impl Writer {
                 tracing::error!(stream = %self.chain.stream, "another process writes this stream; this node stops writing");
                 self.shared.condition.store(Arc::new(Condition::Fenced));
                 repeat(&LedgerError::Fenced, units.len())
+            }
+            Batch::Failed(StoreError::Contended(_)) if units.len() > 1 => {
+                self.write_each(units, now, started)
+            }
+            Batch::Failed(StoreError::Contended(cause))
+                if units.iter().any(|unit| !unit.guards.is_empty()) =>
+            {
+                tracing::warn!(stream = %self.chain.stream, cause, "a unit was refused: others hold its rows");
+                repeat(&LedgerError::Contended, units.len())
             }
             Batch::Failed(error) => repeat(&self.fail(error), units.len()),
             Batch::Unknown { chain, outcomes, error } => {
@@ -150,8 +179,25 @@ impl Writer {
                     repeat(&refusal, units.len())
                 }
             }
-        };
-        self.answer(units, answers, outcomes);
+        }
+    }
+
+    /// Each unit in a transaction of its own, so that it holds no rows but its own. Those with guards are not tried any more when
+    /// the batch has waited too long.
+    fn write_each(&mut self, units: &[RenderedUnit], now: Millis, started: Instant) -> Vec<Outcome> {
+        let mut outcomes: Vec<Outcome> = Vec::with_capacity(units.len());
+        for unit in units.chunks(1) {
+            let is_late =
+                started.elapsed() >= CONTENDED_FOR && unit.iter().any(|unit| !unit.guards.is_empty());
+            let mut outcome = match outcomes.last() {
+                // What has failed meanwhile fails for the rest too.
+                Some(Err(error @ (LedgerError::Unavailable(_) | LedgerError::Fenced))) => repeat(error, 1),
+                _ if is_late => repeat(&LedgerError::Contended, 1),
+                _ => self.write_all(unit, now, (Instant::now(), 1)),
+            };
+            outcomes.append(&mut outcome);
+        }
+        outcomes
     }
 
     /// Answers whoever waits for a batch. More than one are woken from within their runtime, which is cheaper than from here,
@@ -188,7 +234,7 @@ impl Writer {
                 self.disk.release_reserve();
                 cause
             }
-            StoreError::Failed(cause) | StoreError::Row { cause, .. } => cause,
+            StoreError::Failed(cause) | StoreError::Contended(cause) | StoreError::Row { cause, .. } => cause,
         };
         tracing::error!(stream = %self.chain.stream, cause, "the ledger cannot be written");
         self.shared.condition.store(Arc::new(Condition::Unavailable(cause.clone())));
@@ -206,10 +252,15 @@ impl Writer {
         }
     }
 
-    fn write_units(&mut self, units: &[RenderedUnit], now: Millis) -> Batch {
-        match self.attempt(units, now, false) {
-            Batch::Failed(StoreError::Row { .. }) => self.attempt(units, now, true),
-            other => other,
+    /// Tries a batch up to `attempts` times while others hold its rows.
+    fn write_units(&mut self, units: &[RenderedUnit], now: Millis, mut attempts: u32) -> Batch {
+        let mut each_alone = false;
+        loop {
+            match self.attempt(units, now, each_alone) {
+                Batch::Failed(StoreError::Row { .. }) if !each_alone => each_alone = true,
+                Batch::Failed(StoreError::Contended(_)) if attempts > 1 => attempts -= 1,
+                other => return other,
+            }
         }
     }
 
@@ -238,6 +289,10 @@ impl Writer {
         };
         match self.store.commit() {
             Ok(()) => Batch::Committed { chain, outcomes },
+            Err(error @ StoreError::Contended(_)) => {
+                self.store.rollback();
+                Batch::Failed(error)
+            }
             Err(error) => {
                 self.store.rollback();
                 Batch::Unknown { chain, outcomes, error }

@@ -11,6 +11,7 @@
 //! ```
 
 pub mod claim;
+pub mod contention;
 pub mod durability;
 pub mod migrate;
 pub mod notify;
@@ -20,6 +21,7 @@ pub mod testing;
 pub mod write;
 
 pub use claim::{Claim, ClaimError};
+pub use contention::{is_contended, retry_contended};
 pub use durability::durability;
 pub use migrate::{Migration, MigrationError, migrate, status};
 pub use notify::{Notification, Notifications};

@@ -4,6 +4,7 @@ pub(crate) mod allow;
 pub mod bans;
 pub mod hook_events;
 pub mod keys;
+mod late;
 pub mod nodes;
 pub mod rates;
 pub(crate) mod seen;

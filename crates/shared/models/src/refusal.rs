@@ -129,6 +129,11 @@ impl Refusal {
         Self::new(Code::Internal, "an internal error happened; the trace id finds it in the log")
     }
 
+    /// A change that met others of the same rows more often than it is tried.
+    pub fn contended() -> Self {
+        Self::new(Code::Overloaded, "others change the same rows; try again shortly")
+    }
+
     pub fn status(&self) -> u16 {
         self.code.status()
     }

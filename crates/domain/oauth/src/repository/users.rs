@@ -288,14 +288,19 @@ pub(crate) fn stands(id: &str, version: i64) -> Guard {
     }
 }
 
-/// Ends the grants of a user with their refresh tokens.
-pub(crate) async fn end_grants(tx: &mut WriteTx, id: &str, reason: &str, now: Millis) -> sqlx::Result<()> {
-    on_tx!(*tx, conn => sqlx::query(sql!(
-        "UPDATE oauth_refresh_tokens SET revoked_at = $1 WHERE user_id = $2 AND revoked_at IS NULL"
-    )).bind(now).bind(id).execute(&mut *conn).await.map(drop))?;
+/// Ends the grants of a user. Returns how many.
+pub(crate) async fn end_grants(tx: &mut WriteTx, id: &str, reason: &str, now: Millis) -> sqlx::Result<u64> {
     on_tx!(*tx, conn => sqlx::query(sql!(
         "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $2 WHERE user_id = $3 AND revoked_at IS NULL"
-    )).bind(now).bind(reason).bind(id).execute(&mut *conn).await.map(drop))
+    )).bind(now).bind(reason).bind(id).execute(&mut *conn).await.map(|done| done.rows_affected()))
+}
+
+/// Ends the refresh tokens of a user whose grants ended.
+pub(crate) async fn end_refresh_tokens(tx: &mut WriteTx, id: &str, now: Millis) -> sqlx::Result<()> {
+    on_tx!(*tx, conn => sqlx::query(sql!(
+        "UPDATE oauth_refresh_tokens SET revoked_at = $1
+         WHERE revoked_at IS NULL AND grant_id IN (SELECT grant_id FROM oauth_grants WHERE user_id = $2)"
+    )).bind(now).bind(id).execute(&mut *conn).await.map(drop))
 }
 
 /// Ends what would let somebody back into an account whose sessions were ended: API keys, links and codes that are open, and

@@ -14,6 +14,8 @@ use crate::users::{User, UserKind, UserStatus};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
+use systemprompt_database::retry_contended;
+use systemprompt_models::ids::UserId;
 use systemprompt_models::{Principal, RequestContext, Secret};
 use systemprompt_security::opaque;
 use systemprompt_security::session::UserEnd;
@@ -176,14 +178,24 @@ pub async fn change(
         .with("changed", "password")
         .with("ends", "grants and other sessions");
     state.record(draft).await?;
+    retry_contended(|| put(state, context, &user.id, (stored.as_deref(), &hash))).await
+}
+
+/// Puts a hash in the place of another, with the end of every grant and other session.
+async fn put(
+    state: &OAuthState,
+    context: &RequestContext,
+    user: &UserId,
+    (stored, hash): (Option<&str>, &str),
+) -> OauthResult<()> {
     let now = state.now();
     let mut tx = state.db.write_tx().await?;
-    if !passwords::store(&mut tx, user.id.as_str(), stored.as_deref(), &hash, now).await? {
+    if !passwords::store(&mut tx, user.as_str(), stored, hash, now).await? {
         return Err(OauthError::new(ErrorCode::Conflict, "the password was changed meanwhile"));
     }
-    notices::tell(context, &user.id, NoticeKind::PasswordChanged, None, now).holds_in(&mut tx).await?;
+    notices::tell(context, user, NoticeKind::PasswordChanged, None, now).holds_in(&mut tx).await?;
     let others = UserEnd::Others(&context.principal.session_id);
-    state.users.end_with(tx, &user.id, Some(others), "password_changed").await?;
+    state.users.end_with(tx, user, Some(others), "password_changed").await?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod client;
 mod client_secrets;
 mod clients;
 mod code;
+mod contention;
 mod device;
 mod ends;
 mod exchange;

@@ -4,7 +4,7 @@ use super::{User, UserChange, UserKind, UserStatus, Users, check, check_locale, 
 use crate::error::IdentityError;
 use crate::repository::users::erase;
 use systemprompt_audit::{EntryKind, Payload, Role};
-use systemprompt_database::WriteTx;
+use systemprompt_database::{WriteTx, retry_contended};
 use systemprompt_models::ids::EntryId;
 use systemprompt_models::{Permission, RequestContext};
 use systemprompt_security::session::UserEnd;
@@ -50,12 +50,17 @@ impl Users {
             .with("status_before", before.status.as_str())
             .with("status_after", after.status.as_str());
         let entry = self.record(draft).await?;
-        let mut tx = self.begin_update(&before, &after).await?;
+        retry_contended(|| self.put(&before, &after, &entry)).await?;
+        Ok(after)
+    }
+
+    /// Puts `after` in the place of `before`, with the end of what ends by that.
+    async fn put(&self, before: &User, after: &User, entry: &EntryId) -> Result<(), IdentityError> {
+        let mut tx = self.begin_update(before, after).await?;
         if after.status == UserStatus::Deleted {
             erase(&mut tx, after.id.as_str()).await?;
         }
-        self.end_with(tx, &after.id, ends(&before, &after, &entry), "user_changed").await?;
-        Ok(after)
+        self.end_with(tx, &after.id, ends(before, after, entry), "user_changed").await.map(drop)
     }
 
     /// The user of this id or name, in the version that the caller has seen, if it says one.

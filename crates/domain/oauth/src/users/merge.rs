@@ -4,6 +4,7 @@ use super::{User, UserKind, UserStatus, Users, user_draft};
 use crate::error::IdentityError;
 use crate::repository::users::{erase, hand_over};
 use systemprompt_audit::{EntryKind, Payload, Role};
+use systemprompt_database::retry_contended;
 use systemprompt_models::RequestContext;
 use systemprompt_security::session::UserEnd;
 
@@ -38,10 +39,13 @@ impl Users {
             .with("into", into.id.as_str())
             .with("roles_before", before.roles.clone());
         self.record(draft).await?;
-        let mut tx = self.begin_update(&before, &after).await?;
-        hand_over(&mut tx, before.id.as_str(), into.id.as_str(), self.clock.now()).await?;
-        erase(&mut tx, before.id.as_str()).await?;
-        self.end_with(tx, &before.id, Some(UserEnd::All), "user_merged").await?;
+        retry_contended(|| async {
+            let mut tx = self.begin_update(&before, &after).await?;
+            hand_over(&mut tx, before.id.as_str(), into.id.as_str(), self.clock.now()).await?;
+            erase(&mut tx, before.id.as_str()).await?;
+            self.end_with(tx, &before.id, Some(UserEnd::All), "user_merged").await
+        })
+        .await?;
         self.get(into.id.as_str()).await
     }
 }

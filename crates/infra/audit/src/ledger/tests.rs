@@ -1,5 +1,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests run callers beside each other")]
 
+mod contention;
+
 use crate::repository::entries::Filter;
 use crate::testing;
 use crate::unit::{Cell, CloseRow, Col, Guard, OpenRow, Table, Unit};

@@ -14,7 +14,7 @@ use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Postgres};
 use std::time::Duration;
-use systemprompt_database::sql;
+use systemprompt_database::{is_contended, sql};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Longest wait for one answer of the server.
@@ -165,6 +165,9 @@ async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     conn.execute("SET plan_cache_mode = force_generic_plan").await?;
     // Whatever the server's default is; for the session, which spares every batch a round trip.
     conn.execute("SET synchronous_commit = on").await?;
+    // Less than the server takes to find a deadlock (a second by default): whoever ends what guards ask for goes first, and the
+    // batch, which nobody notices, is tried again.
+    conn.execute("SET lock_timeout = 800").await?;
     Ok(conn)
 }
 
@@ -256,11 +259,13 @@ fn bind_payloads<'q>(query: PgQuery<'q>, stream: &str, rows: &[(&Entry<'_>, &Sea
     query.bind(rows.iter().map(|(_, sealed)| sealed.body.as_deref()).collect::<Vec<_>>())
 }
 
-/// Integrity violations and bad values are the row's fault; class 53 is a full store; the rest is the connection's.
+/// Integrity violations and bad values are the row's fault; class 53 is a full store; a lock that did not come, a deadlock or a
+/// failed serialization is nobody's; the rest is the connection's.
 fn store_error(error: &sqlx::Error) -> StoreError {
     let cause = error.to_string();
     let code = error.as_database_error().and_then(|e| e.code().map(std::borrow::Cow::into_owned));
     match code.as_deref() {
+        _ if is_contended(error) => StoreError::Contended(cause),
         Some(code) if code.starts_with("53") => StoreError::Full(cause),
         Some(code) if code.starts_with("23") || code.starts_with("22") => {
             StoreError::Row { table: "", cause }

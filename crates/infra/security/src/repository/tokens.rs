@@ -1,10 +1,16 @@
 //! Rows of sessions and of what ends tokens before their time. Whatever revokes takes the next epoch first: its row is locked
 //! until the commit, so epochs become visible in their order and a poll behind one of them misses nothing.
+//!
+//! Locks are taken in one order, by the guards of units and by what ends things: users and clients, their credentials, keys and
+//! consents, grants, the epoch, sessions with the parent before the child, codes, refresh tokens. Of many rows of
+//! one table the order is the engine's, and a sign-in has what was shown before the user, whom it may have made: some still meet. Then the ledger's writer steps back and tries
+//! again, and whoever else is chosen begins anew (`systemprompt_database::retry_contended`).
 
+use super::late::Latecomers;
 use crate::session::live::{NewSession, SessionRow, SessionSource};
 use crate::session::revoked::{Cutoff, CutoffKind};
 use systemprompt_audit::{Cell, Col, Guard, OpenRow, Table};
-use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
+use systemprompt_database::{Db, WriteTx, on, on_tx, retry_contended, sql};
 use systemprompt_models::ids::{ClientId, EntryId, GrantId, Jti, SessionId, UserId};
 use systemprompt_models::{JwtClaims, Millis};
 
@@ -174,18 +180,22 @@ impl TokenRepository {
         reason: &str,
         now: Millis,
     ) -> Result<Vec<RevokedRow>, sqlx::Error> {
-        let mut tx = self.db.write_tx().await?;
-        let epoch = next_epoch(&mut tx).await?;
-        let rows = on_tx!(tx, conn => sqlx::query_as(sql!(
-            "WITH RECURSIVE tree (id) AS (
-                 SELECT CAST($1 AS TEXT)
-                 UNION
-                 SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
-             UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
-             WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
-        )).bind(id.as_str()).bind(now).bind(reason).bind(epoch).fetch_all(&mut *conn).await)?;
-        tx.commit().await?;
-        Ok(rows)
+        retry_contended(|| async {
+            let mut tx = self.db.write_tx().await?;
+            let epoch = next_epoch(&mut tx).await?;
+            let rows = on_tx!(tx, conn => sqlx::query_as(sql!(
+                "WITH RECURSIVE tree (id) AS (
+                     SELECT CAST($1 AS TEXT)
+                     UNION
+                     SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
+                 UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
+                 WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
+            )).bind(id.as_str()).bind(now).bind(reason).bind(epoch).fetch_all(&mut *conn).await)?;
+            let rows = Latecomers { epoch, reason, now, keep: "" }.complete(&mut tx, rows).await?;
+            tx.commit().await?;
+            Ok(rows)
+        })
+        .await
     }
 
     /// The live sessions that end with `root`.
@@ -218,10 +228,13 @@ impl TokenRepository {
         reason: &str,
         now: Millis,
     ) -> Result<Vec<RevokedRow>, sqlx::Error> {
-        let mut tx = self.db.write_tx().await?;
-        let rows = end_user(&mut tx, user, None, reason, now).await?;
-        tx.commit().await?;
-        Ok(rows)
+        retry_contended(|| async {
+            let mut tx = self.db.write_tx().await?;
+            let rows = end_user(&mut tx, user, None, reason, now).await?;
+            tx.commit().await?;
+            Ok(rows)
+        })
+        .await
     }
 
     /// Ends a token, and what was exchanged for it if it is `shown`. Whether it was not revoked before, and the sessions that ended.
@@ -232,26 +245,29 @@ impl TokenRepository {
         shown: Option<&JwtClaims>,
         now: Millis,
     ) -> Result<(bool, Vec<RevokedRow>), sqlx::Error> {
-        let mut tx = self.db.write_tx().await?;
-        let epoch = next_epoch(&mut tx).await?;
-        if let Some(claims) = shown {
-            // An exchange holds this row until it is written: either it is seen below, or it sees the revocation.
-            on_tx!(tx, conn => sqlx::query(sql!(
+        retry_contended(|| async {
+            let mut tx = self.db.write_tx().await?;
+            let epoch = next_epoch(&mut tx).await?;
+            if let Some(claims) = shown {
+                // An exchange holds this row until it is written: either it is seen below, or it sees the revocation.
+                on_tx!(tx, conn => sqlx::query(sql!(
                 "UPDATE user_sessions SET last_seen_at = last_seen_at WHERE id = $1"
             )).bind(claims.session_id.as_str()).execute(&mut *conn).await.map(drop))?;
-        }
-        let inserted = on_tx!(tx, conn => sqlx::query(sql!(
+            }
+            let inserted = on_tx!(tx, conn => sqlx::query(sql!(
             "INSERT INTO oauth_jti_revocations (jti, expires_at, revoked_at, epoch) VALUES ($1, $2, $3, $4)
              ON CONFLICT (jti) DO NOTHING"
         ))
             .bind(jti.as_str()).bind(expires_at).bind(now).bind(epoch)
             .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
-        let ended = match shown {
-            Some(claims) => end_exchanged(&mut tx, claims, (epoch, now)).await?,
-            None => Vec::new(),
-        };
-        tx.commit().await?;
-        Ok((inserted == 1, ended))
+            let ended = match shown {
+                Some(claims) => end_exchanged(&mut tx, claims, (epoch, now)).await?,
+                None => Vec::new(),
+            };
+            tx.commit().await?;
+            Ok((inserted == 1, ended))
+        })
+        .await
     }
 
     /// A transaction for what ends together.
@@ -337,13 +353,16 @@ impl TokenRepository {
 
     /// Notes when sessions were last seen, in one transaction.
     pub(crate) async fn touch_sessions(&self, seen: &[(SessionId, Millis)]) -> Result<(), sqlx::Error> {
-        let mut tx = self.db.write_tx().await?;
-        for (id, at) in seen {
-            on_tx!(tx, conn => sqlx::query(sql!(
-                "UPDATE user_sessions SET last_seen_at = $1 WHERE id = $2 AND last_seen_at < $1"
-            )).bind(at).bind(id.as_str()).execute(&mut *conn).await.map(drop))?;
-        }
-        tx.commit().await
+        retry_contended(|| async {
+            let mut tx = self.db.write_tx().await?;
+            for (id, at) in seen {
+                on_tx!(tx, conn => sqlx::query(sql!(
+                    "UPDATE user_sessions SET last_seen_at = $1 WHERE id = $2 AND last_seen_at < $1"
+                )).bind(at).bind(id.as_str()).execute(&mut *conn).await.map(drop))?;
+            }
+            tx.commit().await
+        })
+        .await
     }
 }
 
@@ -447,7 +466,7 @@ async fn end_exchanged(
     claims: &JwtClaims,
     (epoch, now): (i64, Millis),
 ) -> Result<Vec<RevokedRow>, sqlx::Error> {
-    on_tx!(*tx, conn => sqlx::query_as(sql!(
+    let rows = on_tx!(*tx, conn => sqlx::query_as(sql!(
         "WITH RECURSIVE tree (id) AS (
              SELECT id FROM user_sessions
              WHERE parent_session_id = $1 AND source = 'exchange' AND created_at >= $2 AND expires_at <= $3
@@ -457,7 +476,8 @@ async fn end_exchanged(
          WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $4 RETURNING id, expires_at"
     ))
         .bind(claims.session_id.as_str()).bind(claims.iat.saturating_mul(1000)).bind(claims.exp.saturating_mul(1000))
-        .bind(now).bind(epoch).fetch_all(&mut *conn).await)
+        .bind(now).bind(epoch).fetch_all(&mut *conn).await)?;
+    Latecomers { epoch, reason: "token_revoked", now, keep: "" }.complete(tx, rows).await
 }
 
 /// Takes the next number of a change that other nodes must learn of. Its row stays locked until the end of the transaction.
@@ -498,14 +518,15 @@ pub(crate) async fn end_client(
 ) -> Result<Vec<RevokedRow>, sqlx::Error> {
     let epoch = next_epoch(tx).await?;
     insert_cutoff(tx, cutoff, epoch, entry).await?;
-    on_tx!(*tx, conn => sqlx::query_as(sql!(
+    let rows = on_tx!(*tx, conn => sqlx::query_as(sql!(
         "WITH RECURSIVE tree (id) AS (
              SELECT id FROM user_sessions WHERE client_id = $1 AND revoked_at IS NULL AND expires_at > $2
              UNION
              SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
          UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
          WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
-    )).bind(&cutoff.id).bind(now).bind(&cutoff.reason).bind(epoch).fetch_all(&mut *conn).await)
+    )).bind(&cutoff.id).bind(now).bind(&cutoff.reason).bind(epoch).fetch_all(&mut *conn).await)?;
+    Latecomers { epoch, reason: &cutoff.reason, now, keep: "" }.complete(tx, rows).await
 }
 
 /// Ends the sessions of a user but one, those of the clients that serve them, and those that came from any of them.
@@ -516,7 +537,8 @@ async fn end_sessions(
     now: Millis,
     epoch: i64,
 ) -> Result<Vec<RevokedRow>, sqlx::Error> {
-    on_tx!(*tx, conn => sqlx::query_as(sql!(
+    let keep = keep.map_or("", SessionId::as_str);
+    let rows = on_tx!(*tx, conn => sqlx::query_as(sql!(
         "WITH RECURSIVE tree (id) AS (
              SELECT id FROM user_sessions WHERE user_id = $1 AND id <> $2 AND revoked_at IS NULL AND expires_at > $3
              UNION
@@ -526,8 +548,9 @@ async fn end_sessions(
          UPDATE user_sessions SET revoked_at = $3, revoked_reason = $4, revoked_epoch = $5
          WHERE id IN (SELECT id FROM tree) AND id <> $2 AND revoked_at IS NULL AND expires_at > $3 RETURNING id, expires_at"
     ))
-        .bind(user.as_str()).bind(keep.map_or("", SessionId::as_str)).bind(now).bind(reason).bind(epoch)
-        .fetch_all(&mut *conn).await)
+        .bind(user.as_str()).bind(keep).bind(now).bind(reason).bind(epoch)
+        .fetch_all(&mut *conn).await)?;
+    Latecomers { epoch, reason, now, keep }.complete(tx, rows).await
 }
 
 async fn insert_cutoff(
@@ -574,7 +597,7 @@ pub(crate) async fn end_told(
 ) -> Result<Vec<RevokedRow>, sqlx::Error> {
     let epoch = next_epoch(tx).await?;
     insert_cutoff(tx, cutoff, epoch, entry).await?;
-    on_tx!(*tx, conn => sqlx::query_as(sql!(
+    let rows = on_tx!(*tx, conn => sqlx::query_as(sql!(
         "WITH RECURSIVE tree (id) AS (
              SELECT id FROM user_sessions
              WHERE user_id = $1 AND grant_id IS NULL AND revoked_at IS NULL AND expires_at > $2
@@ -584,7 +607,8 @@ pub(crate) async fn end_told(
              SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
          UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
          WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
-    )).bind(&cutoff.id).bind(now).bind(&cutoff.reason).bind(epoch).fetch_all(&mut *conn).await)
+    )).bind(&cutoff.id).bind(now).bind(&cutoff.reason).bind(epoch).fetch_all(&mut *conn).await)?;
+    Latecomers { epoch, reason: &cutoff.reason, now, keep: "" }.complete(tx, rows).await
 }
 
 /// The columns of a session.

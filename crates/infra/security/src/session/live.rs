@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use systemprompt_audit::{Guard, Unit};
-use systemprompt_database::{Db, WriteTx};
+use systemprompt_database::{Db, WriteTx, retry_contended};
 use systemprompt_models::ids::{ClientId, EntryId, GrantId, Jti, SessionId, UserId};
 use systemprompt_models::{Clock, JwtClaims, Millis};
 
@@ -227,6 +227,14 @@ impl Ending {
             unit.change(change);
         }
         self.ended
+    }
+}
+
+impl Ended {
+    /// What ended in the same transaction behind it.
+    pub fn append(&mut self, mut later: Self) {
+        self.sessions.append(&mut later.sessions);
+        self.cutoff = later.cutoff.or(self.cutoff.take());
     }
 }
 
@@ -483,9 +491,13 @@ impl Sessions {
     /// # Errors
     /// When the row cannot be written; the tokens then go on.
     pub async fn cut_off(&self, cutoff: &Cutoff, entry: &EntryId) -> Result<usize, SessionError> {
-        let mut tx = self.repository.begin().await?;
-        let ended = self.cut_off_in(&mut tx, cutoff, entry).await?;
-        tx.commit().await?;
+        let ended = retry_contended(|| async {
+            let mut tx = self.repository.begin().await?;
+            let ended = self.cut_off_in(&mut tx, cutoff, entry).await?;
+            tx.commit().await?;
+            Ok::<_, SessionError>(ended)
+        })
+        .await?;
         Ok(self.apply_end(ended))
     }
 
@@ -689,7 +701,9 @@ impl Sessions {
         if seen.is_empty() {
             return Ok(());
         }
-        let seen: Vec<(SessionId, Millis)> = seen.into_iter().collect();
+        let mut seen: Vec<(SessionId, Millis)> = seen.into_iter().collect();
+        // Nodes that note the same sessions take their rows in the same order.
+        seen.sort_unstable_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         Ok(self.repository.touch_sessions(&seen).await?)
     }
 }

@@ -295,16 +295,21 @@ pub(super) async fn end_consents(tx: &mut WriteTx, id: &str, now: Millis) -> sql
     )).bind(now).bind(id).execute(&mut *conn).await.map(drop))
 }
 
-/// Ends every consent, grant, refresh token, code and open request of a client.
+/// Ends every consent and grant of a client. Behind it its sessions end, then what [`end_issued`] ends.
 async fn end_all(tx: &mut WriteTx, id: &str, reason: &str, now: Millis) -> sqlx::Result<()> {
     end_consents(tx, id, now).await?;
+    end_grants(tx, id, reason, now).await
+}
+
+async fn end_grants(tx: &mut WriteTx, id: &str, reason: &str, now: Millis) -> sqlx::Result<()> {
     on_tx!(*tx, conn => sqlx::query(sql!(
         "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $2 WHERE client_id = $3 AND revoked_at IS NULL"
-    )).bind(now).bind(reason).bind(id).execute(&mut *conn).await.map(drop))?;
-    on_tx!(*tx, conn => sqlx::query(sql!(
-        "UPDATE oauth_refresh_tokens SET revoked_at = $1
-         WHERE revoked_at IS NULL AND grant_id IN (SELECT grant_id FROM oauth_grants WHERE client_id = $2)"
-    )).bind(now).bind(id).execute(&mut *conn).await.map(drop))?;
+    )).bind(now).bind(reason).bind(id).execute(&mut *conn).await.map(drop))
+}
+
+/// Ends every refresh token, code and open request of a client whose grants ended, and the grants that were given meanwhile.
+pub(crate) async fn end_issued(tx: &mut WriteTx, id: &str, reason: &str, now: Millis) -> sqlx::Result<()> {
+    end_grants(tx, id, reason, now).await?;
     on_tx!(*tx, conn => sqlx::query(sql!("DELETE FROM oauth_auth_codes WHERE client_id = $1 AND used_at IS NULL"))
         .bind(id).execute(&mut *conn).await.map(drop))?;
     on_tx!(*tx, conn => sqlx::query(sql!("DELETE FROM oauth_device_codes WHERE client_id = $1"))
@@ -312,5 +317,9 @@ async fn end_all(tx: &mut WriteTx, id: &str, reason: &str, now: Millis) -> sqlx:
     on_tx!(*tx, conn => sqlx::query(sql!("DELETE FROM oauth_par_requests WHERE client_id = $1"))
         .bind(id).execute(&mut *conn).await.map(drop))?;
     on_tx!(*tx, conn => sqlx::query(sql!("DELETE FROM oauth_authorize_requests WHERE client_id = $1"))
-        .bind(id).execute(&mut *conn).await.map(drop))
+        .bind(id).execute(&mut *conn).await.map(drop))?;
+    on_tx!(*tx, conn => sqlx::query(sql!(
+        "UPDATE oauth_refresh_tokens SET revoked_at = $1
+         WHERE revoked_at IS NULL AND grant_id IN (SELECT grant_id FROM oauth_grants WHERE client_id = $2)"
+    )).bind(now).bind(id).execute(&mut *conn).await.map(drop))
 }

@@ -12,13 +12,13 @@ use crate::error::{ErrorCode, OauthError};
 use crate::models::clients::{ClientKind, ClientStatus, OAuthClient};
 use crate::models::oauth::ClientAuthMethod;
 use crate::models::oauth::dynamic_registration::{ClientMetadata, MetadataFault, document};
-use crate::repository::client::mutations::{CLIENT_DISABLED, Credentials, Cut, Inserted};
+use crate::repository::client::mutations::{CLIENT_DISABLED, Credentials, Cut, Inserted, end_issued};
 use crate::services::generation::client_user_id;
 use crate::state::OAuthState;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 use systemprompt_audit::{Draft, EntryKind, LedgerError, Payload, Role, Unit};
-use systemprompt_database::WriteTx;
+use systemprompt_database::{WriteTx, is_contended, retry_contended};
 use systemprompt_models::ids::{ClientId, EntryId};
 use systemprompt_models::{Code, JwtAudience, Millis, Refusal, RequestContext, Secret};
 use systemprompt_security::keys::SigningAlgorithm;
@@ -90,6 +90,7 @@ impl From<ClientError> for Refusal {
             }
             ClientError::Changed => Self::new(Code::PreconditionFailed, error.to_string()),
             ClientError::Ledger(source) => source.into(),
+            error if is_contended(&error) => Self::contended(),
             ClientError::Database(_) | ClientError::Session(_) | ClientError::Random(_) => {
                 tracing::error!(%error, source = ?std::error::Error::source(&error), "a client could not be managed");
                 Self::internal()
@@ -264,14 +265,16 @@ pub(crate) async fn replace(
             .with_payload(Payload::of(Role::After, &shown(&after))),
     );
     state.ledger.append(unit).await?;
-    let Some(tx) = state.clients.update(&after, before.version, cut).await? else {
-        return Err(ClientError::Changed);
-    };
-    if cut == Cut::Everything {
-        end_tokens(state, tx, &after.client_id, CLIENT_DISABLED, &entry).await?;
-    } else {
-        tx.commit().await?;
-    }
+    retry_contended(|| async {
+        let Some(tx) = state.clients.update(&after, before.version, cut).await? else {
+            return Err(ClientError::Changed);
+        };
+        match cut {
+            Cut::Everything => end_tokens(state, tx, &after.client_id, CLIENT_DISABLED, &entry).await,
+            Cut::Consents | Cut::Nothing => Ok(tx.commit().await?),
+        }
+    })
+    .await?;
     Ok(after)
 }
 
@@ -300,13 +303,20 @@ pub(crate) async fn delete(
     );
     state.ledger.append(unit).await?;
     let id = &client.client_id;
-    let gone = state.clients.delete(id.as_str(), version, CLIENT_DELETED, state.now()).await?;
-    let Some((tx, was_used)) = gone else { return Err(ClientError::Changed) };
-    if was_used { end_tokens(state, tx, id, CLIENT_DELETED, &entry).await } else { Ok(tx.commit().await?) }
+    retry_contended(|| async {
+        let gone = state.clients.delete(id.as_str(), version, CLIENT_DELETED, state.now()).await?;
+        let Some((mut tx, was_used)) = gone else { return Err(ClientError::Changed) };
+        if was_used {
+            return end_tokens(state, tx, id, CLIENT_DELETED, &entry).await;
+        }
+        end_issued(&mut tx, id.as_str(), CLIENT_DELETED, state.now()).await?;
+        Ok(tx.commit().await?)
+    })
+    .await
 }
 
-/// Ends the access tokens of a client with their sessions: those of its grants, and those that it has of its own. `tx` is committed
-/// with it.
+/// Ends the access tokens of a client with their sessions, those of its grants and those that it has of its own, and what could be
+/// turned into others. `tx` is committed with it.
 async fn end_tokens(
     state: &OAuthState,
     mut tx: WriteTx,
@@ -315,6 +325,7 @@ async fn end_tokens(
     entry: &EntryId,
 ) -> Result<(), ClientError> {
     let ended = state.sessions.end_client_in(&mut tx, id, reason, entry).await?;
+    end_issued(&mut tx, id.as_str(), reason, state.now()).await?;
     tx.commit().await?;
     state.sessions.apply_end(ended);
     Ok(())

@@ -158,13 +158,13 @@ impl<'a> Family<'a> {
             .with("cut", self.cut(asked).1);
         let mut unit = Unit::new();
         unit.record(describe(entry, grant_type.as_str(), access));
-        unit.require(grant_used(&self.grant.grant_id, now));
-        if let Some(parent) = self.grant.parent() {
-            unit.require(session_lives(&SessionId::new(parent), now));
-        }
         // Of an administrator's rights nothing is given behind their end; others end with the next refresh (ID-51).
         if Scopes::of(&access.claims.scope).permissions.contains(&Permission::Admin) {
             unit.require_first(self.user.stands());
+        }
+        unit.require(grant_used(&self.grant.grant_id, now));
+        if let Some(parent) = self.grant.parent() {
+            unit.require(session_lives(&SessionId::new(parent), now));
         }
         unit
     }

@@ -1,3 +1,5 @@
+mod late;
+
 use super::*;
 use crate::session::TokensExtension;
 use crate::session::{CutoffKind, EVERYBODY};

@@ -8,6 +8,7 @@ use crate::repository::webauthn;
 use crate::services::session::lookup;
 use crate::state::OAuthState;
 use systemprompt_audit::{Draft, EntryKind};
+use systemprompt_database::retry_contended;
 use systemprompt_models::RequestContext;
 use systemprompt_models::ids::UserId;
 use systemprompt_security::session::UserEnd;
@@ -61,6 +62,18 @@ pub async fn remove(state: &OAuthState, context: &RequestContext, id: &str) -> O
         return Err(refused(state, context, id).await);
     }
     state.record(removal(context, "ok", id)).await?;
+    retry_contended(|| removed(state, context, &passkey, passwords)).await?;
+    Ok(true)
+}
+
+/// Removes a passkey; with the last one that counts, every session and grant ends.
+async fn removed(
+    state: &OAuthState,
+    context: &RequestContext,
+    passkey: &Passkey,
+    passwords: bool,
+) -> OauthResult<()> {
+    let (user, id) = (&context.principal.user_id, passkey.id.as_str());
     let mut tx = state.db.write_tx().await?;
     let told = notices::tell(context, user, NoticeKind::PasskeyRemoved, Some(&passkey.name), state.now());
     for guard in [webauthn::lock_user(user.as_str()), webauthn::remove(user.as_str(), id, passwords), told] {
@@ -73,7 +86,7 @@ pub async fn remove(state: &OAuthState, context: &RequestContext, id: &str) -> O
     // Without any, the way in is another one from here on, and so must be what goes on (ID-51).
     let is_last = !webauthn::has_usable(&mut tx, user.as_str()).await?;
     state.users.end_with(tx, user, is_last.then_some(UserEnd::All), "last_passkey_removed").await?;
-    Ok(true)
+    Ok(())
 }
 
 /// The last way to sign in stays, on record.

@@ -15,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use systemprompt_audit::{Guard, LedgerError, Unit};
+use systemprompt_database::retry_contended;
 use systemprompt_models::Secret;
 use systemprompt_security::session::UserEnd;
 
@@ -124,7 +125,7 @@ impl WebAuthnService<'_> {
         guards.push(token.used(self.state.now()));
         if token.purpose == Purpose::Recovery {
             self.state.ledger.append(unit).await?;
-            self.recover(user, &guards).await?;
+            retry_contended(|| self.recover(user, &guards)).await?;
             unit = Unit::new();
         } else {
             require(&mut unit, guards);

@@ -1,0 +1,79 @@
+//! Sessions that are added while those that they came from end (ID-63, ID-139).
+
+#![expect(clippy::disallowed_methods, reason = "tests run transactions beside each other")]
+
+use super::*;
+use systemprompt_database::{on, on_tx};
+
+/// A unit under way: it keeps `parent` alive and has added a session of somebody else beneath it, which nobody sees yet.
+async fn exchange(db: &TestDb, parent: &SessionId) -> (WriteTx, SessionId) {
+    let child = SessionId::generate();
+    let mut tx = db.write_tx().await.unwrap();
+    on_tx!(tx, conn => sqlx::query("UPDATE user_sessions SET last_seen_at = last_seen_at WHERE id = $1")
+        .bind(parent.as_str()).execute(&mut *conn).await.map(drop))
+    .unwrap();
+    on_tx!(tx, conn => sqlx::query(
+        "INSERT INTO user_sessions (id, user_id, source, created_at, last_seen_at, expires_at, parent_session_id)
+         VALUES ($1, 'usr_bot', 'exchange', 1, 1, $2, $3)"
+    ).bind(child.as_str()).bind(NOW + HOUR).bind(parent.as_str()).execute(&mut *conn).await.map(drop))
+    .unwrap();
+    (tx, child)
+}
+
+async fn until_one_waits(db: &TestDb) {
+    loop {
+        let (waiting,): (i64,) = on!(&**db, pool => sqlx::query_as(
+            "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ).fetch_one(pool).await)
+        .unwrap();
+        if waiting > 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn end(sessions: &Sessions, how: &str, parent: &SessionId) -> usize {
+    let (user, entry, other) = (UserId::from("ada"), EntryId::generate(), SessionId::from("sess_other"));
+    let mut tx = match how {
+        "session" => return sessions.revoke(parent, how).await.unwrap(),
+        "grant" => return sessions.revoke_grant(&"grt_1".into(), how).await.unwrap(),
+        "user" => return sessions.revoke_user(&user, how).await.unwrap(),
+        "cut" => return sessions.cut_off(&cutoff(CutoffKind::User, "ada", NOW), &entry).await.unwrap(),
+        _ => sessions.repository.begin().await.unwrap(),
+    };
+    let ended = match how {
+        "client" => sessions.end_client_in(&mut tx, &"app".into(), how, &entry).await,
+        "others" => sessions.end_in(&mut tx, &user, UserEnd::Others(&other), how).await,
+        _ => sessions.end_in(&mut tx, &user, UserEnd::Told(&entry), how).await,
+    };
+    tx.commit().await.unwrap();
+    sessions.apply_end(ended.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_139_a_session_that_is_added_while_its_parent_ends_ends_with_it() {
+    let db = TestDb::postgres(&TokensExtension.migrations()).await;
+    let sessions = Arc::new(node(&db, &ManualClock::at(NOW)).await);
+    for how in ["session", "grant", "user", "cut", "client", "others", "told"] {
+        let mut parent =
+            NewSession::new(SessionId::generate(), Some("ada".into()), SessionSource::Exchange, NOW + HOUR);
+        parent.facts.client_id = Some("app".into());
+        // A session of a grant goes on where only the token ends.
+        parent.facts.grant_id = (how == "grant").then(|| "grt_1".into());
+        sessions.create(&parent).await.unwrap();
+        let (unit, child) = exchange(&db, &parent.id).await;
+        let ending = {
+            let (sessions, parent) = (Arc::clone(&sessions), parent.id.clone());
+            tokio::spawn(async move { end(&sessions, how, &parent).await })
+        };
+        until_one_waits(&db).await;
+        unit.commit().await.unwrap();
+        assert_eq!(ending.await.unwrap(), 2, "{how}");
+        for id in [&parent.id, &child] {
+            let row = sessions.find(id).await.unwrap().unwrap();
+            assert!(row.revoked_at.is_some(), "{how}");
+        }
+        assert_eq!(ask(&sessions, &child, "usr_bot", "j", NOW).await, Err(JwtError::SessionEnded), "{how}");
+    }
+}
