@@ -136,8 +136,8 @@ impl Begun {
         list.as_array().into_iter().flatten().filter_map(id).collect()
     }
 
-    fn finish(&self, credential: &impl serde::Serialize) -> Result<Value> {
-        Ok(json!({"challenge_id": self.challenge_id, "credential": credential}))
+    fn finish(&self, credential: &impl serde::Serialize) -> Value {
+        json!({"challenge_id": self.challenge_id, "credential": credential})
     }
 }
 
@@ -162,7 +162,7 @@ impl Person {
         let credential = device
             .do_registration(self.browser.origin.clone(), serde_json::from_value(begun.options.clone())?)
             .map_err(|error| anyhow::anyhow!("the library refused: {error:?}"))?;
-        let mut end = begun.finish(&credential)?;
+        let mut end = begun.finish(&credential);
         if let Some(members) = end.as_object_mut() {
             members.insert("token".to_owned(), token.into());
         }
@@ -178,7 +178,7 @@ impl Person {
         self.browser.cookies.clear();
         let (begun, credential) = self.shown(device).await?;
         ensure!(begun.public_key("/userVerification") == "required", "{}", begun.options);
-        let (status, body) = self.browser.ceremony("auth/finish", begun.finish(&credential)?).await?;
+        let (status, body) = self.browser.ceremony("auth/finish", begun.finish(&credential)).await?;
         ensure!(status == StatusCode::OK, "the end answered {status} {body}");
         self.is_signed_in().await
     }
@@ -203,7 +203,7 @@ impl Person {
         let credential = device
             .do_registration(self.browser.origin.clone(), serde_json::from_value(begun.options.clone())?)
             .map_err(|error| anyhow::anyhow!("the library refused: {error:?}"))?;
-        let (status, body) = self.browser.ceremony("link/finish", begun.finish(&credential)?).await?;
+        let (status, body) = self.browser.ceremony("link/finish", begun.finish(&credential)).await?;
         ensure!(status == StatusCode::OK, "the end answered {status} {body}");
         ensure!(self.passkeys().await?.len() == 2, "another number of passkeys");
         Ok(())
@@ -218,7 +218,7 @@ impl Person {
         ensure!(status == StatusCode::NO_CONTENT, "the deletion answered {status} {body}");
         let after = self.passkeys().await?;
         ensure!(before.len() == 2 && after.len() == 1 && !after.contains(&credential.id), "{after:?}");
-        let (status, body) = self.browser.ceremony("auth/finish", begun.finish(&credential)?).await?;
+        let (status, body) = self.browser.ceremony("auth/finish", begun.finish(&credential)).await?;
         let error = body.get("error").and_then(Value::as_str);
         ensure!(
             (status, error) == (StatusCode::UNAUTHORIZED, Some("invalid_credential")),
