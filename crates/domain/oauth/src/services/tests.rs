@@ -16,4 +16,5 @@ mod proofs;
 mod refresh;
 mod registration;
 mod rotation;
+mod standing;
 mod tokens;
