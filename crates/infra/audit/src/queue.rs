@@ -163,6 +163,11 @@ impl Queue {
 }
 
 impl RenderedUnit {
+    /// Whether it touches rows that other transactions may hold.
+    pub(crate) fn shares_rows(&self) -> bool {
+        !self.guards.is_empty() || !self.changes.is_empty()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.records.iter().map(crate::record::Rendered::bytes).sum()
     }

@@ -162,9 +162,7 @@ impl Writer {
             Batch::Failed(StoreError::Contended(_)) if units.len() > 1 => {
                 self.write_each(units, now, started)
             }
-            Batch::Failed(StoreError::Contended(cause))
-                if units.iter().any(|unit| !unit.guards.is_empty()) =>
-            {
+            Batch::Failed(StoreError::Contended(cause)) if units.iter().any(RenderedUnit::shares_rows) => {
                 tracing::warn!(stream = %self.chain.stream, cause, "a unit was refused: others hold its rows");
                 repeat(&LedgerError::Contended, units.len())
             }
@@ -187,8 +185,7 @@ impl Writer {
     fn write_each(&mut self, units: &[RenderedUnit], now: Millis, started: Instant) -> Vec<Outcome> {
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(units.len());
         for unit in units.chunks(1) {
-            let is_late =
-                started.elapsed() >= CONTENDED_FOR && unit.iter().any(|unit| !unit.guards.is_empty());
+            let is_late = started.elapsed() >= CONTENDED_FOR && unit.iter().any(RenderedUnit::shares_rows);
             let mut outcome = match outcomes.last() {
                 // What has failed meanwhile fails for the rest too.
                 Some(Err(error @ (LedgerError::Unavailable(_) | LedgerError::Fenced))) => repeat(error, 1),

@@ -37,7 +37,6 @@ async fn end(sessions: &Sessions, how: &str, parent: &SessionId) -> usize {
     let (user, entry, other) = (UserId::from("ada"), EntryId::generate(), SessionId::from("sess_other"));
     let mut tx = match how {
         "session" => return sessions.revoke(parent, how).await.unwrap(),
-        "grant" => return sessions.revoke_grant(&"grt_1".into(), how).await.unwrap(),
         "user" => return sessions.revoke_user(&user, how).await.unwrap(),
         "cut" => return sessions.cut_off(&cutoff(CutoffKind::User, "ada", NOW), &entry).await.unwrap(),
         _ => sessions.repository.begin().await.unwrap(),
@@ -55,12 +54,10 @@ async fn end(sessions: &Sessions, how: &str, parent: &SessionId) -> usize {
 async fn id_139_a_session_that_is_added_while_its_parent_ends_ends_with_it() {
     let db = TestDb::postgres(&TokensExtension.migrations()).await;
     let sessions = Arc::new(node(&db, &ManualClock::at(NOW)).await);
-    for how in ["session", "grant", "user", "cut", "client", "others", "told"] {
+    for how in ["session", "user", "cut", "client", "others", "told"] {
         let mut parent =
             NewSession::new(SessionId::generate(), Some("ada".into()), SessionSource::Exchange, NOW + HOUR);
         parent.facts.client_id = Some("app".into());
-        // A session of a grant goes on where only the token ends.
-        parent.facts.grant_id = (how == "grant").then(|| "grt_1".into());
         sessions.create(&parent).await.unwrap();
         let (unit, child) = exchange(&db, &parent.id).await;
         let ending = {
