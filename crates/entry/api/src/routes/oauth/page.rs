@@ -83,8 +83,17 @@ pub fn error_page(frame: Frame, request: &RequestContext, error: &OauthError) ->
         frame,
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-    match Page::render(&template) {
+    let mut response = match Page::render(&template) {
         Ok(rendered) => page(status, &rendered),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    };
+    may_return(error, response.headers_mut());
+    response
+}
+
+/// Says when a call that was too much, or could not be served now, may come again (ID-2).
+pub fn may_return(error: &OauthError, headers: &mut HeaderMap) {
+    if let Some(seconds) = error.retry_after() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
 }

@@ -108,7 +108,7 @@ impl WebAuthnService<'_> {
             unit.record(token.draft(self.context(), user.id.as_str()));
             unit.require(token.used(self.state.now()));
         }
-        for guard in users::add(&user, &about.passkey.handle) {
+        for guard in users::add(&user, Some(&about.passkey.handle)) {
             unit.require(guard);
         }
         unit.require(webauthn::add(&row));
