@@ -100,11 +100,7 @@ pub async fn second(
 ///
 /// # Errors
 /// When it cannot be read.
-pub async fn begun_for(
-    state: &OAuthState,
-    browser: Browser<'_>,
-    step: &str,
-) -> OauthResult<Option<String>> {
+pub async fn begun_for(state: &OAuthState, browser: Browser<'_>, step: &str) -> OauthResult<Option<String>> {
     match look::<HalfSignIn>(state, browser, Kind::Password, step).await {
         Ok((half, _)) => Ok(half.request),
         Err(error) if error.is_ours() => Err(error),

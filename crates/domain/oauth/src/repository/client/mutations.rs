@@ -207,12 +207,7 @@ impl ClientRepository {
     }
 
     /// The same for a management token, the present one or that before it.
-    pub(crate) async fn redigest_registration(
-        &self,
-        id: &str,
-        old: &str,
-        new: &Digest,
-    ) -> sqlx::Result<()> {
+    pub(crate) async fn redigest_registration(&self, id: &str, old: &str, new: &Digest) -> sqlx::Result<()> {
         let mut tx = self.db.write_tx().await?;
         on_tx!(tx, conn => sqlx::query(sql!(
             "UPDATE oauth_clients SET

@@ -171,7 +171,9 @@ pub fn read(
             .ok_or_else(|| OauthError::invalid_request("response_mode is query or form_post"))?,
     };
     if parameters.get("state").is_some_and(|state| !response_mode.carries(state)) {
-        return Err(OauthError::invalid_request("state holds a character that response_mode form_post does not carry"));
+        return Err(OauthError::invalid_request(
+            "state holds a character that response_mode form_post does not carry",
+        ));
     }
     let echoed = |name: &'static str| match parameters.get(name) {
         Some(value) if value.len() > MAX_ECHO => {

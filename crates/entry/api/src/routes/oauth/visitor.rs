@@ -39,8 +39,11 @@ pub async fn of_bearer(
     headers: &HeaderMap,
     address: Option<IpAddr>,
 ) -> OauthResult<Arc<Principal>> {
-    let alone: HeaderMap =
-        headers.get(header::AUTHORIZATION).map(|value| (header::AUTHORIZATION, value.clone())).into_iter().collect();
+    let alone: HeaderMap = headers
+        .get(header::AUTHORIZATION)
+        .map(|value| (header::AUTHORIZATION, value.clone()))
+        .into_iter()
+        .collect();
     let found = context.auth.identify_from(&alone, Surface::Api, AuthMode::Required, address).await?;
     Ok(found.principal)
 }
