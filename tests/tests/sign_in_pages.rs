@@ -2,7 +2,7 @@
 //! back to the client.
 
 use crate::http::Answer;
-use crate::rfc9700::{Browser, CALLBACK, OAUTH, encoded, hidden, parameter};
+use crate::rfc9700::{Browser, OAUTH, encoded, hidden, parameter};
 use crate::stores;
 use reqwest::Method;
 use serde_json::json;
@@ -85,6 +85,5 @@ async fn id_4_introspection_reads_no_cookie_and_tells_the_ledger_whom_it_refused
     assert_eq!(stores::count(&db, told).await, 3);
     let metrics = browser.http.get("/metrics", &[("authorization", &admin)]).await.body;
     let line = "oauth_refused_total{endpoint=\"introspect\",error=\"invalid_token\"} 3";
-    assert!(metrics.contains(line) || metrics.is_empty(), "{metrics}");
-    assert!(browser.authorize("").contains(CALLBACK));
+    assert!(metrics.contains(line), "{metrics}");
 }
