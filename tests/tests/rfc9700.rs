@@ -118,12 +118,12 @@ impl Browser {
         answer
     }
 
-    fn authorize(&self, more: &str) -> String {
+    pub(crate) fn authorize(&self, more: &str) -> String {
         format!("{OAUTH}/authorize?{PROOF}&client_id={}&redirect_uri={CALLBACK}&{more}", self.client)
     }
 
     /// The consent page of a request.
-    async fn consent(&mut self, more: &str) -> Answer {
+    pub(crate) async fn consent(&mut self, more: &str) -> Answer {
         let answer = self.get(&self.authorize(more)).await;
         assert_eq!(answer.status, 303, "{}", answer.body);
         let page = self.get(answer.header("location")).await;
@@ -136,7 +136,7 @@ impl Browser {
     }
 
     /// Where an allowed request ends: the address at the client.
-    async fn back(&mut self, more: &str) -> String {
+    pub(crate) async fn back(&mut self, more: &str) -> String {
         let mut answer = self.get(&self.authorize(more)).await;
         for _ in 0..6 {
             let location = answer.header("location").to_owned();

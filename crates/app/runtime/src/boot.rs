@@ -229,8 +229,8 @@ async fn boot_loaded(
     let bans = BanStore::open(db.clone(), ledger.clone(), Arc::clone(&clock), bridge.clone()).await?;
     let verifier = Verifier::new(issuer.clone(), Arc::clone(&class_keys), keys.keys(), Arc::clone(&clock));
     let users = Users::new(db.clone(), ledger.clone(), Arc::clone(&clock), Arc::clone(&sessions));
-    let at_rest = AtRest::new(pepper, loaded.secrets.get("oauth_at_rest_pepper_previous"))
-        .map_err(BootError::Pepper)?;
+    let at_rest =
+        AtRest::new(pepper, loaded.secrets.oauth_at_rest_pepper_previous()).map_err(BootError::Pepper)?;
     let api_keys =
         ApiKeys::new(db.clone(), users.clone(), ledger.clone(), Arc::clone(&clock), at_rest.clone());
     let verifier = Arc::new(verifier);

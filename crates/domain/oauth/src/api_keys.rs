@@ -107,8 +107,17 @@ impl ApiKeys {
         Self { repository: ApiKeyRepository::new(db), users, ledger, clock, at_rest }
     }
 
-    fn digest(&self, key: &str) -> String {
-        self.at_rest.digest(Label::ApiKey, key).hex
+    /// The live key of this value. One whose digest is of the pepper before moves to the present one (ID-103).
+    async fn live(&self, value: &str, now: Millis) -> Result<Option<ApiKey>, IdentityError> {
+        let (present, previous) = self.at_rest.candidates(Label::ApiKey, value);
+        let Some((key, digest)) = self.repository.live_by_digest((&present, &previous), now).await? else {
+            return Ok(None);
+        };
+        if digest != present {
+            let digest = self.at_rest.digest(Label::ApiKey, value);
+            self.repository.redigest(key.id.as_str(), &previous, &digest).await?;
+        }
+        Ok(Some(key))
     }
 
     /// Makes a key. The value is returned this once and stored nowhere.
@@ -181,7 +190,8 @@ impl ApiKeys {
             .with("user_id", owner.id.as_str())
             .with("scopes", scope_of(&key.scopes));
         self.record(draft).await?;
-        if self.repository.insert(&key, &self.digest(value.expose()), now, MAX_LIVE_KEYS).await? {
+        let digest = self.at_rest.digest(Label::ApiKey, value.expose());
+        if self.repository.insert(&key, &digest, now, MAX_LIVE_KEYS).await? {
             Ok((key, value))
         } else {
             Err(IdentityError::TooManyKeys)
@@ -204,8 +214,7 @@ impl ApiKeys {
         if !has_valid_checksum(value.expose()) {
             return Ok(Leaked::NoKey);
         }
-        let digest = self.digest(value.expose());
-        let Some(key) = self.repository.live_by_digest(&digest, self.clock.now()).await? else {
+        let Some(key) = self.live(value.expose(), self.clock.now()).await? else {
             return Ok(Leaked::NotLive);
         };
         match self.end(by, key.id.as_str(), Some("leaked")).await {
@@ -271,9 +280,7 @@ impl ApiKeys {
 
     async fn principal(&self, key: &str) -> Result<Option<VerifiedKey>, IdentityError> {
         let now = self.clock.now();
-        let Some(key) = self.repository.live_by_digest(&self.digest(key), now).await? else {
-            return Ok(None);
-        };
+        let Some(key) = self.live(key, now).await? else { return Ok(None) };
         let Some(owner) = self.users.find(key.user_id.as_str()).await? else { return Ok(None) };
         let owned = self.users.permissions(&owner);
         let permissions: Vec<Permission> = key.scopes.into_iter().filter(|p| owned.contains(p)).collect();

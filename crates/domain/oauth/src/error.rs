@@ -6,6 +6,7 @@ use systemprompt_database::is_contended;
 use systemprompt_models::clock::iso8601;
 use systemprompt_models::{Code, Millis, Refusal};
 use systemprompt_security::auth::api_key::ApiKeyError;
+use systemprompt_security::error::AuthError;
 use systemprompt_security::jwt::SignError;
 use systemprompt_security::keys::SigningAlgorithm;
 use systemprompt_security::opaque::NoRandomness;
@@ -134,6 +135,8 @@ error_codes! {
 const RETRY_AFTER: u32 = 1;
 /// The same where somebody must do something first.
 const RETRY_AFTER_OPERATOR: u32 = 60;
+/// The same where a bound was reached, below which expiry brings it.
+const RETRY_AFTER_FULL: u32 = 60;
 
 /// Why an endpoint of the authorization server refused.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +152,9 @@ pub enum OauthError {
     Database(#[from] sqlx::Error),
     #[error("sessions cannot be read or written")]
     Session(#[from] SessionError),
+    /// Whether a token was revoked cannot be told.
+    #[error("revocation cannot be confirmed")]
+    Unconfirmed(#[source] AuthError),
     #[error("a token could not be signed")]
     Sign(#[from] SignError),
     /// A client's registered algorithm has no key, or none with its private part here. An operator makes one; until then the client
@@ -200,6 +206,7 @@ impl OauthError {
             | Self::Ledger(_)
             | Self::Database(_)
             | Self::Session(_)
+            | Self::Unconfirmed(_)
             | Self::NoIdTokenKey(_) => ErrorCode::TemporarilyUnavailable,
             Self::Sign(_) | Self::Random(_) | Self::Impossible(_) => ErrorCode::ServerError,
         }
@@ -218,7 +225,9 @@ impl OauthError {
         match self {
             Self::Protocol { description, .. } => description.clone(),
             Self::Throttled { .. } => "too many requests".into(),
-            Self::Ledger(_) | Self::Database(_) | Self::Session(_) => "try again shortly".into(),
+            Self::Ledger(_) | Self::Database(_) | Self::Session(_) | Self::Unconfirmed(_) => {
+                "try again shortly".into()
+            }
             Self::NoIdTokenKey(_) => {
                 "no key signs with the id_token_signed_response_alg of the client".into()
             }
@@ -230,8 +239,11 @@ impl OauthError {
     pub fn retry_after(&self) -> Option<u32> {
         match self {
             Self::Throttled { retry_after } => Some(*retry_after),
-            Self::Ledger(_) | Self::Database(_) | Self::Session(_) => Some(RETRY_AFTER),
+            Self::Ledger(_) | Self::Database(_) | Self::Session(_) | Self::Unconfirmed(_) => {
+                Some(RETRY_AFTER)
+            }
             Self::NoIdTokenKey(_) => Some(RETRY_AFTER_OPERATOR),
+            Self::Protocol { code: ErrorCode::TemporarilyUnavailable, .. } => Some(RETRY_AFTER_FULL),
             Self::Protocol { .. } | Self::Sign(_) | Self::Random(_) | Self::Impossible(_) => None,
         }
     }
@@ -239,6 +251,16 @@ impl OauthError {
     /// Whether the cause lies here, so that a log line is due.
     pub fn is_ours(&self) -> bool {
         !matches!(self, Self::Protocol { .. } | Self::Throttled { .. })
+    }
+}
+
+impl From<AuthError> for OauthError {
+    /// What a bearer token of an endpoint is refused with; that it cannot be judged now is no word on it.
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::RevocationUnavailable(_) => Self::Unconfirmed(error),
+            _ => Self::new(ErrorCode::InvalidToken, "the token is not valid here"),
+        }
     }
 }
 

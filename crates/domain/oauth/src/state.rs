@@ -1,12 +1,14 @@
 //! What every endpoint of the authorization server works with, made once by the boot.
 
 use crate::at_rest::AtRest;
+use crate::error::{OauthError, OauthResult};
+use crate::models::clients::OAuthClient;
 use crate::repository::client::ClientRepository;
 use crate::repository::oauth::OAuthRepository;
-use crate::services::cimd::CimdState;
+use crate::services::cimd::{self, CimdState, is_document_id};
 use crate::services::issuer_keys::IssuerKeys;
 use crate::services::meter::Meter;
-use crate::services::refusals::Refusals;
+use crate::services::refusals::{Refusals, ip_prefix};
 use crate::users::{User, Users};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use systemprompt_config::profile::Profile;
 use systemprompt_config::profile::identity::IdentityConfig;
 use systemprompt_config::profile::security::{SigningAlgorithm as ConfiguredAlgorithm, TrustedIssuer};
 use systemprompt_database::Db;
-use systemprompt_models::{Clock, JwtAudience, Millis, Permission};
+use systemprompt_models::{Clock, JwtAudience, Millis, Permission, RequestContext};
 use systemprompt_net::Egress;
 use systemprompt_net::egress::{Class, EgressError, HostRules, Policy, client_under};
 use systemprompt_security::jwt::{AccessTokens, Verifier};
@@ -218,9 +220,9 @@ impl OAuthState {
     ///
     /// # Errors
     /// When it cannot be read, or its document may not be fetched so soon.
-    pub async fn client(&self, id: &str) -> crate::OauthResult<Option<crate::models::clients::OAuthClient>> {
-        if crate::services::cimd::is_document_id(id) {
-            return crate::services::cimd::client(self, id).await;
+    pub async fn client(&self, id: &str) -> OauthResult<Option<OAuthClient>> {
+        if is_document_id(id) {
+            return cimd::client(self, id).await;
         }
         Ok(self.clients.find_client_by_id(id).await?)
     }
@@ -233,23 +235,23 @@ impl OAuthState {
         self.clients.count_signed_with(algorithm).await
     }
 
-    /// The client of an id that a stranger names. Each network has its share of the documents that nobody asked for before.
+    /// The client of an id that a stranger names. Each network has its share of the fetches that this causes.
     ///
     /// # Errors
-    /// As [`Self::client`]; too many new documents.
+    /// As [`Self::client`]; too many documents that must be fetched.
     pub(crate) async fn client_named(
         &self,
-        context: &systemprompt_models::RequestContext,
+        context: &RequestContext,
         id: &str,
-    ) -> crate::OauthResult<Option<crate::models::clients::OAuthClient>> {
-        if crate::services::cimd::is_document_id(id)
-            && self.clients.document(id).await?.is_none()
-            && let Some(network) = crate::services::refusals::ip_prefix(context)
+    ) -> OauthResult<Option<OAuthClient>> {
+        if is_document_id(id)
+            && cimd::needs_fetch(self, id).await?
+            && let Some(network) = ip_prefix(context)
             && !self.clients.take_newcomer(&network, self.now()).await?
         {
-            return Err(crate::OauthError::Throttled { retry_after: 1 });
+            return Err(OauthError::Throttled { retry_after: 1 });
         }
-        if let Some(host) = crate::services::cimd::closed_host(&self.settings(), id) {
+        if let Some(host) = cimd::closed_host(&self.settings(), id) {
             let refusal = crate::services::refusals::Refusal {
                 kind: systemprompt_audit::EntryKind::OauthCimdRefused,
                 endpoint: "client_id",
@@ -263,6 +265,21 @@ impl OAuthState {
             return Ok(None);
         }
         self.client(id).await
+    }
+
+    /// As [`Self::client_named`], where a client that nobody came with before is none.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn client_known(
+        &self,
+        context: &RequestContext,
+        id: &str,
+    ) -> OauthResult<Option<OAuthClient>> {
+        if is_document_id(id) && self.clients.document(id).await?.is_none() {
+            return Ok(None);
+        }
+        self.client_named(context, id).await
     }
 
     /// Records one thing and waits until it is durable.

@@ -378,7 +378,7 @@ fn check_locale(locale: Option<&str>) -> Result<(), IdentityError> {
     }
 }
 
-fn user_draft(kind: EntryKind, by: &RequestContext, id: &UserId) -> Draft {
+pub(crate) fn user_draft(kind: EntryKind, by: &RequestContext, id: &UserId) -> Draft {
     Draft::new(kind, by, "ok").with_subject("user", id.as_str())
 }
 

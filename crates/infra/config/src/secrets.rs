@@ -209,6 +209,11 @@ impl Secrets {
         self.typed.get("oauth_at_rest_pepper")
     }
 
+    /// What [`Self::oauth_at_rest_pepper`] replaced, under which digests of before are still found.
+    pub fn oauth_at_rest_pepper_previous(&self) -> Option<&Secret<String>> {
+        self.typed.get("oauth_at_rest_pepper_previous")
+    }
+
     /// For manifest signing alone; base64 of 32 bytes.
     pub fn manifest_signing_secret_seed(&self) -> Option<&Secret<String>> {
         self.typed.get("manifest_signing_secret_seed")

@@ -1,6 +1,7 @@
 //! Rows of `user_api_keys`.
 
 use crate::api_keys::ApiKey;
+use crate::at_rest::Digest;
 use systemprompt_audit::Guard;
 use systemprompt_database::{Db, on, on_tx, sql};
 use systemprompt_models::ids::{ApiKeyId, UserId};
@@ -26,6 +27,13 @@ struct KeyRow {
     expires_at: Option<Millis>,
     last_used_at: Option<Millis>,
     revoked_at: Option<Millis>,
+}
+
+#[derive(sqlx::FromRow)]
+struct DigestedRow {
+    #[sqlx(flatten)]
+    key: KeyRow,
+    digest: String,
 }
 
 impl KeyRow {
@@ -85,7 +93,7 @@ impl ApiKeyRepository {
     pub(crate) async fn insert(
         &self,
         key: &ApiKey,
-        digest: &str,
+        digest: &Digest,
         now: Millis,
         limit: i64,
     ) -> sqlx::Result<bool> {
@@ -95,14 +103,14 @@ impl ApiKeyRepository {
             .bind(key.user_id.as_str()).execute(&mut *conn).await.map(drop))?;
         let inserted = on_tx!(tx, conn => sqlx::query(sql!(
             "INSERT INTO user_api_keys (id, user_id, name, prefix, suffix, digest, scopes, audiences, allowed_cidrs, created_at,
-                 expires_at)
-             SELECT $1, $2, $3, $4, $5, $6, $7, CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS BIGINT), CAST($11 AS BIGINT)
+                 expires_at, pepper_id)
+             SELECT $1, $2, $3, $4, $5, $6, $7, CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS BIGINT), CAST($11 AS BIGINT), $13
              WHERE (SELECT COUNT(*) FROM user_api_keys
                     WHERE user_id = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $10)) < $12"
         ))
             .bind(key.id.as_str()).bind(key.user_id.as_str()).bind(&key.name).bind(&key.prefix).bind(&key.suffix)
-            .bind(digest).bind(scope_of(&key.scopes)).bind(listed(&key.audiences)).bind(listed(&key.allowed_cidrs))
-            .bind(now).bind(key.expires_at).bind(limit)
+            .bind(&digest.hex).bind(scope_of(&key.scopes)).bind(listed(&key.audiences)).bind(listed(&key.allowed_cidrs))
+            .bind(now).bind(key.expires_at).bind(limit).bind(&*digest.pepper_id)
             .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         tx.commit().await?;
         Ok(inserted == 1)
@@ -117,14 +125,28 @@ impl ApiKeyRepository {
         Ok(row.and_then(KeyRow::key))
     }
 
-    pub(crate) async fn live_by_digest(&self, digest: &str, now: Millis) -> sqlx::Result<Option<ApiKey>> {
-        let row: Option<KeyRow> = on!(&self.db, pool => sqlx::query_as(sql!(
+    /// The live key with one of these digests, and which it is.
+    pub(crate) async fn live_by_digest(
+        &self,
+        (present, previous): (&str, &str),
+        now: Millis,
+    ) -> sqlx::Result<Option<(ApiKey, String)>> {
+        let row: Option<DigestedRow> = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT id, user_id, name, prefix, suffix, scopes, audiences, allowed_cidrs, created_at, expires_at,
-                    last_used_at, revoked_at
+                    last_used_at, revoked_at, digest
              FROM user_api_keys
-             WHERE digest = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)"
-        )).bind(digest).bind(now).fetch_optional(pool).await)?;
-        Ok(row.and_then(KeyRow::key))
+             WHERE digest IN ($1, $2) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)"
+        )).bind(present).bind(previous).bind(now).fetch_optional(pool).await)?;
+        Ok(row.and_then(|row| Some((row.key.key()?, row.digest))))
+    }
+
+    /// Gives a key the digest under the present pepper.
+    pub(crate) async fn redigest(&self, id: &str, old: &str, new: &Digest) -> sqlx::Result<()> {
+        let mut tx = self.db.write_tx().await?;
+        on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE user_api_keys SET digest = $1, pepper_id = $2 WHERE id = $3 AND digest = $4"
+        )).bind(&new.hex).bind(&*new.pepper_id).bind(id).bind(old).execute(&mut *conn).await.map(drop))?;
+        tx.commit().await
     }
 
     pub(crate) async fn page(

@@ -7,6 +7,9 @@ use systemprompt_models::Millis;
 /// Puts a new set in the place of the one before.
 pub(crate) async fn replace(db: &Db, user_id: &str, digests: &[String], now: Millis) -> sqlx::Result<()> {
     let mut tx = db.write_tx().await?;
+    // Two sets at once must see each other, or both would count.
+    on_tx!(tx, conn => sqlx::query(sql!("UPDATE users SET updated_at = updated_at WHERE id = $1"))
+        .bind(user_id).execute(&mut *conn).await.map(drop))?;
     on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM user_recovery_codes WHERE user_id = $1"))
         .bind(user_id).execute(&mut *conn).await.map(drop))?;
     for digest in digests {

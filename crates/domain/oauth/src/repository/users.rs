@@ -361,13 +361,16 @@ async fn remember(tx: &mut WriteTx, request: &NewRequest, user: &User) -> sqlx::
     Ok(taken == 1)
 }
 
+/// Name of the guard that a free name and mail pass.
+pub(crate) const ACCOUNT: &str = "account";
+
 /// Makes a user with its roles; a name or mail that is taken does not hold.
-pub(crate) fn add(user: &User, handle: &str) -> Vec<Guard> {
+pub(crate) fn add(user: &User, handle: Option<&str>) -> Vec<Guard> {
     let text = |value: &str| Cell::Text(value.into());
     let optional = |value: Option<&str>| value.map_or(Cell::Null, text);
     let (name, mail) = keys(user);
     let account = Guard {
-        name: "account",
+        name: ACCOUNT,
         sql: sql!(
             "INSERT INTO users (id, username, username_key, email, email_key, display_name, status, created_at, updated_at, version,
                  kind, email_verified, webauthn_handle)
@@ -385,7 +388,7 @@ pub(crate) fn add(user: &User, handle: &str) -> Vec<Guard> {
             Cell::Int(user.created_at),
             text(user.kind.as_str()),
             Cell::Int(i64::from(user.email_verified)),
-            text(handle),
+            optional(handle),
         ],
     };
     let role = |role: &String| Guard {

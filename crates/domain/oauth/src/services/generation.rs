@@ -307,16 +307,17 @@ pub(crate) fn client_audiences(
 ) -> OauthResult<Vec<JwtAudience>> {
     let is_default = requested.is_empty();
     let mut audiences = if is_default { settings.audiences.clone() } else { requested };
-    let is_hook = permissions.iter().any(|permission| permission.is_hook_scope());
-    if is_hook && !audiences.contains(&JwtAudience::Hook) {
-        return Err(OauthError::invalid_target("Hook scopes require audience=hook on the token request"));
-    }
     let allowed = &client.allowed_audiences;
     let is_allowed = |audience: &JwtAudience| {
         allowed.contains(audience) || (allowed.is_empty() && *audience != JwtAudience::Internal)
     };
     if is_default {
         audiences.retain(is_allowed);
+    }
+    // What is asked for and what is left must both hold it, or a token had the scope without its surface.
+    let is_hook = permissions.iter().any(|permission| permission.is_hook_scope());
+    if is_hook && !audiences.contains(&JwtAudience::Hook) {
+        return Err(OauthError::invalid_target("Hook scopes require audience=hook on the token request"));
     }
     if audiences.is_empty() || !audiences.iter().all(is_allowed) {
         return Err(OauthError::invalid_target("audience is not allowed for this client"));

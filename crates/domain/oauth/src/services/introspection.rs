@@ -13,7 +13,7 @@ use crate::state::OAuthState;
 use serde::Serialize;
 use systemprompt_audit::EntryKind;
 use systemprompt_models::ids::{ClientId, SessionId, UserId};
-use systemprompt_models::{Actor, JwtAudience, JwtClaims};
+use systemprompt_models::{Actor, JwtAudience, JwtClaims, RequestContext};
 use systemprompt_security::keys::TokenClass;
 use systemprompt_security::opaque;
 
@@ -63,12 +63,10 @@ pub enum Asker<'a> {
 /// A client that has not proven itself, or no `token`.
 pub async fn introspect(state: &OAuthState, asker: Asker<'_>) -> OauthResult<Introspection> {
     let (Asker::Client(request) | Asker::Administrator(request)) = asker;
-    let seen = look(state, asker).await;
-    if let Err(error) = &seen {
-        let kind = EntryKind::OauthIntrospectRefused;
-        refused(state, request.context, "introspect", kind, error, None).await;
+    match look(state, asker).await {
+        Err(error) => Err(refuse(state, request.context, error).await),
+        seen => seen,
     }
-    seen
 }
 
 async fn look(state: &OAuthState, asker: Asker<'_>) -> OauthResult<Introspection> {
@@ -162,6 +160,13 @@ async fn refresh_token(state: &OAuthState, token: &str) -> OauthResult<Option<To
         act: None,
         session_id: session.id,
     }))
+}
+
+/// Refuses who came with a token that lets nobody look; as every refusal it is counted and recorded.
+pub async fn refuse(state: &OAuthState, context: &RequestContext, error: OauthError) -> OauthError {
+    let kind = EntryKind::OauthIntrospectRefused;
+    refused(state, context, "introspect", kind, &error, None).await;
+    error
 }
 
 /// What a caller without a proof is told.

@@ -6,6 +6,7 @@ use super::pages::Person;
 use super::templating::Frame;
 use crate::at_rest::Label;
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::models::oauth::ResponseMode;
 use crate::services::grants;
 use crate::state::OAuthState;
 use askama::Template;
@@ -79,7 +80,7 @@ pub async fn logout(
     is_form: bool,
 ) -> OauthResult<Logout> {
     let hint = hint(state, parameters)?;
-    let back = back(state, parameters, hint.as_ref()).await?;
+    let back = back(state, context, parameters, hint.as_ref()).await?;
     let Some(visitor) = visitor else {
         // The cookie may have ended before its session, which the person means to leave all the same.
         let named = match &hint {
@@ -150,6 +151,7 @@ fn hint(state: &OAuthState, parameters: &Parameters) -> OauthResult<Option<serde
 /// The registered address of the client that the hint or `client_id` names, with `state` behind it.
 async fn back(
     state: &OAuthState,
+    context: &RequestContext,
     parameters: &Parameters,
     hint: Option<&serde_json::Map<String, Value>>,
 ) -> OauthResult<Option<String>> {
@@ -163,7 +165,8 @@ async fn back(
         return Err(OauthError::invalid_request("client_id is not the client of id_token_hint"));
     }
     let client = match audience.or(named) {
-        Some(id) => state.client(id).await?,
+        // Nobody signs out at a client that was never here: its document is not fetched for that.
+        Some(id) => state.client_known(context, id).await?,
         None => None,
     };
     let client = client.ok_or_else(wrong)?;
@@ -171,6 +174,10 @@ async fn back(
         return Err(wrong());
     }
     let Some(echo) = parameters.get("state") else { return Ok(Some(uri.to_owned())) };
+    // The page that asks may come between, whose form carries no such character.
+    if !ResponseMode::FormPost.carries(echo) {
+        return Err(OauthError::invalid_request("state holds a NUL or the end of a line"));
+    }
     let query = Serializer::new(String::new()).append_pair("state", echo).finish();
     let joint = if uri.contains('?') { '&' } else { '?' };
     Ok(Some(format!("{uri}{joint}{query}")))

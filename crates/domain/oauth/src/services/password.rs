@@ -98,6 +98,18 @@ pub async fn second(
     Ok((signed_in, half.request))
 }
 
+/// What a step was begun for, while it is open in this browser.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn begun_for(state: &OAuthState, browser: Browser<'_>, step: &str) -> OauthResult<Option<String>> {
+    match look::<HalfSignIn>(state, browser, Kind::Password, step).await {
+        Ok((half, _)) => Ok(half.request),
+        Err(error) if error.is_ours() => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
 /// What somebody is told whose password ended between its proof and the session.
 fn changed_meanwhile(error: OauthError) -> OauthError {
     match error {

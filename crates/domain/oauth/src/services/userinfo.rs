@@ -7,7 +7,6 @@ use crate::state::OAuthState;
 use crate::users::{User, UserStatus};
 use serde_json::{Map, Value};
 use systemprompt_models::{JwtClaims, UserType};
-use systemprompt_security::error::AuthError;
 use systemprompt_security::keys::TokenClass;
 
 /// The claims about the person of an access token.
@@ -25,12 +24,7 @@ async fn told(state: &OAuthState, token: &str) -> OauthResult<Map<String, Value>
         return Err(wrong());
     }
     let claims = verified.claims;
-    state.sessions.check_claims(&claims).await.map_err(|error| match error {
-        AuthError::RevocationUnavailable(_) => {
-            OauthError::new(ErrorCode::TemporarilyUnavailable, "try again shortly")
-        }
-        _ => wrong(),
-    })?;
+    state.sessions.check_claims(&claims).await?;
     if !claims.has_scope("openid") {
         return Err(OauthError::new(ErrorCode::InsufficientScope, "the scope openid is missing"));
     }

@@ -43,8 +43,8 @@ impl Users {
         }
         match self.create_keyed(by, new, Some(&request)).await {
             // Another call with the key was faster.
-            Err(IdentityError::KeyUsed | IdentityError::Taken(_)) => {
-                self.before(&request).await?.ok_or(IdentityError::KeyUsed)
+            Err(error @ (IdentityError::KeyUsed | IdentityError::Taken(_))) => {
+                self.before(&request).await?.ok_or(error)
             }
             made => made,
         }

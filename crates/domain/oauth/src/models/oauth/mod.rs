@@ -68,3 +68,10 @@ words! {
         FormPost = "form_post";
     }
 }
+
+impl ResponseMode {
+    /// Whether a value arrives as it is: HTML has no NUL, and browsers send every end of a line of a field as CR LF.
+    pub fn carries(self, value: &str) -> bool {
+        self == Self::Query || !value.contains(['\0', '\r', '\n'])
+    }
+}

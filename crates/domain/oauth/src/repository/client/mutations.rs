@@ -206,6 +206,20 @@ impl ClientRepository {
         tx.commit().await
     }
 
+    /// The same for a management token, the present one or that before it.
+    pub(crate) async fn redigest_registration(&self, id: &str, old: &str, new: &Digest) -> sqlx::Result<()> {
+        let mut tx = self.db.write_tx().await?;
+        on_tx!(tx, conn => sqlx::query(sql!(
+            "UPDATE oauth_clients SET
+                 pepper_id = CASE WHEN registration_digest = $1 THEN $2 ELSE pepper_id END,
+                 registration_digest_old = CASE WHEN registration_digest_old = $1 THEN $3 ELSE registration_digest_old END,
+                 registration_digest = CASE WHEN registration_digest = $1 THEN $3 ELSE registration_digest END
+             WHERE client_id = $4 AND (registration_digest = $1 OR registration_digest_old = $1)"
+        ))
+            .bind(old).bind(&*new.pepper_id).bind(&new.hex).bind(id).execute(&mut *conn).await.map(drop))?;
+        tx.commit().await
+    }
+
     /// Puts a management token in the place of the present one. `shown` counts for a minute from its first replacement, so that a lost
     /// answer can be asked for again. Returns whether `shown` counted.
     pub(crate) async fn rotate_registration(

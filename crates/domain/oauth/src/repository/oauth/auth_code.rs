@@ -2,6 +2,7 @@
 
 use super::OAuthRepository;
 use crate::error::{OauthError, OauthResult};
+use percent_encoding::percent_decode_str;
 use systemprompt_audit::Guard;
 use systemprompt_database::{on, on_tx, sql};
 use systemprompt_models::Millis;
@@ -22,6 +23,7 @@ pub struct AuthCode {
     pub code_challenge: String,
     pub scopes: String,
     pub resources: String,
+    /// As [`stored_nonce`] writes it.
     pub nonce: Option<String>,
     pub claims: Option<String>,
     /// Epoch seconds.
@@ -42,6 +44,12 @@ pub enum CodeState {
 }
 
 impl AuthCode {
+    /// The nonce as the client sent it.
+    pub fn nonce(&self) -> Option<String> {
+        let stored = self.nonce.as_deref()?;
+        Some(percent_decode_str(stored).decode_utf8_lossy().into_owned())
+    }
+
     /// # Errors
     /// A row that no code path writes.
     pub fn state(&self, now: Millis) -> OauthResult<CodeState> {
@@ -54,6 +62,11 @@ impl AuthCode {
             None => Ok(CodeState::Fresh),
         }
     }
+}
+
+/// A nonce as its column has it: it may be any text, and PostgreSQL keeps no NUL.
+pub(crate) fn stored_nonce(nonce: &str) -> String {
+    nonce.replace('%', "%25").replace('\0', "%00")
 }
 
 /// A row whose columns contradict each other, by the beginning of its digest.

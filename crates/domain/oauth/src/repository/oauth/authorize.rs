@@ -1,6 +1,7 @@
 //! Rows on the way to an authorization: stored requests, pushed requests, grants and codes.
 
 use super::OAuthRepository;
+use super::auth_code::stored_nonce;
 use systemprompt_audit::{Cell, Col, Guard, OpenRow, Table};
 use systemprompt_database::{on, on_tx, sql};
 use systemprompt_models::Millis;
@@ -142,7 +143,7 @@ impl OpenRow for NewCode {
             text(self.code_challenge),
             text(self.scopes),
             text(self.resources),
-            maybe(self.nonce),
+            maybe(self.nonce.as_deref().map(stored_nonce)),
             maybe(self.claims),
             Cell::Int(self.auth_time),
             maybe(self.acr),
@@ -176,11 +177,11 @@ pub struct StoredRequest {
 }
 
 /// Takes a stored request away; it must be there, once.
-pub(crate) fn take_request(digest: &str) -> Guard {
+pub(crate) fn take_request((present, previous): (&str, &str)) -> Guard {
     Guard {
         name: "authorize_request",
-        sql: sql!("DELETE FROM oauth_authorize_requests WHERE request_digest = $1"),
-        cells: vec![Cell::Text(digest.into())],
+        sql: sql!("DELETE FROM oauth_authorize_requests WHERE request_digest IN ($1, $2)"),
+        cells: vec![Cell::Text(present.into()), Cell::Text(previous.into())],
     }
 }
 

@@ -69,7 +69,8 @@ impl Authorization<'_> {
         let digest = state.at_rest.digest(Label::AuthCode, code.expose());
         let grant_id = GrantId::generate();
         if let Some(id) = self.id {
-            unit.require(take_request(&state.at_rest.digest(Label::Par, id).hex));
+            let (present, previous) = state.at_rest.candidates(Label::Par, id);
+            unit.require(take_request((&present, &previous)));
         }
         unit.require(session_lives(&person.session.id, now));
         let has = |word: &str| self.scopes.iter().any(|scope| scope == word);

@@ -21,6 +21,7 @@ use standing::{Need, SignedIn};
 use std::borrow::Cow;
 use systemprompt_audit::EntryKind;
 use systemprompt_models::{Principal, RequestContext, Secret};
+use systemprompt_security::opaque;
 
 /// Where the browser goes next.
 pub enum Next {
@@ -98,6 +99,27 @@ pub async fn resume(state: &OAuthState, browser: Browser<'_>, id: &str) -> Resul
     go_on(state, browser, &client, asked, Some(id)).await
 }
 
+/// The stored request of this id, if this browser has one.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn waiting(
+    state: &OAuthState,
+    flow: &Secret<String>,
+    id: &str,
+) -> OauthResult<Option<AuthorizationRequest>> {
+    if !opaque::has_form(AUTHORIZE_REQUEST_PREFIX, id) {
+        return Ok(None);
+    }
+    let id = state.at_rest.candidates(Label::Par, id);
+    let flow = state.at_rest.candidates(Label::Flow, flow.expose());
+    let row = state.oauth.stored_request((&id.0, &id.1), (&flow.0, &flow.1), state.now()).await?;
+    let Some(row) = row else { return Ok(None) };
+    serde_json::from_str(&row.parameters)
+        .map(Some)
+        .map_err(|_| OauthError::Impossible("a stored authorization request that cannot be read".into()))
+}
+
 /// The stored request of this id with its client.
 ///
 /// # Errors
@@ -108,12 +130,7 @@ pub async fn stored(
     id: &str,
 ) -> OauthResult<(AuthorizationRequest, OAuthClient)> {
     let expired = || OauthError::invalid_grant("request is not one of this browser, or has expired");
-    let id = state.at_rest.candidates(Label::Par, id);
-    let flow = state.at_rest.candidates(Label::Flow, flow.expose());
-    let row = state.oauth.stored_request((&id.0, &id.1), (&flow.0, &flow.1), state.now()).await?;
-    let row = row.ok_or_else(expired)?;
-    let asked: AuthorizationRequest = serde_json::from_str(&row.parameters)
-        .map_err(|_| OauthError::Impossible("a stored authorization request that cannot be read".into()))?;
+    let asked = waiting(state, flow, id).await?.ok_or_else(expired)?;
     let client = state.client(&asked.client_id).await?.filter(OAuthClient::is_active);
     Ok((asked, client.ok_or_else(OauthError::invalid_client)?))
 }
@@ -181,7 +198,7 @@ async fn store(
     flow: &Secret<String>,
     asked: &AuthorizationRequest,
 ) -> OauthResult<Secret<String>> {
-    let id = systemprompt_security::opaque::generate(AUTHORIZE_REQUEST_PREFIX)?;
+    let id = opaque::generate(AUTHORIZE_REQUEST_PREFIX)?;
     let digest = state.at_rest.digest(Label::Par, id.expose());
     let flow = state.at_rest.digest(Label::Flow, flow.expose());
     let text = serde_json::to_string(asked)

@@ -89,16 +89,15 @@ pub struct Redirect {
 impl Redirect {
     /// A request of which only that is known by which an error is told.
     pub fn for_error(&self, client: &OAuthClient, parameters: &Parameters) -> AuthorizationRequest {
-        let short = |text: &&str| text.len() <= MAX_ECHO;
+        let response_mode = parameters.get("response_mode").and_then(ResponseMode::parse);
+        let response_mode = response_mode.unwrap_or(ResponseMode::Query);
+        let state = parameters.get("state").filter(|text| text.len() <= MAX_ECHO);
         AuthorizationRequest {
             client_id: client.client_id.to_string(),
             redirect_uri: self.uri.clone(),
             redirect_uri_given: self.given,
-            response_mode: parameters
-                .get("response_mode")
-                .and_then(ResponseMode::parse)
-                .unwrap_or(ResponseMode::Query),
-            state: parameters.get("state").filter(short).map(str::to_owned),
+            response_mode,
+            state: state.filter(|text| response_mode.carries(text)).map(str::to_owned),
             nonce: None,
             code_challenge: String::new(),
             scopes: None,
@@ -171,6 +170,11 @@ pub fn read(
         Some(mode) => ResponseMode::parse(mode)
             .ok_or_else(|| OauthError::invalid_request("response_mode is query or form_post"))?,
     };
+    if parameters.get("state").is_some_and(|state| !response_mode.carries(state)) {
+        return Err(OauthError::invalid_request(
+            "state holds a character that response_mode form_post does not carry",
+        ));
+    }
     let echoed = |name: &'static str| match parameters.get(name) {
         Some(value) if value.len() > MAX_ECHO => {
             Err(OauthError::invalid_request(format!("{name} has more than 4096 bytes")))

@@ -1,4 +1,5 @@
 mod claims;
+mod echo;
 mod explained;
 mod parameters;
 

@@ -10,6 +10,7 @@ use crate::models::clients::OAuthClient;
 use crate::state::{OAuthState, Settings};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use systemprompt_config::profile::identity::CimdConfig;
 
 /// What this node holds for the fetches of metadata.
 #[derive(Debug, Default)]
@@ -54,11 +55,7 @@ pub(crate) fn closed_host(settings: &Settings, id: &str) -> Option<String> {
 pub(crate) async fn client(state: &OAuthState, url: &str) -> OauthResult<Option<OAuthClient>> {
     let settings = state.settings();
     let config = &settings.identity.cimd;
-    if !config.enabled {
-        return Ok(None);
-    }
-    if let Err(fault) = validator::check_address(url).and_then(|host| validator::check_host(config, &host)) {
-        tracing::debug!(reason = fault.reason(), "an address is no client id");
+    if !may_be_fetched(config, url) {
         return Ok(None);
     }
     if let Some(client) = fetcher::fresh(state, url).await? {
@@ -70,6 +67,23 @@ pub(crate) async fn client(state: &OAuthState, url: &str) -> OauthResult<Option<
         return Ok(Some(client));
     }
     fetcher::refresh(state, config, url).await
+}
+
+/// Whether [`client`] would ask the host of a document now.
+pub(crate) async fn needs_fetch(state: &OAuthState, url: &str) -> OauthResult<bool> {
+    let settings = state.settings();
+    Ok(may_be_fetched(&settings.identity.cimd, url) && fetcher::fresh(state, url).await?.is_none())
+}
+
+fn may_be_fetched(config: &CimdConfig, url: &str) -> bool {
+    if !config.enabled {
+        return false;
+    }
+    let checked = validator::check_address(url).and_then(|host| validator::check_host(config, &host));
+    if let Err(fault) = &checked {
+        tracing::debug!(reason = fault.reason(), "an address is no client id");
+    }
+    checked.is_ok()
 }
 
 /// Takes a place among the fetches: one a second from a host with five at once, ten a second in all.

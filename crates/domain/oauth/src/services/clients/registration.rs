@@ -111,10 +111,16 @@ pub async fn manage(state: &OAuthState, id: &str, token: Option<&str>) -> OauthR
             matched = Some(digest.to_owned());
         }
     }
-    match (client, matched) {
-        (Some(client), Some(digest)) if client.is_active() => Ok((client, digest)),
-        _ => Err(refused()),
+    let (Some(client), Some(digest)) = (client.filter(OAuthClient::is_active), matched) else {
+        return Err(refused());
+    };
+    if digest == present {
+        return Ok((client, digest));
     }
+    // The pepper was replaced: the row moves to the present one (ID-103).
+    let now_digest = state.at_rest.digest(Label::RegistrationToken, token);
+    state.clients.redigest_registration(id, &digest, &now_digest).await?;
+    Ok((client, present))
 }
 
 /// Puts other metadata in the place of a client's, and another management token in the place of the one that was shown.

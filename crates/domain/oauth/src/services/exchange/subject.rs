@@ -1,20 +1,20 @@
 //! The token that is exchanged, and whom it stands for (ID-60): one of ours, whose session counts, or one of a trusted issuer.
 
 use crate::constants::FOREIGN_LEEWAY_SECONDS;
-use crate::error::{IdentityError, OauthError, OauthResult};
+use crate::error::{OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::repository::oauth::federated::{self, foreign_token_used};
+use crate::repository::users;
 use crate::services::generation::{TokenUser, active_user};
 use crate::services::grants;
 use crate::services::id_token::is_sid_of;
 use crate::services::scopes::Scopes;
 use crate::state::OAuthState;
-use crate::users::{NewUser, User};
-use aws_lc_rs::digest::{SHA256, digest};
+use crate::users::{User, UserKind, UserStatus, check, normal_roles, user_draft};
 use serde_json::{Map, Value};
-use systemprompt_audit::{Draft, EntryKind, Guard, LedgerError, Unit};
+use systemprompt_audit::{Draft, EntryKind, Guard, LedgerError, Payload, Role, Unit};
 use systemprompt_config::profile::security::{SigningAlgorithm as Configured, SubjectMapping, TrustedIssuer};
-use systemprompt_models::ids::{Jti, SessionId, UserId};
+use systemprompt_models::ids::{Jti, SessionId, UserId, uuid_v4};
 use systemprompt_models::{Actor, JwtAudience, JwtClaims, RequestContext};
 use systemprompt_security::jwt::foreign::unverified_kid;
 use systemprompt_security::jwt::{UnverifiedClaims, verify_foreign};
@@ -244,30 +244,28 @@ async fn user_of(
     }
     let is_verified = claims.get("email_verified").and_then(Value::as_bool) == Some(true);
     let email = text(claims, "email").filter(|_| is_verified);
-    let id = match trusted.subject_mapping {
-        SubjectMapping::Linked => None,
-        SubjectMapping::VerifiedEmail => match email {
-            Some(email) => state.oauth.user_by_email(&email.to_lowercase()).await?,
-            None => None,
-        },
-        SubjectMapping::Provision => Some(provision(state, context, trusted, sub, email).await?.to_string()),
-    };
-    let id = id.ok_or_else(invalid)?;
-    link(state, context, trusted, sub, &id).await?;
+    match trusted.subject_mapping {
+        SubjectMapping::Linked => return Err(invalid()),
+        SubjectMapping::VerifiedEmail => {
+            let mail = email.ok_or_else(invalid)?.to_lowercase();
+            let id = state.oauth.user_by_email(&mail).await?.ok_or_else(invalid)?;
+            link(state, context, (trusted, sub), &id, Unit::new()).await?;
+        }
+        SubjectMapping::Provision => provision(state, context, trusted, sub, email).await?,
+    }
     // Who was linked first stays.
     let linked = state.oauth.linked_user(&trusted.issuer, sub).await?.ok_or_else(invalid)?;
     active_user(state, &UserId::new(linked)).await.map_err(unless_ours)
 }
 
-/// Links a subject to a user, on record.
+/// Links a subject to a user, on record, with what else is in `unit`.
 async fn link(
     state: &OAuthState,
     context: &RequestContext,
-    trusted: &TrustedIssuer,
-    sub: &str,
+    (trusted, sub): (&TrustedIssuer, &str),
     user: &str,
+    mut unit: Unit,
 ) -> OauthResult<()> {
-    let mut unit = Unit::new();
     unit.record(
         Draft::new(EntryKind::AdminUserLinked, context, "ok")
             .with_subject("user", user)
@@ -291,34 +289,54 @@ fn mapping(configured: SubjectMapping) -> &'static str {
     }
 }
 
-/// A user for a subject that is new here. The name follows from issuer and subject, so that two calls at once make one.
+/// A user for a subject that is new here, made and linked in one unit: no account that somebody else made is ever this subject's, and
+/// of two calls at once one makes it.
 async fn provision(
     state: &OAuthState,
     context: &RequestContext,
     trusted: &TrustedIssuer,
     sub: &str,
     email: Option<&str>,
-) -> OauthResult<UserId> {
-    let hash = digest(&SHA256, format!("{} {sub}", trusted.issuer).as_bytes());
-    let username = format!("fed-{}", hex::encode(hash.as_ref().get(..16).unwrap_or_default()));
-    let new = |email: Option<&str>| NewUser {
-        username: username.clone(),
-        email: email.map(str::to_owned),
-        roles: state.settings().identity.default_roles.clone(),
-        ..NewUser::default()
-    };
-    let mut made = state.users.create(context, new(email)).await;
-    if matches!(made, Err(IdentityError::Taken("email") | IdentityError::Invalid(_))) {
-        // The address is another user's, whom this subject is not.
-        made = state.users.create(context, new(None)).await;
-    }
-    match made {
-        Ok(user) => Ok(user.id),
-        Err(IdentityError::Taken(_)) => {
-            let known = state.users.find(&username).await?;
-            known.map(|user| user.id).ok_or_else(invalid)
+) -> OauthResult<()> {
+    // Two entries of one mail cannot be: who has it already is not this subject.
+    let email = email.filter(|email| check(None, Some(email), None, None).is_ok());
+    for email in [email, None] {
+        let user = new_user(state, email);
+        let mut unit = Unit::new();
+        unit.record(
+            user_draft(EntryKind::AdminUserCreated, context, &user.id)
+                .with_payload(Payload::of(Role::After, &user).about(user.id.as_str()))
+                .with("roles", user.roles.clone()),
+        );
+        for guard in users::add(&user, None) {
+            unit.require(guard);
         }
-        Err(error) => Err(error.into()),
+        match link(state, context, (trusted, sub), user.id.as_str(), unit).await {
+            Err(OauthError::Ledger(LedgerError::Guard(users::ACCOUNT))) if email.is_some() => {}
+            linked => return linked,
+        }
+    }
+    Err(invalid())
+}
+
+/// Nobody can tell the name beforehand, nor does anything follow from it.
+fn new_user(state: &OAuthState, email: Option<&str>) -> User {
+    let (id, now) = (UserId::generate(), state.now());
+    User {
+        username: format!("fed-{}", uuid_v4().simple()),
+        id,
+        kind: UserKind::Person,
+        email: email.map(str::to_owned),
+        email_verified: false,
+        email_vouched: false,
+        display_name: None,
+        status: UserStatus::Active,
+        roles: normal_roles(state.settings().identity.default_roles.clone()),
+        department: None,
+        locale: None,
+        created_at: now,
+        updated_at: now,
+        version: 1,
     }
 }
 

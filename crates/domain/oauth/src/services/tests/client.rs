@@ -129,3 +129,16 @@ async fn id_58_an_owned_client_may_what_its_owner_may_now() {
         assert_eq!(word(&plane.token(Some("acme-ci"), &form).await), "invalid_client");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_55_a_hook_scope_goes_with_the_audience_hook_or_not_at_all() {
+    for plane in planes_with(|settings| settings.audiences.push(JwtAudience::Hook)).await {
+        plane.client("held", "client_secret_basic", "client_credentials", "user hook:govern", "api").await;
+        let form = "grant_type=client_credentials&scope=hook:govern";
+        assert_eq!(word(&plane.token(Some("held"), form).await), "invalid_target", "it is held to api");
+        let tokens = plane.token(Some("acme-ci"), form).await.unwrap();
+        assert!(plane.claims(&tokens.access_token).aud.contains(&JwtAudience::Hook));
+        let tokens = plane.token(Some("held"), "grant_type=client_credentials&scope=user").await.unwrap();
+        assert_eq!(plane.claims(&tokens.access_token).aud, [JwtAudience::Api]);
+    }
+}

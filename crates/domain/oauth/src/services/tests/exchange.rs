@@ -19,9 +19,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 const TYPES: &str = "urn:ietf:params:oauth:token-type";
-const IDP: &str = "https://idp.example";
+pub(super) const IDP: &str = "https://idp.example";
 
-async fn exchange(
+pub(super) async fn exchange(
     plane: &Plane,
     client: &str,
     token: &str,
@@ -34,7 +34,7 @@ async fn exchange(
 }
 
 /// What exchanges: one client more than the depth of a chain may be.
-async fn chain_of_clients(plane: &Plane) {
+pub(super) async fn chain_of_clients(plane: &Plane) {
     for n in 1..=6 {
         let grants = "urn:ietf:params:oauth:grant-type:token-exchange";
         plane.client(&format!("hop-{n}"), "client_secret_basic", grants, "user mcp", "").await;
@@ -257,13 +257,13 @@ async fn an_exchanged_hook_token_stays_bound_to_its_plugin() {
 }
 
 /// A server of one document; counts how often it is asked.
-struct Keys {
-    address: String,
+pub(super) struct Keys {
+    pub address: String,
     asked: Arc<AtomicUsize>,
     _task: tokio::task::JoinSet<()>,
 }
 
-async fn serve(document: Value) -> Keys {
+pub(super) async fn serve(document: Value) -> Keys {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}/jwks", listener.local_addr().unwrap());
     let asked = Arc::new(AtomicUsize::new(0));
@@ -301,14 +301,14 @@ async fn trusting(mapping: &str) -> (PrivateKey, Keys, [Plane; 2]) {
     (key, keys, planes)
 }
 
-fn signed(key: &PrivateKey, kid: &str, claims: &Value) -> String {
+pub(super) fn signed(key: &PrivateKey, kid: &str, claims: &Value) -> String {
     let header = json!({"typ": "JWT", "alg": key.algorithm().as_str(), "kid": kid});
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let input = format!("{}.{}", part(&header), part(claims));
     format!("{input}.{}", URL_SAFE_NO_PAD.encode(key.sign(input.as_bytes()).unwrap()))
 }
 
-fn claims(change: &Value) -> Value {
+pub(super) fn claims(change: &Value) -> Value {
     let now = START / 1000;
     let mut claims = json!({"iss": IDP, "sub": "s-1", "aud": "here", "iat": now, "exp": now + 600});
     for (name, value) in change.as_object().unwrap() {

@@ -84,7 +84,7 @@ async fn issue(
         auth_time: code.auth_time,
         acr: code.acr.clone(),
         amr: code.amr.clone(),
-        nonce: code.nonce.clone(),
+        nonce: code.nonce(),
     };
     let asked = Scopes::of(&code.scopes);
     let scopes = family.granted(&asked)?;

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use systemprompt_config::profile::identity::AssertionAudience;
+use systemprompt_models::RequestContext;
 use systemprompt_models::json::check_object;
 
 /// The one value of `client_assertion_type`.
@@ -37,6 +38,7 @@ struct Unverified<'a> {
 /// `invalid_client`, the same for every reason.
 pub(crate) async fn verify(
     state: &OAuthState,
+    context: &RequestContext,
     assertion: &str,
     named: Option<&str>,
 ) -> OauthResult<OAuthClient> {
@@ -47,8 +49,9 @@ pub(crate) async fn verify(
     if named.is_some_and(|named| named != id) {
         return Err(refused());
     }
+    // Nothing is proven yet: whoever asks has named it.
     let client = state
-        .client(id)
+        .client_named(context, id)
         .await?
         .filter(|client| client.is_active() && client.auth_method == ClientAuthMethod::PrivateKeyJwt);
     let client = client.ok_or_else(refused)?;

@@ -115,7 +115,7 @@ async fn prove(
 ) -> OauthResult<AuthenticatedClient> {
     match proof {
         Proof::Assertion(assertion, named) => {
-            let client = client_assertion::verify(state, &assertion, named.as_deref()).await?;
+            let client = client_assertion::verify(state, context, &assertion, named.as_deref()).await?;
             Ok(AuthenticatedClient { client, method: ClientAuthMethod::PrivateKeyJwt })
         }
         Proof::Basic(pairs) => by_secret(state, context, ClientAuthMethod::ClientSecretBasic, &pairs).await,

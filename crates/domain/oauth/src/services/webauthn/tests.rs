@@ -483,15 +483,22 @@ async fn a16_without_user_verification_a_passkey_is_refused_or_is_half_of_a_sign
         let words = Secret::from("purple-otter-sings");
         password::change(&fixture.state, &me, None, &words).await.unwrap();
 
-        let begun = visit.at(&fixture).auth_start(StartAuthentication::default()).await.unwrap();
+        let asked = StartAuthentication { request: Some("device".into()), ..StartAuthentication::default() };
+        let begun = visit.at(&fixture).auth_start(asked).await.unwrap();
         let half = visit.at(&fixture).auth_finish(finish(&begun, device.get(&begun.options))).await.unwrap();
         assert!(half.token.is_none(), "nobody is signed in by half");
         let step = half.redirect.strip_prefix("/login?step=").unwrap();
         let other = Visit::new("other");
+        let begun_for = async |visit: &Visit| {
+            let browser = Browser { context: &visit.context, visitor: None, flow: &visit.flow };
+            password::begun_for(&fixture.state, browser, step).await.unwrap()
+        };
         let second = async |visit: &Visit, words: &str| {
             let browser = Browser { context: &visit.context, visitor: None, flow: &visit.flow };
             password::second(&fixture.state, browser, step, &Secret::from(words)).await
         };
+        assert_eq!(begun_for(&visit).await.as_deref(), Some("device"), "what the page of the step leads to");
+        assert_eq!(begun_for(&other).await, None);
         assert_eq!(code(second(&other, "purple-otter-sings").await), ErrorCode::InvalidRequest);
         assert_eq!(code(second(&visit, "wrong").await), ErrorCode::InvalidCredential);
         let (signed_in, _) = second(&visit, "purple-otter-sings").await.unwrap();

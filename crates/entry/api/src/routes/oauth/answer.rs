@@ -1,5 +1,6 @@
 //! How the endpoints answer: JSON that nobody stores, and errors in the form of RFC 6749 section 5.2.
 
+use super::page::may_return;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -71,9 +72,7 @@ impl IntoResponse for Fault {
         if let Some(challenge) = self.challenge() {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if let Some(seconds) = self.error.retry_after() {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
+        may_return(&self.error, response.headers_mut());
         response
     }
 }

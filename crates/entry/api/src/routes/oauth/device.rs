@@ -4,7 +4,7 @@ use super::flow::Flow;
 use super::form::{FORM_BODY, Form};
 use super::json::is_foreign;
 use super::login::canonical;
-use super::page::{error_page, frame, page, see_other};
+use super::page::{error_page, frame, may_return, page, see_other};
 use super::session::renewed;
 use super::visitor::Visitor;
 use crate::extract::{Context, Query};
@@ -82,9 +82,11 @@ async fn shown(
                 let template = DevicePage { frame, fault: Some(t.device_unknown) };
                 (StatusCode::NOT_FOUND, Page::render(&template)?)
             }
-            Err(OauthError::Throttled { .. }) => {
+            Err(error @ OauthError::Throttled { .. }) => {
                 let template = DevicePage { frame, fault: Some(t.throttled) };
-                (StatusCode::TOO_MANY_REQUESTS, Page::render(&template)?)
+                let mut response = page(StatusCode::TOO_MANY_REQUESTS, &Page::render(&template)?);
+                may_return(&error, response.headers_mut());
+                return Ok(response);
             }
             Err(error) => return Err(error),
         };

@@ -3,7 +3,7 @@
 use crate::services::server::route::Route;
 use axum::extract::State;
 use axum::response::Response;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
@@ -30,5 +30,9 @@ async fn health(State(context): State<AppContext>) -> Response {
         "database": word(health.database),
         "ledger": word(health.ledger),
     });
-    json_answer(status, &body)
+    let mut answer = json_answer(status, &body);
+    if !health.is_well() {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
 }

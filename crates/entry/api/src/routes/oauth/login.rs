@@ -3,7 +3,7 @@
 use super::flow::Flow;
 use super::form::{FORM_BODY, Form};
 use super::json::{is_foreign, session_of};
-use super::page::{error_page, frame, page, see_other};
+use super::page::{error_page, frame, may_return, page, see_other};
 use super::session::{keep_signed_in, renewed};
 use crate::extract::{Context, Query};
 use crate::services::server::route::Route;
@@ -14,6 +14,8 @@ use http::{HeaderMap, Method, StatusCode, Uri, header};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_models::{Principal, RequestContext};
+use systemprompt_oauth::services::authorize;
+use systemprompt_oauth::services::authorize::request::AuthorizationRequest;
 use systemprompt_oauth::services::authorize::standing::SignedIn;
 use systemprompt_oauth::services::pages::{
     DonePage, LinkPage, LoginPage, NOTICES, RECOVERY_CODES, RecoveryCodesPage, RecoveryPage, RegisterPage,
@@ -23,7 +25,7 @@ use systemprompt_oauth::services::templating::{Frame, Page};
 use systemprompt_oauth::services::webauthn::service::{destination, waiting};
 use systemprompt_oauth::services::webauthn::token::Browser;
 use systemprompt_oauth::services::{notices, password, recovery};
-use systemprompt_oauth::{ErrorCode, OauthError};
+use systemprompt_oauth::{ErrorCode, OauthError, OauthResult};
 use systemprompt_runtime::AppContext;
 use url::Url;
 
@@ -65,17 +67,20 @@ async fn login(
         Ok(flow) => flow,
         Err(error) => return error_page(frame(&context, &headers, None), &caller, &error),
     };
-    let frame = frame(&context, &headers, None);
-    let shown = frame.clone();
     let request = authorize_request(query.get("request"));
+    let step = query.get("step").filter(|_| context.oauth.settings().identity.password.enabled);
+    let behind = match behind(&context, &caller, &flow, step, &request).await {
+        Ok(behind) => behind,
+        Err(error) => return error_page(frame(&context, &headers, None), &caller, &error),
+    };
+    let frame = behind.frame(&context, &headers);
+    let shown = frame.clone();
     let is_for_somebody_else = FORMS.iter().any(|name| query.get(name).is_some()) || !request.is_empty();
     let here =
         if is_for_somebody_else { Ok(None) } else { signed_in_page(&context, &headers, frame.clone()).await };
     let rendered = if let Some(here) = here.transpose() {
         here
-    } else if let Some(step) =
-        query.get("step").filter(|_| context.oauth.settings().identity.password.enabled)
-    {
+    } else if let Some(step) = step {
         second_page(&context, frame, &flow, step, None)
     } else if query.get("recovery").is_some() {
         recovery_page(&context, frame, &flow, None)
@@ -86,7 +91,7 @@ async fn login(
         login_page(&context, frame, &flow, request, fault)
     };
     let mut response = match rendered {
-        Ok(rendered) => page(StatusCode::OK, &rendered),
+        Ok(rendered) => page(StatusCode::OK, &behind.lead(rendered)),
         Err(error) => return error_page(shown, &caller, &error),
     };
     flow.keep(&context, response.headers_mut());
@@ -150,6 +155,42 @@ async fn own_form(context: &AppContext, form: &Form, purpose: &str) -> Result<Re
     Ok(RequestContext { principal: visitor, ..form.context.clone() })
 }
 
+/// The authorization request that waits behind a sign-in. Its forms are answered with redirects that end at the client, which the
+/// policy of the page must name, and it says in which language.
+struct Behind(Option<AuthorizationRequest>);
+
+async fn behind(
+    context: &AppContext,
+    caller: &RequestContext,
+    flow: &Flow,
+    step: Option<&str>,
+    request: &str,
+) -> OauthResult<Behind> {
+    let of_step = match step {
+        Some(step) => {
+            let browser = Browser { context: caller, visitor: None, flow: &flow.value };
+            password::begun_for(&context.oauth, browser, step).await?
+        }
+        None => None,
+    };
+    let id = of_step.as_deref().unwrap_or(request);
+    authorize::waiting(&context.oauth, &flow.value, id).await.map(Behind)
+}
+
+impl Behind {
+    fn frame(&self, context: &AppContext, headers: &HeaderMap) -> Frame {
+        let asked = self.0.as_ref();
+        frame(context, headers, asked.and_then(|asked| asked.ui_locales.as_deref()))
+    }
+
+    fn lead(&self, page: Page) -> Page {
+        match &self.0 {
+            Some(asked) => page.leading_to(&asked.redirect_uri),
+            None => page,
+        }
+    }
+}
+
 /// What waits for the sign-in, or nothing.
 fn authorize_request(id: Option<&str>) -> String {
     waiting(id).to_owned()
@@ -197,7 +238,6 @@ fn recovery_page(
 
 async fn submit(State(context): State<AppContext>, form: Form) -> Response {
     let visitor = session_of(&context, &form.headers).await;
-    let frame = frame(&context, &form.headers, None);
     let is_recovery = form.parameters.get("recovery").is_some();
     if !is_recovery && !context.oauth.settings().identity.password.enabled {
         return StatusCode::NOT_FOUND.into_response();
@@ -205,8 +245,14 @@ async fn submit(State(context): State<AppContext>, form: Form) -> Response {
     let purpose = if is_recovery { RECOVERY } else { PASSWORD };
     let flow = match Flow::of(&context, &form.headers) {
         Ok(flow) => flow,
-        Err(error) => return error_page(frame, &form.context, &error),
+        Err(error) => return error_page(frame(&context, &form.headers, None), &form.context, &error),
     };
+    let (step, request) = (form.parameters.get("step"), authorize_request(form.parameters.get("request")));
+    let behind = match behind(&context, &form.context, &flow, step, &request).await {
+        Ok(behind) => behind,
+        Err(error) => return error_page(frame(&context, &form.headers, None), &form.context, &error),
+    };
+    let frame = behind.frame(&context, &form.headers);
     let genuine = check_csrf(&context.oauth, purpose, &flow.value, form.parameters.get("csrf"));
     let foreign = is_foreign(&context, &Method::POST, &form.headers);
     if genuine.is_err() || foreign {
@@ -232,19 +278,16 @@ async fn submit(State(context): State<AppContext>, form: Form) -> Response {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let rendered = if is_recovery {
         recovery_page(&context, frame, &flow, Some(fault))
-    } else if let Some(step) = form.parameters.get("step") {
+    } else if let Some(step) = step {
         second_page(&context, frame, &flow, step, Some(fault))
     } else {
-        let request = authorize_request(form.parameters.get("request"));
         let username = form.parameters.get("username").unwrap_or_default();
         login_page(&context, frame, &flow, request, Some((fault, username)))
     };
     match rendered {
         Ok(rendered) => {
-            let mut response = page(status, &rendered);
-            if let Some(seconds) = error.retry_after() {
-                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-            }
+            let mut response = page(status, &behind.lead(rendered));
+            may_return(&error, response.headers_mut());
             response
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

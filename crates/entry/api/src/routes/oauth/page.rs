@@ -83,8 +83,44 @@ pub fn error_page(frame: Frame, request: &RequestContext, error: &OauthError) ->
         frame,
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-    match Page::render(&template) {
+    let mut response = match Page::render(&template) {
         Ok(rendered) => page(status, &rendered),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    };
+    may_return(error, response.headers_mut());
+    response
+}
+
+/// Says when a call that was too much, or could not be served now, may come again (ID-2).
+pub fn may_return(error: &OauthError, headers: &mut HeaderMap) {
+    if let Some(seconds) = error.retry_after() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use systemprompt_config::profile::Profile;
+    use systemprompt_models::Principal;
+    use systemprompt_models::ids::TraceId;
+    use systemprompt_oauth::Settings;
+
+    #[test]
+    fn id_2_a_page_says_when_to_come_again_as_the_endpoints_do() {
+        let request = RequestContext::new(Arc::new(Principal::anonymous()), TraceId::generate());
+        let frame = Frame::new(&Settings::of(&Profile::default()), None, None);
+        let full = OauthError::new(ErrorCode::TemporarilyUnavailable, "too many sign-ins are open");
+        for (error, want) in [
+            (OauthError::Throttled { retry_after: 7 }, (429, Some("7"))),
+            (full, (503, Some("60"))),
+            (OauthError::Ledger(systemprompt_audit::LedgerError::Unavailable("x".into())), (503, Some("1"))),
+            (OauthError::invalid_request("x"), (400, None)),
+        ] {
+            let page = error_page(frame.clone(), &request, &error);
+            let after = page.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!((page.status().as_u16(), after), want, "{error}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::answer::{Fault, json_answer, unstored};
 use super::form::JSON_BODY;
+use super::visitor::of_bearer;
 use crate::extract::{Context, read};
 use crate::services::server::route::Route;
 use axum::extract::{FromRequest, Path, Request, State};
@@ -9,16 +10,13 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
-use std::sync::Arc;
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_models::json::check_object;
-use systemprompt_models::{Permission, Principal, RequestContext};
+use systemprompt_models::{Permission, RequestContext};
 use systemprompt_oauth::services::clients::registration;
 use systemprompt_oauth::{ErrorCode, OauthError, OauthResult};
 use systemprompt_runtime::AppContext;
-use systemprompt_security::auth::AuthMode;
-use systemprompt_security::jwt::Surface;
 
 /// Deepest nesting of metadata.
 const MAX_DEPTH: usize = 8;
@@ -129,15 +127,14 @@ async fn signed_in(
     caller: RequestContext,
     headers: &HeaderMap,
 ) -> OauthResult<RequestContext> {
-    let Some(authorization) = headers.get(header::AUTHORIZATION) else { return Ok(caller) };
-    let mut alone = HeaderMap::new();
-    alone.insert(header::AUTHORIZATION, authorization.clone());
-    let found = context.auth.identify_from(&alone, Surface::Api, AuthMode::Required, caller.client_ip).await;
+    if !headers.contains_key(header::AUTHORIZATION) {
+        return Ok(caller);
+    }
+    let principal = of_bearer(context, headers, caller.client_ip).await?;
     // What a person lent a client makes no client of its own in their name.
-    let counts = |principal: &Arc<Principal>| principal.is_in_person() || principal.has(Permission::Admin);
-    let principal = found.ok().map(|found| found.principal).filter(counts);
-    let principal =
-        principal.ok_or_else(|| OauthError::new(ErrorCode::InvalidToken, "the token is not valid here"))?;
+    if !principal.is_in_person() && !principal.has(Permission::Admin) {
+        return Err(OauthError::new(ErrorCode::InvalidToken, "the token is not valid here"));
+    }
     Ok(RequestContext { principal, ..caller })
 }
 

@@ -86,7 +86,9 @@ impl WebAuthnService<'_> {
         {
             members.insert("mediation".to_owned(), json!("conditional"));
         }
-        let about = Authenticating { authentication, named: email.is_some(), request: asked.request };
+        // What leads nowhere is not kept: strangers write these rows.
+        let request = asked.request.as_deref().map(|request| waiting(Some(request)).to_owned());
+        let about = Authenticating { authentication, named: email.is_some(), request };
         let challenge_id = self.begin(Kind::Auth, user_id.as_deref(), &about).await?;
         Ok(Started { challenge_id, options })
     }

@@ -2,7 +2,9 @@
 
 use super::super::registry::PasskeyRow;
 use super::super::token::{Kind, Started, take};
-use super::{Done, Finish, Holder, NewPasskey, WebAuthnService, destination, method_of, name_of, new_handle};
+use super::{
+    Done, Finish, Holder, NewPasskey, WebAuthnService, destination, method_of, name_of, new_handle, waiting,
+};
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::repository::{users, webauthn};
 use crate::services::session::{SessionCreationService, SignInFacts};
@@ -71,7 +73,7 @@ impl WebAuthnService<'_> {
             username: asked.username,
             email: asked.email,
             full_name: display_name,
-            request: asked.request,
+            request: asked.request.as_deref().map(|request| waiting(Some(request)).to_owned()),
             token: asked.token.as_ref().map(|token| self.sealed(token)),
         };
         let challenge_id = self.begin(Kind::Register, None, &about).await?;
@@ -108,7 +110,7 @@ impl WebAuthnService<'_> {
             unit.record(token.draft(self.context(), user.id.as_str()));
             unit.require(token.used(self.state.now()));
         }
-        for guard in users::add(&user, &about.passkey.handle) {
+        for guard in users::add(&user, Some(&about.passkey.handle)) {
             unit.require(guard);
         }
         unit.require(webauthn::add(&row));

@@ -6,7 +6,7 @@ use crate::state::Settings;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeMap;
-use systemprompt_database::on_tx;
+use systemprompt_database::{on, on_tx};
 
 /// Lengths of the ids that a mail is answered with.
 async fn shown(fixture: &Fixture, mail: &str) -> Vec<String> {
@@ -73,5 +73,19 @@ async fn id_9_where_no_passkey_can_be_made_the_answer_says_why() {
         let error = begun.err().unwrap();
         assert!(error.to_string().contains("server.api_external_url"), "{error}");
         assert_eq!(code::<()>(Err(error)), ErrorCode::InvalidRequest, "{address}");
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_keeps_no_text_of_their_own_in_a_ceremony() {
+    for fixture in fixtures().await {
+        let start =
+            StartAuthentication { request: Some("x".repeat(60_000)), ..StartAuthentication::default() };
+        Visit::new("unknown").at(&fixture).auth_start(start).await.unwrap();
+        let (longest,): (i64,) = on!(&*fixture.db, pool => sqlx::query_as(
+            "SELECT CAST(MAX(LENGTH(state)) AS BIGINT) FROM webauthn_challenges"
+        ).fetch_one(pool).await)
+        .unwrap();
+        assert!(longest < 4096, "{longest}");
     }
 }

@@ -3,6 +3,7 @@
 use super::token::request;
 use crate::routes::oauth::answer::json_answer;
 use crate::routes::oauth::form::{FORM_BODY, Form};
+use crate::routes::oauth::visitor::of_bearer;
 use crate::services::server::route::Route;
 use axum::extract::State;
 use axum::response::Response;
@@ -11,10 +12,8 @@ use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::Permission;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_oauth::OauthResult;
-use systemprompt_oauth::services::introspection::{Asker, introspect, unproven};
+use systemprompt_oauth::services::introspection::{Asker, introspect, refuse, unproven};
 use systemprompt_runtime::AppContext;
-use systemprompt_security::auth::AuthMode;
-use systemprompt_security::jwt::Surface;
 
 pub fn routes() -> Vec<Route> {
     vec![
@@ -43,10 +42,10 @@ async fn asker<'a>(context: &AppContext, form: &'a Form) -> OauthResult<Asker<'a
     if !scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer")) {
         return Ok(Asker::Client(request(form)));
     }
-    let address = form.context.client_ip;
-    let found = context.auth.identify_from(&form.headers, Surface::Api, AuthMode::Required, address).await;
-    match found.map(|found| found.principal) {
-        Ok(principal) if principal.has(Permission::Admin) => Ok(Asker::Administrator(request(form))),
-        _ => Err(unproven()),
-    }
+    let error = match of_bearer(context, &form.headers, form.context.client_ip).await {
+        Ok(principal) if principal.has(Permission::Admin) => return Ok(Asker::Administrator(request(form))),
+        Err(error) if error.is_ours() => error,
+        _ => unproven(),
+    };
+    Err(refuse(&context.oauth, &form.context, error).await)
 }
