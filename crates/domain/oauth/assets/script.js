@@ -119,6 +119,8 @@
   };
 
   for (const form of document.querySelectorAll("form[data-ceremony]")) {
+    // Without this program the button would only write what was typed into the address.
+    form.querySelector("button").disabled = false;
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const button = form.querySelector("button");

@@ -82,6 +82,12 @@ impl Extension for OauthExtension {
                 sqlite: include_str!("../migrations/sqlite/3080_mails.sql"),
                 postgres: include_str!("../migrations/postgres/3080_mails.sql"),
             },
+            Migration {
+                version: 3090,
+                name: "client_indexes",
+                sqlite: include_str!("../migrations/sqlite/3090_client_indexes.sql"),
+                postgres: include_str!("../migrations/postgres/3090_client_indexes.sql"),
+            },
         ]
     }
 }

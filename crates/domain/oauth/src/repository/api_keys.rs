@@ -104,13 +104,13 @@ impl ApiKeyRepository {
         let inserted = on_tx!(tx, conn => sqlx::query(sql!(
             "INSERT INTO user_api_keys (id, user_id, name, prefix, suffix, digest, scopes, audiences, allowed_cidrs, created_at,
                  expires_at, pepper_id)
-             SELECT $1, $2, $3, $4, $5, $6, $7, CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS BIGINT), CAST($11 AS BIGINT), $13
+             SELECT $1, $2, $3, $4, $5, $6, $7, CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS BIGINT), CAST($11 AS BIGINT), $12
              WHERE (SELECT COUNT(*) FROM user_api_keys
-                    WHERE user_id = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $10)) < $12"
+                    WHERE user_id = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $10)) < $13"
         ))
             .bind(key.id.as_str()).bind(key.user_id.as_str()).bind(&key.name).bind(&key.prefix).bind(&key.suffix)
             .bind(&digest.hex).bind(scope_of(&key.scopes)).bind(listed(&key.audiences)).bind(listed(&key.allowed_cidrs))
-            .bind(now).bind(key.expires_at).bind(limit).bind(&*digest.pepper_id)
+            .bind(now).bind(key.expires_at).bind(&*digest.pepper_id).bind(limit)
             .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         tx.commit().await?;
         Ok(inserted == 1)

@@ -52,7 +52,7 @@ pub(crate) fn used((present, previous): (&str, &str), now: Millis) -> Guard {
                AND (purpose <> 'bootstrap'
                     OR NOT EXISTS (SELECT 1 FROM users u JOIN user_roles r ON r.user_id = u.id
                                    WHERE r.role = 'admin' AND u.status = 'active'
-                                     AND EXISTS (SELECT 1 FROM webauthn_credentials c WHERE c.user_id = u.id)))"
+                                     AND EXISTS (SELECT 1 FROM webauthn_credentials c WHERE c.user_id = u.id AND c.status = 'active')))"
         ),
         cells: vec![Cell::Int(now), Cell::Text(present.into()), Cell::Text(previous.into())],
     }
@@ -63,7 +63,7 @@ pub(crate) async fn has_administrator(db: &Db) -> sqlx::Result<bool> {
     let found: Option<(String,)> = on!(db, pool => sqlx::query_as(sql!(
         "SELECT u.id FROM users u JOIN user_roles r ON r.user_id = u.id
          WHERE r.role = 'admin' AND u.status = 'active'
-           AND EXISTS (SELECT 1 FROM webauthn_credentials c WHERE c.user_id = u.id) LIMIT 1"
+           AND EXISTS (SELECT 1 FROM webauthn_credentials c WHERE c.user_id = u.id AND c.status = 'active') LIMIT 1"
     )).fetch_optional(pool).await)?;
     Ok(found.is_some())
 }

@@ -328,6 +328,7 @@ pub(crate) async fn erase(tx: &mut WriteTx, id: &str) -> sqlx::Result<()> {
         sqlx::query(sql!("DELETE FROM user_passwords WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
         sqlx::query(sql!("DELETE FROM user_recovery_codes WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
         sqlx::query(sql!("DELETE FROM user_api_keys WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("DELETE FROM bridge_sessions WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
         sqlx::query(sql!("DELETE FROM user_notices WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
         sqlx::query(sql!("DELETE FROM federated_identities WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
         sqlx::query(sql!("DELETE FROM setup_tokens WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;

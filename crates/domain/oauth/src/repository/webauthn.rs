@@ -24,8 +24,11 @@ pub(crate) struct NewChallenge<'a> {
 /// Stores a ceremony. False when too many are open.
 pub(crate) async fn insert_challenge(db: &Db, new: &NewChallenge<'_>) -> sqlx::Result<bool> {
     let mut tx = db.write_tx().await?;
-    on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM webauthn_challenges WHERE expires_at <= $1"))
-        .bind(new.now).execute(&mut *conn).await.map(drop))?;
+    // A few of those that have ended make room; the clean-up job deletes the others.
+    on_tx!(tx, conn => sqlx::query(sql!(
+        "DELETE FROM webauthn_challenges WHERE challenge_id IN
+             (SELECT challenge_id FROM webauthn_challenges WHERE expires_at <= $1 ORDER BY expires_at LIMIT 10)"
+    )).bind(new.now).execute(&mut *conn).await.map(drop))?;
     let stored = on_tx!(tx, conn => sqlx::query(sql!(
         "INSERT INTO webauthn_challenges (challenge_id, kind, state, user_id, flow_digest, created_at, expires_at)
          SELECT $1, $2, $3, $4, $5, CAST($6 AS BIGINT), CAST($7 AS BIGINT)

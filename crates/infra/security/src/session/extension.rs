@@ -42,6 +42,12 @@ impl Extension for TokensExtension {
                 sqlite: include_str!("../../migrations/sqlite/2060_session_facts.sql"),
                 postgres: include_str!("../../migrations/postgres/2060_session_facts.sql"),
             },
+            Migration {
+                version: 2070,
+                name: "session_clients",
+                sqlite: include_str!("../../migrations/sqlite/2070_session_clients.sql"),
+                postgres: include_str!("../../migrations/postgres/2070_session_clients.sql"),
+            },
         ]
     }
 }

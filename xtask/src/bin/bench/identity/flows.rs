@@ -12,7 +12,7 @@ use http_body_util::Full;
 use hyper::Request;
 use hyper::http::request::Builder;
 use hyper::http::response::Parts;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -35,6 +35,8 @@ pub struct Site {
     /// `Authorization` of the clients that ask for their own tokens.
     pub clients: Arc<[String]>,
 }
+
+const CEREMONIES: &str = "/api/v1/core/oauth/webauthn";
 
 pub const DISCOVERY: &str = "/.well-known/openid-configuration";
 
@@ -165,6 +167,50 @@ impl Site {
         let (_, rest) = page.split_once("name=\"csrf\" value=\"").context("the form's csrf")?;
         let csrf = rest.split('"').next().unwrap_or_default().to_owned();
         Ok(SignInPage { csrf, flow: cookie(&parts, "sp_flow").context("the flow cookie")? })
+    }
+
+    /// A page or a file as text.
+    pub fn read(&self, path: &str) -> Result<String> {
+        let (parts, body) = load::ask(self.address, whole(self.get(path), Bytes::new()))?;
+        ensure!(parts.status == 200, "GET {path}: {}", parts.status);
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// One ceremony of a passkey, in a browser that may be signed in.
+    pub fn ceremony(
+        &self,
+        name: &str,
+        browser: Option<&str>,
+        answer: impl FnOnce(&Value) -> Value,
+    ) -> Result<()> {
+        let (parts, begun) = self.step(name, "start", browser, &json!({}))?;
+        let flow = cookie(&parts, "sp_flow").context("the flow cookie")?;
+        let cookies = browser.map_or_else(|| flow.clone(), |browser| format!("{browser}; {flow}"));
+        let credential = answer(begun.get("options").context("options")?);
+        let body = json!({"challenge_id": begun.get("challenge_id"), "credential": credential});
+        self.step(name, "finish", Some(&cookies), &body).map(drop)
+    }
+
+    fn step(&self, name: &str, step: &str, cookies: Option<&str>, body: &Value) -> Result<(Parts, Value)> {
+        let request = self.json(&format!("{CEREMONIES}/{name}/{step}"));
+        let request = match cookies {
+            Some(cookies) => request.header(COOKIE, cookies),
+            None => request,
+        };
+        let (parts, body) = load::ask(self.address, whole(request, body.to_string().into()))?;
+        ensure!(parts.status == 200, "{name}/{step}: {} {}", parts.status, String::from_utf8_lossy(&body));
+        Ok((parts, serde_json::from_slice(&body)?))
+    }
+
+    /// Beginnings of sign-ins by passkey that nobody finishes.
+    pub fn ceremony_starts(&self) -> Flow {
+        let site = self.clone();
+        Flow::new(200, move |_| whole(site.json(&format!("{CEREMONIES}/auth/start")), "{}".into()))
+    }
+
+    fn json(&self, path: &str) -> Builder {
+        let origin = format!("http://{}", self.host);
+        self.post(path).header("content-type", "application/json").header("origin", origin)
     }
 
     /// Sign-ins with a password, of each person in turn.

@@ -95,10 +95,21 @@ pub fn plane(pepper: &str) -> Result<Vec<String>> {
     Ok(statements)
 }
 
-/// The statements that make sessions, each with its grant and its refresh token, from number `from` to `to`.
+/// The statements that make live sessions, each with its grant and its refresh token, from number `from` to `to`.
 pub fn sessions(from: usize, to: usize) -> Vec<String> {
     let now = SystemClock.now();
-    let end = now + MONTH;
+    tokens(from, to, (now, now + MONTH))
+}
+
+/// The same of sessions that ended so long ago that they are to be deleted; the job that does so is due.
+pub fn ended_sessions(count: usize) -> Vec<String> {
+    let now = SystemClock.now();
+    let mut statements = tokens(1, count, (now - 4 * MONTH, now - 3 * MONTH));
+    statements.push("UPDATE identity_jobs SET started_at = 0, held_until = 0".to_owned());
+    statements
+}
+
+fn tokens(from: usize, to: usize, (now, end): (i64, i64)) -> Vec<String> {
     let user = format!("'usr_bench_' || (i % {CLIENTS} + 1)");
     let rows = |into: &str, values: &str| insert(from, to, into, values);
     vec![

@@ -88,7 +88,8 @@ impl OAuthRepository {
     pub(crate) async fn spend_code(&self, digest: &str, now: Millis) -> sqlx::Result<bool> {
         let mut tx = self.db.write_tx().await?;
         let spent = on_tx!(tx, conn => sqlx::query(sql!(
-            "UPDATE oauth_auth_codes SET used_at = $1 WHERE code_digest = $2 AND used_at IS NULL AND expires_at > $1"
+            "UPDATE oauth_auth_codes SET used_at = CASE WHEN created_at > $1 THEN created_at ELSE $1 END
+             WHERE code_digest = $2 AND used_at IS NULL AND expires_at > $1"
         )).bind(now).bind(digest).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         tx.commit().await?;
         Ok(spent == 1)
@@ -100,7 +101,7 @@ pub(crate) fn code_spent(digest: &str, client_id: &str, now: Millis) -> Guard {
     Guard {
         name: CODE_SPENT,
         sql: sql!(
-            "UPDATE oauth_auth_codes SET used_at = $1
+            "UPDATE oauth_auth_codes SET used_at = CASE WHEN created_at > $1 THEN created_at ELSE $1 END
              WHERE code_digest = $2 AND client_id = $3 AND used_at IS NULL AND expires_at > $1"
         ),
         cells: vec![now.into(), digest.into(), client_id.into()],

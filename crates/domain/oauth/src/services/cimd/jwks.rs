@@ -43,34 +43,30 @@ pub(crate) async fn keys(
     uri: &str,
     found: impl Fn(&ClientKeys) -> bool,
 ) -> OauthResult<Option<Arc<ClientKeys>>> {
-    let now = state.now();
-    let held = state.cimd.keys.0.get(uri);
-    if let Some(held) = &held {
-        let is_fresh = now < held.fresh_until;
-        if is_fresh && found(&held.keys) {
-            return Ok(Some(Arc::clone(&held.keys)));
-        }
-        if now - held.tried_at < RETRY {
-            return Ok(is_fresh.then(|| Arc::clone(&held.keys)));
-        }
+    if let Known::So(keys) = known(state, uri, &found) {
+        return Ok(keys);
     }
+    let flight = state.cimd.flight(uri);
+    let _turn = flight.lock().await;
+    // Whoever waited takes what the first one found.
+    if let Known::So(keys) = known(state, uri, &found) {
+        return Ok(keys);
+    }
+    let now = state.now();
     let Some(url) = Url::parse(uri).ok().filter(|url| url.scheme() == "https") else { return Ok(None) };
     take_budget(state, url.host_str().unwrap_or_default()).await?;
-    // Noted before the fetch, so that who comes meanwhile starts none.
-    let (keys, fresh_until) = held.map_or_else(Default::default, |held| (held.keys, held.fresh_until));
-    state.cimd.keys.0.insert(uri.to_owned(), Held { keys, tried_at: now, fresh_until });
     let config = &state.settings().identity.cimd;
     let fetched = match state.egress.document(uri, Wanted::JWKS).await {
         Ok(fetched) => fetched,
         Err(error) => {
             tracing::info!(host = url.host_str(), %error, "a client's keys could not be fetched");
-            return Ok(None);
+            return Ok(tried(state, uri));
         }
     };
     let parsed = serde_json::from_slice::<Value>(&fetched.body).ok().map(|set| ClientKeys::parse(&set));
     let Some(Ok(keys)) = parsed else {
         tracing::info!(host = url.host_str(), "a client's keys are no key set");
-        return Ok(None);
+        return Ok(tried(state, uri));
     };
     let life = fetched.fresh_for.map_or(u64::from(config.cache_default), |life| life.as_secs());
     let life = life.min(u64::from(config.cache_max)).max(u64::from(config.cache_min)).saturating_mul(1000);
@@ -79,4 +75,27 @@ pub(crate) async fn keys(
     let held = Held { keys: Arc::clone(&keys), tried_at: now, fresh_until };
     state.cimd.keys.0.insert(uri.to_owned(), held);
     Ok(Some(keys))
+}
+
+/// What is known without a fetch.
+enum Known {
+    /// The keys, or that there are none for now.
+    So(Option<Arc<ClientKeys>>),
+    Nothing,
+}
+
+fn known(state: &OAuthState, uri: &str, found: impl Fn(&ClientKeys) -> bool) -> Known {
+    let Some(held) = state.cimd.keys.0.get(uri) else { return Known::Nothing };
+    let now = state.now();
+    let is_fresh = now < held.fresh_until;
+    let is_enough = (is_fresh && found(&held.keys)) || now - held.tried_at < RETRY;
+    if is_enough { Known::So(is_fresh.then_some(held.keys)) } else { Known::Nothing }
+}
+
+/// Notes a fetch that failed. A caller who goes away before its end leaves no note, so that the next one fetches.
+fn tried(state: &OAuthState, uri: &str) -> Option<Arc<ClientKeys>> {
+    let held = state.cimd.keys.0.get(uri);
+    let (keys, fresh_until) = held.map_or_else(Default::default, |held| (held.keys, held.fresh_until));
+    state.cimd.keys.0.insert(uri.to_owned(), Held { keys, tried_at: state.now(), fresh_until });
+    None
 }

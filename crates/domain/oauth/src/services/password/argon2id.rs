@@ -49,9 +49,14 @@ pub(super) fn verify(password: &str, text: &str) -> bool {
     verified().unwrap_or_default()
 }
 
-/// Whether a hash has the present cost.
+/// Whether a hash costs as much as one that is made now.
 pub(super) fn is_present(text: &str) -> bool {
-    text.contains(&format!("$m={},t={},p={}$", COST.0, COST.1, COST.2))
+    let cost = |params: &Params| u64::from(params.m_cost()) * u64::from(params.t_cost());
+    PasswordHash::new(text).is_ok_and(|hash| {
+        hash.algorithm == Algorithm::Argon2id.ident()
+            && Params::try_from(&hash)
+                .is_ok_and(|params| cost(&params) >= u64::from(COST.0) * u64::from(COST.1))
+    })
 }
 
 /// Whether a text is a hash that can be verified at a bearable cost.
@@ -108,5 +113,10 @@ mod tests {
         let text = other.hash_password_with_salt(b"one", &[9; 16]).unwrap().to_string();
         assert!(verify("one", &text) && !verify("two", &text), "{text}");
         assert!(!verify("one", "$argon2id$v=19$m=64,t=3,p=2"), "no hash");
+        let same_memory =
+            Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(COST.0, 3, 3, None).unwrap());
+        let text = same_memory.hash_password_with_salt(b"one", &[9; 16]).unwrap().to_string();
+        // Its memory has fewer blocks, and is not handed to those that need more.
+        assert!(verify("one", &text) && is_present(&text) && hash("one", &[7; 16]).is_some());
     }
 }

@@ -137,6 +137,18 @@ pub async fn end_all_own(
     Ok(state.users.end_sessions(&caller.user_id, end, "revoked_by_user").await?)
 }
 
+/// Refuses a browser that has not signed in within the last five minutes. A session of the command line was made to do such things.
+///
+/// # Errors
+/// As [`need_recent`].
+pub async fn need_recent_browser(state: &OAuthState, caller: &Principal) -> OauthResult<()> {
+    let row = state.sessions.find(&caller.session_id).await?;
+    if row.is_some_and(|row| row.source == Some(SessionSource::Cli)) {
+        return Ok(());
+    }
+    need_recent(state, caller).await
+}
+
 /// Refuses whoever has not signed in within the last five minutes (ID-89, ID-100).
 ///
 /// # Errors

@@ -139,7 +139,7 @@ async fn id_81_signing_out_everywhere_reaches_sessions_behind_many_newer_ones() 
         assert_eq!(lookup::end_all_own(&plane.state, &me, true).await.unwrap(), 207);
         let left = plane.state.sessions.list(&plane.bob).await.unwrap();
         assert_eq!(left.iter().map(|session| &session.id).collect::<Vec<_>>(), [&mine]);
-        let records = plane.records("oauth.session_revoked").await;
+        let records = plane.records("oauth.session.revoked").await;
         assert_eq!((records.len(), records[0]["detail"]["sessions"].as_u64()), (1, Some(207)));
     }
 }

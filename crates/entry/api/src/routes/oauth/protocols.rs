@@ -16,6 +16,7 @@ pub fn of(method: &Method, path: &str) -> Option<&'static Protocol> {
         ("GET", "/login") => &LOGIN,
         ("POST", "/login") => &LOGIN_FORM,
         ("POST", "/login/recovery-codes") => &RECOVERY_CODES,
+        ("POST", "/login/notices") => &NOTICE_AWAY,
         ("GET", "/webauthn/link") => &LINK,
         ("GET", "/device") => &DEVICE_PAGE,
         ("POST", "/device") => &DEVICE_FORM,
@@ -365,6 +366,8 @@ static RECOVERY_CODES: Protocol = Protocol {
     gives: Output::Html,
     ..form(&[&[need("csrf", "Of the page")]])
 };
+static NOTICE_AWAY: Protocol =
+    form(&[&[need("csrf", "Of the page"), need("notice", "The notice that is put away")]]);
 static LINK: Protocol = page(&[]);
 static CONSENT: Protocol = page(&[&[need("request", "The authorization request that waits")]]);
 static CONSENT_FORM: Protocol = form(&[&[

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use systemprompt_models::Secret;
 use systemprompt_oauth::NewApiKey;
+use systemprompt_oauth::services::session::lookup;
 use systemprompt_oauth::services::webauthn::service::credentials;
 use systemprompt_oauth::services::{notices, password, recovery};
 use systemprompt_runtime::AppContext;
@@ -186,6 +187,7 @@ async fn make_key(
     Context(caller): Context,
     Body(asked): Body<OwnKey>,
 ) -> crate::Result<Response> {
+    lookup::need_recent_browser(&context.oauth, &caller.principal).await.map_err(refused)?;
     let OwnKey { name, scope, audiences, allowed_cidrs, expires_in_days } = asked;
     let user = caller.principal.user_id.to_string();
     let new =

@@ -58,7 +58,12 @@ impl WebAuthnService<'_> {
         if rows.len() >= webauthn::MAX_PASSKEYS as usize {
             return Err(OauthError::new(ErrorCode::Conflict, "there are 20 passkeys; remove one first"));
         }
-        let known = rows.iter().filter_map(|row| URL_SAFE_NO_PAD.decode(&row.credential_id).ok()).collect();
+        // One that is suspect does not stand in the way of its authenticator.
+        let known = rows
+            .iter()
+            .filter(|row| row.status == "active")
+            .filter_map(|row| URL_SAFE_NO_PAD.decode(&row.credential_id).ok())
+            .collect();
         let handle = self.handle(&user).await?;
         let (options, passkey) = self.creation(&Holder {
             handle: &handle,
