@@ -23,7 +23,7 @@ pub struct AuthCode {
     pub code_challenge: String,
     pub scopes: String,
     pub resources: String,
-    /// As [`stored_nonce`] writes it.
+    /// As `stored_nonce` writes it.
     pub nonce: Option<String>,
     pub claims: Option<String>,
     /// Epoch seconds.
