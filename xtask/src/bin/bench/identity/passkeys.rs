@@ -26,8 +26,10 @@ const MANY: usize = 10_000;
 pub fn sign_ins(plane: &Plane, options: &Options, tables: &mut Tables) -> Result<()> {
     let site = &plane.side.site;
     let mut device = SoftAuthenticator::new(&format!("http://{}", site.host));
-    let browser = site.browsers()?.first().context("a browser")?.clone();
-    site.ceremony("link", Some(&browser), |options| device.create(options))?;
+    let browsers = site.browsers()?;
+    // The session alone: the ceremony has a flow cookie of its own.
+    let session = browsers.first().and_then(|cookies| cookies.split("; ").next()).context("a browser")?;
+    site.ceremony("link", Some(session), |options| device.create(options))?;
     let mut sign_in = || site.ceremony("auth", None, |options| device.get(options));
     for _ in 0..20 {
         sign_in()?;
