@@ -15,8 +15,11 @@ const EVERY: Millis = 10 * 60_000;
 const LEASE: Millis = 5 * 60_000;
 /// Most rows of one transaction; fewer where those take too long.
 const BATCH: i64 = 1000;
-/// Longest write transaction.
-const LONGEST: Millis = 50;
+/// Rows of the first one.
+const FIRST: i64 = 100;
+/// A transaction that took longer is followed by a smaller one, since every caller waits for it; one that took less than half of it
+/// by a larger one.
+const LONGEST: Millis = 4;
 const DAY: Millis = 86_400_000;
 /// How long refresh tokens stay behind the end of their family, and sessions behind their own.
 const FAMILY_MEMORY: Millis = 7 * DAY;
@@ -26,7 +29,7 @@ const NOTICE_MEMORY: Millis = 90 * DAY;
 /// Rest between two transactions, so that callers come first.
 const REST: std::time::Duration = std::time::Duration::from_millis(5);
 /// Most transactions of one run for one table; the next run goes on.
-const MAX_ROUNDS: usize = 10_000;
+const MAX_ROUNDS: usize = 50_000;
 
 /// What a run deleted, by table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -97,7 +100,7 @@ impl OAuthState {
 
     /// Deletes until nothing is left, in transactions that stay short. Ends early when another node has taken the job.
     async fn in_batches(&self, epoch: i64, rows: Rows, before: Millis) -> OauthResult<u64> {
-        let (mut batch, mut total) = (BATCH, 0);
+        let (mut batch, mut total, mut renewed) = (FIRST, 0, self.now());
         for _ in 0..MAX_ROUNDS {
             let began = self.now();
             let deleted = match rows {
@@ -110,10 +113,15 @@ impl OAuthState {
             }
             let now = self.now();
             if now - began > LONGEST {
-                batch = (batch / 2).max(50);
+                batch = (batch / 2).max(20);
+            } else if now - began < LONGEST / 2 {
+                batch = (batch * 2).min(BATCH);
             }
-            if !self.oauth.renew_cleanup(epoch, now + LEASE).await? {
-                break;
+            if now - renewed > LEASE / 10 {
+                if !self.oauth.renew_cleanup(epoch, now + LEASE).await? {
+                    break;
+                }
+                renewed = now;
             }
             tokio::time::sleep(REST).await;
         }
