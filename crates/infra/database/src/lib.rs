@@ -27,7 +27,7 @@ pub use migrate::{Migration, MigrationError, migrate, status};
 pub use notify::{Notification, Notifications};
 pub use pool::{ConnectError, Db, Engine, SqliteDb};
 pub use sqlx::types::Json;
-pub use write::{WriteGate, WriteTx};
+pub use write::{Deleted, WriteGate, WriteTx};
 
 /// Marks a statement. The text is portable SQL for both engines; one test finds every mark and prepares it on each.
 #[macro_export]

@@ -77,7 +77,7 @@ pub async fn migrate(db: &Db, migrations: &[Migration]) -> Result<(), MigrationE
     let result = match db {
         Db::Sqlite(sqlite) => {
             let turn = sqlite.gate().writer().await;
-            let result = migrator.run(sqlite.writer_for_migrations()).await;
+            let result = migrator.run(sqlite.writer()).await;
             drop(turn);
             result
         }
@@ -105,8 +105,7 @@ pub async fn status(db: &Db, migrations: &[Migration]) -> Result<Vec<Status>, Mi
     const TABLE: &str = "_sqlx_migrations";
     let applied = match db {
         Db::Sqlite(sqlite) => {
-            let mut conn =
-                sqlite.writer_for_migrations().acquire().await.map_err(MigrationError::Connection)?;
+            let mut conn = sqlite.writer().acquire().await.map_err(MigrationError::Connection)?;
             conn.ensure_migrations_table(TABLE).await.map_err(MigrationError::Failed)?;
             conn.list_applied_migrations(TABLE).await
         }

@@ -85,7 +85,7 @@ impl SqliteDb {
     }
 
     /// The writing pool; the caller holds the gate.
-    pub(crate) fn writer_for_migrations(&self) -> &SqlitePool {
+    pub(crate) fn writer(&self) -> &SqlitePool {
         &self.write
     }
 }

@@ -2,10 +2,12 @@
 //! and every other write transaction pass one gate. Without it other writers starve for up to a second behind the ledger's
 //! back-to-back batches; with it one waiter gets its turn after each batch.
 
+use crate::{Db, retry_contended};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Executor, Postgres, Sqlite, Transaction};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// The gate before the one SQLite writer. `turn` lets at most one ordinary writer queue at `gate`, which is fair: so the
@@ -64,6 +66,44 @@ impl WriteTx {
         match self {
             Self::Sqlite(tx) => tx.finish("ROLLBACK").await,
             Self::Postgres(tx) => tx.rollback().await,
+        }
+    }
+}
+
+/// What a bounded deletion did.
+#[derive(Clone, Copy, Debug)]
+pub struct Deleted {
+    pub rows: u64,
+    /// How long it took, from the moment that it was its turn: on SQLite so long all others waited.
+    pub held: Duration,
+}
+
+impl Db {
+    /// Runs a `DELETE` of at most `limit` rows (`$2`) whose time was over before `before` (`$1`), a transaction of its own without
+    /// statements around it: under load the way to the connection and back is longer than what happens there, and all writers of
+    /// SQLite wait meanwhile.
+    ///
+    /// # Errors
+    /// When no connection is to be had or the statement fails; nothing is deleted then.
+    pub async fn delete_some(
+        &self,
+        statement: &'static str,
+        before: i64,
+        limit: i64,
+    ) -> Result<Deleted, sqlx::Error> {
+        match self {
+            Self::Sqlite(db) => {
+                let _turn = db.gate().writer().await;
+                let began = Instant::now();
+                let done = sqlx::query(statement).bind(before).bind(limit).execute(db.writer()).await?;
+                Ok(Deleted { rows: done.rows_affected(), held: began.elapsed() })
+            }
+            Self::Postgres(pool) => {
+                let began = Instant::now();
+                let run = || sqlx::query(statement).bind(before).bind(limit).execute(pool);
+                let done = retry_contended(run).await?;
+                Ok(Deleted { rows: done.rows_affected(), held: began.elapsed() })
+            }
         }
     }
 }

@@ -81,23 +81,45 @@ pub fn bench(options: &Options) -> Result<()> {
 }
 
 fn measure(engine: Engine, options: &Options, peer: &Peer, tables: &mut Tables) -> Result<()> {
-    let plane = Plane::start(engine, "EdDSA")?;
-    endpoints::client_credentials(&plane, "EdDSA", options, peer, tables)?;
-    endpoints::code(&plane, options, peer, tables)?;
-    endpoints::documents(&plane, options, peer, tables)?;
-    passkeys::page(&plane, tables)?;
-    passkeys::sign_ins(&plane, options, tables)?;
-    passkeys::memory(&plane, options, tables)?;
-    passwords::sign_ins(&plane, options, tables)?;
-    endpoints::health(&plane, options, tables)?;
-    tables.notes.push(plane.end()?);
-    let plane = Plane::start(engine, "RS256")?;
-    endpoints::client_credentials(&plane, "RS256", options, peer, tables)?;
-    tables.notes.push(plane.end()?);
-    let note = growth::tokens(engine, options, tables)?;
-    tables.notes.push(note);
-    let note = cleanup::under_load(engine, options, tables)?;
-    tables.notes.push(note);
+    let wants = |part| options.wants(part);
+    let eddsa = ["tokens", "code", "documents", "passkeys", "passwords", "health"];
+    if eddsa.into_iter().any(wants) {
+        let plane = Plane::start(engine, "EdDSA")?;
+        if wants("tokens") {
+            endpoints::client_credentials(&plane, "EdDSA", options, peer, tables)?;
+        }
+        if wants("code") {
+            endpoints::code(&plane, options, peer, tables)?;
+        }
+        if wants("documents") {
+            endpoints::documents(&plane, options, peer, tables)?;
+        }
+        if wants("passkeys") {
+            passkeys::page(&plane, tables)?;
+            passkeys::sign_ins(&plane, options, tables)?;
+            passkeys::memory(&plane, options, tables)?;
+        }
+        if wants("passwords") {
+            passwords::sign_ins(&plane, options, tables)?;
+        }
+        if wants("health") {
+            endpoints::health(&plane, options, tables)?;
+        }
+        tables.notes.push(plane.end()?);
+    }
+    if wants("tokens_rs256") {
+        let plane = Plane::start(engine, "RS256")?;
+        endpoints::client_credentials(&plane, "RS256", options, peer, tables)?;
+        tables.notes.push(plane.end()?);
+    }
+    if wants("growth") {
+        let note = growth::tokens(engine, options, tables)?;
+        tables.notes.push(note);
+    }
+    if wants("cleanup") {
+        let note = cleanup::under_load(engine, options, tables)?;
+        tables.notes.push(note);
+    }
     Ok(())
 }
 

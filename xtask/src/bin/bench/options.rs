@@ -30,6 +30,8 @@ pub struct Options {
     pub engines: Vec<Engine>,
     /// Print, but leave `docs/benchmarks.md` alone.
     pub dry: bool,
+    /// The one part to measure, of a bench that has parts; all if absent. Such a report is not kept.
+    only: Option<String>,
 }
 
 impl Options {
@@ -40,6 +42,7 @@ impl Options {
             connections: Vec::new(),
             engines: vec![Engine::Sqlite, Engine::Postgres],
             dry: false,
+            only: None,
         };
         let mut args = args.iter();
         while let Some(name) = args.next() {
@@ -57,6 +60,10 @@ impl Options {
                     options.connections = value.split(',').map(str::parse).collect::<Result<_, _>>()?;
                 }
                 "--engine" => options.engines = engines(value)?,
+                "--only" => {
+                    options.only = Some(value.clone());
+                    options.dry = true;
+                }
                 _ => bail!("unknown option {name}"),
             }
         }
@@ -69,6 +76,10 @@ impl Options {
 
     pub fn connections_or(&self, default: &[usize]) -> Vec<usize> {
         if self.connections.is_empty() { default.to_vec() } else { self.connections.clone() }
+    }
+
+    pub fn wants(&self, part: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == part)
     }
 
     pub fn warm_up(&self) -> Duration {

@@ -7,6 +7,8 @@ use crate::services::clients::cleanup as clients;
 use crate::state::OAuthState;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
+use systemprompt_database::Engine;
 use systemprompt_models::Millis;
 
 /// How often the job is due.
@@ -15,11 +17,13 @@ const EVERY: Millis = 10 * 60_000;
 const LEASE: Millis = 5 * 60_000;
 /// Most rows of one transaction; fewer where those take too long.
 const BATCH: i64 = 1000;
-/// Rows of the first one.
+/// Rows of the first one, and fewest of any.
 const FIRST: i64 = 100;
-/// A transaction that took longer is followed by a smaller one, since every caller waits for it; one that took less than half of it
-/// by a larger one.
-const LONGEST: Millis = 4;
+const FEWEST: i64 = 20;
+/// A transaction that took longer is followed by a smaller one, one that took less than half of it by a larger one. Everybody who
+/// writes to SQLite waits for it, nobody on PostgreSQL (ID-104).
+const LONGEST_ALONE: Duration = Duration::from_millis(3);
+const LONGEST: Duration = Duration::from_millis(50);
 const DAY: Millis = 86_400_000;
 /// How long refresh tokens stay behind the end of their family, and sessions behind their own.
 const FAMILY_MEMORY: Millis = 7 * DAY;
@@ -27,8 +31,8 @@ const SESSION_MEMORY: Millis = 30 * DAY;
 /// How long a notice can be read.
 const NOTICE_MEMORY: Millis = 90 * DAY;
 /// Rest between two transactions, so that callers come first.
-const REST: std::time::Duration = std::time::Duration::from_millis(5);
-/// Most transactions of one run for one table; the next run goes on.
+const REST: Duration = Duration::from_millis(10);
+/// Most turns of one run for one table; the next run goes on.
 const MAX_ROUNDS: usize = 50_000;
 
 /// What a run deleted, by table.
@@ -44,6 +48,39 @@ enum Rows {
     Of(Ended),
     /// The security plane's.
     Sessions,
+}
+
+/// Where a run stands.
+struct Run {
+    epoch: i64,
+    /// How long a transaction may take.
+    longest: Duration,
+    /// Rows of the next transaction.
+    batch: i64,
+    rounds: usize,
+    renewed: Millis,
+    /// No other node has taken it.
+    has_job: bool,
+}
+
+impl Run {
+    fn begin_table(&mut self) {
+        self.batch = FIRST;
+        self.rounds = 0;
+    }
+
+    fn goes_on(&mut self) -> bool {
+        self.rounds += 1;
+        self.has_job && self.rounds <= MAX_ROUNDS
+    }
+
+    fn pace(&mut self, held: Duration) {
+        if held > self.longest {
+            self.batch = (self.batch / 2).max(FEWEST);
+        } else if held < self.longest / 2 {
+            self.batch = (self.batch * 2).min(BATCH);
+        }
+    }
 }
 
 impl OAuthState {
@@ -67,11 +104,14 @@ impl OAuthState {
 
     async fn clean_up(&self, epoch: i64) -> OauthResult<CleanupReport> {
         let began = self.now();
+        let longest = match self.oauth.engine() {
+            Engine::Sqlite => LONGEST_ALONE,
+            Engine::Postgres => LONGEST,
+        };
+        let mut run = Run { epoch, longest, batch: FIRST, rounds: 0, renewed: began, has_job: true };
         let mut report = CleanupReport::default();
         for (ended, memory) in [
             (Ended::AuthCodes, CODE_REUSE_MEMORY),
-            (Ended::RefreshTokens, FAMILY_MEMORY),
-            (Ended::Grants, FAMILY_MEMORY),
             (Ended::AssertionJtis, 0),
             (Ended::DeviceCodes, 0),
             (Ended::ParRequests, 0),
@@ -84,10 +124,13 @@ impl OAuthState {
             (Ended::UserRequests, 0),
             (Ended::UserNotices, NOTICE_MEMORY),
         ] {
-            let count = self.in_batches(epoch, Rows::Of(ended), began - memory).await?;
+            let count = self.drain(&mut run, Rows::Of(ended), began - memory).await?;
             report.deleted.insert(ended.table(), count);
         }
-        let sessions = self.in_batches(epoch, Rows::Sessions, began - SESSION_MEMORY).await?;
+        let (tokens, grants) = self.drain_families(&mut run, began - FAMILY_MEMORY).await?;
+        report.deleted.insert(Ended::RefreshTokens.table(), tokens);
+        report.deleted.insert(Ended::Grants.table(), grants);
+        let sessions = self.drain(&mut run, Rows::Sessions, began - SESSION_MEMORY).await?;
         report.deleted.insert("user_sessions", sessions);
         report.deleted.insert("oauth_clients", clients::unused_clients(self, BATCH).await?);
         report.deleted.insert("oauth_fetch_budget", clients::fetch_budgets(self, BATCH).await?);
@@ -98,34 +141,52 @@ impl OAuthState {
         Ok(report)
     }
 
-    /// Deletes until nothing is left, in transactions that stay short. Ends early when another node has taken the job.
-    async fn in_batches(&self, epoch: i64, rows: Rows, before: Millis) -> OauthResult<u64> {
-        let (mut batch, mut total, mut renewed) = (FIRST, 0, self.now());
-        for _ in 0..MAX_ROUNDS {
-            let began = self.now();
-            let deleted = match rows {
-                Rows::Of(ended) => self.oauth.delete_ended(ended, before, batch).await?,
-                Rows::Sessions => self.sessions.delete_ended(before, batch).await?,
-            };
+    /// Deletes what one table has too much.
+    async fn drain(&self, run: &mut Run, rows: Rows, before: Millis) -> OauthResult<u64> {
+        run.begin_table();
+        let mut total = 0;
+        while run.goes_on() {
+            let limit = run.batch.cast_unsigned();
+            let deleted = self.delete_batch(run, rows, before).await?;
             total += deleted;
-            if deleted < batch.cast_unsigned() {
+            if deleted < limit {
                 break;
             }
-            let now = self.now();
-            if now - began > LONGEST {
-                batch = (batch / 2).max(20);
-            } else if now - began < LONGEST / 2 {
-                batch = (batch * 2).min(BATCH);
-            }
-            if now - renewed > LEASE / 10 {
-                if !self.oauth.renew_cleanup(epoch, now + LEASE).await? {
-                    break;
-                }
-                renewed = now;
-            }
-            tokio::time::sleep(REST).await;
         }
         Ok(total)
+    }
+
+    /// Deletes refresh tokens and then the grants that have none left, by turns. Returns how many of each.
+    async fn drain_families(&self, run: &mut Run, before: Millis) -> OauthResult<(u64, u64)> {
+        run.begin_table();
+        let mut total = (0, 0);
+        while run.goes_on() {
+            let tokens = self.delete_batch(run, Rows::Of(Ended::RefreshTokens), before).await?;
+            let grants = self.delete_batch(run, Rows::Of(Ended::Grants), before).await?;
+            total = (total.0 + tokens, total.1 + grants);
+            if tokens + grants == 0 {
+                break;
+            }
+        }
+        Ok(total)
+    }
+
+    /// One transaction and the rest after it; renews the lease when that is due.
+    async fn delete_batch(&self, run: &mut Run, rows: Rows, before: Millis) -> OauthResult<u64> {
+        let deleted = match rows {
+            Rows::Of(ended) => self.oauth.delete_ended(ended, before, run.batch).await?,
+            Rows::Sessions => self.sessions.delete_ended(before, run.batch).await?,
+        };
+        run.pace(deleted.held);
+        let now = self.now();
+        if now - run.renewed > LEASE / 10 {
+            run.has_job = self.oauth.renew_cleanup(run.epoch, now + LEASE).await?;
+            run.renewed = now;
+        }
+        if deleted.rows > 0 {
+            tokio::time::sleep(REST).await;
+        }
+        Ok(deleted.rows)
     }
 
     /// Counts the sessions that count and the clients that registered themselves, for the metrics.

@@ -10,7 +10,7 @@ use super::late::Latecomers;
 use crate::session::live::{NewSession, SessionRow, SessionSource};
 use crate::session::revoked::{Cutoff, CutoffKind};
 use systemprompt_audit::{Cell, Col, Guard, OpenRow, Table};
-use systemprompt_database::{Db, WriteTx, on, on_tx, retry_contended, sql};
+use systemprompt_database::{Db, Deleted, WriteTx, on, on_tx, retry_contended, sql};
 use systemprompt_models::ids::{ClientId, EntryId, GrantId, Jti, SessionId, UserId};
 use systemprompt_models::{JwtClaims, Millis};
 
@@ -303,14 +303,12 @@ impl TokenRepository {
 
     /// Deletes at most `limit` sessions that ended before `before`. An earlier end by revocation changes nothing: until its own end
     /// a token of it must be known as ended.
-    pub(crate) async fn delete_sessions(&self, before: Millis, limit: i64) -> Result<u64, sqlx::Error> {
-        let mut tx = self.db.write_tx().await?;
-        let deleted = on_tx!(tx, conn => sqlx::query(sql!(
+    pub(crate) async fn delete_sessions(&self, before: Millis, limit: i64) -> Result<Deleted, sqlx::Error> {
+        let statement = sql!(
             "DELETE FROM user_sessions WHERE id IN
                  (SELECT id FROM user_sessions WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-        )).bind(before).bind(limit).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
-        tx.commit().await?;
-        Ok(deleted)
+        );
+        self.db.delete_some(statement, before, limit).await
     }
 
     /// Whether a token was revoked by its id, from the table.

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use systemprompt_audit::{Guard, Unit};
-use systemprompt_database::{Db, WriteTx, retry_contended};
+use systemprompt_database::{Db, Deleted, WriteTx, retry_contended};
 use systemprompt_models::ids::{ClientId, EntryId, GrantId, Jti, SessionId, UserId};
 use systemprompt_models::{Clock, JwtClaims, Millis};
 
@@ -530,11 +530,11 @@ impl Sessions {
         Ok(self.repository.count_of(user, keep, self.clock.now()).await?)
     }
 
-    /// Deletes at most `limit` sessions that ended before `before`; returns how many.
+    /// Deletes at most `limit` sessions that ended before `before`.
     ///
     /// # Errors
     /// When the rows cannot be deleted.
-    pub async fn delete_ended(&self, before: Millis, limit: i64) -> Result<u64, SessionError> {
+    pub async fn delete_ended(&self, before: Millis, limit: i64) -> Result<Deleted, SessionError> {
         Ok(self.repository.delete_sessions(before, limit).await?)
     }
 

@@ -1,7 +1,7 @@
 //! Rows whose time is over, and which node deletes them.
 
 use super::OAuthRepository;
-use systemprompt_database::{on_tx, sql};
+use systemprompt_database::{Deleted, Engine, on_tx, sql};
 use systemprompt_models::Millis;
 
 /// A table that rows leave when their time is over.
@@ -45,74 +45,83 @@ impl Ended {
 }
 
 impl OAuthRepository {
-    /// Deletes at most `limit` rows that ended before `before`; returns how many.
-    pub(crate) async fn delete_ended(&self, ended: Ended, before: Millis, limit: i64) -> sqlx::Result<u64> {
-        let mut tx = self.db.write_tx().await?;
-        let deleted = on_tx!(tx, conn => match ended {
-            Ended::AuthCodes => sqlx::query(sql!(
+    pub(crate) fn engine(&self) -> Engine {
+        self.db.engine()
+    }
+
+    /// Deletes at most `limit` rows that ended before `before`.
+    pub(crate) async fn delete_ended(
+        &self,
+        ended: Ended,
+        before: Millis,
+        limit: i64,
+    ) -> sqlx::Result<Deleted> {
+        let statement = match ended {
+            Ended::AuthCodes => sql!(
                 "DELETE FROM oauth_auth_codes WHERE code_digest IN
                      (SELECT code_digest FROM oauth_auth_codes WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            )),
-            Ended::RefreshTokens => sqlx::query(sql!(
+            ),
+            // The tokens of the first families, and then those families: each batch begins at the index's end, and passes nothing
+            // that an earlier one has emptied.
+            Ended::RefreshTokens => sql!(
                 "DELETE FROM oauth_refresh_tokens WHERE token_digest IN
-                     (SELECT t.token_digest FROM oauth_grants g JOIN oauth_refresh_tokens t ON t.grant_id = g.grant_id
-                      WHERE g.family_expires_at < $1 LIMIT $2)"
-            )),
-            Ended::Grants => sqlx::query(sql!(
+                     (SELECT token_digest FROM oauth_refresh_tokens WHERE grant_id IN
+                          (SELECT grant_id FROM oauth_grants WHERE family_expires_at < $1
+                           ORDER BY family_expires_at LIMIT $2) LIMIT $2)"
+            ),
+            Ended::Grants => sql!(
                 "DELETE FROM oauth_grants WHERE grant_id IN
-                     (SELECT g.grant_id FROM oauth_grants g
-                      WHERE g.family_expires_at < $1
-                        AND NOT EXISTS (SELECT 1 FROM oauth_refresh_tokens t WHERE t.grant_id = g.grant_id) LIMIT $2)"
-            )),
-            Ended::AssertionJtis => sqlx::query(sql!(
+                     (SELECT f.grant_id FROM (SELECT grant_id FROM oauth_grants WHERE family_expires_at < $1
+                                              ORDER BY family_expires_at LIMIT $2) f
+                      WHERE NOT EXISTS (SELECT 1 FROM oauth_refresh_tokens t WHERE t.grant_id = f.grant_id))"
+            ),
+            Ended::AssertionJtis => sql!(
                 "DELETE FROM oauth_assertion_jtis WHERE (issuer, jti) IN
                      (SELECT issuer, jti FROM oauth_assertion_jtis WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            )),
-            Ended::DeviceCodes => sqlx::query(sql!(
+            ),
+            Ended::DeviceCodes => sql!(
                 "DELETE FROM oauth_device_codes WHERE device_digest IN
                      (SELECT device_digest FROM oauth_device_codes WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            )),
-            Ended::ParRequests => sqlx::query(sql!(
+            ),
+            Ended::ParRequests => sql!(
                 "DELETE FROM oauth_par_requests WHERE request_digest IN
                      (SELECT request_digest FROM oauth_par_requests WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            )),
-            Ended::AuthorizeRequests => sqlx::query(sql!(
+            ),
+            Ended::AuthorizeRequests => sql!(
                 "DELETE FROM oauth_authorize_requests WHERE request_digest IN
                      (SELECT request_digest FROM oauth_authorize_requests WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            )),
-            Ended::Challenges => sqlx::query(sql!(
+            ),
+            Ended::Challenges => sql!(
                 "DELETE FROM webauthn_challenges WHERE challenge_id IN
                      (SELECT challenge_id FROM webauthn_challenges WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            )),
-            Ended::ExchangeCodes => sqlx::query(sql!(
+            ),
+            Ended::ExchangeCodes => sql!(
                 "DELETE FROM bridge_exchange_codes WHERE code_digest IN
                      (SELECT code_digest FROM bridge_exchange_codes WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            )),
-            Ended::SetupTokens => sqlx::query(sql!(
+            ),
+            Ended::SetupTokens => sql!(
                 "DELETE FROM setup_tokens WHERE token_digest IN
                      (SELECT token_digest FROM setup_tokens WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            )),
-            Ended::AuthAttempts => sqlx::query(sql!(
+            ),
+            Ended::AuthAttempts => sql!(
                 "DELETE FROM auth_attempts WHERE (key_digest, window_start) IN
                      (SELECT key_digest, window_start FROM auth_attempts
                       WHERE window_start < $1 AND blocked_until < $1 ORDER BY window_start LIMIT $2)"
-            )),
-            Ended::CimdDocuments => sqlx::query(sql!(
+            ),
+            Ended::CimdDocuments => sql!(
                 "DELETE FROM oauth_cimd_documents WHERE url IN
                      (SELECT url FROM oauth_cimd_documents WHERE fresh_until < $1 AND last_used_at < $1 LIMIT $2)"
-            )),
-            Ended::UserRequests => sqlx::query(sql!(
+            ),
+            Ended::UserRequests => sql!(
                 "DELETE FROM user_requests WHERE (owner_id, key) IN
                      (SELECT owner_id, key FROM user_requests WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
-            )),
-            Ended::UserNotices => sqlx::query(sql!(
+            ),
+            Ended::UserNotices => sql!(
                 "DELETE FROM user_notices WHERE id IN
                      (SELECT id FROM user_notices WHERE created_at < $1 ORDER BY created_at LIMIT $2)"
-            )),
-        }
-            .bind(before).bind(limit).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
-        tx.commit().await?;
-        Ok(deleted)
+            ),
+        };
+        self.db.delete_some(statement, before, limit).await
     }
 
     /// Takes the job until `until`, if nobody has it and it was not begun since `due`; returns its number.
