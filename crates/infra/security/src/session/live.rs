@@ -8,10 +8,10 @@
 use super::revoked::{Cutoff, CutoffKind, Revoked};
 use crate::error::{AuthError, JwtError};
 use crate::jwt::sign::MAX_TOKEN_LIFE;
-use crate::repository::tokens::{
-    RevokedRow, Root, SessionFacts, SessionOpened, TokenRepository, cut_off, end_client, end_told, end_user,
-    tree_ends,
-};
+use crate::repository::ends::{cut_off, end_client, end_told, end_user};
+use crate::repository::sessions::SessionOpened;
+use crate::repository::tokens::{RevokedRow, SessionFacts, TokenRepository};
+use crate::repository::tree::{Root, tree_ends};
 use moka::sync::Cache;
 use serde::Serialize;
 use std::collections::HashMap;

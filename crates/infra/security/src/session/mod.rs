@@ -6,9 +6,11 @@ pub mod generator;
 pub mod live;
 pub mod revoked;
 
-pub use crate::repository::tokens::{
-    Root, SESSION_ENDED, SessionOpened, TOKEN_ENDED, next_epoch, session_lives, token_stands,
+pub use crate::repository::ends::next_epoch;
+pub use crate::repository::sessions::{
+    SESSION_ENDED, SessionOpened, TOKEN_ENDED, session_lives, token_stands,
 };
+pub use crate::repository::tree::Root;
 pub use claims::ValidatedSessionClaims;
 pub use extension::TokensExtension;
 pub use generator::{SessionGenerator, SessionParams, SessionUse};
