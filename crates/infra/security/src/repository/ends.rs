@@ -34,22 +34,6 @@ impl TokenRepository {
         .await
     }
 
-    /// Ends every live session of a user.
-    pub(crate) async fn revoke_user(
-        &self,
-        user: &UserId,
-        reason: &str,
-        now: Millis,
-    ) -> Result<Vec<RevokedRow>, sqlx::Error> {
-        retry_contended(|| async {
-            let mut tx = self.db.write_tx().await?;
-            let rows = end_user(&mut tx, user, None, reason, now).await?;
-            tx.commit().await?;
-            Ok(rows)
-        })
-        .await
-    }
-
     /// Ends a token, and what was exchanged for it if it is `shown`. Whether it was not revoked before, and the sessions that ended.
     pub(crate) async fn revoke_token(
         &self,

@@ -71,7 +71,7 @@ impl OpenRow for SessionOpened {
 }
 
 /// As much of a user agent as is kept.
-pub(super) fn shortened(agent: &str) -> &str {
+fn shortened(agent: &str) -> &str {
     agent.get(..agent.floor_char_boundary(256)).unwrap_or(agent)
 }
 

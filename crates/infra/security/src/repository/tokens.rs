@@ -1,11 +1,11 @@
 //! Reads and small writes of sessions and revocations. What ends sessions and tokens before their time is in `ends`, their rows in
 //! `sessions`.
 
-use super::sessions::{ListRow, shortened};
-use crate::session::live::{NewSession, SessionRow, SessionSource};
+use super::sessions::ListRow;
+use crate::session::live::{SessionRow, SessionSource};
 use crate::session::revoked::{Cutoff, CutoffKind};
 use systemprompt_database::{Db, WriteTx, on, on_tx, retry_contended, sql};
-use systemprompt_models::ids::{ClientId, GrantId, Jti, SessionId, UserId};
+use systemprompt_models::ids::{ClientId, Jti, SessionId, UserId};
 use systemprompt_models::{JwtClaims, Millis};
 
 /// Reads and writes sessions and revocations.
@@ -36,33 +36,6 @@ type FactsRow = (Option<String>, Millis, Option<Millis>, Option<String>);
 impl TokenRepository {
     pub fn new(db: Db) -> Self {
         Self { db }
-    }
-
-    pub(crate) async fn insert_session(&self, new: &NewSession, now: Millis) -> Result<(), sqlx::Error> {
-        let facts = &new.facts;
-        let mut tx = self.db.write_tx().await?;
-        on_tx!(tx, conn => sqlx::query(sql!(
-            "INSERT INTO user_sessions (id, user_id, source, created_at, last_seen_at, expires_at, ends_at, auth_time, acr, amr,
-                 ip_prefix, user_agent, client_id, owner_id, grant_id, parent_session_id)
-             VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
-        ))
-            .bind(new.id.as_str())
-            .bind(new.user_id.as_ref().map(UserId::as_str))
-            .bind(new.source.as_str())
-            .bind(now)
-            .bind(new.expires_at)
-            .bind(facts.ends_at)
-            .bind(facts.auth_time)
-            .bind(&facts.acr)
-            .bind(&facts.amr)
-            .bind(&facts.ip_prefix)
-            .bind(facts.user_agent.as_deref().map(shortened))
-            .bind(facts.client_id.as_ref().map(ClientId::as_str))
-            .bind(facts.owner_id.as_ref().map(UserId::as_str))
-            .bind(facts.grant_id.as_ref().map(GrantId::as_str))
-            .bind(facts.parent.as_ref().map(SessionId::as_str))
-            .execute(&mut *conn).await.map(drop))?;
-        tx.commit().await
     }
 
     /// A session as lists show it.

@@ -320,14 +320,6 @@ impl Sessions {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Opens a session.
-    ///
-    /// # Errors
-    /// When the row cannot be written.
-    pub async fn create(&self, new: &NewSession) -> Result<(), SessionError> {
-        Ok(self.repository.insert_session(new, self.clock.now()).await?)
-    }
-
     /// Moves the end of a live session. Returns whether there was one.
     ///
     /// # Errors
@@ -382,15 +374,6 @@ impl Sessions {
     /// When the table cannot be read.
     pub async fn find(&self, id: &SessionId) -> Result<Option<SessionRow>, SessionError> {
         Ok(self.repository.find_session(id).await?)
-    }
-
-    /// Ends every session of a user and of the clients that serve them. Returns how many were live.
-    ///
-    /// # Errors
-    /// As [`Self::revoke`].
-    pub async fn revoke_user(&self, user: &UserId, reason: &str) -> Result<usize, SessionError> {
-        let ended = self.repository.revoke_user(user, reason, self.clock.now()).await?;
-        Ok(self.apply_ended(ended))
     }
 
     /// Ends what a change of `user` ends, in the transaction of that change.

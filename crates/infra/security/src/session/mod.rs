@@ -5,6 +5,8 @@ pub mod extension;
 pub mod generator;
 pub mod live;
 pub mod revoked;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use crate::repository::ends::next_epoch;
 pub use crate::repository::sessions::{
