@@ -1,7 +1,7 @@
 //! The rows of sessions: how the ledger's writer inserts one, how one is read for a list, and the guards that hold one while a unit
 //! is written.
 
-use crate::session::live::{NewSession, SessionRow, SessionSource};
+use crate::session::row::{NewSession, SessionRow, SessionSource};
 use systemprompt_audit::{Cell, Col, Guard, OpenRow, Table};
 use systemprompt_database::sql;
 use systemprompt_models::Millis;

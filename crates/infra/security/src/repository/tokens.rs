@@ -2,8 +2,8 @@
 //! `sessions`.
 
 use super::sessions::ListRow;
-use crate::session::live::{SessionRow, SessionSource};
 use crate::session::revoked::{Cutoff, CutoffKind};
+use crate::session::row::{SessionRow, SessionSource};
 use systemprompt_database::{Db, WriteTx, on, on_tx, retry_contended, sql};
 use systemprompt_models::ids::{ClientId, Jti, SessionId, UserId};
 use systemprompt_models::{JwtClaims, Millis};

@@ -5,6 +5,7 @@ pub mod extension;
 pub mod generator;
 pub mod live;
 pub mod revoked;
+pub mod row;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -16,5 +17,7 @@ pub use crate::repository::tree::Root;
 pub use claims::ValidatedSessionClaims;
 pub use extension::TokensExtension;
 pub use generator::{SessionGenerator, SessionParams, SessionUse};
-pub use live::{Ended, NewSession, SessionError, SessionRow, SessionSource, Sessions, SignIn, UserEnd};
+pub use live::ends::{Ended, UserEnd};
+pub use live::{SessionError, Sessions};
 pub use revoked::{Cutoff, CutoffKind, EVERYBODY};
+pub use row::{NewSession, SessionRow, SessionSource, SignIn};

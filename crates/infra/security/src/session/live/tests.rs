@@ -1,11 +1,12 @@
 mod late;
 
 use super::*;
-use crate::session::{CutoffKind, EVERYBODY, testing};
+use crate::session::{CutoffKind, EVERYBODY, NewSession, Root, testing};
 use std::ops::Deref;
 use systemprompt_audit::Ledger;
 use systemprompt_database::testing::{TestDb, databases};
 use systemprompt_models::ManualClock;
+use systemprompt_models::ids::EntryId;
 
 const NOW: Millis = 1_800_000_000_000;
 const HOUR: Millis = 3_600_000;

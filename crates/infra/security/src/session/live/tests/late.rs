@@ -3,7 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "tests run transactions beside each other")]
 
 use super::*;
-use systemprompt_database::{on, on_tx};
+use crate::session::UserEnd;
+use systemprompt_database::{WriteTx, on, on_tx};
 
 /// A unit under way: it keeps `parent` alive and has added a session of somebody else beneath it, which nobody sees yet.
 async fn exchange(db: &TestDb, parent: &SessionId) -> (WriteTx, SessionId) {
