@@ -24,7 +24,7 @@ use systemprompt_oauth::{ApiKeys, OAuthState, Users};
 use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::authz::{DecisionService, GovernanceDecisionRepository, RuleStore};
 use systemprompt_security::bans::BanStore;
-use systemprompt_security::governance::{AllowStore, HookEvents, Parts, SecretScanner};
+use systemprompt_security::governance::{AllowStore, HookEvents, Parts};
 use systemprompt_security::jwt::{AssertionIssuer, JwtService};
 use systemprompt_security::keys::KeyRing;
 use systemprompt_security::nodes::Nodes;
@@ -145,11 +145,6 @@ impl AppContext {
     /// Whether the database answers, or did within the last second.
     pub async fn database_answers(&self) -> bool {
         self.database_probe.answers(self.clock.now(), async || self.db.ping().await.is_ok()).await
-    }
-
-    /// The scanner for secrets of this node.
-    pub fn secret_scanner(&self) -> &Arc<SecretScanner> {
-        &self.0.pipeline_parts.scanner
     }
 
     /// Whether a policy of this node makes findings of this name.

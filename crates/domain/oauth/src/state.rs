@@ -69,11 +69,6 @@ impl Settings {
         }
     }
 
-    /// What roles permit together, in the order of [`Permission::ALL`].
-    pub fn permissions_of<'a>(&self, roles: impl IntoIterator<Item = &'a str>) -> Vec<Permission> {
-        crate::users::permissions_of_roles(&self.identity.role_permissions, roles)
-    }
-
     /// What a user may now; nothing unless active.
     pub fn permissions_of_user(&self, user: &User) -> Vec<Permission> {
         crate::users::permissions_of_user(&self.identity.role_permissions, user)

@@ -2,11 +2,13 @@
 
 pub(crate) mod allow;
 pub mod bans;
+pub mod ends;
 pub mod hook_events;
 pub mod keys;
-mod late;
 pub mod nodes;
 pub mod rates;
 pub(crate) mod seen;
+pub mod sessions;
 pub mod tokens;
+pub mod tree;
 pub mod webhooks;

@@ -72,7 +72,8 @@ impl House {
             checkpoints: None,
             payloads: systemprompt_audit::payload::PayloadPolicy::default(),
         };
-        let ledger = Ledger::start(&db, &[], options, Arc::clone(&clock), &tasks).await?;
+        let tables = Vec::leak(TokensExtension.tables());
+        let ledger = Ledger::start(&db, tables, options, Arc::clone(&clock), &tasks).await?;
         let ring = KeyRing::open(db.clone(), folder.join("keys.json"), Arc::clone(&clock)).await?;
         for algorithm in SigningAlgorithm::ALL {
             ring.ensure(algorithm, &ledger).await?;
@@ -133,9 +134,9 @@ impl House {
             let pending = self.generator.generate_for(SessionUse::Cli, &params(&id))?;
             let user = Some(UserId::new("usr_bench"));
             let session = NewSession::new(id, user, SessionSource::Cli, pending.expires_at());
-            self.sessions.create(&session).await?;
             let mut unit = Unit::new();
             pending.record(&mut unit, None);
+            unit.open(session.into_row(SystemClock.now()));
             let token = pending.release(self.ledger.commit(unit).await?);
             let mut headers = HeaderMap::new();
             headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {}", token.expose()))?);

@@ -83,12 +83,4 @@ impl BootError {
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Claim(ClaimError::Held { .. }))
     }
-
-    /// The findings of an invalid profile.
-    pub fn diagnostics(&self) -> &[Diagnostic] {
-        match self {
-            Self::Config(findings) => findings,
-            _ => &[],
-        }
-    }
 }

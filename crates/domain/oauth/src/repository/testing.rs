@@ -7,6 +7,7 @@ use crate::state::{OAuthParts, OAuthState, Settings};
 use crate::users::{NewUser, User, Users};
 use std::sync::Arc;
 use systemprompt_audit::testing::ledger;
+use systemprompt_audit::{Draft, EntryKind, Unit};
 use systemprompt_config::profile::Profile;
 use systemprompt_database::on_tx;
 use systemprompt_database::sql;
@@ -104,10 +105,10 @@ impl Fixture {
             amr: Some("swk user".into()),
             ..SignIn::default()
         };
-        self.state.sessions.create(&session).await.unwrap();
         let mut principal = Principal::anonymous();
         principal.user_id = user.id.clone();
-        principal.session_id = session.id;
+        principal.session_id = session.id.clone();
+        open_session(&self.state, session).await;
         principal.user_type = UserType::User;
         principal
     }
@@ -143,6 +144,14 @@ impl Fixture {
 }
 
 /// Somebody from nowhere in particular.
+/// Opens a session in the unit of its record.
+pub(crate) async fn open_session(state: &OAuthState, new: NewSession) {
+    let mut unit = Unit::new();
+    unit.record(Draft::system(EntryKind::OauthSessionCreated, "ok"));
+    unit.open(new.into_row(state.now()));
+    drop(state.ledger.commit(unit).await.unwrap());
+}
+
 pub(crate) fn caller() -> RequestContext {
     RequestContext::new(Arc::new(Principal::anonymous()), TraceId::generate())
 }

@@ -66,10 +66,6 @@ impl Scopes {
         lost
     }
 
-    pub fn is_within(&self, other: &Self) -> bool {
-        self.clone().and(other) == *self
-    }
-
     /// Whether a token could be made of it: a permission, or at least who the person is.
     pub fn is_enough(&self) -> bool {
         !self.permissions.is_empty() || self.is_openid()
@@ -122,7 +118,6 @@ mod tests {
         assert_eq!(scopes.clone().for_persons().text(), "user admin openid email");
         assert_eq!(scopes.clone().permitted(&[Permission::User]).text(), "user openid email");
         assert_eq!(scopes.clone().and(&Scopes::of("email admin")).text(), "admin email");
-        assert!(Scopes::of("user").is_within(&scopes) && !Scopes::of("user mcp").is_within(&scopes));
         let mut cuts = Cuts::default();
         cuts.note("client", &scopes, &scopes);
         cuts.note("user", &scopes, &Scopes::of("user openid"));

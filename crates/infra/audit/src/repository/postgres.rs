@@ -3,6 +3,7 @@
 //! The writer is a thread of its own with a small runtime of its own: on the server's, an answer of the database would wait
 //! until the workers have no request left to look at, five times a batch.
 
+use super::guards::bound;
 use super::{Statements, table_of};
 use crate::chain::{Chain, Entry};
 use crate::payload::seal::Sealed;
@@ -295,16 +296,7 @@ impl Store for PostgresStore {
     }
 
     fn guard(&mut self, guard: &Guard) -> Result<u64, StoreError> {
-        let mut query = sqlx::query(guard.sql);
-        for cell in &guard.cells {
-            query = match cell {
-                Cell::Null => query.bind(None::<String>),
-                Cell::Int(value) => query.bind(*value),
-                Cell::Text(text) | Cell::Json(text) => query.bind(&**text),
-                Cell::Blob(bytes) => query.bind(&**bytes),
-            };
-        }
-        self.run(query)
+        self.run(bound(guard))
     }
 
     fn insert(&mut self, stream: &str, entries: &[Entry<'_>], rows: &[&RowWrite]) -> Result<(), StoreError> {

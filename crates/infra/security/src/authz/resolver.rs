@@ -228,12 +228,6 @@ impl RuleSet {
         }
     }
 
-    /// Whether any rule names this very entity or a pattern over it.
-    pub fn has_rules(&self, entity: &EntityRef) -> bool {
-        self.rules_of(entity.kind, &entity.id)
-            .is_some_and(|rules| rules.user.len() + rules.role.len() + rules.department.len() > 0)
-    }
-
     fn rules_of(&self, kind: EntityKind, id: &str) -> Option<&EntityRules> {
         self.entities.get(slot(kind)).and_then(|of_kind| of_kind.get(id))
     }

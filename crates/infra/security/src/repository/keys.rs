@@ -1,7 +1,7 @@
 //! Rows of signing keys. What changes one raises the epoch of revocations in its own transaction, so that other nodes read the
 //! ring again within their next poll.
 
-use super::tokens::next_epoch;
+use super::ends::next_epoch;
 use crate::keys::{Jwk, KeyError, KeyInfo, KeyState, KeyUse, SigningAlgorithm, VerificationKey};
 use serde_json::Value;
 use sqlx::types::Json;

@@ -1,6 +1,6 @@
 //! The extension that brings the tables of sessions, revocations and signing keys.
 
-use crate::repository::tokens::SESSIONS;
+use crate::repository::sessions::SESSIONS;
 use systemprompt_audit::Table;
 use systemprompt_database::Migration;
 use systemprompt_extension::Extension;

@@ -5,22 +5,20 @@
 //! which the runtime calls when it is told that something changed, and once a second in any case; a node that has not confirmed
 //! the copy for 30 s trusts no token.
 
-use super::revoked::{Cutoff, CutoffKind, Revoked};
+pub(super) mod ends;
+
+use super::revoked::{Cutoff, Revoked};
+use super::row::{SessionRow, SessionSource};
 use crate::error::{AuthError, JwtError};
 use crate::jwt::sign::MAX_TOKEN_LIFE;
-use crate::repository::tokens::{
-    RevokedRow, Root, SessionFacts, SessionOpened, TokenRepository, cut_off, end_client, end_told, end_user,
-    tree_ends,
-};
+use crate::repository::tokens::{RevokedRow, SessionFacts, TokenRepository};
 use moka::sync::Cache;
-use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use systemprompt_audit::{Guard, Unit};
-use systemprompt_database::{Db, Deleted, WriteTx, retry_contended};
-use systemprompt_models::ids::{ClientId, EntryId, GrantId, Jti, SessionId, UserId};
+use systemprompt_database::{Db, Deleted};
+use systemprompt_models::ids::{ClientId, Jti, SessionId, UserId};
 use systemprompt_models::{Clock, JwtClaims, Millis};
 
 /// Longest time that the copy may stay unconfirmed (SEC-2).
@@ -41,120 +39,6 @@ const MAX_SEEN: usize = 10_000;
 const MAX_LIST: i64 = 200;
 /// Longest wait for the second behind a cut; it is one second but for nodes whose clocks differ.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-
-/// Where a session came from (ID-78).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SessionSource {
-    Web,
-    Oauth,
-    Cli,
-    Bridge,
-    Exchange,
-    Device,
-    Anonymous,
-}
-
-impl SessionSource {
-    const ALL: [Self; 7] =
-        [Self::Web, Self::Oauth, Self::Cli, Self::Bridge, Self::Exchange, Self::Device, Self::Anonymous];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Web => "web",
-            Self::Oauth => "oauth",
-            Self::Cli => "cli",
-            Self::Bridge => "bridge",
-            Self::Exchange => "exchange",
-            Self::Device => "device",
-            Self::Anonymous => "anonymous",
-        }
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|source| source.as_str() == text)
-    }
-}
-
-/// A session to open. Its id is there before its row, so that the record of it can be written first.
-#[derive(Clone, Debug)]
-pub struct NewSession {
-    pub id: SessionId,
-    /// `None` for an anonymous visitor.
-    pub user_id: Option<UserId>,
-    pub source: SessionSource,
-    /// When it ends if nobody uses it.
-    pub expires_at: Millis,
-    pub facts: SignIn,
-}
-
-/// What is known of how a session came about (ID-78).
-#[derive(Clone, Debug, Default)]
-pub struct SignIn {
-    /// When it ends however much it is used; absent if it may be extended without end.
-    pub ends_at: Option<Millis>,
-    /// When the person signed in, in epoch seconds.
-    pub auth_time: Option<i64>,
-    /// Authentication context class.
-    pub acr: Option<String>,
-    /// Authentication methods (RFC 8176), space-separated.
-    pub amr: Option<String>,
-    pub ip_prefix: Option<String>,
-    /// At most 256 characters of it are kept.
-    pub user_agent: Option<String>,
-    pub client_id: Option<ClientId>,
-    /// The person whom a client's own session serves.
-    pub owner_id: Option<UserId>,
-    pub grant_id: Option<GrantId>,
-    /// The session whose end is the end of this one.
-    pub parent: Option<SessionId>,
-}
-
-impl NewSession {
-    /// A session of which nothing more is known.
-    pub fn new(id: SessionId, user_id: Option<UserId>, source: SessionSource, expires_at: Millis) -> Self {
-        Self { id, user_id, source, expires_at, facts: SignIn::default() }
-    }
-
-    /// The row of this session, to be opened in the unit of the record that tells of it.
-    pub fn into_row(self, now: Millis) -> SessionOpened {
-        SessionOpened { session: self, now }
-    }
-}
-
-/// A session as lists show it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SessionRow {
-    pub id: SessionId,
-    pub user_id: Option<UserId>,
-    /// `None` for a source that this version does not know.
-    pub source: Option<SessionSource>,
-    pub created_at: Millis,
-    /// Exact to a minute.
-    pub last_seen_at: Millis,
-    pub expires_at: Millis,
-    pub revoked_at: Option<Millis>,
-    pub revoked_reason: Option<String>,
-    /// When it ends however much it is used.
-    pub ends_at: Option<Millis>,
-    /// Epoch seconds.
-    pub auth_time: Option<i64>,
-    pub acr: Option<String>,
-    pub amr: Option<String>,
-    pub ip_prefix: Option<String>,
-    pub user_agent: Option<String>,
-    pub client_id: Option<ClientId>,
-    pub owner_id: Option<UserId>,
-    pub grant_id: Option<GrantId>,
-    pub parent_session_id: Option<SessionId>,
-}
-
-impl SessionRow {
-    /// Whether it counts at `now`.
-    pub fn is_live(&self, now: Millis) -> bool {
-        self.revoked_at.is_none() && now < self.expires_at
-    }
-}
 
 /// Why sessions or revocations could not be looked at or changed.
 #[derive(Debug, thiserror::Error)]
@@ -188,57 +72,7 @@ pub(crate) struct SessionEnd {
     pub owner: Option<UserId>,
 }
 
-/// What a change of a user ends.
-#[derive(Clone, Copy, Debug)]
-pub enum UserEnd<'a> {
-    /// Every session with its tokens.
-    All,
-    /// Every session but the one that makes the change.
-    Others(&'a SessionId),
-    /// What tells of the user as they were: every token up to now, and the sessions for which no refresh brings others. The entry
-    /// is the record of the change.
-    Told(&'a EntryId),
-}
-
-/// What a transaction ended; it counts on this node once it was given to [`Sessions::apply_end`].
-#[derive(Debug)]
-#[must_use = "this node goes on taking the tokens until it is applied"]
-pub struct Ended {
-    sessions: Vec<RevokedRow>,
-    cutoff: Option<Cutoff>,
-}
-
-/// What ends with a session or a grant: changes for the unit that records it, and, when that is written, what counts no more.
-#[derive(Debug)]
-pub struct Ending {
-    changes: [Guard; 3],
-    ended: Ended,
-}
-
-impl Ending {
-    /// How many sessions are live.
-    pub fn sessions(&self) -> u64 {
-        self.ended.sessions.len() as u64
-    }
-
-    /// Adds the changes to a unit. What is returned is applied when the unit is written.
-    pub fn add_to(self, unit: &mut Unit) -> Ended {
-        for change in self.changes {
-            unit.change(change);
-        }
-        self.ended
-    }
-}
-
-impl Ended {
-    /// What ended in the same transaction behind it.
-    pub fn append(&mut self, mut later: Self) {
-        self.sessions.append(&mut later.sessions);
-        self.cutoff = later.cutoff.or(self.cutoff.take());
-    }
-}
-
-/// Opens, checks and ends sessions; ends single tokens.
+/// Checks, lists and ends sessions; ends single tokens.
 pub struct Sessions {
     repository: TokenRepository,
     clock: Arc<dyn Clock>,
@@ -320,14 +154,6 @@ impl Sessions {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Opens a session.
-    ///
-    /// # Errors
-    /// When the row cannot be written.
-    pub async fn create(&self, new: &NewSession) -> Result<(), SessionError> {
-        Ok(self.repository.insert_session(new, self.clock.now()).await?)
-    }
-
     /// Moves the end of a live session. Returns whether there was one.
     ///
     /// # Errors
@@ -355,155 +181,12 @@ impl Sessions {
         Ok(self.repository.sessions_of(user, web, (self.clock.now(), MAX_LIST)).await?)
     }
 
-    /// Ends a session and those that came from it, with every token of them. Returns how many were live.
-    ///
-    /// # Errors
-    /// When the rows cannot be written; the sessions then go on.
-    pub async fn revoke(&self, id: &SessionId, reason: &str) -> Result<usize, SessionError> {
-        let ended = self.repository.revoke_session(id, reason, self.clock.now()).await?;
-        self.live.invalidate(id);
-        Ok(self.apply_ended(ended))
-    }
-
-    /// What ends with `root`, as it is to be put into the unit that records it.
-    ///
-    /// # Errors
-    /// When the table cannot be read.
-    pub async fn ending(&self, root: Root<'_>, reason: &str) -> Result<Ending, SessionError> {
-        let now = self.clock.now();
-        let sessions = self.repository.tree(root, now).await?;
-        let ended = Ended { sessions, cutoff: None };
-        Ok(Ending { changes: tree_ends(root, reason, now), ended })
-    }
-
     /// A session as its row has it, whether it counts or not.
     ///
     /// # Errors
     /// When the table cannot be read.
     pub async fn find(&self, id: &SessionId) -> Result<Option<SessionRow>, SessionError> {
         Ok(self.repository.find_session(id).await?)
-    }
-
-    /// Ends every session of a user and of the clients that serve them. Returns how many were live.
-    ///
-    /// # Errors
-    /// As [`Self::revoke`].
-    pub async fn revoke_user(&self, user: &UserId, reason: &str) -> Result<usize, SessionError> {
-        let ended = self.repository.revoke_user(user, reason, self.clock.now()).await?;
-        Ok(self.apply_ended(ended))
-    }
-
-    /// Ends what a change of `user` ends, in the transaction of that change.
-    ///
-    /// # Errors
-    /// When the rows cannot be written.
-    pub async fn end_in(
-        &self,
-        tx: &mut WriteTx,
-        user: &UserId,
-        end: UserEnd<'_>,
-        reason: &str,
-    ) -> Result<Ended, SessionError> {
-        let now = self.clock.now();
-        let keep = match end {
-            UserEnd::All => None,
-            UserEnd::Others(keep) => Some(keep),
-            UserEnd::Told(entry) => {
-                let cutoff = self.cut_now(CutoffKind::User, user.as_str(), reason);
-                let sessions = end_told(tx, &cutoff, now, entry).await?;
-                return Ok(Ended { sessions, cutoff: Some(cutoff) });
-            }
-        };
-        Ok(Ended { sessions: end_user(tx, user, keep, reason, now).await?, cutoff: None })
-    }
-
-    /// Ends what a client was given and has of its own, in the transaction of the change that takes its right to it: every token up to
-    /// now, and every session. `entry` is the record of the change.
-    ///
-    /// # Errors
-    /// When the rows cannot be written.
-    pub async fn end_client_in(
-        &self,
-        tx: &mut WriteTx,
-        client: &ClientId,
-        reason: &str,
-        entry: &EntryId,
-    ) -> Result<Ended, SessionError> {
-        let cutoff = self.cut_now(CutoffKind::Client, client.as_str(), reason);
-        let sessions = end_client(tx, &cutoff, self.clock.now(), entry).await?;
-        Ok(Ended { sessions, cutoff: Some(cutoff) })
-    }
-
-    /// Ends what [`Self::cut_off`] does, in a transaction with more.
-    ///
-    /// # Errors
-    /// When the rows cannot be written.
-    pub async fn cut_off_in(
-        &self,
-        tx: &mut WriteTx,
-        cutoff: &Cutoff,
-        entry: &EntryId,
-    ) -> Result<Ended, SessionError> {
-        let sessions = cut_off(tx, cutoff, self.clock.now(), entry).await?;
-        Ok(Ended { sessions, cutoff: Some(cutoff.clone()) })
-    }
-
-    fn cut_now(&self, kind: CutoffKind, id: &str, reason: &str) -> Cutoff {
-        let now = self.clock.now();
-        let expires_at = Self::longest_end(now);
-        Cutoff { kind, id: id.to_owned(), not_before: now, reason: reason.to_owned(), expires_at }
-    }
-
-    /// Puts in force on this node what a transaction ended that was committed. Returns how many sessions were live.
-    pub fn apply_end(&self, ended: Ended) -> usize {
-        if let Some(cutoff) = &ended.cutoff {
-            self.apply(|revoked| revoked.add_cutoff(cutoff));
-        }
-        self.apply_ended(ended.sessions)
-    }
-
-    /// Ends one token; `expires_at` is its own end. Returns whether it was not revoked before.
-    ///
-    /// # Errors
-    /// When the row cannot be written; the token then goes on.
-    pub async fn revoke_token(&self, jti: &Jti, expires_at: Millis) -> Result<bool, SessionError> {
-        let (is_new, _) = self.repository.revoke_token(jti, expires_at, None, self.clock.now()).await?;
-        self.apply(|revoked| revoked.add_token(jti.clone(), expires_at));
-        Ok(is_new)
-    }
-
-    /// Ends one token with what was exchanged for it. Returns whether it was not revoked before, and how many sessions ended.
-    ///
-    /// # Errors
-    /// As [`Self::revoke_token`].
-    pub async fn revoke_claims(&self, claims: &JwtClaims) -> Result<(bool, usize), SessionError> {
-        let expires_at = claims.exp.saturating_mul(1000);
-        let now = self.clock.now();
-        let (is_new, ended) =
-            self.repository.revoke_token(&claims.jti, expires_at, Some(claims), now).await?;
-        self.apply(|revoked| revoked.add_token(claims.jti.clone(), expires_at));
-        Ok((is_new, self.apply_ended(ended)))
-    }
-
-    /// Ends every token of a subject that was issued up to now, and every session if it is a user. `entry` is the record of
-    /// it. Returns how many sessions ended.
-    ///
-    /// # Errors
-    /// When the row cannot be written; the tokens then go on.
-    pub async fn cut_off(&self, cutoff: &Cutoff, entry: &EntryId) -> Result<usize, SessionError> {
-        let ended = retry_contended(|| async {
-            let mut tx = self.repository.begin().await?;
-            let ended = self.cut_off_in(&mut tx, cutoff, entry).await?;
-            tx.commit().await?;
-            Ok::<_, SessionError>(ended)
-        })
-        .await?;
-        Ok(self.apply_end(ended))
-    }
-
-    /// When the longest token that can be issued at `now` will have ended.
-    pub fn longest_end(now: Millis) -> Millis {
-        now.saturating_add(MAX_TOKEN_LIFE.as_millis() as Millis)
     }
 
     /// Cuts that still matter, by kind and id, at most 200.
@@ -642,25 +325,6 @@ impl Sessions {
         if seen.len() < MAX_SEEN {
             seen.insert(session.clone(), now);
         }
-    }
-
-    fn apply(&self, change: impl FnOnce(&mut Revoked)) {
-        let mut revoked = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
-        change(&mut revoked);
-        self.epoch.fetch_add(1, Ordering::Release);
-    }
-
-    fn apply_ended(&self, ended: Vec<RevokedRow>) -> usize {
-        let count = ended.len();
-        let kept = self.clock.now().saturating_add(KEEP_REVOKED);
-        self.apply(|revoked| {
-            for (id, until) in ended {
-                let id = SessionId::from(id);
-                self.live.invalidate(&id);
-                revoked.add_session(id, until.min(kept));
-            }
-        });
-        count
     }
 
     /// Adds rows to the copy; with `ended_by` also drops what has ended by then.

@@ -5,12 +5,19 @@ pub mod extension;
 pub mod generator;
 pub mod live;
 pub mod revoked;
+pub mod row;
+#[cfg(test)]
+pub(crate) mod testing;
 
-pub use crate::repository::tokens::{
-    Root, SESSION_ENDED, SessionOpened, TOKEN_ENDED, next_epoch, session_lives, token_stands,
+pub use crate::repository::ends::next_epoch;
+pub use crate::repository::sessions::{
+    SESSION_ENDED, SessionOpened, TOKEN_ENDED, session_lives, token_stands,
 };
+pub use crate::repository::tree::Root;
 pub use claims::ValidatedSessionClaims;
 pub use extension::TokensExtension;
 pub use generator::{SessionGenerator, SessionParams, SessionUse};
-pub use live::{Ended, NewSession, SessionError, SessionRow, SessionSource, Sessions, SignIn, UserEnd};
+pub use live::ends::{Ended, UserEnd};
+pub use live::{SessionError, Sessions};
 pub use revoked::{Cutoff, CutoffKind, EVERYBODY};
+pub use row::{NewSession, SessionRow, SessionSource, SignIn};

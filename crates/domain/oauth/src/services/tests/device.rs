@@ -2,6 +2,7 @@
 
 use super::plane::{Plane, at_once, context, planes, request, word};
 use crate::error::{OauthError, OauthResult};
+use crate::repository::testing::open_session;
 use crate::services::authorize::standing::SignedIn;
 use crate::services::device::{
     DeviceAuthorization, DeviceDecision, approve, authorize, deny, find_by_user_code,
@@ -114,7 +115,7 @@ async fn id_65_five_wrong_codes_a_session_and_twenty_a_network_an_hour() {
             let end = plane.clock.now() + 86_400_000;
             let mut new = NewSession::new(id.clone(), Some(plane.bob.clone()), SessionSource::Web, end);
             new.facts.auth_time = Some(plane.clock.now() / 1000);
-            plane.state.sessions.create(&new).await.unwrap();
+            open_session(&plane.state, new).await;
             let session = plane.state.sessions.find(&id).await.unwrap().unwrap();
             SignedIn { user: user.clone(), session }
         };

@@ -3,6 +3,7 @@
 
 use super::clients::admin;
 use super::plane::{Plane, context, planes_with, word};
+use crate::repository::testing::open_session;
 use crate::services::clients::managed;
 use crate::services::password;
 use crate::users::{UserChange, UserStatus};
@@ -34,8 +35,9 @@ async fn session(plane: &Plane, change: impl FnOnce(&mut NewSession)) -> Session
     let end = plane.state.now() + 3_600_000;
     let mut new = NewSession::new(SessionId::generate(), Some(plane.bob.clone()), SessionSource::Web, end);
     change(&mut new);
-    plane.state.sessions.create(&new).await.unwrap();
-    new.id
+    let id = new.id.clone();
+    open_session(&plane.state, new).await;
+    id
 }
 
 async fn is_live(plane: &Plane, id: &SessionId) -> bool {

@@ -3,6 +3,7 @@
 use crate::at_rest::{AtRest, Label};
 use crate::error::{OauthError, OauthResult};
 use crate::extension::OauthExtension;
+use crate::repository::testing::open_session;
 use crate::services::generation::TokenResponse;
 use crate::services::http::Parameters;
 use crate::services::introspection::{Asker, Introspection, introspect};
@@ -121,7 +122,7 @@ impl Plane {
         new.facts.auth_time = Some(START / 1000 - 60);
         new.facts.acr = Some("phrh".into());
         new.facts.amr = Some("hwk user".into());
-        state.sessions.create(&new).await.unwrap();
+        open_session(&state, new).await;
         let plane = Self { state, clock, bob, session, db, ring, _keys: keys_folder };
         let all = "authorization_code refresh_token urn:ietf:params:oauth:grant-type:device_code";
         let scopes = "openid profile email offline_access user mcp a2a service hook:track";

@@ -3,6 +3,7 @@
 use super::plane::{at_once, planes, planes_with, word};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use systemprompt_security::session::UserEnd;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a4_a_repeat_within_the_grace_gets_the_same_child_and_a_later_one_ends_the_family() {
@@ -115,7 +116,11 @@ async fn id_118_a_refresh_token_ends_by_itself_with_its_family_and_with_its_sess
         assert_eq!(word(&plane.refresh(token.expose(), "").await), "invalid_grant");
         // Whatever ends all of a user's sessions ends it too, offline or not.
         let (offline, _) = plane.signed_in("openid offline_access user", "").await;
-        plane.state.sessions.revoke_user(&plane.bob, "password_changed").await.unwrap();
+        let mut tx = plane.state.db.write_tx().await.unwrap();
+        let ended =
+            plane.state.sessions.end_in(&mut tx, &plane.bob, UserEnd::All, "password_changed").await.unwrap();
+        tx.commit().await.unwrap();
+        plane.state.sessions.apply_end(ended);
         assert_eq!(word(&plane.refresh(offline.refresh_token.unwrap().expose(), "").await), "invalid_grant");
     }
 }

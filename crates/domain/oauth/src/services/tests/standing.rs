@@ -3,6 +3,7 @@
 
 use super::plane::{Plane, at_once, context, planes, word};
 use crate::error::ErrorCode;
+use crate::repository::testing::open_session;
 use crate::services::bridge;
 use crate::services::session::{Method, SessionCreationService, SignInFacts, lookup};
 use crate::users::{UserChange, UserStatus};
@@ -119,9 +120,10 @@ async fn id_81_signing_out_everywhere_reaches_sessions_behind_many_newer_ones() 
     for plane in planes().await {
         let end = plane.state.now() + 3_600_000;
         let open = async |source| {
-            let new = NewSession::new(SessionId::generate(), Some(plane.bob.clone()), source, end);
-            plane.state.sessions.create(&new).await.unwrap();
-            new.id
+            let id = SessionId::generate();
+            open_session(&plane.state, NewSession::new(id.clone(), Some(plane.bob.clone()), source, end))
+                .await;
+            id
         };
         let stolen = open(SessionSource::Web).await;
         plane.clock.advance(1000);

@@ -5,15 +5,13 @@ use crate::jwt::sign::{compact, header};
 use crate::jwt::{AdminTokenParams, JwtService};
 use crate::keys::set::tests::set_of;
 use crate::keys::{ClassKeys, KeyState, PrivateKey, SharedKeys, SigningAlgorithm};
-use crate::session::{
-    NewSession, SessionGenerator, SessionParams, SessionSource, SessionUse, TokensExtension,
-};
+use crate::session::{NewSession, SessionGenerator, SessionParams, SessionSource, SessionUse, testing};
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
+use systemprompt_audit::Ledger;
 use systemprompt_database::testing::TestDb;
-use systemprompt_extension::Extension as _;
 use systemprompt_models::ids::{Jti, SessionId, UserId};
 use systemprompt_models::{
     Code, CredentialKind, ManualClock, Millis, Permission, RateLimitTier, Refusal, Secret, UserType,
@@ -43,7 +41,8 @@ impl ApiKeyProvider for OneKey {
 }
 
 struct Fixture {
-    _db: TestDb,
+    db: TestDb,
+    ledger: Ledger,
     clock: ManualClock,
     classes: Arc<ClassKeys>,
     ring_key: Arc<PrivateKey>,
@@ -55,7 +54,8 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        let db = TestDb::sqlite(&TokensExtension.migrations()).await;
+        let db = TestDb::sqlite(&testing::migrations()).await;
+        let ledger = testing::ledger(&db).await;
         let clock = ManualClock::at(NOW);
         let classes = Arc::new(ClassKeys::derive(&"0123456789abcdef0123456789abcdef".into()).unwrap());
         let ring_key = Arc::new(PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap());
@@ -67,14 +67,14 @@ impl Fixture {
         let provider = Arc::new(OneKey { key: api_key::generate().unwrap(), asked: AtomicUsize::new(0) });
         let service = AuthValidationService::new(Arc::new(verifier), Arc::clone(&sessions))
             .with_api_keys(Arc::clone(&provider) as _);
-        Self { _db: db, clock, classes, ring_key, keys, sessions, provider, service: Arc::new(service) }
+        Self { db, ledger, clock, classes, ring_key, keys, sessions, provider, service: Arc::new(service) }
     }
 
     async fn session(&self, user: Option<&str>) -> SessionId {
         let id = SessionId::generate();
         let user_id = user.map(UserId::from);
         let new = NewSession::new(id.clone(), user_id, SessionSource::Cli, NOW + 24 * HOUR);
-        self.sessions.create(&new).await.unwrap();
+        testing::open(&self.ledger, new, NOW).await;
         id
     }
 
@@ -201,7 +201,7 @@ async fn a_revocation_counts_before_its_call_returns() {
     }
     f.sessions.revoke(&session, "signed out").await.unwrap();
     f.sessions.revoke_token(&jti, NOW + HOUR).await.unwrap();
-    f.sessions.revoke_user(&"bob".into(), "suspended").await.unwrap();
+    testing::end_user(&f.sessions, &f.db, &"bob".into(), "suspended").await;
     for _ in 0..2 {
         assert_eq!(jwt_error(f.bearer(&by_session, Surface::Api).await), JwtError::SessionEnded);
         assert_eq!(jwt_error(f.bearer(&by_jti, Surface::Api).await), JwtError::Revoked);

@@ -1,27 +1,63 @@
 mod late;
 
 use super::*;
-use crate::session::TokensExtension;
-use crate::session::{CutoffKind, EVERYBODY};
+use crate::session::{CutoffKind, EVERYBODY, NewSession, Root, testing};
+use std::ops::Deref;
+use systemprompt_audit::Ledger;
 use systemprompt_database::testing::{TestDb, databases};
-use systemprompt_extension::Extension as _;
 use systemprompt_models::ManualClock;
+use systemprompt_models::ids::EntryId;
 
 const NOW: Millis = 1_800_000_000_000;
 const HOUR: Millis = 3_600_000;
 
-async fn engines() -> [TestDb; 2] {
-    databases(&TokensExtension.migrations()).await
+/// A database with the one ledger of its nodes.
+struct Engine {
+    db: TestDb,
+    ledger: Ledger,
 }
 
-async fn node(db: &TestDb, clock: &ManualClock) -> Sessions {
-    Sessions::open((**db).clone(), Arc::new(clock.clone())).await.unwrap()
+impl Engine {
+    async fn on(db: TestDb) -> Self {
+        let ledger = testing::ledger(&db).await;
+        Self { db, ledger }
+    }
 }
 
-async fn opened(sessions: &Sessions, user: Option<&str>) -> SessionId {
-    let new = NewSession::new(SessionId::generate(), user.map(UserId::from), SessionSource::Cli, NOW + HOUR);
-    sessions.create(&new).await.unwrap();
-    new.id
+async fn engines() -> [Engine; 2] {
+    let [sqlite, postgres] = databases(&testing::migrations()).await;
+    [Engine::on(sqlite).await, Engine::on(postgres).await]
+}
+
+struct Node {
+    sessions: Sessions,
+    ledger: Ledger,
+}
+
+impl Deref for Node {
+    type Target = Sessions;
+
+    fn deref(&self) -> &Sessions {
+        &self.sessions
+    }
+}
+
+impl Node {
+    async fn open(&self, new: NewSession) {
+        testing::open(&self.ledger, new, self.clock.now()).await;
+    }
+}
+
+async fn node(engine: &Engine, clock: &ManualClock) -> Node {
+    let sessions = Sessions::open((*engine.db).clone(), Arc::new(clock.clone())).await.unwrap();
+    Node { sessions, ledger: engine.ledger.clone() }
+}
+
+async fn opened(node: &Node, user: Option<&str>) -> SessionId {
+    let id = SessionId::generate();
+    let user = user.map(UserId::from);
+    node.open(NewSession::new(id.clone(), user, SessionSource::Cli, NOW + HOUR)).await;
+    id
 }
 
 /// `Ok(end)`, or the step that failed.
@@ -61,9 +97,9 @@ async fn ask_of(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_counts_for_its_user_until_it_ends() {
-    for db in engines().await {
+    for engine in engines().await {
         let clock = ManualClock::at(NOW);
-        let sessions = node(&db, &clock).await;
+        let sessions = node(&engine, &clock).await;
         let id = opened(&sessions, Some("ada")).await;
         let visitor = opened(&sessions, None).await;
         assert_eq!(ask(&sessions, &id, "ada", "j", NOW).await, Ok(NOW + HOUR));
@@ -77,9 +113,9 @@ async fn a_session_counts_for_its_user_until_it_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extended_session_counts_longer() {
-    for db in engines().await {
-        let sessions = node(&db, &ManualClock::at(NOW)).await;
-        let other = node(&db, &ManualClock::at(NOW)).await;
+    for engine in engines().await {
+        let sessions = node(&engine, &ManualClock::at(NOW)).await;
+        let other = node(&engine, &ManualClock::at(NOW)).await;
         let id = opened(&sessions, Some("ada")).await;
         assert!(ask(&other, &id, "ada", "j", NOW).await.is_ok());
         assert!(sessions.extend(&id, NOW + 2 * HOUR).await.unwrap());
@@ -93,9 +129,9 @@ async fn an_extended_session_counts_longer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_counts_here_at_once_and_elsewhere_after_a_refresh() {
-    for db in engines().await {
+    for engine in engines().await {
         let clock = ManualClock::at(NOW);
-        let (here, there) = (node(&db, &clock).await, node(&db, &clock).await);
+        let (here, there) = (node(&engine, &clock).await, node(&engine, &clock).await);
         let (one, two) = (opened(&here, Some("ada")).await, opened(&here, Some("ada")).await);
         let of_bob = opened(&here, Some("bob")).await;
         for node in [&here, &there] {
@@ -124,12 +160,12 @@ async fn a_revocation_counts_here_at_once_and_elsewhere_after_a_refresh() {
         there.refresh().await.unwrap();
         assert_eq!(there.epoch(), epoch);
 
-        assert_eq!(here.revoke_user(&"ada".into(), "suspended").await.unwrap(), 1);
+        assert_eq!(testing::end_user(&here, &engine.db, &"ada".into(), "suspended").await, 1);
         assert_eq!(ask(&here, &two, "ada", "j3", NOW).await, Err(JwtError::SessionEnded));
         assert!(ask(&here, &of_bob, "bob", "j4", NOW).await.is_ok());
 
         // A node that starts now knows all of it.
-        let fresh = node(&db, &clock).await;
+        let fresh = node(&engine, &clock).await;
         assert_eq!(ask(&fresh, &two, "ada", "j3", NOW).await, Err(JwtError::SessionEnded));
         assert_eq!(ask(&fresh, &of_bob, "bob", "j2", NOW).await, Err(JwtError::Revoked));
     }
@@ -137,9 +173,9 @@ async fn a_revocation_counts_here_at_once_and_elsewhere_after_a_refresh() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_commit_with_an_early_time_is_still_seen() {
-    for db in engines().await {
+    for engine in engines().await {
         let (here, slow) = (ManualClock::at(NOW), ManualClock::at(NOW - 50_000));
-        let (here, there) = (node(&db, &here).await, node(&db, &slow).await);
+        let (here, there) = (node(&engine, &here).await, node(&engine, &slow).await);
         let (one, two) = (opened(&here, Some("ada")).await, opened(&here, Some("ada")).await);
         here.revoke(&one, "test").await.unwrap();
         here.refresh().await.unwrap();
@@ -151,9 +187,9 @@ async fn a_late_commit_with_an_early_time_is_still_seen() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_ended_is_dropped_from_the_copy() {
-    let [db, _] = engines().await;
+    let [engine, _] = engines().await;
     let clock = ManualClock::at(NOW);
-    let sessions = node(&db, &clock).await;
+    let sessions = node(&engine, &clock).await;
     sessions.revoke_token(&"j1".into(), NOW + 1000).await.unwrap();
     sessions.revoke_token(&"j2".into(), NOW + HOUR).await.unwrap();
     clock.advance(FULL_EVERY);
@@ -165,9 +201,9 @@ async fn what_has_ended_is_dropped_from_the_copy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_counts_for_thirty_seconds() {
-    let [db, _] = engines().await;
+    let [engine, _] = engines().await;
     let clock = ManualClock::at(NOW);
-    let sessions = node(&db, &clock).await;
+    let sessions = node(&engine, &clock).await;
     assert!(sessions.is_confirmed(NOW + MAX_UNCONFIRMED));
     assert!(!sessions.is_confirmed(NOW + MAX_UNCONFIRMED + 1));
     clock.advance(MAX_UNCONFIRMED + 1);
@@ -178,9 +214,9 @@ async fn a_copy_counts_for_thirty_seconds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn use_of_a_session_is_noted_once_a_minute() {
-    for db in engines().await {
+    for engine in engines().await {
         let clock = ManualClock::at(NOW);
-        let sessions = node(&db, &clock).await;
+        let sessions = node(&engine, &clock).await;
         let id = opened(&sessions, Some("ada")).await;
         let seen = AtomicI64::new(0);
         for (at, noted) in
@@ -202,9 +238,9 @@ fn cutoff(kind: CutoffKind, id: &str, not_before: Millis) -> Cutoff {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_ends_what_its_subject_was_issued_up_to_that_second() {
-    for db in engines().await {
+    for engine in engines().await {
         let clock = ManualClock::at(NOW + 500);
-        let (here, there) = (node(&db, &clock).await, node(&db, &clock).await);
+        let (here, there) = (node(&engine, &clock).await, node(&engine, &clock).await);
         let second = NOW / 1000;
         let (of_ada, of_bob) = (opened(&here, Some("ada")).await, opened(&here, Some("bob")).await);
         let entry = EntryId::generate();
@@ -239,7 +275,7 @@ async fn a_cut_ends_what_its_subject_was_issued_up_to_that_second() {
         here.cut_off(&cut, &entry).await.unwrap();
         assert!(there.refresh().await.unwrap());
         assert!(!there.refresh().await.unwrap());
-        for node in [&here, &there, &node(&db, &clock).await] {
+        for node in [&here, &there, &node(&engine, &clock).await] {
             assert_eq!(ask(node, &of_bob, "bob", "j", NOW).await, Err(JwtError::Revoked));
         }
         assert_eq!(here.cutoffs().await.unwrap().len(), 3);
@@ -257,9 +293,9 @@ async fn a_cut_ends_what_its_subject_was_issued_up_to_that_second() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_for_a_cut_off_subject_waits_for_the_next_second() {
-    let [db, _] = engines().await;
+    let [engine, _] = engines().await;
     let clock = ManualClock::at(NOW + 900);
-    let sessions = node(&db, &clock).await;
+    let sessions = node(&engine, &clock).await;
     let entry = EntryId::generate();
     sessions.cut_off(&cutoff(CutoffKind::User, "ada", NOW + 900), &entry).await.unwrap();
     sessions.wait_to_issue(&"bob".into(), None).await.unwrap();
@@ -284,9 +320,9 @@ async fn a_token_for_a_cut_off_subject_waits_for_the_next_second() {
 
 #[tokio::test]
 async fn a_session_takes_those_that_came_from_it_along() {
-    for db in engines().await {
+    for engine in engines().await {
         let clock = ManualClock::at(NOW);
-        let sessions = node(&db, &clock).await;
+        let sessions = node(&engine, &clock).await;
         let parent = opened(&sessions, Some("usr_ada")).await;
         let mut child = NewSession::new(
             SessionId::generate(),
@@ -295,12 +331,12 @@ async fn a_session_takes_those_that_came_from_it_along() {
             NOW + HOUR,
         );
         child.facts.parent = Some(parent.clone());
-        sessions.create(&child).await.unwrap();
+        sessions.open(child.clone()).await;
         let mut grandchild =
             NewSession::new(SessionId::generate(), Some("usr_bot".into()), SessionSource::Oauth, NOW + HOUR);
         grandchild.facts.parent = Some(child.id.clone());
         grandchild.facts.grant_id = Some("grt_1".into());
-        sessions.create(&grandchild).await.unwrap();
+        sessions.open(grandchild).await;
         let other = opened(&sessions, Some("usr_ada")).await;
         assert_eq!(sessions.ending(Root::Grant(&"grt_1".into()), "test").await.unwrap().sessions(), 1);
         assert_eq!(sessions.ending(Root::Session(&child.id), "test").await.unwrap().sessions(), 2);
@@ -314,18 +350,18 @@ async fn a_session_takes_those_that_came_from_it_along() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_session_is_held_no_longer_than_a_token_of_it_can_live() {
     const DAY: Millis = 24 * HOUR;
-    for db in engines().await {
+    for engine in engines().await {
         let clock = ManualClock::at(NOW);
-        let (here, there) = (node(&db, &clock).await, node(&db, &clock).await);
+        let (here, there) = (node(&engine, &clock).await, node(&engine, &clock).await);
         // A grant's session lives for months.
         let (long, short) = (SessionId::generate(), opened(&here, Some("ada")).await);
         let new = NewSession::new(long.clone(), Some("ada".into()), SessionSource::Oauth, NOW + 90 * DAY);
-        here.create(&new).await.unwrap();
+        here.open(new).await;
         for id in [&long, &short] {
             here.revoke(id, "signed out").await.unwrap();
         }
         there.refresh().await.unwrap();
-        let held = |node: &Sessions| node.revoked.read().unwrap().largest();
+        let held = |node: &Node| node.revoked.read().unwrap().largest();
         assert_eq!((held(&here), held(&there)), (2, 2));
 
         clock.advance(DAY);
@@ -334,7 +370,7 @@ async fn a_revoked_session_is_held_no_longer_than_a_token_of_it_can_live() {
             assert_eq!(held(node), 1, "the one that has not ended by itself, as long as a token may");
         }
         clock.advance(KEEP_REVOKED - DAY);
-        let fresh = node(&db, &clock).await;
+        let fresh = node(&engine, &clock).await;
         for node in [&here, &there, &fresh] {
             node.refresh().await.unwrap();
             assert_eq!(held(node), 0);

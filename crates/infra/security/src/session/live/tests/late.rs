@@ -3,7 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "tests run transactions beside each other")]
 
 use super::*;
-use systemprompt_database::{on, on_tx};
+use crate::session::UserEnd;
+use systemprompt_database::{WriteTx, on, on_tx};
 
 /// A unit under way: it keeps `parent` alive and has added a session of somebody else beneath it, which nobody sees yet.
 async fn exchange(db: &TestDb, parent: &SessionId) -> (WriteTx, SessionId) {
@@ -33,13 +34,13 @@ async fn until_one_waits(db: &TestDb) {
     }
 }
 
-async fn end(sessions: &Sessions, how: &str, parent: &SessionId) -> usize {
+async fn end(sessions: &Sessions, db: &Db, how: &str, parent: &SessionId) -> usize {
     let (user, entry, other) = (UserId::from("ada"), EntryId::generate(), SessionId::from("sess_other"));
     let mut tx = match how {
         "session" => return sessions.revoke(parent, how).await.unwrap(),
-        "user" => return sessions.revoke_user(&user, how).await.unwrap(),
+        "user" => return testing::end_user(sessions, db, &user, how).await,
         "cut" => return sessions.cut_off(&cutoff(CutoffKind::User, "ada", NOW), &entry).await.unwrap(),
-        _ => sessions.repository.begin().await.unwrap(),
+        _ => db.write_tx().await.unwrap(),
     };
     let ended = match how {
         "client" => sessions.end_client_in(&mut tx, &"app".into(), how, &entry).await,
@@ -52,19 +53,19 @@ async fn end(sessions: &Sessions, how: &str, parent: &SessionId) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn id_139_a_session_that_is_added_while_its_parent_ends_ends_with_it() {
-    let db = TestDb::postgres(&TokensExtension.migrations()).await;
-    let sessions = Arc::new(node(&db, &ManualClock::at(NOW)).await);
+    let engine = Engine::on(TestDb::postgres(&testing::migrations()).await).await;
+    let sessions = Arc::new(node(&engine, &ManualClock::at(NOW)).await);
     for how in ["session", "user", "cut", "client", "others", "told"] {
         let mut parent =
             NewSession::new(SessionId::generate(), Some("ada".into()), SessionSource::Exchange, NOW + HOUR);
         parent.facts.client_id = Some("app".into());
-        sessions.create(&parent).await.unwrap();
-        let (unit, child) = exchange(&db, &parent.id).await;
+        sessions.open(parent.clone()).await;
+        let (unit, child) = exchange(&engine.db, &parent.id).await;
         let ending = {
-            let (sessions, parent) = (Arc::clone(&sessions), parent.id.clone());
-            tokio::spawn(async move { end(&sessions, how, &parent).await })
+            let (sessions, db, parent) = (Arc::clone(&sessions), (*engine.db).clone(), parent.id.clone());
+            tokio::spawn(async move { end(&sessions, &db, how, &parent).await })
         };
-        until_one_waits(&db).await;
+        until_one_waits(&engine.db).await;
         unit.commit().await.unwrap();
         assert_eq!(ending.await.unwrap(), 2, "{how}");
         for id in [&parent.id, &child] {
