@@ -4,9 +4,9 @@
 //! savepoints, so that one bad row sinks its own unit alone and no `seq` is lost (AUD-14). When the outcome of a commit is
 //! unknown, the stream's head in the store says what happened (AUD-15).
 //!
-//! Guards lock rows that other transactions change too. When those were preferred the batch is rolled back, which lets them
-//! through, and tried again; then each unit stands in a transaction of its own, so that only those whose rows are still held are
-//! refused. The ledger stays ready: nothing is wrong with its store.
+//! Guards lock rows that other transactions change too, and a table may be locked as a whole while an index is made. When others were
+//! preferred the batch is rolled back, which lets them through, and tried again; then each unit stands in a transaction of its own, so
+//! that only those whose rows are still held are refused. The ledger stays ready: nothing is wrong with its store.
 
 use crate::chain::{Chain, Entry};
 use crate::condition::Condition;
@@ -162,7 +162,7 @@ impl Writer {
             Batch::Failed(StoreError::Contended(_)) if units.len() > 1 => {
                 self.write_each(units, now, started)
             }
-            Batch::Failed(StoreError::Contended(cause)) if units.iter().any(RenderedUnit::shares_rows) => {
+            Batch::Failed(StoreError::Contended(cause)) => {
                 tracing::warn!(stream = %self.chain.stream, cause, "a unit was refused: others hold its rows");
                 repeat(&LedgerError::Contended, units.len())
             }
@@ -180,18 +180,21 @@ impl Writer {
         }
     }
 
-    /// Each unit in a transaction of its own, so that it holds no rows but its own. Those with guards are not tried any more when
-    /// the batch has waited too long.
+    /// Each unit in a transaction of its own, so that it holds no rows but its own. When the batch has waited too long, those with
+    /// guards are not tried any more, and none is when one without met a lock: then somebody holds what all need.
     fn write_each(&mut self, units: &[RenderedUnit], now: Millis, started: Instant) -> Vec<Outcome> {
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(units.len());
+        let mut all_wait = false;
         for unit in units.chunks(1) {
-            let is_late = started.elapsed() >= CONTENDED_FOR && unit.iter().any(RenderedUnit::shares_rows);
+            let shares_rows = unit.iter().any(RenderedUnit::shares_rows);
+            let is_late = started.elapsed() >= CONTENDED_FOR && (shares_rows || all_wait);
             let mut outcome = match outcomes.last() {
                 // What has failed meanwhile fails for the rest too.
                 Some(Err(error @ (LedgerError::Unavailable(_) | LedgerError::Fenced))) => repeat(error, 1),
                 _ if is_late => repeat(&LedgerError::Contended, 1),
                 _ => self.write_all(unit, now, (Instant::now(), 1)),
             };
+            all_wait |= !shares_rows && matches!(outcome.last(), Some(Err(LedgerError::Contended)));
             outcomes.append(&mut outcome);
         }
         outcomes

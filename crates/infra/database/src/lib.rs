@@ -13,6 +13,7 @@
 pub mod claim;
 pub mod contention;
 pub mod durability;
+pub mod gather;
 pub mod migrate;
 pub mod notify;
 pub mod pool;
@@ -23,6 +24,7 @@ pub mod write;
 pub use claim::{Claim, ClaimError};
 pub use contention::{is_contended, retry_contended};
 pub use durability::durability;
+pub use gather::Gather;
 pub use migrate::{Migration, MigrationError, migrate, status};
 pub use notify::{Notification, Notifications};
 pub use pool::{ConnectError, Db, Engine, SqliteDb};

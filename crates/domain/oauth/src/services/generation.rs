@@ -103,14 +103,16 @@ pub struct JwtSigningParams<'a> {
 /// Signs an access token. It begins once tokens of this user and client count again after a cut.
 ///
 /// # Errors
-/// No key on this node, or a token that would be too large.
+/// No key on this node, a token that would be too large, or a client that was disabled or deleted meanwhile.
 pub async fn generate_jwt(
     state: &OAuthState,
     user: TokenUser,
     config: JwtConfig,
     params: JwtSigningParams<'_>,
 ) -> OauthResult<SignedAccess> {
-    state.sessions.wait_to_issue(&user.id, Some(params.client_id)).await?;
+    if state.sessions.wait_to_issue(&user.id, Some(params.client_id)).await? {
+        still_active(state, params.client_id).await?;
+    }
     let facts = AccessFacts {
         user_id: user.id,
         username: user.username,
@@ -128,6 +130,15 @@ pub async fn generate_jwt(
         life: config.life,
     };
     Ok(state.tokens.access(params.algorithm, facts)?)
+}
+
+/// Refuses a client that has lost its right since it was read. One that is named by its metadata document has none to lose.
+async fn still_active(state: &OAuthState, id: &ClientId) -> OauthResult<()> {
+    if id.as_str().starts_with("https://") {
+        return Ok(());
+    }
+    let client = state.clients.find_client_by_id(id.as_str()).await?;
+    if client.is_some_and(|client| client.is_active()) { Ok(()) } else { Err(OauthError::invalid_client()) }
 }
 
 /// How long a token with these permissions lives, in seconds.

@@ -241,16 +241,23 @@ impl Sessions {
         Ok(state.revocations == 0 && !is_cut && is_own && !ended)
     }
 
-    /// Returns when a token of this subject can be issued: in the second of a cut it would be dead at once.
+    /// Returns when a token of this subject can be issued, and whether it had to wait: in the second of a cut it would be dead at
+    /// once. What was read of the subject before the wait may be what the cut has ended.
     ///
     /// # Errors
     /// [`SessionError::ClockBehind`] when that second lies further ahead than clocks may differ.
-    pub async fn wait_to_issue(&self, user: &UserId, client: Option<&ClientId>) -> Result<(), SessionError> {
+    pub async fn wait_to_issue(
+        &self,
+        user: &UserId,
+        client: Option<&ClientId>,
+    ) -> Result<bool, SessionError> {
         let mut waited = Duration::ZERO;
         loop {
             let dead =
                 self.revoked.read().unwrap_or_else(PoisonError::into_inner).last_dead_second(user, client);
-            let Some(dead) = dead.filter(|second| *second >= self.clock.now_seconds()) else { return Ok(()) };
+            let Some(dead) = dead.filter(|second| *second >= self.clock.now_seconds()) else {
+                return Ok(!waited.is_zero());
+            };
             let ahead = (dead + 1).saturating_mul(1000).saturating_sub(self.clock.now()).max(1);
             let pause = Duration::from_millis(ahead.cast_unsigned());
             if waited.saturating_add(pause) > MAX_WAIT {

@@ -127,15 +127,15 @@ impl ClientRepository {
         Ok(Some(tx))
     }
 
-    /// Removes a client and ends what it was given, in the transaction that it returns with whether the client was ever used. Nothing
-    /// when the row is gone or has another version.
+    /// Removes a client and ends what it was given, in the transaction that it returns. Nothing when the row is gone or has another
+    /// version.
     pub(crate) async fn delete(
         &self,
         id: &str,
         version: Option<i64>,
         reason: &str,
         now: Millis,
-    ) -> sqlx::Result<Option<(WriteTx, bool)>> {
+    ) -> sqlx::Result<Option<WriteTx>> {
         let mut tx = self.db.write_tx().await?;
         let deleted: Option<(String, Option<Millis>)> = on_tx!(tx, conn => sqlx::query_as(sql!(
             "DELETE FROM oauth_clients WHERE client_id = $1 AND (CAST($2 AS BIGINT) IS NULL OR version = $2)
@@ -157,7 +157,7 @@ impl ClientRepository {
                  WHERE kind = 'client' AND username = $2"
             )).bind(now).bind(&user).execute(&mut *conn).await.map(drop))?;
         }
-        Ok(Some((tx, last_used_at.is_some())))
+        Ok(Some(tx))
     }
 
     /// Adds a secret and sets the end of the others. Returns whether there was room: two count at once.

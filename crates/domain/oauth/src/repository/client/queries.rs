@@ -1,9 +1,8 @@
 //! Reading clients.
 
 use super::ClientRepository;
-use crate::constants::SP_WEB;
 use crate::models::clients::{ApplicationType, ClientKind, ClientRelations, ClientStatus, OAuthClient};
-use crate::models::oauth::{ClientAuthMethod, GrantType};
+use crate::models::oauth::ClientAuthMethod;
 use systemprompt_database::{on, sql};
 use systemprompt_models::ids::{ClientId, UserId};
 use systemprompt_models::{JwtAudience, Millis};
@@ -41,7 +40,7 @@ pub struct OAuthClientRow {
 
 impl OAuthClientRow {
     /// A word that this version does not know makes a client that may do nothing.
-    fn client(self, relations: ClientRelations) -> OAuthClient {
+    pub(super) fn client(self, relations: ClientRelations) -> OAuthClient {
         let (kind, method) = (ClientKind::parse(&self.kind), ClientAuthMethod::parse(&self.auth_method));
         let algorithm = SigningAlgorithm::parse(&self.id_token_signed_response_alg);
         let known = kind.is_some() && method.is_some() && algorithm.is_some();
@@ -81,66 +80,6 @@ impl OAuthClientRow {
     }
 }
 
-/// A client that proves itself.
-pub(crate) struct Prover {
-    pub client: Option<OAuthClient>,
-    /// Digests.
-    pub secrets: Vec<String>,
-    /// When its next guess is looked at; 0 if it need not wait.
-    pub blocked_until: Millis,
-}
-
-/// What is read where there is nothing to read.
-const STAND_IN: &str = SP_WEB;
-
-struct Found {
-    row: Option<OAuthClientRow>,
-    /// What stands beside a client, or beside an id that nobody has: a line for each value, behind its kind and a space. A
-    /// value never makes a second line, which would be a list of its own.
-    lists: String,
-}
-
-impl<'r, R: sqlx::Row> sqlx::FromRow<'r, R> for Found
-where
-    OAuthClientRow: sqlx::FromRow<'r, R>,
-    &'static str: sqlx::ColumnIndex<R>,
-    Option<String>: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-    String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-{
-    fn from_row(row: &'r R) -> sqlx::Result<Self> {
-        let known: Option<String> = row.try_get("client_id")?;
-        Ok(Self {
-            row: known.map(|_| OAuthClientRow::from_row(row)).transpose()?,
-            lists: row.try_get("lists")?,
-        })
-    }
-}
-
-impl Found {
-    fn prover(self, id: &str) -> Prover {
-        let (mut secrets, mut blocked_until) = (Vec::new(), 0);
-        let mut relations = ClientRelations::default();
-        // Which comes first is not told by the database.
-        let mut lines: Vec<&str> = self.lists.split('\n').collect();
-        lines.sort_unstable();
-        for (kind, value) in lines.into_iter().filter_map(|line| line.split_once(' ')) {
-            match kind {
-                "login" => relations.redirect_uris.push(value.to_owned()),
-                "post_logout" => relations.post_logout_redirect_uris.push(value.to_owned()),
-                "grant" => relations.grant_types.extend(GrantType::parse(value)),
-                "response" => relations.response_types.push(value.to_owned()),
-                "scope" => relations.scopes.push(value.to_owned()),
-                "contact" => relations.contacts.push(value.to_owned()),
-                "secret" => secrets.push(value.to_owned()),
-                _ => blocked_until = value.parse().unwrap_or(Millis::MAX),
-            }
-        }
-        let client =
-            self.row.map(|row| row.client(relations)).filter(|client| client.client_id.as_str() == id);
-        Prover { client, secrets, blocked_until }
-    }
-}
-
 impl ClientRepository {
     /// The client of this id, whatever its status.
     ///
@@ -148,37 +87,6 @@ impl ClientRepository {
     /// When the rows cannot be read.
     pub async fn find_client_by_id(&self, id: &str) -> sqlx::Result<Option<OAuthClient>> {
         Ok(self.prover(id, Millis::MAX, ("", Millis::MAX)).await?.client)
-    }
-
-    /// A client as it proves itself: with the digests of its secrets that count at `now`, and until when the guesses of `attempts` (key
-    /// and window) must wait. One reading, for a client that is not there as well: the time tells nothing of it (ID-13), since one of
-    /// ours is read then, which says nothing.
-    pub(crate) async fn prover(
-        &self,
-        id: &str,
-        now: Millis,
-        attempts: (&str, Millis),
-    ) -> sqlx::Result<Prover> {
-        let found: Found = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT c.client_id, name, kind, auth_method, application_type, first_party, status, user_id, owner_user_id, plugin_id,
-                 allowed_audiences, jwks, jwks_uri, client_uri, logo_uri, policy_uri, tos_uri, software_id, software_version,
-                 id_token_signed_response_alg, metadata_digest, created_at, updated_at, last_used_at, version,
-                 (SELECT STRING_AGG(list || ' ' || REPLACE(value, $1, ' '), $1) FROM (
-                     SELECT kind AS list, value FROM oauth_client_redirect_uris WHERE client_id = asked.id
-                     UNION ALL SELECT 'grant', value FROM oauth_client_grant_types WHERE client_id = asked.id
-                     UNION ALL SELECT 'response', value FROM oauth_client_response_types WHERE client_id = asked.id
-                     UNION ALL SELECT 'scope', value FROM oauth_client_scopes WHERE client_id = asked.id
-                     UNION ALL SELECT 'contact', value FROM oauth_client_contacts WHERE client_id = asked.id
-                     UNION ALL SELECT 'secret', secret_digest FROM oauth_client_secrets
-                         WHERE client_id = asked.id AND (expires_at IS NULL OR expires_at > $2)
-                     UNION ALL SELECT 'wait', CAST(COALESCE(MAX(blocked_until), 0) AS TEXT) FROM auth_attempts
-                         WHERE key_digest = $3 AND window_start > $4) beside) AS lists
-             FROM (SELECT COALESCE((SELECT client_id FROM oauth_clients WHERE client_id = $5), $6) AS id) asked
-                 LEFT JOIN oauth_clients c ON c.client_id = asked.id"
-        ))
-            .bind("\n").bind(now).bind(attempts.0).bind(attempts.1).bind(id).bind(STAND_IN)
-            .fetch_one(pool).await)?;
-        Ok(found.prover(id))
     }
 
     /// Digests of the secrets of a client that count at `now`.

@@ -305,12 +305,8 @@ pub(crate) async fn delete(
     let id = &client.client_id;
     retry_contended(|| async {
         let gone = state.clients.delete(id.as_str(), version, CLIENT_DELETED, state.now()).await?;
-        let Some((mut tx, was_used)) = gone else { return Err(ClientError::Changed) };
-        if was_used {
-            return end_tokens(state, tx, id, CLIENT_DELETED, &entry).await;
-        }
-        end_issued(&mut tx, id.as_str(), CLIENT_DELETED, state.now()).await?;
-        Ok(tx.commit().await?)
+        let Some(tx) = gone else { return Err(ClientError::Changed) };
+        end_tokens(state, tx, id, CLIENT_DELETED, &entry).await
     })
     .await
 }

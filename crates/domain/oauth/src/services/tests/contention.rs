@@ -91,7 +91,7 @@ async fn ended(plane: &Plane, grant: &GrantId) -> (bool, bool, i64) {
 async fn what_ends_takes_its_rows_in_the_order_of_a_refresh() {
     let plane = plane().await;
     for how in ENDS {
-        plane.clock.advance(2_000);
+        plane.clock.advance(4_000);
         let (_, grant) = plane.signed_in("user offline_access", "").await;
         let mut unit = plane.db.write_tx().await.unwrap();
         run(&mut unit, "SELECT set_config('lock_timeout', $1, true)", "500").await.unwrap();
@@ -113,7 +113,7 @@ async fn what_ends_takes_its_rows_in_the_order_of_a_refresh() {
 async fn id_51_what_ends_begins_again_when_it_was_to_give_way() {
     let plane = plane().await;
     for how in ENDS {
-        plane.clock.advance(2_000);
+        plane.clock.advance(4_000);
         let (tokens, grant) = plane.signed_in("user offline_access", "").await;
         let mut other = plane.db.write_tx().await.unwrap();
         run(&mut other, SESSION, session_of(grant.as_str()).as_str()).await.unwrap();
@@ -176,7 +176,7 @@ async fn id_51_a_grant_that_is_given_while_its_session_ends_ends_with_what_it_op
 async fn a27_a_suspension_holds_whatever_refreshes_and_the_ledger_stays_ready() {
     let plane = plane().await;
     for round in 0..4 {
-        plane.clock.advance(2_000);
+        plane.clock.advance(4_000);
         plane.change("UPDATE users SET status = 'active' WHERE username = 'bob'").await;
         let mut loops = tokio::task::JoinSet::new();
         for _ in 0..8 {

@@ -5,6 +5,7 @@ use super::clients::admin;
 use super::plane::{Plane, context, planes_with, word};
 use crate::repository::testing::open_session;
 use crate::services::clients::managed;
+use crate::services::generation::{ClientTokenOptions, generate_client_tokens};
 use crate::services::password;
 use crate::users::{UserChange, UserStatus};
 use serde_json::json;
@@ -150,7 +151,7 @@ async fn id_51_a_client_is_disabled_or_deleted_with_all_it_was_given_or_not_at_a
             assert!(!plane.is_live(&tokens.access_token).await && !is_live(&plane, &exchanged).await);
             assert!(!is_live(&plane, &child).await, "{ends}");
             if round == 0 {
-                plane.clock.advance(2_000);
+                plane.clock.advance(4_000);
                 plane.change("UPDATE oauth_clients SET status = 'active' WHERE client_id = 'public'").await;
             }
         }
@@ -158,5 +159,46 @@ async fn id_51_a_client_is_disabled_or_deleted_with_all_it_was_given_or_not_at_a
             word(&plane.token(None, "grant_type=refresh_token&client_id=public&refresh_token=rt_x").await),
             "invalid_client"
         );
+    }
+}
+
+/// Deletes `acme-ci`, as a node that has yet to learn of it sees it: the rows are written, its own copy knows nothing.
+async fn deleted_elsewhere(plane: &Plane) {
+    let deleted = plane.state.clients.delete("acme-ci", None, "client_deleted", plane.state.now()).await;
+    let mut tx = deleted.unwrap().unwrap();
+    let entry = EntryId::generate();
+    let ended =
+        plane.state.sessions.end_client_in(&mut tx, &"acme-ci".into(), "client_deleted", &entry).await;
+    tx.commit().await.unwrap();
+    drop(ended.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_51_no_token_outlives_its_client_that_was_read_before_the_end() {
+    for used_before in [false, true] {
+        for plane in planes().await {
+            if used_before {
+                plane.token(Some("acme-ci"), "grant_type=client_credentials&scope=user").await.unwrap();
+            }
+            let client = plane.state.client("acme-ci").await.unwrap().unwrap();
+            let ask = async || {
+                let options = ClientTokenOptions { scope: Some("user"), ..ClientTokenOptions::default() };
+                generate_client_tokens(&plane.state, &client, &context(), options).await
+            };
+            deleted_elsewhere(&plane).await;
+            plane.clock.advance(1_000);
+            let late = ask().await.unwrap();
+            plane.state.sessions.refresh().await.unwrap();
+            assert!(!plane.is_live(&late.access_token).await, "used before: {used_before}");
+            if used_before {
+                // Now the copy knows: whoever waits for the time behind the cut reads the client again.
+                let wait = async {
+                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                    plane.clock.advance(10_000);
+                };
+                let (refused, ()) = tokio::join!(ask(), wait);
+                assert_eq!(word(&refused), "invalid_client");
+            }
+        }
     }
 }

@@ -79,3 +79,34 @@ async fn a_row_that_is_held_for_long_sinks_its_own_unit_alone_and_the_ledger_sta
     ledger.append(adding(&["b"])).await.unwrap();
     assert_eq!(checks(&ledger).await, Vec::<&str>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_table_refuses_units_without_guards_too_and_the_ledger_stays_ready() {
+    let db = store().await;
+    let ledger = testing::ledger(&db, &[&TABLE]).await;
+    let mut other = db.write_tx().await.unwrap();
+    // What making an index takes.
+    on_tx!(other, conn => sqlx::query("LOCK TABLE calls IN SHARE MODE").execute(&mut *conn).await.map(drop))
+        .unwrap();
+    let many: Vec<_> = (0..12)
+        .map(|number| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move { ledger.append(opening(&format!("c{number}"), "search")).await })
+        })
+        .collect();
+    let mut contended = 0;
+    for unit in many {
+        match unit.await.unwrap() {
+            Err(LedgerError::Contended) => contended += 1,
+            // It waited as long as a caller may.
+            Err(LedgerError::Busy) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(ledger.condition().is_ready());
+    }
+    assert!(contended > 0);
+    ledger.append(adding(&["a"])).await.unwrap();
+    other.rollback().await.unwrap();
+    ledger.append(opening("c", "search")).await.unwrap();
+    assert_eq!(checks(&ledger).await, Vec::<&str>::new());
+}

@@ -13,6 +13,10 @@ use systemprompt_database::{WriteTx, retry_contended};
 use systemprompt_models::ids::{ClientId, EntryId, Jti, SessionId, UserId};
 use systemprompt_models::{JwtClaims, Millis};
 
+/// How far ahead a client's end reaches: another node learns of it within a second, and a token is signed soon after its client was
+/// read.
+const UNDER_WAY: Millis = 3_000;
+
 /// What a change of a user ends.
 #[derive(Clone, Copy, Debug)]
 pub enum UserEnd<'a> {
@@ -109,8 +113,10 @@ impl Sessions {
         Ok(Ended { sessions: end_user(tx, user, keep, reason, now).await?, cutoff: None })
     }
 
-    /// Ends what a client was given and has of its own, in the transaction of the change that takes its right to it: every token up to
-    /// now, and every session. `entry` is the record of the change.
+    /// Ends what a client was given and has of its own, in the transaction of the change that takes its right to it: every session, and
+    /// every token up to now and a little on, for whoever has read the client before and signs its token in a moment.
+    /// [`Sessions::wait_to_issue`](super::Sessions::wait_to_issue) tells those who come later that they have to read it again.
+    /// `entry` is the record of the change.
     ///
     /// # Errors
     /// When the rows cannot be written.
@@ -121,7 +127,9 @@ impl Sessions {
         reason: &str,
         entry: &EntryId,
     ) -> Result<Ended, SessionError> {
-        let cutoff = self.cut_now(CutoffKind::Client, client.as_str(), reason);
+        let mut cutoff = self.cut_now(CutoffKind::Client, client.as_str(), reason);
+        cutoff.not_before = cutoff.not_before.saturating_add(UNDER_WAY);
+        cutoff.expires_at = Self::longest_end(cutoff.not_before);
         let sessions = end_client(tx, &cutoff, self.clock.now(), entry).await?;
         Ok(Ended { sessions, cutoff: Some(cutoff) })
     }
