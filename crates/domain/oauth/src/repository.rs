@@ -11,6 +11,7 @@ pub mod oauth;
 pub mod passwords;
 pub mod recovery_codes;
 pub mod setup_token;
+pub mod turns;
 pub mod users;
 pub mod webauthn;
 

@@ -113,6 +113,9 @@ impl From<LookupError> for Error {
 
 impl From<ExplainError> for Error {
     fn from(error: ExplainError) -> Self {
+        if matches!(error, ExplainError::Crowded) {
+            return Refusal::new(Code::Overloaded, error.to_string()).into();
+        }
         Self::internal(error)
     }
 }

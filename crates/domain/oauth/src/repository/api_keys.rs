@@ -179,6 +179,20 @@ impl ApiKeyRepository {
         tx.commit().await
     }
 
+    /// Deletes at most `limit` keys that ended before `before`; returns how many. Their ids tell when they were made, so that no younger
+    /// one is looked at.
+    pub(crate) async fn delete_ended(&self, before: Millis, limit: i64) -> sqlx::Result<u64> {
+        let mut tx = self.db.write_tx().await?;
+        let deleted = on_tx!(tx, conn => sqlx::query(sql!(
+            "DELETE FROM user_api_keys WHERE id IN
+                 (SELECT id FROM user_api_keys WHERE id < $1 AND (revoked_at < $2 OR expires_at < $2) ORDER BY id LIMIT $3)"
+        ))
+            .bind(format!("{}{before:012x}", ApiKeyId::PREFIX)).bind(before).bind(limit)
+            .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+        tx.commit().await?;
+        Ok(deleted)
+    }
+
     /// Ends a live key; false when it is none. The epoch of revocations rises with it, so that other nodes forget the key.
     pub(crate) async fn revoke(&self, id: &str, now: Millis) -> sqlx::Result<bool> {
         let mut tx = self.db.write_tx().await?;
@@ -186,7 +200,12 @@ impl ApiKeyRepository {
         let revoked = on_tx!(tx, conn => sqlx::query(sql!(
             "UPDATE user_api_keys SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL"
         )).bind(now).bind(id).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
-        tx.commit().await?;
+        // What was dead is no news to other nodes.
+        if revoked == 1 {
+            tx.commit().await?
+        } else {
+            tx.rollback().await?
+        }
         Ok(revoked == 1)
     }
 }

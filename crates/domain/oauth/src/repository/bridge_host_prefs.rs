@@ -1,5 +1,6 @@
 //! Rows of the hosts that a user lets their bridge serve.
 
+use super::turns::turn;
 use systemprompt_database::{Db, on_tx, sql};
 
 /// Most hosts of one user.
@@ -19,6 +20,7 @@ impl BridgeHostPrefsRepository {
     /// Notes whether a host is enabled. False for one host too many.
     pub(crate) async fn set(&self, user_id: &str, host: &str, enabled: bool) -> sqlx::Result<bool> {
         let mut tx = self.db.write_tx().await?;
+        turn("host prefs", user_id).holds_in(&mut tx).await?;
         let done = on_tx!(tx, conn => sqlx::query(sql!(
             "INSERT INTO bridge_host_prefs (user_id, host, enabled)
              SELECT $1, $2, CAST($3 AS BIGINT)

@@ -1,6 +1,7 @@
 //! Rows of `users` and `user_roles`.
 
 use super::passwords;
+use super::turns::turn;
 use crate::users::{User, UserKind, UserStatus};
 use systemprompt_audit::{Cell, Guard};
 use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
@@ -15,6 +16,16 @@ pub(crate) enum Written {
     Clash(&'static str),
     /// Another request came with the same key meanwhile.
     Repeated,
+}
+
+/// How a change ended.
+pub(crate) enum Updated {
+    /// In a transaction that goes on.
+    Done(WriteTx),
+    /// The row has another version, or is the last active administrator's who would be none any more.
+    Not,
+    /// Somebody else took this field's value meanwhile.
+    Clash(&'static str),
 }
 
 /// A creation that may come twice.
@@ -223,11 +234,7 @@ impl UserRepository {
         match inserted {
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
                 tx.rollback().await?;
-                return Ok(Written::Clash(if error.message().contains("email") {
-                    "email"
-                } else {
-                    "username"
-                }));
+                return Ok(Written::Clash(field_of(&*error)));
             }
             other => other?,
         }
@@ -239,18 +246,15 @@ impl UserRepository {
         Ok(Written::Done)
     }
 
-    /// Writes a changed user over `version`, in the transaction that it returns. Nothing when the row has another version, or when
-    /// it is the last active administrator and would no longer be one; both are tested in the statement, so two requests cannot
-    /// race.
-    pub(crate) async fn update(
-        &self,
-        user: &User,
-        version: i64,
-        keeps_admin: bool,
-    ) -> sqlx::Result<Option<WriteTx>> {
+    /// Writes a changed user over `version`, in the transaction that it returns. Version and last administrator are tested in the
+    /// statement, so two requests cannot race.
+    pub(crate) async fn update(&self, user: &User, version: i64, keeps_admin: bool) -> sqlx::Result<Updated> {
         let (name, mail) = keys(user);
         let mut tx = self.db.write_tx().await?;
-        lock_administrators(&mut tx).await?;
+        if !keeps_admin {
+            // Two who stop being administrators at once must see each other.
+            turn("administrators", "").holds_in(&mut tx).await?;
+        }
         let updated = on_tx!(tx, conn => sqlx::query(sql!(
             "UPDATE users SET email = $1, email_key = $2, display_name = $3, status = $4, department = $5,
                  updated_at = $6, version = version + 1, email_verified = $7, locale = $8, username = $9, username_key = $10,
@@ -264,15 +268,22 @@ impl UserRepository {
             .bind(&user.email).bind(&mail).bind(&user.display_name).bind(user.status.as_str()).bind(&user.department)
             .bind(user.updated_at).bind(i64::from(user.email_verified)).bind(&user.locale).bind(&user.username)
             .bind(&name).bind(i64::from(user.email_vouched)).bind(user.id.as_str()).bind(version)
-            .bind(i64::from(keeps_admin)).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
+            .bind(i64::from(keeps_admin)).execute(&mut *conn).await.map(|done| done.rows_affected()));
+        let updated = match updated {
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                tx.rollback().await?;
+                return Ok(Updated::Clash(field_of(&*error)));
+            }
+            other => other?,
+        };
         if updated == 0 {
             tx.rollback().await?;
-            return Ok(None);
+            return Ok(Updated::Not);
         }
         on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM user_roles WHERE user_id = $1"))
             .bind(user.id.as_str()).execute(&mut *conn).await.map(drop))?;
         insert_roles(&mut tx, user).await?;
-        Ok(Some(tx))
+        Ok(Updated::Done(tx))
     }
 }
 
@@ -335,6 +346,13 @@ pub(crate) async fn erase(tx: &mut WriteTx, id: &str) -> sqlx::Result<()> {
         sqlx::query(sql!("DELETE FROM bridge_exchange_codes WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
         sqlx::query(sql!("DELETE FROM bridge_host_prefs WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
         sqlx::query(sql!("DELETE FROM oauth_consents WHERE user_id = $1")).bind(id).execute(&mut *conn).await?;
+        // Before they had a name that tells of nobody, bridges bore that of their person.
+        sqlx::query(sql!(
+            "UPDATE users SET display_name = 'Bridge'
+             WHERE id IN (SELECT user_id FROM oauth_clients WHERE owner_user_id = $1 AND kind = 'bridge')"
+        )).bind(id).execute(&mut *conn).await?;
+        sqlx::query(sql!("UPDATE oauth_clients SET name = 'Bridge' WHERE owner_user_id = $1 AND kind = 'bridge'"))
+            .bind(id).execute(&mut *conn).await?;
         Ok(())
     })
 }
@@ -400,14 +418,13 @@ pub(crate) fn add(user: &User, handle: Option<&str>) -> Vec<Guard> {
     std::iter::once(account).chain(user.roles.iter().map(role)).collect()
 }
 
-fn keys(user: &User) -> (String, Option<String>) {
-    (user.username.to_lowercase(), user.email.as_ref().map(|mail| mail.to_lowercase()))
+/// The field whose value somebody else has.
+fn field_of(error: &dyn sqlx::error::DatabaseError) -> &'static str {
+    if error.message().contains("email") { "email" } else { "username" }
 }
 
-/// Two demotions at once must see each other; on SQLite the write transaction alone does that.
-async fn lock_administrators(tx: &mut WriteTx) -> sqlx::Result<()> {
-    on_tx!(*tx, conn => sqlx::query(sql!("UPDATE user_roles SET role = role WHERE role = 'admin'"))
-        .execute(&mut *conn).await.map(drop))
+fn keys(user: &User) -> (String, Option<String>) {
+    (user.username.to_lowercase(), user.email.as_ref().map(|mail| mail.to_lowercase()))
 }
 
 async fn insert_roles(tx: &mut WriteTx, user: &User) -> sqlx::Result<()> {

@@ -1,12 +1,14 @@
 //! Rows of passkeys and of the ceremonies that make and use them.
 
+use super::turns::turn;
 use crate::services::webauthn::registry::PasskeyRow;
 use systemprompt_audit::{Cell, Guard};
 use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
 use systemprompt_models::Millis;
 
-/// Most ceremonies that are open at once; with more, none begins.
-pub(crate) const MAX_CHALLENGES: i64 = 100_000;
+/// Most ceremonies that are open at once, 100,000, in 256 parts by the beginning of their ids: each is counted by itself, in a
+/// moment. Ids are random, so that the parts fill up together.
+pub(crate) const MAX_OF_PART: i64 = 100_000 / 256;
 /// Most passkeys of one user.
 pub(crate) const MAX_PASSKEYS: i64 = 20;
 
@@ -21,10 +23,12 @@ pub(crate) struct NewChallenge<'a> {
     pub expires_at: Millis,
 }
 
-/// Stores a ceremony. False when too many are open.
+/// Stores a ceremony, whose id is hex digits. False when too many are open in its part.
 pub(crate) async fn insert_challenge(db: &Db, new: &NewChallenge<'_>) -> sqlx::Result<bool> {
     let mut tx = db.write_tx().await?;
-    // A few of those that have ended make room; the clean-up job deletes the others.
+    let part = new.id.get(..2).unwrap_or(new.id);
+    turn("challenge", part).holds_in(&mut tx).await?;
+    // A few of those that have ended go; the clean-up job deletes the others.
     on_tx!(tx, conn => sqlx::query(sql!(
         "DELETE FROM webauthn_challenges WHERE challenge_id IN
              (SELECT challenge_id FROM webauthn_challenges WHERE expires_at <= $1 ORDER BY expires_at LIMIT 10)"
@@ -32,10 +36,11 @@ pub(crate) async fn insert_challenge(db: &Db, new: &NewChallenge<'_>) -> sqlx::R
     let stored = on_tx!(tx, conn => sqlx::query(sql!(
         "INSERT INTO webauthn_challenges (challenge_id, kind, state, user_id, flow_digest, created_at, expires_at)
          SELECT $1, $2, $3, $4, $5, CAST($6 AS BIGINT), CAST($7 AS BIGINT)
-         WHERE (SELECT COUNT(*) FROM webauthn_challenges) < CAST($8 AS BIGINT)"
+         WHERE (SELECT COUNT(*) FROM webauthn_challenges
+                WHERE challenge_id >= $8 AND challenge_id < $9 AND expires_at > $6) < CAST($10 AS BIGINT)"
     ))
         .bind(new.id).bind(new.kind).bind(new.state).bind(new.user_id).bind(new.flow_digest).bind(new.now)
-        .bind(new.expires_at).bind(MAX_CHALLENGES)
+        .bind(new.expires_at).bind(part).bind(format!("{part}g")).bind(MAX_OF_PART)
         .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
     tx.commit().await?;
     Ok(stored == 1)

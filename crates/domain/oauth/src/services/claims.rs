@@ -39,6 +39,12 @@ pub fn of_scope(scope: &str) -> impl Iterator<Item = &'static str> {
     CLAIMS.into_iter().filter(move |(_, of)| *of == scope).map(|(name, _)| name)
 }
 
+/// The words of a grant that its client may still have.
+pub fn still_registered(words: &str, client: &OAuthClient) -> String {
+    let is_kept = |word: &&str| client.has_scope(word.strip_prefix(ASKED).unwrap_or(word));
+    words.split(' ').filter(is_kept).collect::<Vec<_>>().join(" ")
+}
+
 /// The claims that an authorization asked for by name, as far as they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimsRequest {

@@ -2,13 +2,15 @@
 
 use crate::constants::CODE_REUSE_MEMORY;
 use crate::error::OauthResult;
+use crate::repository::api_keys::ApiKeyRepository;
+use crate::repository::bridge_session::BridgeSessionRepository;
 use crate::repository::oauth::cleanup::Ended;
 use crate::services::clients::cleanup as clients;
 use crate::state::OAuthState;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use systemprompt_database::Engine;
+use systemprompt_database::{Deleted, Engine};
 use systemprompt_models::Millis;
 
 /// How often the job is due.
@@ -28,6 +30,8 @@ const DAY: Millis = 86_400_000;
 /// How long refresh tokens stay behind the end of their family, and sessions behind their own.
 const FAMILY_MEMORY: Millis = 7 * DAY;
 const SESSION_MEMORY: Millis = 30 * DAY;
+/// How long an API key is listed that has ended.
+const KEY_MEMORY: Millis = 365 * DAY;
 /// How long a notice can be read.
 const NOTICE_MEMORY: Millis = 90 * DAY;
 /// Rest between two transactions, so that callers come first.
@@ -46,8 +50,12 @@ pub struct CleanupReport {
 #[derive(Clone, Copy)]
 enum Rows {
     Of(Ended),
+    ApiKeys,
+    BridgeSessions,
     /// The security plane's.
     Sessions,
+    Revocations,
+    Cutoffs,
 }
 
 /// Where a run stands.
@@ -130,8 +138,16 @@ impl OAuthState {
         let (tokens, grants) = self.drain_families(&mut run, began - FAMILY_MEMORY).await?;
         report.deleted.insert(Ended::RefreshTokens.table(), tokens);
         report.deleted.insert(Ended::Grants.table(), grants);
-        let sessions = self.drain(&mut run, Rows::Sessions, began - SESSION_MEMORY).await?;
-        report.deleted.insert("user_sessions", sessions);
+        for (rows, table, memory) in [
+            (Rows::ApiKeys, "user_api_keys", KEY_MEMORY),
+            (Rows::BridgeSessions, "bridge_sessions", SESSION_MEMORY),
+            (Rows::Sessions, "user_sessions", SESSION_MEMORY),
+            (Rows::Revocations, "oauth_jti_revocations", 0),
+            (Rows::Cutoffs, "token_cutoffs", 0),
+        ] {
+            let count = self.drain(&mut run, rows, began - memory).await?;
+            report.deleted.insert(table, count);
+        }
         report.deleted.insert("oauth_clients", clients::unused_clients(self, BATCH).await?);
         report.deleted.insert("oauth_fetch_budget", clients::fetch_budgets(self, BATCH).await?);
         for (table, rows) in &report.deleted {
@@ -171,11 +187,27 @@ impl OAuthState {
         Ok(total)
     }
 
+    async fn timed(&self, deletion: impl Future<Output = sqlx::Result<u64>>) -> sqlx::Result<Deleted> {
+        let began = self.now();
+        let rows = deletion.await?;
+        Ok(Deleted { rows, held: Duration::from_millis((self.now() - began).max(0).cast_unsigned()) })
+    }
+
     /// One transaction and the rest after it; renews the lease when that is due.
     async fn delete_batch(&self, run: &mut Run, rows: Rows, before: Millis) -> OauthResult<u64> {
         let deleted = match rows {
             Rows::Of(ended) => self.oauth.delete_ended(ended, before, run.batch).await?,
+            Rows::ApiKeys => {
+                let keys = ApiKeyRepository::new(self.db.clone());
+                self.timed(keys.delete_ended(before, run.batch)).await?
+            }
+            Rows::BridgeSessions => {
+                let bridges = BridgeSessionRepository::new(self.db.clone());
+                self.timed(bridges.delete_unseen(before, run.batch)).await?
+            }
             Rows::Sessions => self.sessions.delete_ended(before, run.batch).await?,
+            Rows::Revocations => self.sessions.delete_revocations(before, run.batch).await?,
+            Rows::Cutoffs => self.sessions.delete_cutoffs(before, run.batch).await?,
         };
         run.pace(deleted.held);
         let now = self.now();

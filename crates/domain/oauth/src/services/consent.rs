@@ -5,6 +5,7 @@ use super::authorize::grant::Authorization;
 use super::authorize::request::AuthorizationRequest;
 use super::authorize::standing::{self, SignedIn};
 use super::authorize::{Browser, Next, Refused, refuse, stored};
+use super::claims::ASKED;
 use super::http::Parameters;
 use super::templating::{Frame, Texts, initial};
 use crate::at_rest::Label;
@@ -182,9 +183,10 @@ pub async fn decide(state: &OAuthState, browser: Browser<'_>, form: &Parameters)
         .into_iter()
         .filter(|scope| scope == "openid" || form.get(&format!("scope_{scope}")).is_some())
         .collect();
-    if scopes.is_empty()
-        || scopes.iter().all(|scope| OIDC_SCOPES.contains(&scope.as_str()) && scope != "openid")
-    {
+    let is_beside = |scope: &String| {
+        (OIDC_SCOPES.contains(&scope.as_str()) && scope != "openid") || scope.starts_with(ASKED)
+    };
+    if scopes.iter().all(is_beside) {
         return deny(state, browser, &waiting, id).await;
     }
     let authorization = Authorization {

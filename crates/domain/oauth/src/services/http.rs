@@ -2,6 +2,7 @@
 
 use crate::error::{OauthError, OauthResult};
 use percent_encoding::percent_decode;
+use url::form_urlencoded::Serializer;
 
 /// The parameters that may stand several times.
 const REPEATABLE: [&str; 2] = ["resource", "audience"];
@@ -61,13 +62,34 @@ impl Parameters {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Every parameter, as (name, value).
+    /// The name of every parameter.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.iter().map(|(name, _)| name)
     }
 
+    /// Every parameter, as (name, value).
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The parameters as a query or a form has them.
+    pub fn encoded(&self) -> String {
+        Serializer::new(String::new()).extend_pairs(self.iter()).finish()
+    }
+
+    /// With those of the address of the same request.
+    ///
+    /// # Errors
+    /// One that stands in both with different values.
+    pub fn with(mut self, others: Self) -> OauthResult<Self> {
+        for (name, value) in others.0 {
+            match self.get(&name) {
+                None => self.0.push((name, value)),
+                Some(known) if *known == value => {}
+                Some(_) => return Err(OauthError::invalid_request("a parameter is repeated")),
+            }
+        }
+        Ok(self)
     }
 
     pub fn is_empty(&self) -> bool {

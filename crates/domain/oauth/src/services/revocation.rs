@@ -37,6 +37,11 @@ async fn end(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Opti
         if !is_of(&client, &row.client_id) {
             return Err(foreign());
         }
+        // Whatever is left of a grant ended with it: what is dead costs nobody a write.
+        let grant = state.oauth.find_grant(&row.grant_id).await?;
+        if grant.is_none_or(|grant| grant.revoked_at.is_some()) {
+            return Ok(None);
+        }
         let user = UserId::new(row.user_id);
         let entry = draft(EntryKind::OauthRevoked, request.context, "ok", &client.client_id, Some(&user));
         grants::end(state, entry.with("scope", "grant"), &row.grant_id, "revoked_by_client", None).await?;
@@ -53,7 +58,9 @@ async fn end(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Opti
     if claims.client_id.as_ref() != Some(&client.client_id) {
         return Err(foreign());
     }
-    if state.sessions.is_token_revoked(&claims.jti).await? {
+    let session = state.sessions.find(&claims.session_id).await?;
+    let is_live = session.is_some_and(|session| session.is_live(state.now()));
+    if !is_live || state.sessions.is_token_revoked(&claims.jti).await? {
         return Ok(None);
     }
     let entry = draft(EntryKind::OauthRevoked, request.context, "ok", &client.client_id, Some(&claims.sub));

@@ -57,6 +57,8 @@ pub fn asset(name: &str) -> Option<&'static Asset> {
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub t: &'static Texts,
+    /// The language, where the request asked for it: forms and redirects hand it on.
+    pub ui_locales: Option<&'static str>,
     /// Name of the installation.
     pub site: String,
     /// Host that the person should see in the address bar.
@@ -72,6 +74,7 @@ impl Frame {
         let [style, script, icon] = &*FILES;
         Self {
             t: texts::preferred(ui_locales, accept_language),
+            ui_locales: texts::asked(ui_locales).map(|texts| texts.lang),
             site: settings.display_name.clone(),
             host: host_of(&settings.external_url),
             style: style.href(),

@@ -2,7 +2,7 @@
 
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::repository::oauth::grants::Grant;
-use crate::services::claims::{ASKED, ClaimsRequest, claim, of_scope};
+use crate::services::claims::{self, ClaimsRequest, claim, of_scope};
 use crate::state::OAuthState;
 use crate::users::{User, UserStatus};
 use serde_json::{Map, Value};
@@ -51,10 +51,7 @@ async fn still_registered(state: &OAuthState, grant: &Grant) -> OauthResult<Stri
         return Ok(String::new());
     }
     let client = state.client(&grant.client_id).await?;
-    let is_kept = |word: &&str| {
-        client.as_ref().is_some_and(|client| client.has_scope(word.strip_prefix(ASKED).unwrap_or(word)))
-    };
-    Ok(grant.scopes.split(' ').filter(is_kept).collect::<Vec<_>>().join(" "))
+    Ok(client.map(|client| claims::still_registered(&grant.scopes, &client)).unwrap_or_default())
 }
 
 /// What the scopes of a token tell of a user.

@@ -2,7 +2,7 @@
 
 use super::{User, UserChange, UserKind, UserStatus, Users, check, check_locale, normal_roles, user_draft};
 use crate::error::IdentityError;
-use crate::repository::users::erase;
+use crate::repository::users::{Updated, erase};
 use systemprompt_audit::{EntryKind, Payload, Role};
 use systemprompt_database::{WriteTx, retry_contended};
 use systemprompt_models::ids::EntryId;
@@ -77,8 +77,10 @@ impl Users {
 
     /// Writes `after` over `before`, in a transaction that goes on.
     pub(super) async fn begin_update(&self, before: &User, after: &User) -> Result<WriteTx, IdentityError> {
-        if let Some(tx) = self.repository.update(after, before.version, after.is_administrator()).await? {
-            return Ok(tx);
+        match self.repository.update(after, before.version, after.is_administrator()).await? {
+            Updated::Done(tx) => return Ok(tx),
+            Updated::Clash(field) => return Err(IdentityError::Taken(field)),
+            Updated::Not => {}
         }
         let now = self.get(before.id.as_str()).await?;
         if now.version == before.version {

@@ -10,8 +10,8 @@ use systemprompt_security::session::UserEnd;
 
 impl Users {
     /// Merges the user `id` into `into`: identities at other issuers and the clients that serve them change hands, everything else
-    /// of them ends as with a deletion. Roles do not change hands, nor do credentials: a key of one account is no proof for the
-    /// other.
+    /// of them ends as with a deletion. Roles do not change hands, nor do the person's own credentials: a key of one account is no
+    /// proof for the other. The secrets of the clients go on with them, and act for the other owner from then on.
     ///
     /// # Errors
     /// No such users, two of different kinds or the same one, one that may not act, another version, the last administrator, or a

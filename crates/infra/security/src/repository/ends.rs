@@ -28,7 +28,12 @@ impl TokenRepository {
             let mut tx = self.db.write_tx().await?;
             let epoch = next_epoch(&mut tx).await?;
             let rows = TreeEnd { epoch, reason, now, keep: None }.end(&mut tx, id).await?;
-            tx.commit().await?;
+            // What was dead is no news.
+            if rows.is_empty() {
+                tx.rollback().await?;
+            } else {
+                tx.commit().await?;
+            }
             Ok(rows)
         })
         .await

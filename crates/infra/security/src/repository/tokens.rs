@@ -209,14 +209,22 @@ impl TokenRepository {
         rows.into_iter().map(cutoff).collect()
     }
 
-    /// Deletes revocations of what has ended by itself.
-    pub(crate) async fn purge(&self, now: Millis) -> Result<(), sqlx::Error> {
-        let mut tx = self.db.write_tx().await?;
-        on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM oauth_jti_revocations WHERE expires_at <= $1"))
-            .bind(now).execute(&mut *conn).await.map(drop))?;
-        on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM token_cutoffs WHERE expires_at <= $1"))
-            .bind(now).execute(&mut *conn).await.map(drop))?;
-        tx.commit().await
+    /// Deletes at most `limit` revocations of tokens that ended before `before`.
+    pub(crate) async fn delete_revocations(&self, before: Millis, limit: i64) -> Result<Deleted, sqlx::Error> {
+        let statement = sql!(
+            "DELETE FROM oauth_jti_revocations WHERE jti IN
+                 (SELECT jti FROM oauth_jti_revocations WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
+        );
+        self.db.delete_some(statement, before, limit).await
+    }
+
+    /// The same of cuts that no token is left of.
+    pub(crate) async fn delete_cutoffs(&self, before: Millis, limit: i64) -> Result<Deleted, sqlx::Error> {
+        let statement = sql!(
+            "DELETE FROM token_cutoffs WHERE (kind, id) IN
+                 (SELECT kind, id FROM token_cutoffs WHERE expires_at < $1 ORDER BY kind, id LIMIT $2)"
+        );
+        self.db.delete_some(statement, before, limit).await
     }
 
     /// Notes when sessions were last seen, in one transaction.

@@ -121,9 +121,6 @@ impl Sessions {
         let epoch = self.repository.epoch().await?;
         // A number below the known one is that of a database that was put back.
         let full = now.saturating_sub(full_at) >= FULL_EVERY || epoch < known;
-        if full {
-            self.repository.purge(now).await?;
-        }
         if full || epoch != known {
             let since = if full { -1 } else { known };
             let limit = MAX_REVOKED as i64 + 1;
@@ -221,6 +218,22 @@ impl Sessions {
         Ok(self.repository.delete_sessions(before, limit).await?)
     }
 
+    /// Deletes at most `limit` revocations of tokens that ended before `before`.
+    ///
+    /// # Errors
+    /// When the rows cannot be deleted.
+    pub async fn delete_revocations(&self, before: Millis, limit: i64) -> Result<Deleted, SessionError> {
+        Ok(self.repository.delete_revocations(before, limit).await?)
+    }
+
+    /// Deletes at most `limit` cuts that no token is left of.
+    ///
+    /// # Errors
+    /// When the rows cannot be deleted.
+    pub async fn delete_cutoffs(&self, before: Millis, limit: i64) -> Result<Deleted, SessionError> {
+        Ok(self.repository.delete_cutoffs(before, limit).await?)
+    }
+
     /// Whether a token was revoked by its id, asked of the table (introspection shows no copy's state).
     ///
     /// # Errors
@@ -266,6 +279,23 @@ impl Sessions {
             tokio::time::sleep(pause).await;
             waited += pause;
         }
+    }
+
+    /// Whether what was issued to a subject at a time, in epoch seconds, was cut off with everything up to a later one.
+    ///
+    /// # Errors
+    /// Revocation that cannot be confirmed.
+    pub fn is_cut_off(
+        &self,
+        user: &UserId,
+        client: Option<&ClientId>,
+        issued_at: i64,
+    ) -> Result<bool, AuthError> {
+        if !self.is_confirmed(self.clock.now()) {
+            return Err(AuthError::RevocationUnavailable(None));
+        }
+        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(revoked.last_dead_second(user, client).is_some_and(|second| issued_at <= second))
     }
 
     /// The end of the session that `claimed` names, if token and session both count.

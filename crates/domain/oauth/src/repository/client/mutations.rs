@@ -3,6 +3,7 @@
 use super::ClientRepository;
 use crate::at_rest::Digest;
 use crate::models::clients::{ClientKind, OAuthClient};
+use crate::repository::turns::turn;
 use systemprompt_database::{WriteTx, on_tx, sql};
 use systemprompt_models::ids::UserId;
 use systemprompt_models::{JwtAudience, Millis};
@@ -14,13 +15,24 @@ pub(crate) struct Credentials {
     pub registration: Option<Digest>,
 }
 
+/// How many clients there may be, with a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// It is not counted.
+    None,
+    /// Of its kind.
+    Kind(i64),
+    /// Of its owner.
+    Owner(i64),
+}
+
 /// How an insert ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Inserted {
     Done,
     /// There is a client of this id.
     Taken,
-    /// There are as many registered clients as there may be.
+    /// There are as many as there may be.
     Full,
 }
 
@@ -30,20 +42,25 @@ pub(crate) const CLIENT_DISABLED: &str = "client_disabled";
 pub(crate) const OLD_REGISTRATION: Millis = 60_000;
 
 impl ClientRepository {
-    /// Writes a client with its user. `most` bounds the clients of its kind.
+    /// Writes a client with its user, unless there are as many as `bound` says.
     pub(crate) async fn insert(
         &self,
         client: &OAuthClient,
         credentials: &Credentials,
-        most: Option<i64>,
+        bound: Bound,
     ) -> sqlx::Result<Inserted> {
+        let owner = client.owner_user_id.as_ref().map(UserId::as_str);
+        let (of_kind, of_owner) = match bound {
+            Bound::None => (None, None),
+            Bound::Kind(most) => (Some(most), None),
+            Bound::Owner(most) => (None, Some(most)),
+        };
         let mut tx = self.db.write_tx().await?;
-        if most.is_some() {
-            // Two at once must count one after the other; on SQLite the transaction alone does that.
-            on_tx!(tx, conn => sqlx::query(sql!(
-                "INSERT INTO oauth_fetch_budget (name, full_at) VALUES ('#registration', 0)
-                 ON CONFLICT (name) DO UPDATE SET full_at = oauth_fetch_budget.full_at"
-            )).execute(&mut *conn).await.map(drop))?;
+        if of_kind.is_some() {
+            turn("registration", "").holds_in(&mut tx).await?;
+        }
+        if of_owner.is_some() {
+            turn("own clients", owner.unwrap_or_default()).holds_in(&mut tx).await?;
         }
         let id = client.client_id.as_str();
         let audiences: Vec<&str> = client.allowed_audiences.iter().map(JwtAudience::as_str).collect();
@@ -55,18 +72,19 @@ impl ClientRepository {
                  created_at, updated_at, version)
              SELECT $1, $2, $3, $4, $5, CAST($6 AS BIGINT), $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
                  $21, $22, $23, CAST($24 AS BIGINT), CAST($24 AS BIGINT), 1
-             WHERE CAST($25 AS BIGINT) IS NULL OR (SELECT COUNT(*) FROM oauth_clients WHERE kind = $3) < $25
+             WHERE (CAST($25 AS BIGINT) IS NULL OR (SELECT COUNT(*) FROM oauth_clients WHERE kind = $3) < $25)
+               AND (CAST($26 AS BIGINT) IS NULL OR (SELECT COUNT(*) FROM oauth_clients WHERE owner_user_id = $9) < $26)
              ON CONFLICT (client_id) DO NOTHING"
         ))
             .bind(id).bind(&client.name).bind(client.kind.as_str()).bind(client.auth_method.as_str())
             .bind(client.application_type.as_str()).bind(i64::from(client.first_party)).bind(client.status.as_str())
-            .bind(client.user_id.as_str()).bind(client.owner_user_id.as_ref().map(UserId::as_str))
+            .bind(client.user_id.as_str()).bind(owner)
             .bind(&client.plugin_id).bind(audiences.join(" ")).bind(&client.jwks).bind(&client.jwks_uri)
             .bind(&client.client_uri).bind(&client.logo_uri).bind(&client.policy_uri).bind(&client.tos_uri)
             .bind(&client.software_id).bind(&client.software_version)
             .bind(client.id_token_signed_response_alg.as_str())
             .bind(credentials.registration.as_ref().map(|digest| digest.hex.as_str()))
-            .bind(&client.metadata_digest).bind(pepper).bind(client.created_at).bind(most)
+            .bind(&client.metadata_digest).bind(pepper).bind(client.created_at).bind(of_kind).bind(of_owner)
             .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         if inserted == 0 {
             let known: Option<(String,)> = on_tx!(tx, conn => sqlx::query_as(sql!(
@@ -137,24 +155,23 @@ impl ClientRepository {
         now: Millis,
     ) -> sqlx::Result<Option<WriteTx>> {
         let mut tx = self.db.write_tx().await?;
-        let deleted: Option<(String, Option<Millis>)> = on_tx!(tx, conn => sqlx::query_as(sql!(
+        let deleted: Option<(String, Option<Millis>, String)> = on_tx!(tx, conn => sqlx::query_as(sql!(
             "DELETE FROM oauth_clients WHERE client_id = $1 AND (CAST($2 AS BIGINT) IS NULL OR version = $2)
-             RETURNING kind, last_used_at"
+             RETURNING kind, last_used_at, user_id"
         )).bind(id).bind(version).fetch_optional(&mut *conn).await)?;
-        let Some((kind, last_used_at)) = deleted else {
+        let Some((kind, last_used_at, user)) = deleted else {
             tx.rollback().await?;
             return Ok(None);
         };
         end_all(&mut tx, id, reason, now).await?;
-        let user = format!("client:{id}");
         if kind == ClientKind::Registered.as_str() && last_used_at.is_none() {
             // Nothing was ever issued to it that could name its user.
-            on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM users WHERE kind = 'client' AND username = $1"))
+            on_tx!(tx, conn => sqlx::query(sql!("DELETE FROM users WHERE id = $1 AND kind = 'client'"))
                 .bind(&user).execute(&mut *conn).await.map(drop))?;
         } else {
             on_tx!(tx, conn => sqlx::query(sql!(
                 "UPDATE users SET status = 'deleted', updated_at = $1, version = version + 1
-                 WHERE kind = 'client' AND username = $2"
+                 WHERE id = $2 AND kind = 'client'"
             )).bind(now).bind(&user).execute(&mut *conn).await.map(drop))?;
         }
         Ok(Some(tx))

@@ -2,13 +2,16 @@
 
 use super::OAuthRepository;
 use super::auth_code::stored_nonce;
+use crate::repository::turns::turn;
 use systemprompt_audit::{Cell, Col, Guard, OpenRow, Table};
 use systemprompt_database::{on, on_tx, sql};
 use systemprompt_models::Millis;
 
-/// Most stored requests of one browser, and of all.
-const MAX_OF_FLOW: i64 = 20;
-const MAX_OF_ALL: i64 = 100_000;
+/// Most stored requests of one browser.
+pub(crate) const MAX_OF_FLOW: i64 = 20;
+/// Most of all, 100,000, in 256 parts by the beginning of the browser's digest: each is counted by itself, in a moment, and holds
+/// whatever the others do. Digests spread evenly, so that the parts fill up together.
+pub(crate) const MAX_OF_PART: i64 = 100_000 / 256;
 
 /// Grants, inserted with the record of the authorization.
 pub(crate) static GRANTS: Table = Table {
@@ -195,12 +198,15 @@ impl OAuthRepository {
         (flow_digest, pepper_id): (&str, &str),
         (now, expires_at): (Millis, Millis),
     ) -> sqlx::Result<Stored> {
+        let part = flow_digest.get(..2).unwrap_or(flow_digest);
         let mut tx = self.db.write_tx().await?;
-        let (of_flow, of_all): (i64, i64) = on_tx!(tx, conn => sqlx::query_as(sql!(
+        turn("authorize", part).holds_in(&mut tx).await?;
+        let (of_flow, of_part): (i64, i64) = on_tx!(tx, conn => sqlx::query_as(sql!(
             "SELECT (SELECT COUNT(*) FROM oauth_authorize_requests WHERE flow_digest = $1 AND expires_at > $2),
-                    (SELECT COUNT(*) FROM (SELECT 1 FROM oauth_authorize_requests LIMIT 100001) AS first)"
-        )).bind(flow_digest).bind(now).fetch_one(&mut *conn).await)?;
-        if of_flow >= MAX_OF_FLOW || of_all >= MAX_OF_ALL {
+                    (SELECT COUNT(*) FROM oauth_authorize_requests
+                     WHERE flow_digest >= $3 AND flow_digest < $4 AND expires_at > $2)"
+        )).bind(flow_digest).bind(now).bind(part).bind(format!("{part}g")).fetch_one(&mut *conn).await)?;
+        if of_flow >= MAX_OF_FLOW || of_part >= MAX_OF_PART {
             tx.rollback().await?;
             return Ok(if of_flow >= MAX_OF_FLOW { Stored::FlowFull } else { Stored::Full });
         }
@@ -247,6 +253,7 @@ impl OAuthRepository {
         most: i64,
     ) -> sqlx::Result<bool> {
         let mut tx = self.db.write_tx().await?;
+        turn("par", client_id).holds_in(&mut tx).await?;
         let stored = on_tx!(tx, conn => sqlx::query(sql!(
             "INSERT INTO oauth_par_requests (request_digest, client_id, parameters, pepper_id, created_at, expires_at)
              SELECT $1, $2, $3, $4, CAST($5 AS BIGINT), CAST($6 AS BIGINT)

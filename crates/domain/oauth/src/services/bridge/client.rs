@@ -6,7 +6,7 @@ use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::{ApplicationType, ClientKind, ClientRelations, OAuthClient};
 use crate::models::oauth::dynamic_registration::ClientMetadata;
 use crate::models::oauth::{ClientAuthMethod, GrantType};
-use crate::services::clients::{ClientError, client_of, create, rotate_secret};
+use crate::services::clients::{ClientError, Origin, client_of, create, rotate_secret};
 use crate::state::OAuthState;
 use crate::users::User;
 use systemprompt_models::ids::ClientId;
@@ -14,6 +14,8 @@ use systemprompt_models::{JwtAudience, Millis, Permission, RequestContext, Secre
 use systemprompt_security::keys::SigningAlgorithm;
 use systemprompt_security::session::SessionSource;
 
+/// What consoles show.
+const BRIDGE_NAME: &str = "Bridge";
 /// How long the secret before the new one counts.
 const OVERLAP: Millis = 86_400_000;
 const SCOPES: [Permission; 2] = [Permission::HookGovern, Permission::HookTrack];
@@ -49,15 +51,19 @@ pub async fn provision(state: &OAuthState, context: &RequestContext) -> OauthRes
     let id = ClientId::new(format!("bridge_{}", digits.simple()));
     let secret = match state.clients.find_client_by_id(id.as_str()).await? {
         Some(client) => renewed(state, context, &client).await?,
-        None => match create(state, context, client(id.clone(), &user, state.now()), false).await {
-            Ok(made) => made.secret.ok_or_else(|| OauthError::Impossible("a bridge client".to_owned()))?,
-            // Another call was a moment before.
-            Err(ClientError::Taken) => {
-                let client = state.clients.find_client_by_id(id.as_str()).await?;
-                renewed(state, context, &client.ok_or(ClientError::NotFound)?).await?
+        None => {
+            match create(state, context, client(id.clone(), &user, state.now()), Origin::Provided).await {
+                Ok(made) => {
+                    made.secret.ok_or_else(|| OauthError::Impossible("a bridge client".to_owned()))?
+                }
+                // Another call was a moment before.
+                Err(ClientError::Taken) => {
+                    let client = state.clients.find_client_by_id(id.as_str()).await?;
+                    renewed(state, context, &client.ok_or(ClientError::NotFound)?).await?
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => return Err(error.into()),
-        },
+        }
     };
     let scope = SCOPES.map(Permission::as_str).join(" ");
     let token_endpoint = state.settings().endpoint("/token");
@@ -79,9 +85,10 @@ async fn renewed(
     }
 }
 
+/// It bears nobody's name: it is there longer than its owner may be.
 fn client(id: ClientId, owner: &User, now: Millis) -> OAuthClient {
     let metadata = ClientMetadata {
-        name: format!("Bridge of {}", owner.username),
+        name: BRIDGE_NAME.to_owned(),
         auth_method: ClientAuthMethod::ClientSecretBasic,
         application_type: ApplicationType::Native,
         relations: ClientRelations {

@@ -1,6 +1,6 @@
 //! Clients that people manage (ID-16): an administrator all of them, a user their own.
 
-use super::{ClientError, Created, client_of, with_metadata};
+use super::{ClientError, Created, Origin, client_of, with_metadata};
 use crate::constants;
 use crate::error::ErrorCode;
 use crate::models::clients::{ClientKind, ClientStatus, OAuthClient};
@@ -16,7 +16,7 @@ use systemprompt_models::{JwtAudience, Millis, Permission, RequestContext, Secre
 pub const MAX_OVERLAP_SECONDS: i64 = 30 * 86_400;
 pub const DEFAULT_OVERLAP_SECONDS: i64 = 86_400;
 /// Most clients that a user may have.
-pub const MAX_OWN: usize = 50;
+pub const MAX_OWN: i64 = 50;
 const MAX_AUDIENCES: usize = 32;
 
 /// Members that say what a client may, beside those of registration.
@@ -84,11 +84,7 @@ pub async fn page(
     limit: i64,
 ) -> Result<Vec<OAuthClient>, ClientError> {
     let owner = (!is_admin(by)).then(|| by.principal.user_id.as_str());
-    let mut clients = Vec::new();
-    for id in state.clients.ids(after, owner, limit).await? {
-        clients.extend(state.clients.find_client_by_id(&id).await?);
-    }
-    Ok(clients)
+    Ok(state.clients.page(after, owner, limit).await?)
 }
 
 /// Makes a client.
@@ -138,13 +134,18 @@ async fn create_with(
         if found.as_deref() != Some("person") {
             return Err(ClientError::Conflict("only a person can have clients"));
         }
-        let most = i64::try_from(MAX_OWN).unwrap_or(i64::MAX);
-        if state.clients.ids("", Some(owner), most).await?.len() >= MAX_OWN {
-            return Err(ClientError::Conflict("a user has at most 50 clients"));
+        // What is refused here leaves no record of a client; what decides is the statement that writes it.
+        if state.clients.ids("", Some(owner), MAX_OWN).await?.len() >= MAX_OWN as usize {
+            return Err(too_many());
         }
         client.owner_user_id = Some(by.principal.user_id.clone());
     }
-    super::create(state, by, client, false).await
+    let origin = if is_admin { Origin::Provided } else { Origin::Owned };
+    super::create(state, by, client, origin).await
+}
+
+pub(super) fn too_many() -> ClientError {
+    ClientError::Conflict("a user has at most 50 clients")
 }
 
 /// Puts other metadata in the place of a client's. `version` is the one that the caller has seen.

@@ -12,7 +12,7 @@ use crate::error::{ErrorCode, OauthError};
 use crate::models::clients::{ClientKind, ClientStatus, OAuthClient};
 use crate::models::oauth::ClientAuthMethod;
 use crate::models::oauth::dynamic_registration::{ClientMetadata, MetadataFault, document};
-use crate::repository::client::mutations::{CLIENT_DISABLED, Credentials, Cut, Inserted, end_issued};
+use crate::repository::client::mutations::{Bound, CLIENT_DISABLED, Credentials, Cut, Inserted, end_issued};
 use crate::services::generation::client_user_id;
 use crate::state::OAuthState;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -189,7 +189,18 @@ pub(crate) fn can_sign(state: &OAuthState, algorithm: SigningAlgorithm) -> Resul
     })
 }
 
-/// Makes a client: a secret for one that proves itself by it, and a management token if it `registers`.
+/// Why a client is made, by which others are counted with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It registers, and gets a management token.
+    Registered,
+    /// A user makes one of their own.
+    Owned,
+    /// An administrator or the installation makes it.
+    Provided,
+}
+
+/// Makes a client: a secret for one that proves itself by it, and a management token for one that registers.
 ///
 /// # Errors
 /// A taken id, the bound of registered clients, or what could not be recorded or written.
@@ -197,7 +208,7 @@ pub(crate) async fn create(
     state: &OAuthState,
     by: &RequestContext,
     client: OAuthClient,
-    registers: bool,
+    origin: Origin,
 ) -> Result<Created, ClientError> {
     can_sign(state, client.id_token_signed_response_alg)?;
     let has_secret = matches!(
@@ -212,7 +223,7 @@ pub(crate) async fn create(
         credentials.secret = Some(state.at_rest.digest(Label::ClientSecret, value.expose()));
         secret = Some(value);
     }
-    if registers {
+    if origin == Origin::Registered {
         let value = opaque::generate(REGISTRATION_TOKEN_PREFIX)?;
         credentials.registration = Some(state.at_rest.digest(Label::RegistrationToken, value.expose()));
         registration_token = Some(value);
@@ -220,21 +231,26 @@ pub(crate) async fn create(
     if state.clients.find_client_by_id(client.client_id.as_str()).await?.is_some() {
         return Err(ClientError::Taken);
     }
-    let most = registers.then(|| i64::from(state.settings().identity.registration_max_clients));
+    let bound = match origin {
+        Origin::Registered => Bound::Kind(i64::from(state.settings().identity.registration_max_clients)),
+        Origin::Owned => Bound::Owner(managed::MAX_OWN),
+        Origin::Provided => Bound::None,
+    };
     let draft = draft(EntryKind::OauthClientCreated, by, &client)
         .with("kind", client.kind.as_str())
         .with("auth_method", client.auth_method.as_str())
         .with_payload(Payload::of(Role::After, &shown(&client)));
     state.record(draft).await?;
-    let mut inserted = state.clients.insert(&client, &credentials, most).await?;
-    if inserted == Inserted::Full && cleanup::make_room(state).await? {
-        inserted = state.clients.insert(&client, &credentials, most).await?;
+    let mut inserted = state.clients.insert(&client, &credentials, bound).await?;
+    if inserted == Inserted::Full && origin == Origin::Registered && cleanup::make_room(state).await? {
+        inserted = state.clients.insert(&client, &credentials, bound).await?;
     }
     match inserted {
         Inserted::Done => Ok(Created { client, secret, registration_token }),
         Inserted::Taken => Err(ClientError::Taken),
+        Inserted::Full if origin == Origin::Owned => Err(managed::too_many()),
         Inserted::Full => {
-            tracing::warn!(most, "registration_max_clients is reached; nobody can register a client");
+            tracing::warn!(?bound, "registration_max_clients is reached; nobody can register a client");
             Err(ClientError::Full)
         }
     }

@@ -1,7 +1,7 @@
 //! Dynamic registration (RFC 7591) and its management (RFC 7592). The management token is the only credential of the latter;
 //! cookies and tokens of users count for nothing there.
 
-use super::{ClientError, Created, client_of, with_metadata};
+use super::{ClientError, Created, Origin, client_of, with_metadata};
 use crate::at_rest::Label;
 use crate::constants::REGISTRATION_TOKEN_PREFIX;
 use crate::error::{ErrorCode, OauthError, OauthResult};
@@ -9,6 +9,7 @@ use crate::models::clients::{ClientKind, OAuthClient};
 use crate::models::oauth::ClientAuthMethod;
 use crate::models::oauth::dynamic_registration::{ClientMetadata, Limits, document};
 use crate::state::OAuthState;
+use crate::users::UserKind;
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 use subtle::ConstantTimeEq as _;
@@ -64,9 +65,13 @@ async fn admit(
     let id = ClientId::new(format!("client_{}", uuid_v4().simple()));
     let mut client = client_of(id, ClientKind::Registered, metadata, state.now());
     if is_signed_in && !is_admin {
+        let kind = state.clients.user_kind(by.principal.user_id.as_str()).await?;
+        if kind.as_deref() != Some(UserKind::Person.as_str()) {
+            return Err(OauthError::new(ErrorCode::AccessDenied, "only a person can have clients"));
+        }
         client.owner_user_id = Some(by.principal.user_id.clone());
     }
-    Ok(super::create(state, by, client, true).await?)
+    Ok(super::create(state, by, client, Origin::Registered).await?)
 }
 
 /// Counts in a table that all nodes share, under a digest: the addresses themselves are nobody's business here.
@@ -156,7 +161,8 @@ pub async fn update(
             return Err(OauthError::invalid_request("client_secret is not the present one"));
         }
     }
-    // What an administrator registered keeps the scopes that only an administrator gives; nothing beyond them is added.
+    // What an administrator registered keeps the scopes that only an administrator gives. Whoever asks for more than the client has
+    // gets what anybody may have.
     let metadata =
         ClientMetadata::read(members, before.auth_method, Limits::Full).map_err(ClientError::from)?;
     let metadata = within(&before, metadata, members)?;

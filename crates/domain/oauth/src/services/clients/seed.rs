@@ -1,7 +1,7 @@
 //! The clients of the installation itself, made at the start where they are missing (ID-11). What an administrator has changed of
 //! them stays.
 
-use super::{ClientError, client_of, create};
+use super::{ClientError, Origin, client_of, create};
 use crate::constants::{SP_BRIDGE, SP_CLI, SP_GATEWAY, SP_WEB};
 use crate::models::clients::{ApplicationType, ClientKind, ClientRelations};
 use crate::models::oauth::dynamic_registration::ClientMetadata;
@@ -69,7 +69,7 @@ pub async fn first_party(state: &OAuthState, by: &RequestContext) -> Result<(), 
             own.metadata(&state.settings().external_url),
             state.now(),
         );
-        match create(state, by, client, false).await {
+        match create(state, by, client, Origin::Provided).await {
             Ok(_) | Err(ClientError::Taken) => {}
             Err(error) => return Err(error),
         }

@@ -135,6 +135,11 @@ async fn by_id_token(state: &OAuthState, client: &OAuthClient, token: &str) -> O
     }
     let (sub, sid) = (text(&claims, "sub").ok_or_else(invalid)?, text(&claims, "sid").ok_or_else(invalid)?);
     let user = active_user(state, &UserId::new(sub)).await.map_err(unless_ours)?;
+    // It has no row that a revocation of all could name.
+    let issued_at = number(&claims, "iat").ok_or_else(invalid)?;
+    if state.sessions.is_cut_off(&user.id, Some(&client.client_id), issued_at)? {
+        return Err(invalid());
+    }
     let mut sessions = state.sessions.browsers_of(&user.id).await?.into_iter();
     let session = sessions.find(|session| is_sid_of(state, sid, &session.id));
     // It tells who somebody is; what the client may do for them is what they granted it in that session.

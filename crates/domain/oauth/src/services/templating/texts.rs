@@ -201,10 +201,47 @@ texts! {
 
 /// The language of a page: that of the request, else that of the browser, else English.
 pub fn preferred(ui_locales: Option<&str>, accept_language: Option<&str>) -> &'static Texts {
-    let wanted = ui_locales.unwrap_or_default().split_ascii_whitespace();
-    let accepted =
-        accept_language.unwrap_or_default().split(',').map(|part| part.split(';').next().unwrap_or_default());
-    wanted.chain(accepted).find_map(|tag| known(tag.trim())).unwrap_or(&ENGLISH)
+    asked(ui_locales).unwrap_or_else(|| {
+        accepted(accept_language.unwrap_or_default()).into_iter().find_map(known).unwrap_or(&ENGLISH)
+    })
+}
+
+/// The language that the parameter asks for, if one of its tags is known.
+pub fn asked(ui_locales: Option<&str>) -> Option<&'static Texts> {
+    ui_locales.unwrap_or_default().split_ascii_whitespace().find_map(known)
+}
+
+/// Most tags of a header that are looked at.
+const MAX_TAGS: usize = 32;
+
+/// The tags of an `Accept-Language` header, the best first (RFC 9110 section 12.5.4); of the same weight, as they stand.
+fn accepted(header: &str) -> Vec<&str> {
+    let mut tags: Vec<(&str, u16)> = header
+        .split(',')
+        .take(MAX_TAGS)
+        .map(|part| {
+            let (tag, parameters) = part.split_once(';').unwrap_or((part, ""));
+            (tag.trim(), weight(parameters))
+        })
+        .filter(|(_, weight)| *weight > 0)
+        .collect();
+    tags.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
+    tags.into_iter().map(|(tag, _)| tag).collect()
+}
+
+/// The weight among the parameters of a tag, in thousandths; one that cannot be read is none.
+fn weight(parameters: &str) -> u16 {
+    let q = parameters.split(';').filter_map(|parameter| parameter.split_once('='));
+    let Some((_, value)) = q.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("q")) else {
+        return 1000;
+    };
+    let (whole, part) = value.trim().split_once('.').unwrap_or((value.trim(), ""));
+    let part = format!("{part:0<3}");
+    match (whole, part.len(), part.parse::<u16>()) {
+        ("0", 3, Ok(thousandths)) => thousandths,
+        ("1", 3, Ok(0)) => 1000,
+        _ => 0,
+    }
 }
 
 fn known(tag: &str) -> Option<&'static Texts> {
@@ -221,6 +258,11 @@ mod tests {
         for (wanted, accepted, want) in [
             (Some("fr de-AT"), Some("en"), "de"),
             (None, Some("fr-FR, de;q=0.8, en;q=0.7"), "de"),
+            (None, Some("en;q=0.1, de"), "de"),
+            (None, Some("en;q=0.5, de ; Q=0.51"), "de"),
+            (None, Some("de;q=0, en;q=0.001"), "en"),
+            (None, Some("de;q=x, en;q=0.1"), "en"),
+            (None, Some("de;q=1.000, en"), "de"),
             (None, Some("xx"), "en"),
             (None, None, "en"),
         ] {

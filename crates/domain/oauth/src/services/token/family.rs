@@ -8,6 +8,7 @@ use crate::models::clients::OAuthClient;
 use crate::models::oauth::GrantType;
 use crate::repository::oauth::grants::{GRANT_ENDED, Grant, grant_used};
 use crate::repository::oauth::refresh_token::{RefreshToken, refresh_issued};
+use crate::services::claims::still_registered;
 use crate::services::generation::{
     JwtConfig, JwtSigningParams, TokenResponse, TokenUser, describe, draft, end_of, generate_jwt, life,
     response,
@@ -222,6 +223,8 @@ impl<'a> Family<'a> {
         let wants = access.claims.has_scope("openid");
         let own = session_of(&self.grant.grant_id);
         let session = self.grant.session_id.as_deref().map_or(own, SessionId::new);
+        // What was cut from the client is told no more, however it was asked for.
+        let granted = still_registered(&self.grant.scopes, self.client);
         let facts = IdTokenFacts {
             client: self.client,
             user: &self.user,
@@ -231,7 +234,7 @@ impl<'a> Family<'a> {
             amr: signed_in.amr.as_deref(),
             nonce: signed_in.nonce.as_deref(),
             claims: self.grant.claims.as_deref(),
-            granted: &self.grant.scopes,
+            granted: &granted,
             access: Some(&access),
         };
         let id_token = wants.then(|| id_token(self.state, facts)).transpose()?;

@@ -12,6 +12,9 @@ use serde_json::Value;
 use systemprompt_models::{Principal, RequestContext, Secret};
 use systemprompt_security::opaque;
 
+/// Ids that are tried: one that falls into a full part says little of the others.
+const TRIES: usize = 2;
+
 /// The browser of a ceremony.
 #[derive(Clone, Copy)]
 pub struct Browser<'a> {
@@ -69,26 +72,28 @@ pub(crate) async fn begin(
     user_id: Option<&str>,
     about: &impl Serialize,
 ) -> OauthResult<String> {
-    let mut random = [0; 16];
-    opaque::fill(&mut random)?;
-    let id = opaque::encode("", &random);
     let text = serde_json::to_string(about)
         .map_err(|_| OauthError::Impossible("a ceremony that cannot be written".into()))?;
     let now = state.now();
-    let new = NewChallenge {
-        id: &id,
-        kind: kind.as_str(),
-        state: &text,
-        user_id,
-        flow_digest: &state.at_rest.digest(Label::Flow, browser.flow.expose()).hex,
-        now,
-        expires_at: now + CHALLENGE_TTL_SECONDS * 1000,
-    };
-    if webauthn::insert_challenge(&state.db, &new).await? {
-        Ok(id)
-    } else {
-        Err(OauthError::Throttled { retry_after: 60 })
+    let flow = state.at_rest.digest(Label::Flow, browser.flow.expose()).hex;
+    for _ in 0..TRIES {
+        let mut random = [0; 16];
+        opaque::fill(&mut random)?;
+        let id = hex::encode(random);
+        let new = NewChallenge {
+            id: &id,
+            kind: kind.as_str(),
+            state: &text,
+            user_id,
+            flow_digest: &flow,
+            now,
+            expires_at: now + CHALLENGE_TTL_SECONDS * 1000,
+        };
+        if webauthn::insert_challenge(&state.db, &new).await? {
+            return Ok(id);
+        }
     }
+    Err(OauthError::Throttled { retry_after: 60 })
 }
 
 /// What is kept of a ceremony, which stays open, and of whom it is.

@@ -46,10 +46,11 @@ async fn authorize(
     (method, uri): (Method, Uri),
     Asked(asked): Asked,
 ) -> Response {
-    if let Some(mut elsewhere) = canonical(&context, &asked.headers, &uri) {
+    if let Some(elsewhere) = canonical(&context, &asked.headers, &uri) {
         if method == Method::POST {
-            // The form is to be sent again, as it is.
-            *elsewhere.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+            // A browser sends no form a second time by itself (ID-120): the parameters go on in the address, as with GET.
+            let external = &context.oauth.settings().external_url;
+            return see_other(&format!("{external}{AUTHORIZE}?{}", asked.parameters.encoded()));
         }
         return elsewhere;
     }
@@ -64,7 +65,7 @@ async fn answer(
     headers: &HeaderMap,
     parameters: &Parameters,
 ) -> Response {
-    let flow = match Flow::of(context, headers) {
+    let flow = match Flow::of(headers) {
         Ok(flow) => flow,
         Err(error) => return error_page(frame(context, headers, None), request, &error),
     };

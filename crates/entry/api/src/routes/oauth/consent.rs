@@ -3,7 +3,7 @@
 use super::answer::{Fault, json_answer};
 use super::authorize::go;
 use super::flow::Flow;
-use super::form::{FORM_BODY, Form};
+use super::form::{FORM_BODY, PageForm};
 use super::login::canonical;
 use super::page::{error_page, frame, page, see_other};
 use super::session::renewed;
@@ -35,6 +35,7 @@ pub fn routes() -> Vec<Route> {
             .public(RateGroup::OauthPublic)
             .envelope(Envelope::OAuth)
             .body_limit(FORM_BODY)
+            .query(&["request"])
             .doc("identity", "What the person decided"),
         Route::get("/api/v1/core/users/me/grants", grants)
             .in_person()
@@ -71,7 +72,7 @@ async fn shown(
     let Some(id) = query.get("request") else {
         return fault(&OauthError::invalid_request("request is missing"));
     };
-    let flow = match Flow::of(context, headers) {
+    let flow = match Flow::of(headers) {
         Ok(flow) => flow,
         Err(error) => return fault(&error),
     };
@@ -91,8 +92,8 @@ async fn shown(
 }
 
 async fn decide(State(context): State<AppContext>, Visitor(visitor): Visitor, request: Request) -> Response {
-    let form = match Form::from_request(request, &context).await {
-        Ok(form) => form,
+    let form = match PageForm::from_request(request, &context).await {
+        Ok(PageForm(form)) => form,
         Err(response) => return response,
     };
     let fault = |error: &OauthError| error_page(frame(&context, &form.headers, None), &form.context, error);
@@ -100,7 +101,7 @@ async fn decide(State(context): State<AppContext>, Visitor(visitor): Visitor, re
     if !csrf::is_allowed(&Method::POST, &form.headers, &origin) {
         return fault(&OauthError::new(ErrorCode::AccessDenied, "the form came from another origin"));
     }
-    let flow = match Flow::of(&context, &form.headers) {
+    let flow = match Flow::of(&form.headers) {
         Ok(flow) => flow,
         Err(error) => return fault(&error),
     };

@@ -26,7 +26,7 @@ pub fn routes() -> Vec<Route> {
     let public = |route: Route| route.public(RateGroup::OauthPublic).envelope(Envelope::OAuth);
     vec![
         public(Route::get("/device", show))
-            .query(&["user_code", "done"])
+            .query(&["user_code", "done", "ui_locales"])
             .doc("identity", "The page on which a person enters the code of a device"),
         public(Route::post("/device", submit))
             .body_limit(FORM_BODY)
@@ -55,7 +55,7 @@ async fn shown(
     visitor: Option<&Principal>,
     query: &Query,
 ) -> OauthResult<Response> {
-    let frame = frame(context, headers, None);
+    let frame = frame(context, headers, query.get("ui_locales"));
     if let Some(done) = query.get("done") {
         let t = frame.t;
         let (title, message) = match done {
@@ -68,9 +68,9 @@ async fn shown(
     let typed = query.get("user_code").filter(|typed| !typed.is_empty());
     let Some(person) = SignedIn::find(&context.oauth, visitor).await? else {
         let back = typed.and_then(normal).unwrap_or_else(|| "device".to_owned());
-        return Ok(see_other(&format!("/login?request={back}")));
+        return Ok(see_other(&with_language(&format!("/login?request={back}"), frame.ui_locales)));
     };
-    let flow = Flow::of(context, headers)?;
+    let flow = Flow::of(headers)?;
     let Some(typed) = typed else {
         return Ok(page(StatusCode::OK, &Page::render(&DevicePage { frame, fault: None })?));
     };
@@ -97,18 +97,25 @@ async fn shown(
 
 async fn submit(State(context): State<AppContext>, Visitor(visitor): Visitor, form: Form) -> Response {
     let done = decided(&context, visitor.as_deref(), &form).await;
-    done.unwrap_or_else(|error| error_page(frame(&context, &form.headers, None), &form.context, &error))
+    let ui_locales = form.parameters.get("ui_locales");
+    done.unwrap_or_else(|error| error_page(frame(&context, &form.headers, ui_locales), &form.context, &error))
         .into_response()
 }
 
+/// An address with a query, in the language that was asked for.
+fn with_language(address: &str, language: Option<&str>) -> String {
+    language.map_or_else(|| address.to_owned(), |language| format!("{address}&ui_locales={language}"))
+}
+
 async fn decided(context: &AppContext, visitor: Option<&Principal>, form: &Form) -> OauthResult<Response> {
+    let language = frame(context, &form.headers, form.parameters.get("ui_locales")).ui_locales;
     if is_foreign(context, &Method::POST, &form.headers) {
         return Err(OauthError::new(ErrorCode::AccessDenied, "the form came from another origin"));
     }
     let Some(person) = SignedIn::find(&context.oauth, visitor).await? else {
-        return Ok(see_other("/login?request=device"));
+        return Ok(see_other(&with_language("/login?request=device", language)));
     };
-    let flow = Flow::of(context, &form.headers)?;
+    let flow = Flow::of(&form.headers)?;
     let allow = match form.parameters.need("decision")? {
         "allow" => true,
         "deny" => false,
@@ -117,8 +124,8 @@ async fn decided(context: &AppContext, visitor: Option<&Principal>, form: &Form)
     let who = (&person, &flow.value);
     let taken = decide(&context.oauth, &form.context, who, &form.parameters, allow).await?;
     Ok(match (taken, allow) {
-        (true, true) => see_other("/device?done=allowed"),
-        (true, false) => see_other("/device?done=denied"),
+        (true, true) => see_other(&with_language("/device?done=allowed", language)),
+        (true, false) => see_other(&with_language("/device?done=denied", language)),
         (false, _) => {
             return Err(OauthError::new(ErrorCode::ExpiredToken, "the request is not open any more"));
         }

@@ -18,7 +18,7 @@ impl Flow {
     ///
     /// # Errors
     /// When the system gives no random bytes.
-    pub fn of(_context: &AppContext, headers: &HeaderMap) -> OauthResult<Self> {
+    pub fn of(headers: &HeaderMap) -> OauthResult<Self> {
         let shown = CookieExtractor::new(FLOW_COOKIE).extract(headers).ok();
         match shown.filter(|value| opaque::has_form(FLOW_PREFIX, value.expose())) {
             Some(value) => Ok(Self { value }),

@@ -2,7 +2,7 @@
 
 use super::answer::Fault;
 use super::page::{error_page, frame};
-use crate::extract::{Context, read};
+use crate::extract::Context;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, header};
@@ -33,11 +33,32 @@ impl<S: Sync> FromRequest<S> for Form {
     type Rejection = Response;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        Self::read(request, state, &[]).await
+    }
+}
+
+/// The form of a page, whose address may name the request that it is about.
+#[derive(Clone, Debug)]
+pub struct PageForm(pub Form);
+
+impl<S: Sync> FromRequest<S> for PageForm {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        Form::read(request, state, &["request"]).await.map(Self)
+    }
+}
+
+impl Form {
+    /// Reads a form beside which the address has none but these parameters.
+    async fn read<S: Sync>(request: Request, state: &S, in_address: &[&str]) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
         let Context(context) =
             Context::from_request_parts(&mut parts, state).await.map_err(IntoResponse::into_response)?;
         let fault = |error| Fault::new(&context, error).into_response();
-        if parts.uri.query().is_some_and(|query| !query.is_empty()) {
+        let address = Parameters::parse(parts.uri.query().unwrap_or_default().as_bytes()).map_err(fault)?;
+        let is_bare = parts.uri.query().is_none_or(str::is_empty);
+        if !is_bare && (address.is_empty() || !address.names().all(|name| in_address.contains(&name))) {
             return Err(fault(OauthError::invalid_request("parameters belong into the body")));
         }
         if !is_form(&parts.headers) {
@@ -46,13 +67,13 @@ impl<S: Sync> FromRequest<S> for Form {
             *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Err(response);
         }
-        let body = read(body).await.map_err(|refusal| {
+        let body = crate::extract::read(body).await.map_err(|refusal| {
             let mut response = fault(OauthError::new(ErrorCode::InvalidRequest, "the body cannot be read"));
             let status = http::StatusCode::from_u16(refusal.status());
             *response.status_mut() = status.unwrap_or(http::StatusCode::BAD_REQUEST);
             response
         })?;
-        let parameters = Parameters::parse(&body).map_err(fault)?;
+        let parameters = Parameters::parse(&body).and_then(|form| form.with(address)).map_err(fault)?;
         let limit = parts.extensions.remove::<ClientLimit>();
         Ok(Self { parameters, context, headers: parts.headers, limit })
     }

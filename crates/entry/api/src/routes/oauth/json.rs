@@ -52,7 +52,7 @@ impl<T: DeserializeOwned> FromRequest<AppContext> for Asked<T> {
         })?;
         let body = parse_stored(&bytes)
             .map_err(|_| fault(OauthError::invalid_request("the body is not what this endpoint takes")))?;
-        let flow = Flow::of(state, &parts.headers).map_err(fault)?;
+        let flow = Flow::of(&parts.headers).map_err(fault)?;
         Ok(Self { body, headers: parts.headers, visitor, flow, context })
     }
 }

@@ -1,7 +1,7 @@
 //! `GET|POST /login`: signing in, registering and coming back in; the page of set-up links.
 
 use super::flow::Flow;
-use super::form::{FORM_BODY, Form};
+use super::form::{FORM_BODY, Form, PageForm};
 use super::json::{is_foreign, session_of};
 use super::page::{error_page, frame, may_return, page, see_other};
 use super::session::{keep_signed_in, renewed};
@@ -39,10 +39,11 @@ pub fn routes() -> Vec<Route> {
     let public = |route: Route| route.public(RateGroup::OauthPublic).envelope(Envelope::OAuth);
     vec![
         public(Route::get("/login", login))
-            .query(&["request", "done", "recovery", "register", "switch", "again", "step"])
+            .query(&["request", "done", "recovery", "register", "switch", "again", "step", "ui_locales"])
             .doc("identity", "The sign-in page"),
         public(Route::post("/login", submit))
             .body_limit(FORM_BODY)
+            .query(&["request"])
             .doc("identity", "Signs in with a password, or takes a recovery code"),
         public(Route::post("/login/recovery-codes", recovery_codes))
             .body_limit(FORM_BODY)
@@ -50,7 +51,9 @@ pub fn routes() -> Vec<Route> {
         public(Route::post("/login/notices", dismiss))
             .body_limit(FORM_BODY)
             .doc("identity", "Puts a notice of the sign-in page away"),
-        public(Route::get("/webauthn/link", link)).doc("identity", "The page that set-up links lead to"),
+        public(Route::get("/webauthn/link", link))
+            .query(&["ui_locales"])
+            .doc("identity", "The page that set-up links lead to"),
     ]
 }
 
@@ -63,7 +66,7 @@ async fn login(
     if let Some(elsewhere) = canonical(&context, &headers, &uri) {
         return elsewhere;
     }
-    let flow = match Flow::of(&context, &headers) {
+    let flow = match Flow::of(&headers) {
         Ok(flow) => flow,
         Err(error) => return error_page(frame(&context, &headers, None), &caller, &error),
     };
@@ -73,7 +76,7 @@ async fn login(
         Ok(behind) => behind,
         Err(error) => return error_page(frame(&context, &headers, None), &caller, &error),
     };
-    let frame = behind.frame(&context, &headers);
+    let frame = behind.frame(&context, &headers, query.get("ui_locales"));
     let shown = frame.clone();
     let is_for_somebody_else = FORMS.iter().any(|name| query.get(name).is_some()) || !request.is_empty();
     let here =
@@ -178,9 +181,9 @@ async fn behind(
 }
 
 impl Behind {
-    fn frame(&self, context: &AppContext, headers: &HeaderMap) -> Frame {
-        let asked = self.0.as_ref();
-        frame(context, headers, asked.and_then(|asked| asked.ui_locales.as_deref()))
+    fn frame(&self, context: &AppContext, headers: &HeaderMap, ui_locales: Option<&str>) -> Frame {
+        let asked = self.0.as_ref().and_then(|asked| asked.ui_locales.as_deref());
+        frame(context, headers, asked.or(ui_locales))
     }
 
     fn lead(&self, page: Page) -> Page {
@@ -236,14 +239,14 @@ fn recovery_page(
     Page::render(&RecoveryPage { frame, csrf, fault })
 }
 
-async fn submit(State(context): State<AppContext>, form: Form) -> Response {
+async fn submit(State(context): State<AppContext>, PageForm(form): PageForm) -> Response {
     let visitor = session_of(&context, &form.headers).await;
     let is_recovery = form.parameters.get("recovery").is_some();
     if !is_recovery && !context.oauth.settings().identity.password.enabled {
         return StatusCode::NOT_FOUND.into_response();
     }
     let purpose = if is_recovery { RECOVERY } else { PASSWORD };
-    let flow = match Flow::of(&context, &form.headers) {
+    let flow = match Flow::of(&form.headers) {
         Ok(flow) => flow,
         Err(error) => return error_page(frame(&context, &form.headers, None), &form.context, &error),
     };
@@ -252,7 +255,7 @@ async fn submit(State(context): State<AppContext>, form: Form) -> Response {
         Ok(behind) => behind,
         Err(error) => return error_page(frame(&context, &form.headers, None), &form.context, &error),
     };
-    let frame = behind.frame(&context, &form.headers);
+    let frame = behind.frame(&context, &form.headers, None);
     let genuine = check_csrf(&context.oauth, purpose, &flow.value, form.parameters.get("csrf"));
     let foreign = is_foreign(&context, &Method::POST, &form.headers);
     if genuine.is_err() || foreign {
@@ -324,14 +327,14 @@ async fn recover(context: &AppContext, form: &Form) -> Result<Response, OauthErr
 async fn link(
     State(context): State<AppContext>,
     Context(request): Context,
-    uri: Uri,
-    headers: HeaderMap,
+    query: Query,
+    (uri, headers): (Uri, HeaderMap),
 ) -> Response {
     if let Some(elsewhere) = canonical(&context, &headers, &uri) {
         return elsewhere;
     }
-    let frame = frame(&context, &headers, None);
-    let flow = match Flow::of(&context, &headers) {
+    let frame = frame(&context, &headers, query.get("ui_locales"));
+    let flow = match Flow::of(&headers) {
         Ok(flow) => flow,
         Err(error) => return error_page(frame, &request, &error),
     };

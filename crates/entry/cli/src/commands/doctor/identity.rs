@@ -8,6 +8,7 @@ use crate::globals::Globals;
 use crate::output::Output;
 use crate::running;
 use serde_json::Value;
+use url::{Host, Url};
 
 const BASE: &str = "/api/v1/core/oauth";
 const OPENID: &str = "/.well-known/openid-configuration";
@@ -113,8 +114,12 @@ async fn address(globals: &Globals) -> Result<String, CliError> {
 }
 
 fn is_loopback(url: &str) -> bool {
-    let host = url.split("://").nth(1).unwrap_or_default();
-    ["localhost", "127.", "[::1]"].iter().any(|name| host.starts_with(name))
+    match Url::parse(url).ok().as_ref().and_then(Url::host) {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
@@ -123,6 +128,16 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 
 fn words<'a>(value: &'a Value, name: &str) -> Vec<&'a str> {
     value.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// What is wrong with the answer to a request that names an address which nobody registered: it must be our page that says so.
+fn strays(answer: &Answer) -> Option<String> {
+    if answer.header("location").is_some() {
+        return Some("leads to an address that nobody registered".to_owned());
+    }
+    let is_page = answer.header("content-type").is_some_and(|kind| kind.starts_with("text/html"));
+    (answer.status != 400 || !is_page)
+        .then(|| format!("answers {} in place of 400 with the page that says so", answer.status))
 }
 
 /// `seen` if it is right.
@@ -220,12 +235,10 @@ impl Probe {
         ];
         for path in asked {
             let answer = self.pages.send(Ask::get(&path)).await?;
-            if answer.header("location").is_some() {
-                let wrong = format!(
-                    "{} leads to an address that nobody registered",
-                    path.split('?').next().unwrap_or_default()
-                );
-                return Ok(Err((wrong, "put nothing between client and server that redirects")));
+            if let Some(wrong) = strays(&answer) {
+                let path = path.split('?').next().unwrap_or_default();
+                let fix = "let nothing between client and server redirect, or answer in its place";
+                return Ok(Err((format!("{path} {wrong}"), fix)));
             }
         }
         Ok(Ok("a client or address that is not registered gets a page".to_owned()))

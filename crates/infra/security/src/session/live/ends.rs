@@ -68,7 +68,8 @@ impl Ended {
 }
 
 impl Sessions {
-    /// Ends a session and those that came from it, with every token of them. Returns how many were live.
+    /// Ends a session and those that came from it, with every token of them. Returns how many were live. Where none is, nothing is
+    /// written, and no node asks again.
     ///
     /// # Errors
     /// When the rows cannot be written; the sessions then go on.
@@ -214,6 +215,9 @@ impl Sessions {
 
     fn apply_ended(&self, ended: Vec<RevokedRow>) -> usize {
         let count = ended.len();
+        if count == 0 {
+            return 0;
+        }
         let kept = self.clock.now().saturating_add(KEEP_REVOKED);
         self.apply(|revoked| {
             for (id, until) in ended {
