@@ -32,6 +32,7 @@ mod oauth_tokens;
 mod passkey_nodes;
 mod people;
 mod peppers;
+mod plans;
 mod policies;
 mod reload;
 mod replay;

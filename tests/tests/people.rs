@@ -1,7 +1,7 @@
 //! People on a running server, on both engines: the set-up link, passkeys, sessions, cookies, and the pages of all that.
 
 #[path = "../../crates/domain/oauth/src/services/webauthn/tests/authenticator.rs"]
-mod authenticator;
+pub(crate) mod authenticator;
 
 use crate::http::{Answer, Client};
 use crate::stores;
@@ -226,10 +226,16 @@ async fn pages_are_framed_by_nobody_and_stand_under_one_host() {
     let form =
         [("host", format!("127.0.0.1:{port}")), ("content-type", "application/x-www-form-urlencoded".into())];
     let form = form.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let again = client.raw("/api/v1/core/oauth/authorize", &form, "client_id=x".into()).await.unwrap();
+    let again = client
+        .raw("/api/v1/core/oauth/authorize", &form, "client_id=x&state=%C3%A4+%25&scope=a+b".into())
+        .await
+        .unwrap();
     assert_eq!(
         (again.status, again.header("location")),
-        (307, format!("{origin}/api/v1/core/oauth/authorize").as_str())
+        (
+            303,
+            format!("{origin}/api/v1/core/oauth/authorize?client_id=x&state=%C3%A4+%25&scope=a+b").as_str()
+        )
     );
     let device = client.get("/device?user_code=bcdf%20ghjk", &[("host", host)]).await;
     assert_eq!((device.status, device.header("location")), (303, "/login?request=BCDF-GHJK"));

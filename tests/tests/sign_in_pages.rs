@@ -2,7 +2,9 @@
 //! back to the client.
 
 use crate::http::Answer;
-use crate::rfc9700::{Browser, OAUTH, encoded, hidden, parameter};
+use crate::people::authenticator::PRESENT;
+use crate::people::{SoftAuthenticator, ceremony};
+use crate::rfc9700::{Browser, OAUTH, encoded, filled, hidden, parameter};
 use crate::stores;
 use reqwest::Method;
 use serde_json::json;
@@ -54,6 +56,115 @@ async fn id_107_the_form_of_a_sign_in_may_end_at_the_client_that_waits_behind_it
         let page = browser.get(&address).await;
         assert!(page.header("content-security-policy").ends_with("form-action 'self'"), "{address}");
     }
+}
+
+#[tokio::test]
+async fn id_1_the_forms_of_pages_may_name_their_request_in_the_address_and_nothing_else() {
+    let mut browser = Browser::signed_in(stores::sqlite()).await;
+    let page = browser.consent("scope=user&state=s").await;
+    let request = hidden(&page.body).into_iter().find(|(name, _)| name == "request").unwrap().1;
+    let mut fields = hidden(&page.body);
+    fields.push(("decision".into(), "deny".into()));
+    let whole = encoded(&fields);
+    fields.retain(|(name, _)| name != "request");
+    let form = encoded(&fields);
+    for (query, form) in [
+        (format!("request={request}&decision=allow"), &form),
+        ("x=1".to_owned(), &form),
+        ("&".to_owned(), &form),
+        ("request=other".to_owned(), &whole),
+    ] {
+        let refused = browser.submit(&format!("{OAUTH}/consent?{query}"), form.clone()).await;
+        assert_eq!((refused.status, refused.header("location")), (400, ""), "{query}: {}", refused.body);
+    }
+    let refused = browser.submit(&format!("{OAUTH}/revoke?request={request}"), "token=x".into()).await;
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    let done = browser.submit(&format!("{OAUTH}/consent?request={request}"), form).await;
+    assert_eq!(done.status, 303, "{}", done.body);
+    assert_eq!(parameter(done.header("location"), "error").as_deref(), Some("access_denied"));
+}
+
+#[tokio::test]
+async fn id_108_the_pages_of_devices_and_links_speak_the_language_that_was_asked_for() {
+    let mut browser = Browser::signed_in(stores::sqlite()).await;
+    let german = |page: &Answer| page.body.contains("lang=\"de\"");
+    for path in ["/device", "/webauthn/link", "/login"] {
+        let page = browser.get(&format!("{path}?ui_locales=fr%20de-AT")).await;
+        assert!(page.status == 200 && german(&page), "{path}: {}", page.body);
+        assert!(!german(&browser.get(path).await), "{path}");
+    }
+    let page = browser.get("/device?ui_locales=de").await;
+    assert!(hidden(&page.body).contains(&("ui_locales".into(), "de".into())), "{}", page.body);
+    let code = browser.http.raw(
+        &format!("{OAUTH}/device_authorization"),
+        &[FORM],
+        format!("client_id={}&scope=user", browser.client),
+    );
+    let code = code.await.unwrap().json()["user_code"].as_str().unwrap().to_owned();
+    let page = browser.get(&format!("/device?user_code={code}&ui_locales=de")).await;
+    assert!(german(&page), "{}", page.body);
+    let done = browser.submit("/device", filled(&page, "deny")).await;
+    assert_eq!((done.status, done.header("location")), (303, "/device?done=denied&ui_locales=de"));
+    browser.cookies.clear();
+    let asked = browser.get("/device?ui_locales=de").await;
+    assert_eq!(asked.header("location"), "/login?request=device&ui_locales=de");
+}
+
+#[tokio::test]
+async fn id_93_a_passkey_that_verifies_nobody_leads_its_person_to_a_password() {
+    let options = stores::sqlite()
+        .env("SYSTEMPROMPT__SECURITY__IDENTITY__PASSWORD__ENABLED", "true")
+        .env("SYSTEMPROMPT__SECURITY__IDENTITY__WEBAUTHN__USER_VERIFICATION", "preferred");
+    let mut browser = Browser::signed_in(options).await;
+    let admin = format!("Bearer {}", browser.server.admin_token());
+    let invite = json!({"email": "eve@example.com", "roles": ["user"]});
+    let headers = [("authorization", admin.as_str())];
+    let made = browser.http.post("/api/v1/admin/setup-link", &headers, &invite).await.json();
+    let token = made["setup_url"].as_str().unwrap().split_once("#token=").unwrap().1.to_owned();
+    let asked = browser.get(&browser.authorize("scope=openid%20user&state=s&prompt=login")).await;
+    let request = parameter(&format!("{}{}", browser.origin, asked.header("location")), "request").unwrap();
+    let mut device = SoftAuthenticator::new(&browser.origin);
+    device.flags = PRESENT;
+    let start = json!({"username": "eve", "email": "eve@example.com", "token": token, "request": request});
+    let ends = (browser.origin.as_str(), "register");
+    let done = ceremony(&browser.http, ends, start, |o| device.create(o), json!({"token": token})).await;
+    let led = done.json()["redirect"].as_str().unwrap().to_owned();
+    assert_eq!(led, format!("/login/password?request={request}"), "{}", done.body);
+    let flow = browser.cookies["sp_flow"].clone();
+    browser.keep(&done);
+    browser.cookies.insert("sp_flow".into(), flow);
+    let page = browser.get(&led).await;
+    assert_eq!(page.status, 200, "{}", page.body);
+    assert!(page.body.contains("minlength=\"12\"") && may_end_at_the_client(&page), "{}", page.body);
+    let form = |password: &str| {
+        let mut fields = hidden(&page.body);
+        fields.push(("new".into(), password.into()));
+        fields
+    };
+    let weak = browser.submit("/login/password", encoded(&form("short"))).await;
+    assert!(weak.status == 400 && weak.body.contains("role=\"alert\""), "{}", weak.body);
+    let mut forged = form(PASSWORD);
+    forged.retain(|(name, _)| name != "csrf");
+    assert_eq!(browser.submit("/login/password", encoded(&forged)).await.status, 403);
+    let set = browser.submit("/login/password", encoded(&form(PASSWORD))).await;
+    let on = format!("{OAUTH}/webauthn/complete?request={request}");
+    assert_eq!((set.status, set.header("location")), (303, on.as_str()), "{}", set.body);
+    // Who has one needs the page no more.
+    assert_eq!(browser.get(&led).await.header("location"), on);
+    assert_eq!(
+        browser.submit("/login/password", encoded(&form("another-long-one"))).await.header("location"),
+        on
+    );
+    browser.cookies.clear();
+    assert_eq!(browser.get(&led).await.header("location"), "/login?again");
+    let page = browser.get("/login").await;
+    let mut fields = hidden(&page.body);
+    fields.retain(|(name, _)| name == "csrf");
+    fields.extend([("username".into(), "eve".into()), ("password".into(), PASSWORD.into())]);
+    assert_eq!(browser.submit("/login", encoded(&fields)).await.status, 303, "eve comes back in");
+    let without = stores::sqlite().without_limits().start().unwrap();
+    let off = crate::http::Client::without_redirects(&without).get("/login/password", &[]).await;
+    assert_eq!(off.status, 404);
 }
 
 #[tokio::test]

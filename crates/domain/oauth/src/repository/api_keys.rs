@@ -202,9 +202,9 @@ impl ApiKeyRepository {
         )).bind(now).bind(id).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
         // What was dead is no news to other nodes.
         if revoked == 1 {
-            tx.commit().await?
+            tx.commit().await?;
         } else {
-            tx.rollback().await?
+            tx.rollback().await?;
         }
         Ok(revoked == 1)
     }

@@ -11,7 +11,6 @@ use crate::repository::oauth::device::{
     DEVICE_DECIDED, DEVICE_OPENED, DEVICE_USED, DeviceCode, DeviceState, device_approved, device_denied,
     device_opened, device_used,
 };
-use crate::repository::turns::turn;
 use crate::services::generation::{TokenResponse, draft};
 use crate::services::id_token::check_signer;
 use crate::services::refusals::ip_prefix;
@@ -135,11 +134,9 @@ async fn open(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Dev
         .with("resources", resources);
     let mut unit = Unit::new();
     unit.record(entry);
-    unit.require(turn(
-        "device",
-        &format!("{} {}", row.client_id, row.ip_prefix.as_deref().unwrap_or_default()),
-    ));
-    unit.require(device_opened(&row, MAX_OPEN));
+    for guard in device_opened(&row, MAX_OPEN) {
+        unit.require(guard);
+    }
     match state.ledger.commit(unit).await {
         Ok(permit) => drop(permit),
         Err(LedgerError::Guard(DEVICE_OPENED)) => {

@@ -21,7 +21,7 @@ const FAR: (Millis, Millis) = (BEFORE, 10_000);
 const BEFORE: Millis = 1000;
 /// Most records that are looked through about one time, and how many at once.
 const MAX_ROWS: usize = 20_000;
-const PAGE: i64 = 500;
+const PAGE: usize = 500;
 
 /// Why a token cannot be explained.
 #[derive(Debug, thiserror::Error)]
@@ -244,8 +244,8 @@ async fn find_within(
         ..Filter::default()
     };
     let mut after = None;
-    for _ in 0..most.div_ceil(PAGE.unsigned_abs() as usize) {
-        let page = state.ledger.query(&filter, after.as_ref(), PAGE).await?;
+    for _ in 0..most.div_ceil(PAGE) {
+        let page = state.ledger.query(&filter, after.as_ref(), PAGE.min(most) as i64).await?;
         for row in page.rows {
             let record = row.record.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
             let detail = record.as_ref().and_then(|record| record.get("detail")).and_then(Value::as_object);
@@ -265,7 +265,36 @@ async fn find_within(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repository::testing::{caller, fixtures};
+    use systemprompt_audit::{Draft, EntryKind};
     use systemprompt_models::Clock as _;
+
+    #[tokio::test]
+    async fn id_137_a_record_is_sought_near_its_time_first_and_too_many_others_are_no_proof_that_there_is_none()
+     {
+        for f in fixtures().await {
+            for n in 0..5 {
+                let draft = Draft::new(EntryKind::OauthToken, &caller(), "ok").with("jti", format!("j{n}"));
+                f.state.record(draft).await.unwrap();
+            }
+            let filter = Filter { kind: Some(ISSUED.to_owned()), ascending: true, ..Filter::default() };
+            let rows = f.state.ledger.query(&filter, None, 10).await.unwrap().rows;
+            let at = rows.first().unwrap().at;
+            let seek = async |jti: &'static str, (at, window), most| {
+                let wanted = |detail: &Map<String, Value>| text(detail, "jti") == Some(jti);
+                find_within(&f.state, ISSUED, (at, window), most, wanted).await
+            };
+            let found = seek("j4", (at, FAR), 5).await.unwrap().unwrap();
+            assert_eq!(text(&found.1, "jti"), Some("j4"));
+            assert!(matches!(seek("j4", (at, FAR), 2).await, Err(ExplainError::Crowded)));
+            assert!(seek("other", (at, FAR), 500).await.unwrap().is_none());
+            // A time of which it is not near, but not far.
+            let later = rows.last().unwrap().at + NEAR.0 + 1;
+            assert!(seek("j4", (later, NEAR), 500).await.unwrap().is_none());
+            let wanted = |detail: &Map<String, Value>| text(detail, "jti") == Some("j4");
+            assert!(super::find(&f.state, ISSUED, later, wanted).await.unwrap().is_some());
+        }
+    }
 
     #[test]
     fn the_id_of_a_token_tells_when_it_was_made() {

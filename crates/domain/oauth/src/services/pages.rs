@@ -38,6 +38,20 @@ pub struct SecondPage {
     pub fault: Option<&'static str>,
 }
 
+/// The other half of the sign-in of somebody whose passkey does not verify them.
+#[derive(Template)]
+#[template(path = "password.html")]
+pub struct PasswordPage {
+    pub frame: Frame,
+    pub person: Person,
+    /// The authorization request to go on with.
+    pub request: String,
+    /// Least number of characters.
+    pub least: u32,
+    pub csrf: String,
+    pub fault: Option<&'static str>,
+}
+
 /// Who is signed in, as pages show them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
@@ -160,6 +174,8 @@ pub struct DeviceConfirmPage {
 
 /// The form that makes recovery codes.
 pub const RECOVERY_CODES: &str = "recovery-codes";
+/// The form that sets a first password.
+pub const FIRST_PASSWORD: &str = "first-password";
 /// The form that puts notices away.
 pub const NOTICES: &str = "notices";
 

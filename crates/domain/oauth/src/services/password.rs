@@ -158,6 +158,14 @@ async fn prove(
     }
 }
 
+/// Whether a user has a password.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn is_set(state: &OAuthState, user: &UserId) -> OauthResult<bool> {
+    Ok(passwords::hash(&state.db, user.as_str()).await?.is_some())
+}
+
 /// Sets the caller's password: the first after a recent sign-in, a further one with the old. Every grant and every other session
 /// ends in the transaction of the change (ID-51).
 ///

@@ -3,6 +3,7 @@
 use super::OAuthRepository;
 use super::auth_code::impossible;
 use crate::error::OauthResult;
+use crate::repository::turns::turn;
 use systemprompt_audit::Guard;
 use systemprompt_database::{on, on_tx, sql};
 use systemprompt_models::Millis;
@@ -115,8 +116,9 @@ impl OAuthRepository {
 }
 
 /// Inserts a code, unless its client has `limit` open ones from the same network.
-pub(crate) fn device_opened(new: &DeviceCode, limit: i64) -> Guard {
-    Guard {
+pub(crate) fn device_opened(new: &DeviceCode, limit: i64) -> [Guard; 2] {
+    let whose = format!("{} {}", new.client_id, new.ip_prefix.as_deref().unwrap_or_default());
+    let opened = Guard {
         name: DEVICE_OPENED,
         sql: sql!(
             "INSERT INTO oauth_device_codes (device_digest, user_code_digest, client_id, scopes, resources, status,
@@ -140,7 +142,8 @@ pub(crate) fn device_opened(new: &DeviceCode, limit: i64) -> Guard {
             new.expires_at.into(),
             limit.into(),
         ],
-    }
+    };
+    [turn("device", &whose), opened]
 }
 
 /// Writes what a person decided on an open code: `approved` with the grant, or `denied`.

@@ -162,6 +162,15 @@ texts! {
     link_again: "Sign in", "Anmelden";
     link_name: "Name of the passkey", "Name des Passkeys";
 
+    // The other half of a sign-in.
+    first_password_title: "Set a password", "Passwort festlegen";
+    first_password_lead: "Your passkey does not make sure that it is you who uses it. From the next time on you sign in with both: without a password you could not come back.",
+        "Ihr Passkey prüft nicht, ob Sie es sind, der ihn benutzt. Ab dem nächsten Mal melden Sie sich mit beidem an: Ohne Passwort kämen Sie nicht mehr hinein.";
+    first_password_hint: "characters at least, and none that is easy to guess",
+        "Zeichen mindestens, und keines, das leicht zu erraten ist";
+    first_password_weak: "That password is too short or too easy to guess.",
+        "Dieses Passwort ist zu kurz oder zu leicht zu erraten.";
+
     // Recovery.
     recovery_title: "Come back in", "Wieder hineinkommen";
     recovery_lead: "Enter one of your recovery codes. It counts once; then you set up a new passkey, and every other session ends.",

@@ -75,7 +75,7 @@ impl Keys {
     }
 }
 
-fn person(id: &UserId, permissions: &[Permission]) -> RequestContext {
+pub(super) fn person(id: &UserId, permissions: &[Permission]) -> RequestContext {
     let principal = Principal {
         user_id: id.clone(),
         permissions: permissions.to_vec(),

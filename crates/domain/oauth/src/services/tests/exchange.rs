@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use systemprompt_database::on_tx;
-use systemprompt_models::ids::GrantId;
+use systemprompt_models::ids::{EntryId, GrantId};
 use systemprompt_models::{Actor, Permission, Principal, RequestContext, Secret};
 use systemprompt_security::keys::{PrivateKey, SigningAlgorithm};
+use systemprompt_security::session::{Cutoff, CutoffKind, EVERYBODY};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -171,6 +172,30 @@ async fn id_60_an_id_token_counts_at_its_own_client_while_its_session_lives() {
             word(&exchange(&plane, "web-app", id_token.expose(), "id_token", "").await),
             "invalid_grant"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_60_an_id_token_is_cut_off_with_every_other_token_of_its_time() {
+    for (kind, id) in [(CutoffKind::All, EVERYBODY), (CutoffKind::Client, "web-app")] {
+        for plane in planes().await {
+            web_app(&plane).await;
+            let (token, _) = id_token(&plane, "openid user").await;
+            let now = plane.state.now();
+            let cutoff = Cutoff {
+                kind,
+                id: id.to_owned(),
+                not_before: now,
+                reason: "test".to_owned(),
+                expires_at: now + 3_600_000,
+            };
+            plane.state.sessions.cut_off(&cutoff, &EntryId::generate()).await.unwrap();
+            plane.clock.advance(1000);
+            let refused = exchange(&plane, "web-app", token.expose(), "id_token", "").await;
+            assert_eq!(word(&refused), "invalid_grant", "{kind:?}");
+            let (later, _) = id_token(&plane, "openid user").await;
+            assert_eq!(word(&exchange(&plane, "web-app", later.expose(), "id_token", "").await), "ok");
+        }
     }
 }
 

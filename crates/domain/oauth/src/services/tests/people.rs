@@ -114,6 +114,15 @@ async fn id_96_deletion_leaves_the_id_and_no_name_or_credential() {
         let ada = user(&plane, "ada", &["user"]).await;
         let key = keys(&plane).create(&by(&ada, &[Permission::User]), key_of(&ada)).await.unwrap().1;
         assert!(keys(&plane).verify(key.expose()).await.unwrap().is_some());
+        // As clients of bridges were called once.
+        plane
+            .change(
+                "UPDATE oauth_clients SET name = 'Bridge of ada', kind = 'bridge',
+                     owner_user_id = (SELECT id FROM users WHERE username = 'ada'),
+                     user_id = (SELECT id FROM users WHERE username = 'bob') WHERE client_id = 'acme-ci'",
+            )
+            .await;
+        plane.change("UPDATE users SET display_name = 'Bridge of ada' WHERE username = 'bob'").await;
         let gone = UserChange { status: Some(UserStatus::Deleted), ..UserChange::default() };
         users.change(&context(), "ada", None, gone.clone()).await.unwrap();
 
@@ -123,6 +132,8 @@ async fn id_96_deletion_leaves_the_id_and_no_name_or_credential() {
         assert!(users.find("ada").await.unwrap().is_none());
         assert!(keys(&plane).verify(key.expose()).await.unwrap().is_none());
         for table in [
+            "SELECT COUNT(*) FROM oauth_clients WHERE name LIKE '%ada%'",
+            "SELECT COUNT(*) FROM users WHERE display_name LIKE '%ada%'",
             "SELECT COUNT(*) FROM user_api_keys",
             "SELECT COUNT(*) FROM users WHERE username_key LIKE '%ada%' OR email_key LIKE '%ada%'",
         ] {
@@ -170,6 +181,47 @@ async fn id_97_a_merged_user_hands_over_clients_and_identities_and_nothing_else(
         assert_eq!((told.len(), &told[0]["detail"]["into"]), (1, &new.id.as_str().into()));
         let refused = users.merge(&context(), old.id.as_str(), None, "new").await;
         assert!(matches!(refused, Err(IdentityError::Deleted)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_96_a_mail_that_two_take_at_once_is_taken_for_one_of_them() {
+    for plane in planes().await.map(Arc::new) {
+        for name in ["u0", "u1", "u2", "u3", "u4", "u5", "u6", "u7"] {
+            user(&plane, name, &["user"]).await;
+        }
+        let next = Arc::new(AtomicUsize::new(0));
+        let done = at_once(8, || {
+            let (plane, n) = (Arc::clone(&plane), next.fetch_add(1, Ordering::Relaxed));
+            async move {
+                let change = UserChange { email: Some("same@example.org".into()), ..UserChange::default() };
+                plane.state.users.change(&context(), &format!("u{n}"), None, change).await
+            }
+        });
+        let done = done.await;
+        assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 1);
+        for refused in done.into_iter().filter_map(Result::err) {
+            assert!(matches!(refused, IdentityError::Taken("email")), "{refused}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_97_of_the_last_two_administrators_one_stays_who_are_demoted_at_once() {
+    for plane in planes().await.map(Arc::new) {
+        for name in ["u0", "u1"] {
+            user(&plane, name, &["admin"]).await;
+        }
+        let next = Arc::new(AtomicUsize::new(0));
+        let done = at_once(2, || {
+            let (plane, n) = (Arc::clone(&plane), next.fetch_add(1, Ordering::Relaxed));
+            async move {
+                let change = UserChange { roles: Some(vec!["user".into()]), ..UserChange::default() };
+                plane.state.users.change(&context(), &format!("u{n}"), None, change).await
+            }
+        });
+        assert_eq!(done.await.iter().filter(|done| done.is_ok()).count(), 1);
+        assert_eq!(plane.count("SELECT COUNT(*) FROM user_roles WHERE role = 'admin'").await, 1);
     }
 }
 

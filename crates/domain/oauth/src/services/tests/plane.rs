@@ -241,6 +241,12 @@ impl Plane {
         revoke(&self.state, request(&context(), None, &parameters)).await
     }
 
+    /// The same by a client that proves itself.
+    pub async fn revoke_with_secret(&self, client: &str, token: &str) -> OauthResult<Option<String>> {
+        let parameters = Parameters::parse(format!("token={token}").as_bytes())?;
+        revoke(&self.state, request(&context(), Some(&basic(client)), &parameters)).await
+    }
+
     pub fn claims(&self, token: &Secret<String>) -> JwtClaims {
         self.state.verifier.verify_own(token.expose()).unwrap().claims
     }

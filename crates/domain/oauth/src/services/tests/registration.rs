@@ -1,5 +1,6 @@
 //! What a registration may ask for and whom it is in the way of.
 
+use super::clients::person;
 use super::plane::{Plane, context, planes, planes_with, word};
 use crate::error::{IdentityError, OauthResult};
 use crate::services::clients::{ClientError, Created, managed, registration};
@@ -7,8 +8,8 @@ use crate::services::discovery::server_metadata;
 use crate::users::NewUser;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use systemprompt_models::ids::UserId;
-use systemprompt_models::{Permission, Principal, RequestContext};
+use systemprompt_models::ids::{Jti, UserId};
+use systemprompt_models::{CredentialKind, Permission, Principal, RequestContext};
 
 fn admin() -> RequestContext {
     let principal = Principal {
@@ -56,6 +57,26 @@ async fn id_28_an_algorithm_without_a_key_is_refused_by_the_name_of_its_member()
             plane.count("SELECT COUNT(*) FROM oauth_clients WHERE client_id = 'acme' AND version = 1").await,
             1
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_18_a_client_that_registers_is_owned_by_a_person_and_by_nothing_else() {
+    for plane in planes().await {
+        let register = async |by: &UserId| {
+            let mut principal = (*person(by, &[Permission::User]).principal).clone();
+            principal.credential = CredentialKind::Token { jti: Jti::generate() };
+            let by = RequestContext { principal: Arc::new(principal), ..context() };
+            registration::register(&plane.state, &by, &members(&json!({}))).await
+        };
+        let owned = register(&plane.bob).await.unwrap().client;
+        assert_eq!(owned.owner_user_id.as_ref(), Some(&plane.bob));
+        let of_client = "UPDATE users SET kind = 'client' WHERE username = 'bob'";
+        for change in [of_client, "UPDATE users SET kind = 'service' WHERE username = 'bob'"] {
+            plane.change(change).await;
+            assert_eq!(word(&register(&plane.bob).await), "access_denied");
+        }
+        assert_eq!(word(&register(&"usr_nobody".into()).await), "access_denied");
     }
 }
 

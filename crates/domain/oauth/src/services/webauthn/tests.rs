@@ -472,16 +472,32 @@ async fn a16_without_user_verification_a_passkey_is_refused_or_is_half_of_a_sign
         assert_eq!(code(refused), ErrorCode::InvalidRequest);
 
         prefer(&fixture);
-        let begun = begin().await;
-        assert_eq!(begun.options["publicKey"]["authenticatorSelection"]["userVerification"], "preferred");
+        let wanted = |begun: &Started| {
+            begun.options["publicKey"]["authenticatorSelection"]["userVerification"].clone()
+        };
+        assert_eq!(wanted(&begin().await), "required", "nobody could let the first administrator in again");
+        let link = setup::invitation(&fixture.state, &caller(), None, Vec::new()).await.unwrap().url;
+        let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
+        let asked = StartRegistration { request: Some("device".into()), ..asked("eve", Some(&token)) };
+        let begun = visit.at(&fixture).register_start(asked).await.unwrap();
+        assert_eq!(wanted(&begun), "preferred");
         let credential = device.create(&begun.options);
         let done =
             visit.at(&fixture).register_finish(finish(&begun, credential), Some(&token)).await.unwrap();
+        assert_eq!(done.redirect, "/login/password?request=device", "the other half comes first");
         let me = caller_of(&fixture, &done).await;
+        let another = async || {
+            let browser = Browser { visitor: Some(&me.principal), context: &me, flow: &visit.flow };
+            let begun = WebAuthnService { state: &fixture.state, browser }.link_start(None).await.unwrap();
+            let LinkStarted::Passkey(begun) = begun else { panic!("no options") };
+            wanted(&begun)
+        };
+        assert_eq!(another().await, "required", "half of a sign-in is no way in for who has no other half");
         let made = fixture.state.sessions.find(&me.principal.session_id).await.unwrap().unwrap();
         assert_eq!((made.acr.as_deref(), made.amr.as_deref()), (Some("0"), Some("hwk")));
         let words = Secret::from("purple-otter-sings");
         password::change(&fixture.state, &me, None, &words).await.unwrap();
+        assert_eq!(another().await, "preferred");
 
         let asked = StartAuthentication { request: Some("device".into()), ..StartAuthentication::default() };
         let begun = visit.at(&fixture).auth_start(asked).await.unwrap();

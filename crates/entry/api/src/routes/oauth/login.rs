@@ -148,7 +148,11 @@ async fn dismiss(State(context): State<AppContext>, form: Form) -> Response {
 }
 
 /// The caller of a form of the page that follows a sign-in, if it came from there.
-async fn own_form(context: &AppContext, form: &Form, purpose: &str) -> Result<RequestContext, OauthError> {
+pub(super) async fn own_form(
+    context: &AppContext,
+    form: &Form,
+    purpose: &str,
+) -> Result<RequestContext, OauthError> {
     if is_foreign(context, &Method::POST, &form.headers) {
         return Err(OauthError::new(ErrorCode::AccessDenied, "the form came from another origin"));
     }
@@ -160,9 +164,9 @@ async fn own_form(context: &AppContext, form: &Form, purpose: &str) -> Result<Re
 
 /// The authorization request that waits behind a sign-in. Its forms are answered with redirects that end at the client, which the
 /// policy of the page must name, and it says in which language.
-struct Behind(Option<AuthorizationRequest>);
+pub(super) struct Behind(Option<AuthorizationRequest>);
 
-async fn behind(
+pub(super) async fn behind(
     context: &AppContext,
     caller: &RequestContext,
     flow: &Flow,
@@ -181,12 +185,12 @@ async fn behind(
 }
 
 impl Behind {
-    fn frame(&self, context: &AppContext, headers: &HeaderMap, ui_locales: Option<&str>) -> Frame {
+    pub(super) fn frame(&self, context: &AppContext, headers: &HeaderMap, ui_locales: Option<&str>) -> Frame {
         let asked = self.0.as_ref().and_then(|asked| asked.ui_locales.as_deref());
         frame(context, headers, asked.or(ui_locales))
     }
 
-    fn lead(&self, page: Page) -> Page {
+    pub(super) fn lead(&self, page: Page) -> Page {
         match &self.0 {
             Some(asked) => page.leading_to(&asked.redirect_uri),
             None => page,

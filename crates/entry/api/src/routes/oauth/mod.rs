@@ -7,6 +7,7 @@ pub mod clients;
 pub mod consent;
 pub mod device;
 pub mod endpoints;
+pub mod first_password;
 pub mod flow;
 pub mod form;
 pub mod health;
@@ -42,6 +43,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(webauthn::routes());
     routes.extend(login::routes());
     routes.extend(device::routes());
+    routes.extend(first_password::routes());
     for route in &mut routes {
         route.spec.protocol = protocols::of(&route.spec.method, route.spec.path);
     }

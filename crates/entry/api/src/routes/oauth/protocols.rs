@@ -17,6 +17,8 @@ pub fn of(method: &Method, path: &str) -> Option<&'static Protocol> {
         ("POST", "/login") => &LOGIN_FORM,
         ("POST", "/login/recovery-codes") => &RECOVERY_CODES,
         ("POST", "/login/notices") => &NOTICE_AWAY,
+        ("GET", "/login/password") => &FIRST_PASSWORD,
+        ("POST", "/login/password") => &FIRST_PASSWORD_FORM,
         ("GET", "/webauthn/link") => &LINK,
         ("GET", "/device") => &DEVICE_PAGE,
         ("POST", "/device") => &DEVICE_FORM,
@@ -338,6 +340,8 @@ static LOGO: Protocol = file("image/*", &[&[need("client_id", "The client")]]);
 static DOCUMENT: Protocol = file("text/plain", &[]);
 
 const WAITING: &[Member] = &[may("request", "The authorization request that waits")];
+const LANGUAGES: &[Member] = &[may("ui_locales", "Languages, by preference")];
+const WITHOUT_PASSWORDS: &[Status] = &[(404, "Passwords are off")];
 static HOME: Protocol = page(&[]);
 static LOGIN: Protocol = page(&[
     WAITING,
@@ -349,6 +353,7 @@ static LOGIN: Protocol = page(&[
         may("again", "The same, for what needs a sign-in of the last five minutes"),
         may("step", "The password after a passkey that did not check its user"),
     ],
+    LANGUAGES,
 ]);
 static LOGIN_FORM: Protocol = form(&[
     &[need("csrf", "Of the page")],
@@ -368,7 +373,13 @@ static RECOVERY_CODES: Protocol = Protocol {
 };
 static NOTICE_AWAY: Protocol =
     form(&[&[need("csrf", "Of the page"), need("notice", "The notice that is put away")]]);
-static LINK: Protocol = page(&[]);
+static FIRST_PASSWORD: Protocol =
+    Protocol { answers: &[PAGE, ON, ALWAYS, WITHOUT_PASSWORDS], ..page(&[WAITING]) };
+static FIRST_PASSWORD_FORM: Protocol = Protocol {
+    answers: &[ON, ALWAYS, FORGED, WITHOUT_PASSWORDS],
+    ..form(&[&[need("csrf", "Of the page"), need("new", "The password")], WAITING])
+};
+static LINK: Protocol = page(&[LANGUAGES]);
 static CONSENT: Protocol = page(&[&[need("request", "The authorization request that waits")]]);
 static CONSENT_FORM: Protocol = form(&[&[
     need("request", "The authorization request that waits"),
@@ -376,14 +387,19 @@ static CONSENT_FORM: Protocol = form(&[&[
     need("decision", "`allow` or `deny`"),
     may("scope_{name}", "`1` for each scope that the person left in"),
 ]]);
-static DEVICE_PAGE: Protocol =
-    page(&[&[may("user_code", "The code that the device shows"), may("done", "After the decision")]]);
-static DEVICE_FORM: Protocol = form(&[&[
-    need("csrf", "Of the page"),
-    need("user_code", "The code that was compared"),
-    need("decision", "`allow` or `deny`"),
-    may("scope_{name}", "`1` for each scope that the person left in"),
-]]);
+static DEVICE_PAGE: Protocol = page(&[
+    &[may("user_code", "The code that the device shows"), may("done", "After the decision")],
+    LANGUAGES,
+]);
+static DEVICE_FORM: Protocol = form(&[
+    &[
+        need("csrf", "Of the page"),
+        need("user_code", "The code that was compared"),
+        need("decision", "`allow` or `deny`"),
+        may("scope_{name}", "`1` for each scope that the person left in"),
+    ],
+    LANGUAGES,
+]);
 
 const BEGUN: Output = Output::Json(&[
     may("challenge_id", "For the end of the ceremony; also in `x-challenge-id`"),

@@ -327,3 +327,49 @@ impl Probe {
         Ok(outcome(is_right, "addresses do not follow X-Forwarded-* and Forwarded of strangers", fix))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_begins_like_this_computers_is_not_this_computers() {
+        for (url, want) in [
+            ("http://localhost:8080", true),
+            ("http://127.0.0.1", true),
+            ("http://127.9.8.7:1/x", true),
+            ("http://[::1]:9", true),
+            ("http://localhost.evil.example", false),
+            ("http://127.0.0.1.evil.example", false),
+            ("http://evil.example/?localhost", false),
+            ("http://localhost@evil.example", false),
+            ("http://[::2]", false),
+            ("localhost", false),
+        ] {
+            assert_eq!(is_loopback(url), want, "{url}");
+        }
+    }
+
+    #[test]
+    fn only_our_own_page_says_that_nobody_is_sent_anywhere() {
+        let answer = |status: u16, kind: &str, location: Option<&str>| {
+            let mut answer = Answer { status, headers: http::HeaderMap::new(), body: Vec::new() };
+            answer.headers.insert("content-type", kind.parse().unwrap());
+            if let Some(location) = location {
+                answer.headers.insert("location", location.parse().unwrap());
+            }
+            answer
+        };
+        assert_eq!(strays(&answer(400, "text/html; charset=utf-8", None)), None);
+        for (status, kind, location) in [
+            (404, "text/html", None),
+            (500, "text/html", None),
+            (200, "text/html", None),
+            (400, "application/json", None),
+            (400, "text/html", Some("https://stranger.invalid/cb")),
+            (303, "text/html", Some("https://stranger.invalid/cb")),
+        ] {
+            assert!(strays(&answer(status, kind, location)).is_some(), "{status} {kind} {location:?}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use crate::services::generation::TokenResponse;
 use crate::services::token::{ClientRequest, token};
 use crate::services::userinfo::userinfo;
 use serde_json::Value;
+use systemprompt_database::on_tx;
 
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const WANTED: &str = r#"{"id_token":{"email_verified":null,"locale":null,"sub":null},"userinfo":{"email":{"essential":true},"preferred_username":null}}"#;
@@ -32,6 +33,30 @@ async fn told(f: &Fixture, tokens: &TokenResponse) -> (Vec<String>, Vec<String>)
         about.into_iter().filter(|name| id_token.get(*name).is_some()).map(str::to_owned).collect();
     let info: Value = userinfo(&f.state, tokens.access_token.expose()).await.unwrap().into();
     (in_token, info.as_object().unwrap().keys().cloned().collect())
+}
+
+#[tokio::test]
+async fn id_69_a_scope_that_is_cut_from_the_client_is_told_no_more_however_it_was_asked_for() {
+    for f in fixtures().await {
+        f.client("app", CALLBACK, &["openid", "profile", "email", "user"]).await;
+        let visitor = f.signed_in(&f.user("ada", &["user"]).await).await;
+        let request = asked(&[("claims", WANTED), ("scope", "openid user")]);
+        let asking = ask(&f, Some(&visitor), &request).await;
+        let form = [("decision", "allow"), ("scope_user", "1"), ("scope_claims:email", "1")];
+        let code = decide(&f, &visitor, asking.request(), &form).await;
+        let first = exchanged(&f, code.code()).await;
+        assert_eq!(
+            told(&f, &first).await,
+            (vec!["email_verified".into()], vec!["email".into(), "sub".into()])
+        );
+        let mut tx = f.db.write_tx().await.unwrap();
+        let cut = "DELETE FROM oauth_client_scopes WHERE client_id = 'app' AND value = 'email'";
+        on_tx!(tx, conn => sqlx::query(cut).execute(&mut *conn).await.map(drop)).unwrap();
+        tx.commit().await.unwrap();
+        let refresh = first.refresh_token.unwrap();
+        let form = format!("grant_type=refresh_token&client_id=app&refresh_token={}", refresh.expose());
+        assert_eq!(told(&f, &tokens(&f, &form).await).await, (Vec::new(), vec!["sub".into()]));
+    }
 }
 
 #[tokio::test]

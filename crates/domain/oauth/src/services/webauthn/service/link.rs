@@ -8,6 +8,7 @@ use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::repository::notices::{self, NoticeKind};
 use crate::repository::users::close_doors;
 use crate::repository::webauthn;
+use crate::services::password;
 use crate::services::session::{Method, SessionCreationService, SignInFacts, SignedIn, lookup};
 use crate::services::setup::{self, Purpose, SetupToken};
 use crate::users::{User, UserKind, UserStatus};
@@ -66,6 +67,7 @@ impl WebAuthnService<'_> {
             .collect();
         let handle = self.handle(&user).await?;
         let (options, passkey) = self.creation(&Holder {
+            alone: !password::is_set(self.state, &user.id).await?,
             handle: &handle,
             name: &user.username,
             display_name: user.display_name.as_deref().unwrap_or(&user.username),

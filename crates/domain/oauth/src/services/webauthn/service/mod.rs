@@ -64,6 +64,8 @@ pub(super) struct NewPasskey {
 
 /// Whom a new passkey is for.
 struct Holder<'a> {
+    /// Whether the passkey would be their one way to sign in, which half of a sign-in is not.
+    alone: bool,
     handle: &'a str,
     name: &'a str,
     display_name: &'a str,
@@ -78,6 +80,7 @@ impl WebAuthnService<'_> {
     /// Options for a new passkey, with the state that its ceremony keeps.
     fn creation(&self, holder: &Holder<'_>) -> OauthResult<(Value, NewPasskey)> {
         let config = WebAuthnConfig::of(&self.state.settings())?;
+        let verification = if holder.alone { UserVerificationPolicy::Required } else { config.verification };
         let handle = URL_SAFE_NO_PAD
             .decode(holder.handle)
             .map_err(|_| OauthError::Impossible("a user handle that is no base64url".into()))?;
@@ -88,17 +91,15 @@ impl WebAuthnService<'_> {
             .attestation(AttestationConveyancePreference::None)
             .credential_algorithms(ALGORITHMS.to_vec())
             .require_resident_key(config.resident_key == Wanted::Required)
-            .user_verification_policy(config.verification)
+            .user_verification_policy(verification)
             .reject_synchronised_authenticators(false)
             .exclude_credentials(Some(holder.known.clone()))
             .extensions(Some(RequestRegistrationExtensions {
                 // It would make a passkey useless that cannot verify its user.
-                cred_protect: (config.verification == UserVerificationPolicy::Required).then_some(
-                    CredProtect {
-                        credential_protection_policy: CredentialProtectionPolicy::UserVerificationRequired,
-                        enforce_credential_protection_policy: Some(false),
-                    },
-                ),
+                cred_protect: (verification == UserVerificationPolicy::Required).then_some(CredProtect {
+                    credential_protection_policy: CredentialProtectionPolicy::UserVerificationRequired,
+                    enforce_credential_protection_policy: Some(false),
+                }),
                 uvm: None,
                 cred_props: Some(true),
                 min_pin_length: None,
@@ -145,6 +146,11 @@ fn new_handle() -> OauthResult<String> {
     let mut random = [0; HANDLE_BYTES];
     opaque::fill(&mut random)?;
     Ok(opaque::encode("", &random))
+}
+
+/// Where a browser goes whose person has half of a sign-in, until they set the other half.
+fn other_half(request: Option<&str>) -> String {
+    format!("/login/password?request={}", waiting(request))
 }
 
 /// Where a browser goes after a sign-in: on with the stored request, if it names one.

@@ -3,11 +3,12 @@
 use super::super::registry::PasskeyRow;
 use super::super::token::{Kind, Started, take};
 use super::{
-    Done, Finish, Holder, NewPasskey, WebAuthnService, destination, method_of, name_of, new_handle, waiting,
+    Done, Finish, Holder, NewPasskey, WebAuthnService, destination, method_of, name_of, new_handle,
+    other_half, waiting,
 };
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::repository::{users, webauthn};
-use crate::services::session::{SessionCreationService, SignInFacts};
+use crate::services::session::{Method, SessionCreationService, SignInFacts};
 use crate::services::setup::{self, Purpose, SetupToken};
 use crate::users::{User, UserKind, UserStatus};
 use serde::{Deserialize, Serialize};
@@ -55,14 +56,16 @@ impl WebAuthnService<'_> {
             None,
         )
         .map_err(|_| OauthError::invalid_request("username, email or full_name is not in form"))?;
-        match &asked.token {
-            Some(token) => drop(self.registering_token(token, &asked.email).await?),
-            None if self.state.settings().allow_registration => {}
+        let alone = match &asked.token {
+            // Nobody could let the first administrator in again.
+            Some(token) => self.registering_token(token, &asked.email).await?.purpose == Purpose::Bootstrap,
+            None if self.state.settings().allow_registration => false,
             None => return Err(closed()),
-        }
+        };
         let handle = new_handle()?;
         let display_name = asked.full_name.clone().filter(|name| !name.is_empty());
         let (options, passkey) = self.creation(&Holder {
+            alone,
             handle: &handle,
             name: &asked.username,
             display_name: display_name.as_deref().unwrap_or(&asked.username),
@@ -114,18 +117,23 @@ impl WebAuthnService<'_> {
             unit.require(guard);
         }
         unit.require(webauthn::add(&row));
+        let method = method_of(&credential);
         let facts = SignInFacts {
             user: &user,
-            method: method_of(&credential),
+            method,
             credential: Some(&row.credential_id),
             context: self.context(),
             is_new: true,
             before: self.browser.visitor,
         };
         let signed_in = SessionCreationService(self.state).sign_in(facts, unit).await.map_err(refused)?;
+        let request = about.request.as_deref();
         Ok(Done {
             user_id: user.id.to_string(),
-            redirect: destination(about.request.as_deref()),
+            redirect: match method {
+                Method::Presence { .. } => other_half(request),
+                _ => destination(request),
+            },
             token: Some(signed_in.token),
         })
     }
