@@ -8,10 +8,12 @@ use systemprompt_database::Db;
 use systemprompt_database::testing::databases;
 
 /// Beginnings of the sources whose tables grow with users, clients and tokens.
-const SOURCES: [&str; 3] = [
+const SOURCES: [&str; 5] = [
     "crates/domain/oauth/src/repository/",
     "crates/infra/security/src/repository/tokens",
-    "crates/infra/security/src/repository/late",
+    "crates/infra/security/src/repository/sessions",
+    "crates/infra/security/src/repository/ends",
+    "crates/infra/security/src/repository/tree",
 ];
 
 /// Tables that a write may walk, by words of it, and why.

@@ -95,12 +95,10 @@ async fn id_108_the_pages_of_devices_and_links_speak_the_language_that_was_asked
     }
     let page = browser.get("/device?ui_locales=de").await;
     assert!(hidden(&page.body).contains(&("ui_locales".into(), "de".into())), "{}", page.body);
-    let code = browser.http.raw(
-        &format!("{OAUTH}/device_authorization"),
-        &[FORM],
-        format!("client_id={}&scope=user", browser.client),
-    );
-    let code = code.await.unwrap().json()["user_code"].as_str().unwrap().to_owned();
+    let path = format!("{OAUTH}/device_authorization");
+    let form = format!("client_id={}&scope=user", browser.client);
+    let code = browser.http.raw(&path, &[FORM], form).await.unwrap().json();
+    let code = code["user_code"].as_str().unwrap().to_owned();
     let page = browser.get(&format!("/device?user_code={code}&ui_locales=de")).await;
     assert!(german(&page), "{}", page.body);
     let done = browser.submit("/device", filled(&page, "deny")).await;

@@ -210,7 +210,11 @@ impl TokenRepository {
     }
 
     /// Deletes at most `limit` revocations of tokens that ended before `before`.
-    pub(crate) async fn delete_revocations(&self, before: Millis, limit: i64) -> Result<Deleted, sqlx::Error> {
+    pub(crate) async fn delete_revocations(
+        &self,
+        before: Millis,
+        limit: i64,
+    ) -> Result<Deleted, sqlx::Error> {
         let statement = sql!(
             "DELETE FROM oauth_jti_revocations WHERE jti IN
                  (SELECT jti FROM oauth_jti_revocations WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"

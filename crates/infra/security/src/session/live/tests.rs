@@ -196,7 +196,7 @@ async fn what_has_ended_is_dropped_from_the_copy() {
     sessions.refresh().await.unwrap();
     assert_eq!(sessions.revoked.read().unwrap().token_ids(), ["j2"]);
     assert!(sessions.is_token_revoked(&"j1".into()).await.unwrap(), "rows are the clean-up's to delete");
-    assert_eq!(sessions.delete_revocations(clock.now(), 10).await.unwrap(), 1);
+    assert_eq!(sessions.delete_revocations(clock.now(), 10).await.unwrap().rows, 1);
     assert!(!sessions.is_token_revoked(&"j1".into()).await.unwrap());
     assert!(sessions.is_token_revoked(&"j2".into()).await.unwrap());
 }
