@@ -30,11 +30,7 @@ const ALLOWED: [(&str, &str, &str); 8] = [
         "rows of minutes; users are seldom deleted",
     ),
     ("UPDATE users SET email = $1", "user_roles", "only where an administrator stops being one"),
-    (
-        "UPDATE setup_tokens SET used_at = $1 WHERE token_digest",
-        "user_roles",
-        "only for the first administrator",
-    ),
+    ("purpose <> 'bootstrap'", "user_roles", "only for the first administrator"),
     (
         "DELETE FROM token_cutoffs",
         "token_cutoffs",
