@@ -134,24 +134,35 @@ async fn prove(
     let counted = user.as_ref().map(|user| user.id.clone());
     let counted = counted.as_ref().map_or(name, |id| id.as_str());
     let account = Subject::Account(counted, context);
-    let others = [Subject::Everywhere(counted), Subject::Prefix(context)];
-    attempts::take(state, &[account, others[0], others[1]]).await?;
+    let (everywhere, network) = ([Subject::Everywhere(counted)], [Subject::Prefix(context)]);
+    // Behind one address many people may be signing in: of a network what has failed counts, not what is still looked at. That is
+    // bounded by the queue.
+    attempts::admit(state, &network).await?;
+    attempts::take(state, &[account, everywhere[0]]).await?;
     let user = user.filter(|user| user.kind == UserKind::Person && user.status == UserStatus::Active);
     let stored = match &user {
         Some(user) => passwords::hash(&state.db, user.id.as_str()).await?,
         None => None,
     };
     let hash = stored.clone().unwrap_or_else(|| NOBODY.clone());
-    let is_right = verified(password, hash).await?;
+    let is_right = match verified(password, hash).await {
+        Ok(is_right) => is_right,
+        // Nobody looked at it, so that it was no guess.
+        Err(error) => {
+            attempts::give_back(state, &[account, everywhere[0]]).await?;
+            return Err(error);
+        }
+    };
     match (user, stored) {
         (Some(user), Some(stored)) if is_right => {
-            attempts::succeeded(state, account, &others).await?;
+            attempts::succeeded(state, account, &everywhere).await?;
             let stored = renew(state, &user, password, stored).await?;
             let mut unit = Unit::new();
             unit.require(passwords::unchanged(user.id.as_str(), &stored));
             Ok((user, unit))
         }
         _ => {
+            attempts::failed(state, &network).await?;
             record_failure(state, context, "login", "not_verified").await?;
             Err(not_accepted())
         }
@@ -188,7 +199,8 @@ pub async fn change(
     let draft = Draft::new(EntryKind::AdminUserChanged, context, "ok")
         .with_subject("user", user.id.as_str())
         .with("changed", "password")
-        .with("ends", "grants and other sessions");
+        .with("ends", "grants and other sessions")
+        .with("sessions", state.sessions.count_of(&user.id, Some(&context.principal.session_id)).await?);
     state.record(draft).await?;
     retry_contended(|| put(state, context, &user.id, (stored.as_deref(), &hash))).await
 }
