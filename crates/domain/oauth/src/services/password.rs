@@ -336,6 +336,7 @@ fn broken() -> OauthError {
 mod tests {
     use super::*;
     use crate::repository::testing::{caller, fixtures};
+    use crate::services::tests::plane::at_once;
     use std::sync::Arc;
 
     #[tokio::test]
@@ -345,6 +346,50 @@ mod tests {
         assert!(verified(&Secret::from("ein la\u{308}ngeres Wort"), hash.clone()).await.unwrap());
         assert!(!verified(&Secret::from("ein anderes Wort"), hash).await.unwrap());
         assert!(!verified(&Secret::from("nobody"), NOBODY.clone()).await.unwrap());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn id_95_of_a_network_what_has_failed_counts_and_not_what_is_looked_at() {
+        for fixture in fixtures().await {
+            let here = RequestContext { client_ip: Some([203, 0, 113, 9].into()), ..caller() };
+            let context = here.clone();
+            let (state, next) = (fixture.state.clone(), Arc::new(AtomicUsize::new(0)));
+            let sign_in = move || {
+                let (state, context, next) = (state.clone(), context.clone(), Arc::clone(&next));
+                async move {
+                    let name = format!("person-{}", next.fetch_add(1, Ordering::Relaxed));
+                    let word = Secret::from("purple-otter-sings");
+                    super::sign_in(&state, &context, None, &name, &word).await.map(drop)
+                }
+            };
+            let busy = u32::try_from(TURNS.available_permits()).unwrap();
+            let turns = TURNS.acquire_many(busy).await.unwrap();
+            let wait = std::time::Duration::from_secs(5);
+            let answers = at_once(40, || tokio::time::timeout(wait, sign_in())).await;
+            assert!(answers.iter().all(Result::is_err), "all forty wait for their turn");
+            drop(turns);
+            for _ in 0..30 {
+                attempts::failed(&fixture.state, &[Subject::Prefix(&here)]).await.unwrap();
+            }
+            let refused = sign_in().await;
+            assert!(matches!(refused, Err(OauthError::Throttled { retry_after }) if retry_after > 1));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn id_93_whom_the_queue_sends_away_has_not_guessed() {
+        for fixture in fixtures().await {
+            let full: Vec<Place> = (0..QUEUE).map(|_| Place::take().unwrap()).collect();
+            let word = Secret::from("purple-otter-sings");
+            for _ in 0..8 {
+                let sent_away = super::sign_in(&fixture.state, &caller(), None, "ada", &word).await;
+                assert!(matches!(sent_away.err(), Some(OauthError::Throttled { retry_after: 1 })));
+            }
+            drop(full);
+            let here = caller();
+            let account = Subject::Account("ada", &here);
+            attempts::admit(&fixture.state, &[account, Subject::Everywhere("ada")]).await.unwrap();
+        }
     }
 
     #[tokio::test]
