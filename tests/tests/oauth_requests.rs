@@ -54,16 +54,26 @@ async fn id_1_each_endpoint_takes_its_media_type_in_its_size() {
 }
 
 #[tokio::test]
-async fn id_33_an_authorization_request_has_16_kilobytes_at_most_in_the_address_too() {
-    let server = stores::sqlite().without_limits().start().unwrap();
-    let client = Client::without_redirects(&server);
-    let of = async |bytes: usize| {
-        client.get(&format!("{OAUTH}/authorize?client_id=nobody&x={}", "y".repeat(bytes)), &[]).await.status
+async fn id_33_an_authorization_request_in_the_address_has_8_kilobytes_and_in_a_form_16() {
+    let browser = Browser::signed_in(stores::sqlite()).await;
+    let client = Client::without_redirects(&browser.server);
+    let request = format!(
+        "client_id={}&redirect_uri=https://app.example/cb&response_type=code&scope=user&code_challenge_method=S256\
+         &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&state=",
+        browser.client
+    );
+    let address = async |bytes: usize| {
+        client.get(&format!("{OAUTH}/authorize?{request}{}", "y".repeat(bytes)), &[]).await.status
     };
-    assert_eq!(of(8000).await, 400, "the page that says there is no such client");
-    let refused = of(17 * 1024).await;
-    assert!(matches!(refused, 400 | 413 | 414 | 431), "{refused}");
-    assert_ne!(refused, 500);
+    assert_eq!(address(4000).await, 303, "to the page of the request");
+    for bytes in [8 * 1024, 17 * 1024] {
+        assert_eq!(address(bytes).await, 414, "{bytes}");
+    }
+    // A `state` of so many bytes, each three characters long, goes by a form.
+    let form = format!("{request}{}", "%C3%A4".repeat(2000));
+    let origin = ("origin", browser.server.url());
+    let answer = client.raw(&format!("{OAUTH}/authorize"), &[FORM, origin], form).await.unwrap();
+    assert_eq!(answer.status, 303, "{}", answer.body);
 }
 
 #[tokio::test]
@@ -127,21 +137,27 @@ async fn id_2_an_error_names_the_parameter_and_no_value() {
     let server = stores::sqlite().without_limits().start().unwrap();
     let client = Client::without_redirects(&server);
     let mark = "zq9-a-value-of-the-caller";
-    for (name, form) in [
-        ("token", format!("grant_type={mark}&client_id=sp_cli")),
-        ("token", format!("grant_type=authorization_code&client_id=sp_cli&code={mark}")),
-        ("token", format!("grant_type=refresh_token&client_id=sp_cli&refresh_token={mark}&scope={mark}")),
-        ("token", format!("grant_type=refresh_token&client_id={mark}&refresh_token=x")),
-        ("device_authorization", format!("client_id=sp_cli&scope={mark}&resource={mark}")),
-        ("par", format!("client_id=sp_cli&redirect_uri={mark}&response_type={mark}")),
-        ("revoke", format!("client_id={mark}&token={mark}")),
-        ("introspect", format!("client_id={mark}&client_secret={mark}&token={mark}")),
+    for (name, parameter, form) in [
+        ("token", "grant_type", format!("grant_type={mark}&client_id=sp_cli")),
+        ("token", "code", format!("grant_type=authorization_code&client_id=sp_cli&code={mark}")),
+        (
+            "token",
+            "refresh_token",
+            format!("grant_type=refresh_token&client_id=sp_cli&refresh_token={mark}&scope={mark}"),
+        ),
+        ("token", "client", format!("grant_type=refresh_token&client_id={mark}&refresh_token=x")),
+        ("device_authorization", "scope", format!("client_id=sp_cli&scope={mark}")),
+        ("par", "redirect_uri", format!("client_id=sp_cli&redirect_uri={mark}&response_type=code")),
+        ("revoke", "client", format!("client_id={mark}&token={mark}")),
+        ("introspect", "client", format!("client_id={mark}&client_secret={mark}&token={mark}")),
     ] {
         let answer = client.raw(&format!("{OAUTH}/{name}"), &[FORM], form.clone()).await.unwrap();
         let body = answer.json();
         let names: Vec<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(names, ["error", "error_description", "trace_id"], "{name} {form}");
         assert!(matches!(answer.status, 400 | 401), "{name} {form}: {}", answer.status);
+        let told = body["error_description"].as_str().unwrap();
+        assert!(told.split(' ').any(|word| word == parameter), "{name} {form}: {told}");
         assert!(!answer.body.contains(mark) && answer.body.is_ascii(), "{name} {form}: {}", answer.body);
     }
 }

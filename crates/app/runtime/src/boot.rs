@@ -246,6 +246,7 @@ async fn boot_loaded(
         verifier: Arc::clone(&verifier),
         settings: Settings::of(&profile),
         hosts: crate::egress::hosts(&loaded).map_err(|e| BootError::Egress(e.to_string()))?,
+        tasks: tasks.clone(),
     })
     .map_err(|e| BootError::Egress(e.to_string()))?;
     let auth =

@@ -84,6 +84,10 @@ impl AppContext {
         let longest = || Sessions::longest_end(self.clock.now());
         let expires_at = shown.map_or_else(longest, Verified::expires_at);
         let draft = Draft::new(EntryKind::OauthRevoked, by, "ok").with("scope", "token");
+        let draft = match shown {
+            Some(verified) => draft.with("sessions", self.sessions.count_exchanged(&verified.claims).await?),
+            None => draft,
+        };
         self.record_one(draft.with("jti", jti.as_str()).with("expires_at", expires_at)).await?;
         let (is_new, sessions_ended) = match shown {
             Some(verified) => self.sessions.revoke_claims(&verified.claims).await?,
@@ -132,6 +136,10 @@ impl AppContext {
             expires_at: Sessions::longest_end(now),
         };
         let draft = Draft::new(EntryKind::OauthRevoked, by, "ok").with("scope", kind.as_str());
+        let draft = match kind {
+            CutoffKind::User => draft.with("sessions", self.sessions.count_of(&id.into(), None).await?),
+            CutoffKind::Client | CutoffKind::All => draft,
+        };
         let mut unit = Unit::new();
         let entry = unit.record(draft.with("of", id).with("not_before", now));
         self.ledger.append(unit).await?;

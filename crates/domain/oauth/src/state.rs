@@ -1,14 +1,14 @@
 //! What every endpoint of the authorization server works with, made once by the boot.
 
 use crate::at_rest::AtRest;
-use crate::error::{OauthError, OauthResult};
+use crate::error::OauthResult;
 use crate::models::clients::OAuthClient;
 use crate::repository::client::ClientRepository;
 use crate::repository::oauth::OAuthRepository;
-use crate::services::cimd::{self, CimdState, is_document_id};
+use crate::services::cimd::{self, CimdState, Look};
 use crate::services::issuer_keys::IssuerKeys;
 use crate::services::meter::Meter;
-use crate::services::refusals::{Refusals, ip_prefix};
+use crate::services::refusals::Refusals;
 use crate::users::{User, Users};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use systemprompt_config::profile::Profile;
 use systemprompt_config::profile::identity::IdentityConfig;
 use systemprompt_config::profile::security::{SigningAlgorithm as ConfiguredAlgorithm, TrustedIssuer};
 use systemprompt_database::Db;
-use systemprompt_models::{Clock, JwtAudience, Millis, Permission, RequestContext};
+use systemprompt_models::{Clock, JwtAudience, Millis, Permission, RequestContext, Tasks};
 use systemprompt_net::Egress;
 use systemprompt_net::egress::{Class, EgressError, HostRules, Policy, client_under};
 use systemprompt_security::jwt::{AccessTokens, Verifier};
@@ -110,6 +110,8 @@ pub struct OAuthParts {
     pub settings: Settings,
     /// Which hosts may be fetched from.
     pub hosts: HostRules,
+    /// What runs on when whoever asked for it goes away.
+    pub tasks: Tasks,
 }
 
 /// The authorization server. Clones are the same one.
@@ -137,6 +139,7 @@ pub struct Inner {
     /// What the endpoints count.
     pub meter: Meter,
     pub(crate) issuer_keys: IssuerKeys,
+    tasks: Tasks,
     settings: ArcSwap<Settings>,
 }
 
@@ -185,6 +188,7 @@ impl OAuthState {
             refusals: Refusals::default(),
             meter: Meter::default(),
             issuer_keys,
+            tasks: parts.tasks,
             settings: ArcSwap::from_pointee(parts.settings),
         })))
     }
@@ -206,6 +210,21 @@ impl OAuthState {
         self.settings.store(Arc::new(settings));
     }
 
+    /// Runs `work` to its end, whether or not its caller waits for it: a fetch that is given up leaves no note that it was made, and
+    /// would be made again and again. None where it did not come to an end.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        self.tasks.spawn(name, async move {
+            // Nobody need be there to be told.
+            drop(tell.send(work.await));
+        });
+        told.await.ok()
+    }
+
     /// Epoch milliseconds.
     pub(crate) fn now(&self) -> Millis {
         self.clock.now()
@@ -216,10 +235,12 @@ impl OAuthState {
     /// # Errors
     /// When it cannot be read, or its document may not be fetched so soon.
     pub async fn client(&self, id: &str) -> OauthResult<Option<OAuthClient>> {
-        if is_document_id(id) {
-            return cimd::client(self, id).await;
+        match cimd::look(self, id).await? {
+            Look::Fresh(client) => Ok(Some(*client)),
+            Look::Stale | Look::Unknown => cimd::fetched(self, id).await,
+            Look::Closed(_) | Look::Unfit => Ok(None),
+            Look::Other => Ok(self.clients.find_client_by_id(id).await?),
         }
-        Ok(self.clients.find_client_by_id(id).await?)
     }
 
     /// How many active clients have their ID tokens signed with an algorithm.
@@ -239,27 +260,19 @@ impl OAuthState {
         context: &RequestContext,
         id: &str,
     ) -> OauthResult<Option<OAuthClient>> {
-        if is_document_id(id)
-            && cimd::needs_fetch(self, id).await?
-            && let Some(network) = ip_prefix(context)
-            && !self.clients.take_newcomer(&network, self.now()).await?
-        {
-            return Err(OauthError::Throttled { retry_after: 1 });
-        }
-        if let Some(host) = cimd::closed_host(&self.settings(), id) {
-            let refusal = crate::services::refusals::Refusal {
-                kind: systemprompt_audit::EntryKind::OauthCimdRefused,
-                endpoint: "client_id",
-                error: crate::ErrorCode::InvalidClient.as_str(),
-                reason: Some(crate::models::cimd::CimdFault::Host.reason()),
-                client_id: None,
-            };
-            if let Some(draft) = self.refusals.entry(context, &refusal, self.now()) {
-                self.record(draft.with("host", host)).await?;
+        match cimd::look(self, id).await? {
+            Look::Fresh(client) => Ok(Some(*client)),
+            Look::Stale | Look::Unknown => {
+                cimd::take_share(self, context).await?;
+                cimd::fetched(self, id).await
             }
-            return Ok(None);
+            Look::Closed(host) => {
+                cimd::refuse_host(self, context, host).await?;
+                Ok(None)
+            }
+            Look::Unfit => Ok(None),
+            Look::Other => Ok(self.clients.find_client_by_id(id).await?),
         }
-        self.client(id).await
     }
 
     /// As [`Self::client_named`], where a client that nobody came with before is none.
@@ -271,10 +284,15 @@ impl OAuthState {
         context: &RequestContext,
         id: &str,
     ) -> OauthResult<Option<OAuthClient>> {
-        if is_document_id(id) && self.clients.document(id).await?.is_none() {
-            return Ok(None);
+        match cimd::look(self, id).await? {
+            Look::Fresh(client) => Ok(Some(*client)),
+            Look::Stale => {
+                cimd::take_share(self, context).await?;
+                cimd::fetched(self, id).await
+            }
+            Look::Unknown | Look::Closed(_) | Look::Unfit => Ok(None),
+            Look::Other => Ok(self.clients.find_client_by_id(id).await?),
         }
-        self.client_named(context, id).await
     }
 
     /// Records one thing and waits until it is durable.

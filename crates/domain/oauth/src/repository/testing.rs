@@ -14,7 +14,7 @@ use systemprompt_database::sql;
 use systemprompt_database::testing::{TestDb, databases};
 use systemprompt_extension::Extension as _;
 use systemprompt_models::ids::{SessionId, TraceId};
-use systemprompt_models::{ManualClock, Millis, Principal, RequestContext, Secret, UserType};
+use systemprompt_models::{ManualClock, Millis, Principal, RequestContext, Secret, Tasks, UserType};
 use systemprompt_net::HostRules;
 use systemprompt_security::authz::AuthzExtension;
 use systemprompt_security::jwt::Verifier;
@@ -74,6 +74,7 @@ async fn fixture(db: TestDb) -> Fixture {
         verifier: Arc::new(verifier),
         settings: Settings::of(&profile),
         hosts: HostRules::default(),
+        tasks: Tasks::default(),
     })
     .unwrap();
     Fixture { db, clock, state, _keys: folder }

@@ -125,10 +125,13 @@ pub(crate) async fn rename(db: &Db, user_id: &str, id: &str, name: &str) -> sqlx
     Ok(done == 1)
 }
 
+/// Name of the guard of [`lock_user`].
+pub(crate) const USER: &str = "user";
+
 /// Takes a user's row for this unit, so that what follows sees the passkeys of all units before it.
 pub(crate) fn lock_user(user_id: &str) -> Guard {
     Guard {
-        name: "user",
+        name: USER,
         sql: sql!("UPDATE users SET updated_at = updated_at WHERE id = $1 AND status = 'active'"),
         cells: vec![Cell::Text(user_id.into())],
     }
@@ -194,6 +197,15 @@ fn used_cells(id: &str, passkey: &str, counter: i64, backup_state: bool, now: Mi
         Cell::Int(now),
         Cell::Text(id.into()),
     ]
+}
+
+/// Removes a passkey of a user, so that another has room.
+pub(crate) fn make_room(user_id: &str, id: &str) -> Guard {
+    Guard {
+        name: "passkey",
+        sql: sql!("DELETE FROM webauthn_credentials WHERE credential_id = $1 AND user_id = $2"),
+        cells: vec![Cell::Text(id.into()), Cell::Text(user_id.into())],
+    }
 }
 
 /// Takes a passkey out of use that may have been copied.

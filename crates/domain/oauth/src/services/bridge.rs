@@ -10,6 +10,7 @@ use crate::repository::api_keys::{self, ApiKeyRepository};
 use crate::repository::bridge_host_prefs::BridgeHostPrefsRepository;
 use crate::repository::bridge_session::{Beat, BridgeSessionRepository};
 use crate::repository::exchange_code;
+use crate::repository::users::USER_CHANGED;
 use crate::services::generation::{
     JwtConfig, JwtSigningParams, TokenUser, describe, draft, end_of, generate_jwt,
 };
@@ -89,6 +90,7 @@ pub async fn exchange(
     let guard = exchange_code::taken(digests, now);
     let origin = Origin { parent: None, audiences: AUDIENCES.to_vec(), guard, ends_at: None };
     match issue(state, context, &user, permissions, origin).await {
+        Err(error) if is_changed(&error) => Err(error),
         Err(OauthError::Ledger(LedgerError::Guard(_))) => refuse(state, context, "unknown_code").await,
         other => other,
     }
@@ -118,9 +120,15 @@ pub async fn by_key(state: &OAuthState, context: &RequestContext) -> OauthResult
     let parent = Some(SessionId::new(id.as_str()));
     let origin = Origin { parent, audiences, guard, ends_at: key.expires_at };
     match issue(state, context, &user, permissions, origin).await {
+        Err(error) if is_changed(&error) => Err(error),
         Err(OauthError::Ledger(LedgerError::Guard(_))) => refuse(state, context, "key_ended").await,
         other => other,
     }
+}
+
+/// Whether the person was changed between their look-up and the token: the credential still counts, and the call may come again.
+fn is_changed(error: &OauthError) -> bool {
+    matches!(error, OauthError::Ledger(LedgerError::Guard(USER_CHANGED)))
 }
 
 /// What a bridge's token is made of.

@@ -6,7 +6,6 @@ use crate::error::{OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::models::oauth::GrantType;
 use crate::repository::oauth::federated::TOKEN_REPLAYED;
-use crate::repository::users::USER_CHANGED;
 use crate::services::generation::{
     JwtConfig, JwtSigningParams, TokenResponse, client_audiences, describe, draft, end_of, generate_jwt,
     life, owner, response,
@@ -123,7 +122,7 @@ async fn issue(
     unit.open(session.into_row(now));
     match state.ledger.commit(unit).await {
         Ok(permit) => drop(permit),
-        Err(LedgerError::Guard(SESSION_ENDED | TOKEN_ENDED | TOKEN_REPLAYED | USER_CHANGED)) => {
+        Err(LedgerError::Guard(SESSION_ENDED | TOKEN_ENDED | TOKEN_REPLAYED)) => {
             return Err(subject::invalid());
         }
         Err(error) => return Err(error.into()),

@@ -6,13 +6,12 @@ mod subject;
 use crate::constants::MAX_HOOK_TOKEN_SECONDS;
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
-use crate::repository::users::USER_CHANGED;
 use crate::services::refusals::ip_prefix;
 use crate::services::scopes::{Cuts, Scopes};
 use crate::state::{OAuthState, Settings};
 use crate::users::{User, UserStatus};
 pub use subject::{ClientUser, build_client_user, client_user_id};
-use systemprompt_audit::{ActorKind, Draft, EntryKind, LedgerError, Unit};
+use systemprompt_audit::{ActorKind, Draft, EntryKind, Unit};
 use systemprompt_models::ids::{ClientId, SessionId, UserId};
 use systemprompt_models::{
     Actor, JwtAudience, Millis, Permission, RequestContext, Secret, parse_permissions,
@@ -280,11 +279,7 @@ pub async fn generate_client_tokens(
         unit.require_first(owner.stands());
     }
     unit.open(session.into_row(state.now()));
-    match state.ledger.commit(unit).await {
-        Ok(permit) => drop(permit),
-        Err(LedgerError::Guard(USER_CHANGED)) => return Err(OauthError::invalid_client()),
-        Err(error) => return Err(error.into()),
-    }
+    drop(state.ledger.commit(unit).await?);
     Ok(response(signed))
 }
 

@@ -42,7 +42,7 @@ pub async fn end(
     unit.change(refresh_tokens_end(grant, now));
     match state.ledger.append(unit).await {
         Ok(_) => {
-            state.sessions.apply_end(ended);
+            state.sessions.apply_written(ended).await;
             Ok(true)
         }
         Err(LedgerError::Guard(GRANT_REVOKED)) => Ok(false),
@@ -64,12 +64,14 @@ pub async fn end_session(
     let ending = state.sessions.ending(Root::Session(session), reason).await?;
     let mut unit = Unit::new();
     unit.record(draft.with("ended", session.as_str()).with("sessions", ending.sessions()));
-    let [grants, refresh_tokens] = grants_of_session_end(session.as_str(), state.now());
-    unit.change(grants);
+    let [grants, refresh_tokens] = grants_of_session_end(session.as_str(), reason, state.now());
+    unit.change(grants.clone());
     let ended = ending.add_to(&mut unit);
+    // A unit that was waited for may have given one in this session; none is given once that has ended.
+    unit.change(grants);
     unit.change(refresh_tokens);
     state.ledger.append(unit).await?;
-    Ok(state.sessions.apply_end(ended))
+    Ok(state.sessions.apply_written(ended).await)
 }
 
 /// Whether a grant and the browser session that it hangs on count.

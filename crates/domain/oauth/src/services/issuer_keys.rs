@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use systemprompt_config::profile::security::TrustedIssuer;
 use systemprompt_models::Millis;
@@ -19,11 +19,49 @@ const ASK_EVERY: Millis = 60_000;
 /// Most issuers whose keys are kept; the configuration has fewer.
 const MAX_ISSUERS: usize = 256;
 
+/// What is known of an issuer's keys.
 #[derive(Debug, Default)]
-struct Cached {
+struct Known {
     keys: Arc<[Jwk]>,
     read_at: Option<Millis>,
+    /// When the last fetch began of those that have ended.
     asked_at: Option<Millis>,
+}
+
+impl Known {
+    /// Keys that are not old: one of the old may have been withdrawn.
+    fn kept(&self, now: Millis) -> Option<Arc<[Jwk]>> {
+        let is_kept = self.read_at.is_some_and(|at| now - at < KEEP);
+        is_kept.then(|| Arc::clone(&self.keys))
+    }
+
+    /// The answer where nothing is to be fetched: keys that have `kid`, or what there is while nobody is asked.
+    fn answer(&self, kid: &str, now: Millis) -> Option<Option<Arc<[Jwk]>>> {
+        let kept = self.kept(now);
+        let is_there = kept.as_ref().is_some_and(|keys| keys.iter().any(|key| key.kid == kid));
+        (is_there || !self.may_ask(now)).then_some(kept)
+    }
+
+    /// Once a minute; and once more where keys are old, whatever was asked while they were not: a `kid` that nobody knows does not put
+    /// off the fetch that is due.
+    fn may_ask(&self, now: Millis) -> bool {
+        let Some(asked_at) = self.asked_at else { return true };
+        let old_at = self.read_at.map(|at| at + KEEP);
+        now - asked_at >= ASK_EVERY || old_at.is_some_and(|at| asked_at < at && at <= now)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Cached {
+    known: Mutex<Known>,
+    /// Held during a fetch: whoever needs one meanwhile waits for the same answer. Who finds their key waits for nobody.
+    flight: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Cached {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Longest time that an answer may take.
@@ -32,7 +70,7 @@ const TOTAL: Duration = Duration::from_secs(5);
 /// The keys that this node knows.
 #[derive(Debug)]
 pub struct IssuerKeys {
-    known: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Cached>>>>,
+    known: Mutex<HashMap<String, Arc<Cached>>>,
     hosts: HostRules,
 }
 
@@ -49,32 +87,42 @@ impl IssuerKeys {
         kid: &str,
     ) -> Option<Arc<[Jwk]>> {
         let cached = self.entry(issuer);
-        // Held while it is fetched: whoever asks meanwhile waits for the same answer.
-        let mut cached = cached.lock().await;
-        let now = state.now();
-        let is_kept = cached.read_at.is_some_and(|at| now - at < KEEP);
-        if is_kept && cached.keys.iter().any(|key| key.kid == kid) {
-            return Some(Arc::clone(&cached.keys));
+        let known = || cached.known().answer(kid, state.now());
+        if let Some(keys) = known() {
+            return keys;
         }
-        let may_ask = cached.asked_at.is_none_or(|at| now - at >= ASK_EVERY);
-        if may_ask {
-            cached.asked_at = Some(now);
-            match self.fetch(issuer).await {
-                Ok(keys) => {
-                    cached.keys = keys.into();
-                    cached.read_at = Some(now);
-                }
-                Err(why) => {
-                    tracing::warn!(issuer = issuer.issuer, %why, "keys of a trusted issuer cannot be had");
-                }
-            }
+        let turn = Arc::clone(&cached.flight).lock_owned().await;
+        if let Some(keys) = known() {
+            return keys;
         }
-        // Old keys are no keys: one of them may have been withdrawn.
-        let is_kept = cached.read_at.is_some_and(|at| now - at < KEEP);
-        is_kept.then(|| Arc::clone(&cached.keys))
+        let (cached, issuer, of) = (Arc::clone(&cached), issuer.clone(), state.clone());
+        let read = async move {
+            let keys = of.issuer_keys.read(&of, &cached, &issuer).await;
+            drop(turn);
+            keys
+        };
+        state.to_the_end("keys of an issuer", read).await.flatten()
     }
 
-    fn entry(&self, issuer: &TrustedIssuer) -> Arc<tokio::sync::Mutex<Cached>> {
+    /// Fetches keys and notes that, also when they cannot be had.
+    async fn read(&self, state: &OAuthState, cached: &Cached, issuer: &TrustedIssuer) -> Option<Arc<[Jwk]>> {
+        let now = state.now();
+        let fetched = self.fetch(issuer).await;
+        let mut known = cached.known();
+        known.asked_at = Some(now);
+        match fetched {
+            Ok(keys) => {
+                known.keys = keys.into();
+                known.read_at = Some(now);
+            }
+            Err(why) => {
+                tracing::warn!(issuer = issuer.issuer, %why, "keys of a trusted issuer cannot be had");
+            }
+        }
+        known.kept(state.now())
+    }
+
+    fn entry(&self, issuer: &TrustedIssuer) -> Arc<Cached> {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = format!("{} {}", issuer.issuer, issuer.jwks_uri);
         if all.len() >= MAX_ISSUERS && !all.contains_key(&key) {

@@ -134,24 +134,35 @@ async fn prove(
     let counted = user.as_ref().map(|user| user.id.clone());
     let counted = counted.as_ref().map_or(name, |id| id.as_str());
     let account = Subject::Account(counted, context);
-    let others = [Subject::Everywhere(counted), Subject::Prefix(context)];
-    attempts::take(state, &[account, others[0], others[1]]).await?;
+    let (everywhere, network) = ([Subject::Everywhere(counted)], [Subject::Prefix(context)]);
+    // Behind one address many people may be signing in: of a network what has failed counts, not what is still looked at. That is
+    // bounded by the queue.
+    attempts::admit(state, &network).await?;
+    attempts::take(state, &[account, everywhere[0]]).await?;
     let user = user.filter(|user| user.kind == UserKind::Person && user.status == UserStatus::Active);
     let stored = match &user {
         Some(user) => passwords::hash(&state.db, user.id.as_str()).await?,
         None => None,
     };
     let hash = stored.clone().unwrap_or_else(|| NOBODY.clone());
-    let is_right = verified(password, hash).await?;
+    let is_right = match verified(password, hash).await {
+        Ok(is_right) => is_right,
+        // Nobody looked at it, so that it was no guess.
+        Err(error) => {
+            attempts::give_back(state, &[account, everywhere[0]]).await?;
+            return Err(error);
+        }
+    };
     match (user, stored) {
         (Some(user), Some(stored)) if is_right => {
-            attempts::succeeded(state, account, &others).await?;
+            attempts::succeeded(state, account, &everywhere).await?;
             let stored = renew(state, &user, password, stored).await?;
             let mut unit = Unit::new();
             unit.require(passwords::unchanged(user.id.as_str(), &stored));
             Ok((user, unit))
         }
         _ => {
+            attempts::failed(state, &network).await?;
             record_failure(state, context, "login", "not_verified").await?;
             Err(not_accepted())
         }
@@ -196,7 +207,8 @@ pub async fn change(
     let draft = Draft::new(EntryKind::AdminUserChanged, context, "ok")
         .with_subject("user", user.id.as_str())
         .with("changed", "password")
-        .with("ends", "grants and other sessions");
+        .with("ends", "grants and other sessions")
+        .with("sessions", state.sessions.count_of(&user.id, Some(&context.principal.session_id)).await?);
     state.record(draft).await?;
     retry_contended(|| put(state, context, &user.id, (stored.as_deref(), &hash))).await
 }
@@ -332,6 +344,7 @@ fn broken() -> OauthError {
 mod tests {
     use super::*;
     use crate::repository::testing::{caller, fixtures};
+    use crate::services::tests::plane::at_once;
     use std::sync::Arc;
 
     #[tokio::test]
@@ -341,6 +354,50 @@ mod tests {
         assert!(verified(&Secret::from("ein la\u{308}ngeres Wort"), hash.clone()).await.unwrap());
         assert!(!verified(&Secret::from("ein anderes Wort"), hash).await.unwrap());
         assert!(!verified(&Secret::from("nobody"), NOBODY.clone()).await.unwrap());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn id_95_of_a_network_what_has_failed_counts_and_not_what_is_looked_at() {
+        for fixture in fixtures().await {
+            let here = RequestContext { client_ip: Some([203, 0, 113, 9].into()), ..caller() };
+            let context = here.clone();
+            let (state, next) = (fixture.state.clone(), Arc::new(AtomicUsize::new(0)));
+            let sign_in = move || {
+                let (state, context, next) = (state.clone(), context.clone(), Arc::clone(&next));
+                async move {
+                    let name = format!("person-{}", next.fetch_add(1, Ordering::Relaxed));
+                    let word = Secret::from("purple-otter-sings");
+                    super::sign_in(&state, &context, None, &name, &word).await.map(drop)
+                }
+            };
+            let busy = u32::try_from(TURNS.available_permits()).unwrap();
+            let turns = TURNS.acquire_many(busy).await.unwrap();
+            let wait = std::time::Duration::from_secs(5);
+            let answers = at_once(40, || tokio::time::timeout(wait, sign_in())).await;
+            assert!(answers.iter().all(Result::is_err), "all forty wait for their turn");
+            drop(turns);
+            for _ in 0..30 {
+                attempts::failed(&fixture.state, &[Subject::Prefix(&here)]).await.unwrap();
+            }
+            let refused = sign_in().await;
+            assert!(matches!(refused, Err(OauthError::Throttled { retry_after }) if retry_after > 1));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn id_93_whom_the_queue_sends_away_has_not_guessed() {
+        for fixture in fixtures().await {
+            let full: Vec<Place> = (0..QUEUE).map(|_| Place::take().unwrap()).collect();
+            let word = Secret::from("purple-otter-sings");
+            for _ in 0..8 {
+                let sent_away = super::sign_in(&fixture.state, &caller(), None, "ada", &word).await;
+                assert!(matches!(sent_away.err(), Some(OauthError::Throttled { retry_after: 1 })));
+            }
+            drop(full);
+            let here = caller();
+            let account = Subject::Account("ada", &here);
+            attempts::admit(&fixture.state, &[account, Subject::Everywhere("ada")]).await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -65,6 +65,7 @@ async fn end(state: &OAuthState, request: ClientRequest<'_>) -> OauthResult<Opti
     }
     let entry = draft(EntryKind::OauthRevoked, request.context, "ok", &client.client_id, Some(&claims.sub));
     let entry = entry.with("scope", "token").with("jti", claims.jti.as_str());
+    let entry = entry.with("sessions", state.sessions.count_exchanged(claims).await?);
     state.record(entry.with("expires_at", verified.expires_at())).await?;
     state.sessions.revoke_claims(claims).await?;
     Ok(Some(claims.jti.to_string()))

@@ -6,6 +6,7 @@ mod refresh;
 
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::oauth::GrantType;
+use crate::repository::users::USER_CHANGED;
 use crate::services::generation::{ClientTokenOptions, TokenResponse, generate_client_tokens};
 use crate::services::http::Parameters;
 use crate::services::refusals::Refusal;
@@ -13,8 +14,11 @@ use crate::services::validation::audience;
 use crate::services::validation::client_credentials::{AuthenticatedClient, ClientLimit, authenticate};
 use crate::services::{device, exchange};
 use crate::state::OAuthState;
-use systemprompt_audit::EntryKind;
+use systemprompt_audit::{EntryKind, LedgerError};
 use systemprompt_models::RequestContext;
+
+/// How often a token is made whose person is changed meanwhile.
+const MOST_TRIES: usize = 3;
 
 /// What comes to an endpoint where clients prove themselves.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +59,26 @@ async fn answer(
     if !asking.client.has_grant(grant) {
         return Err(unauthorized());
     }
+    let mut answer = serve(state, request, grant, asking).await;
+    // A person was changed while a token was made of what they were, in whatever respect: it is made of what they are. A device asks
+    // again by itself, and not too soon.
+    for _ in 1..MOST_TRIES {
+        let is_changed = matches!(&answer, Err(OauthError::Ledger(LedgerError::Guard(USER_CHANGED))));
+        if !is_changed || grant == GrantType::DeviceCode {
+            break;
+        }
+        answer = serve(state, request, grant, asking).await;
+    }
+    answer
+}
+
+async fn serve(
+    state: &OAuthState,
+    request: ClientRequest<'_>,
+    grant: GrantType,
+    asking: &AuthenticatedClient,
+) -> OauthResult<TokenResponse> {
+    let parameters = request.parameters;
     match grant {
         GrantType::ClientCredentials => {
             let client = &asking.clone().confidential()?.client;

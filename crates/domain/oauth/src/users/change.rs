@@ -49,6 +49,11 @@ impl Users {
             .with("roles_after", after.roles.clone())
             .with("status_before", before.status.as_str())
             .with("status_after", after.status.as_str());
+        let draft = match extent(&before, &after) {
+            Some(Extent::All) => draft.with("sessions", self.sessions.count_of(&before.id, None).await?),
+            Some(Extent::Told) => draft.with("sessions", self.sessions.count_told(&before.id).await?),
+            None => draft,
+        };
         let entry = self.record(draft).await?;
         retry_contended(|| self.put(&before, &after, &entry)).await?;
         Ok(after)
@@ -60,7 +65,11 @@ impl Users {
         if after.status == UserStatus::Deleted {
             erase(&mut tx, after.id.as_str()).await?;
         }
-        self.end_with(tx, &after.id, ends(before, after, entry), "user_changed").await.map(drop)
+        let end = extent(before, after).map(|extent| match extent {
+            Extent::All => UserEnd::All,
+            Extent::Told => UserEnd::Told(entry),
+        });
+        self.end_with(tx, &after.id, end, "user_changed").await.map(drop)
     }
 
     /// The user of this id or name, in the version that the caller has seen, if it says one.
@@ -128,10 +137,17 @@ impl Users {
     }
 }
 
-fn ends<'a>(before: &User, after: &User, entry: &'a EntryId) -> Option<UserEnd<'a>> {
+/// How much ends with a change.
+enum Extent {
+    All,
+    /// What tells of the user as they were.
+    Told,
+}
+
+fn extent(before: &User, after: &User) -> Option<Extent> {
     let told = before.roles != after.roles || before.department != after.department;
     match after.status {
-        UserStatus::Active => told.then_some(UserEnd::Told(entry)),
-        _ => Some(UserEnd::All),
+        UserStatus::Active => told.then_some(Extent::Told),
+        _ => Some(Extent::All),
     }
 }

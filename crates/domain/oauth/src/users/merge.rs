@@ -37,7 +37,8 @@ impl Users {
         let draft = user_draft(EntryKind::AdminUserMerged, by, &before.id)
             .with_payload(Payload::of(Role::Before, &before).about(before.id.as_str()))
             .with("into", into.id.as_str())
-            .with("roles_before", before.roles.clone());
+            .with("roles_before", before.roles.clone())
+            .with("sessions", self.sessions.count_of(&before.id, None).await?);
         self.record(draft).await?;
         retry_contended(|| async {
             let mut tx = self.begin_update(&before, &after).await?;

@@ -1,20 +1,23 @@
-//! What ends sessions and tokens before their time. Whatever revokes takes the next epoch first: its row is locked until the commit,
-//! so epochs become visible in their order and a poll behind one of them misses nothing.
+//! What ends sessions and tokens before their time. Whatever ends any takes the next epoch before them: its row is locked until the
+//! commit, so epochs become visible in their order and a poll behind one of them misses nothing.
 //!
 //! Locks are taken in one order, by the guards of units and by what ends things: users and clients, their credentials, keys and
 //! consents, grants, the epoch, sessions with the parent before the child, codes, refresh tokens. Of many rows of one table the
-//! order is the engine's, and a sign-in has what was shown before the user, whom it may have made: some still meet. Then the
+//! order is the engine's, a sign-in has what was shown before the user, whom it may have made, the end of one grant has its consents
+//! behind it, and what ends a person's or a session's grants looks at these again behind the sessions: some still meet. Then the
 //! ledger's writer steps back and tries again, and whoever else is chosen begins anew (`systemprompt_database::retry_contended`).
 
 use super::tokens::{RevokedRow, TokenRepository};
 use super::tree::TreeEnd;
 use crate::session::revoked::{Cutoff, CutoffKind};
-use systemprompt_database::{WriteTx, on_tx, retry_contended, sql};
+use systemprompt_database::{WriteTx, on, on_tx, retry_contended, sql};
 use systemprompt_models::ids::{EntryId, Jti, SessionId, UserId};
 use systemprompt_models::{JwtClaims, Millis};
 
 /// Why sessions ended that were exchanged for a token.
 const TOKEN_REVOKED: &str = "token_revoked";
+/// How far the clock of a node that exchanged a token may be behind that of the one that signed it.
+const CLOCKS_DIFFER: Millis = 300_000;
 
 impl TokenRepository {
     /// Ends one session and those that came from it. Returns those that were live.
@@ -37,6 +40,23 @@ impl TokenRepository {
             Ok(rows)
         })
         .await
+    }
+
+    /// How many live sessions end with a token that is ended: what was exchanged for it, and what came from that.
+    pub(crate) async fn count_exchanged(&self, claims: &JwtClaims, now: Millis) -> Result<i64, sqlx::Error> {
+        let (count,): (i64,) = on!(&self.db, pool => sqlx::query_as(sql!(
+            "WITH RECURSIVE tree (id) AS (
+                 SELECT id FROM user_sessions
+                 WHERE parent_session_id = $1 AND source = 'exchange' AND created_at >= $2 AND expires_at <= $3
+                     AND revoked_at IS NULL AND expires_at > $4
+                 UNION
+                 SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
+             SELECT COUNT(*) FROM user_sessions
+             WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $4"
+        ))
+            .bind(claims.session_id.as_str()).bind(exchanged_from(claims)).bind(claims.exp.saturating_mul(1000))
+            .bind(now).fetch_one(pool).await)?;
+        Ok(count)
     }
 
     /// Ends a token, and what was exchanged for it if it is `shown`. Whether it was not revoked before, and the sessions that ended.
@@ -74,7 +94,7 @@ impl TokenRepository {
 }
 
 /// Ends what was exchanged for a token, and what came from that. The session of a grant has many tokens and no row tells for which
-/// of them an exchange was made: what came from another one within the life of this one ends too.
+/// of them an exchange was made: what came from another one within the life of this one, or a little before, ends too.
 async fn end_exchanged(
     tx: &mut WriteTx,
     claims: &JwtClaims,
@@ -85,9 +105,14 @@ async fn end_exchanged(
          WHERE parent_session_id = $1 AND source = 'exchange' AND created_at >= $2 AND expires_at <= $3
              AND revoked_at IS NULL AND expires_at > $4 RETURNING id, expires_at"
     ))
-        .bind(claims.session_id.as_str()).bind(claims.iat.saturating_mul(1000)).bind(claims.exp.saturating_mul(1000))
+        .bind(claims.session_id.as_str()).bind(exchanged_from(claims)).bind(claims.exp.saturating_mul(1000))
         .bind(now).bind(TOKEN_REVOKED).bind(epoch).fetch_all(&mut *conn).await)?;
     TreeEnd { epoch, reason: TOKEN_REVOKED, now, keep: None }.complete(tx, rows).await
+}
+
+/// From when on a session may come from a token.
+fn exchanged_from(claims: &JwtClaims) -> Millis {
+    claims.iat.saturating_mul(1000).saturating_sub(CLOCKS_DIFFER)
 }
 
 /// Takes the next number of a change that other nodes must learn of. Its row stays locked until the end of the transaction.

@@ -56,19 +56,6 @@ impl TokenRepository {
         Ok(count)
     }
 
-    /// Live sessions of a user but one.
-    pub(crate) async fn count_of(
-        &self,
-        user: &UserId,
-        keep: Option<&SessionId>,
-        now: Millis,
-    ) -> Result<i64, sqlx::Error> {
-        let (count,): (i64,) = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT COUNT(*) FROM user_sessions WHERE user_id = $1 AND id <> $2 AND expires_at > $3 AND revoked_at IS NULL"
-        )).bind(user.as_str()).bind(keep.map_or("", SessionId::as_str)).bind(now).fetch_one(pool).await)?;
-        Ok(count)
-    }
-
     pub(crate) async fn session(&self, id: &SessionId) -> Result<Option<SessionFacts>, sqlx::Error> {
         let row: Option<FactsRow> = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT user_id, expires_at, revoked_at, owner_id FROM user_sessions WHERE id = $1"

@@ -2,13 +2,13 @@
 //!
 //! On PostgreSQL a statement sees what was there when it began. It waits for a unit that holds a session alive, ends that session,
 //! and does not see the one that the unit has added beneath it. Once ended, a session gets no more; so whatever ends a tree looks
-//! again. SQLite has one writer and finds nobody.
+//! again. SQLite has one writer, and the second look finds nobody: it reads a few index entries, and both engines run one code.
 
 use super::tokens::{RevokedRow, TokenRepository};
 use systemprompt_audit::{Cell, Guard};
 use systemprompt_database::{WriteTx, on, on_tx, sql};
 use systemprompt_models::Millis;
-use systemprompt_models::ids::{GrantId, SessionId};
+use systemprompt_models::ids::{GrantId, SessionId, UserId};
 
 /// More than exchanges stand in a chain.
 const MOST: usize = 16;
@@ -51,6 +51,36 @@ impl TokenRepository {
              SELECT id, expires_at FROM user_sessions
              WHERE id IN (SELECT id FROM tree) AND revoked_at IS NULL AND expires_at > $3"
         )).bind(root.session()).bind(root.grant()).bind(now).fetch_all(pool).await)
+    }
+}
+
+/// Which sessions of a user end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Of<'a> {
+    /// All but one.
+    All(Option<&'a SessionId>),
+    /// Those for which no refresh brings others.
+    Told,
+}
+
+impl TokenRepository {
+    /// How many live sessions end with those of a user: those of the clients that serve them and what came from any come along.
+    pub(crate) async fn count_of(&self, user: &UserId, of: Of<'_>, now: Millis) -> Result<i64, sqlx::Error> {
+        let (keep, told) = match of {
+            Of::All(keep) => (keep.map_or("", SessionId::as_str), 0),
+            Of::Told => ("", 1),
+        };
+        let (count,): (i64,) = on!(&self.db, pool => sqlx::query_as(sql!(
+            "WITH RECURSIVE tree (id) AS (
+                 SELECT id FROM user_sessions
+                 WHERE (user_id = $1 AND (CAST($4 AS BIGINT) = 0 OR grant_id IS NULL) OR owner_id = $1)
+                     AND id <> $2 AND revoked_at IS NULL AND expires_at > $3
+                 UNION
+                 SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
+             SELECT COUNT(*) FROM user_sessions
+             WHERE id IN (SELECT id FROM tree) AND id <> $2 AND revoked_at IS NULL AND expires_at > $3"
+        )).bind(user.as_str()).bind(keep).bind(now).bind(told).fetch_one(pool).await)?;
+        Ok(count)
     }
 }
 

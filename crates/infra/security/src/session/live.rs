@@ -1,7 +1,8 @@
 //! Which sessions and tokens still count (SEC-56, SEC-57). Rows are the truth; each node keeps a copy of what was revoked and
 //! remembers sessions that it found alive.
 //!
-//! A revocation is in force on this node before the call that made it returns. Other nodes learn it from [`Sessions::refresh`],
+//! A revocation is in force on this node before the call that made it returns; where the caller goes away before, or what was added
+//! meanwhile cannot be read, with the node's next look. Other nodes learn it from [`Sessions::refresh`],
 //! which the runtime calls when it is told that something changed, and once a second in any case; a node that has not confirmed
 //! the copy for 30 s trusts no token.
 
@@ -12,6 +13,7 @@ use super::row::{SessionRow, SessionSource};
 use crate::error::{AuthError, JwtError};
 use crate::jwt::sign::MAX_TOKEN_LIFE;
 use crate::repository::tokens::{RevokedRow, SessionFacts, TokenRepository};
+use crate::repository::tree::Of;
 use moka::sync::Cache;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -202,12 +204,20 @@ impl Sessions {
         Ok(self.repository.count_live(self.clock.now()).await?)
     }
 
-    /// How many sessions of a user count, but one.
+    /// How many live sessions end with those of a user but one: also those of the clients that serve them, and what came from any.
     ///
     /// # Errors
     /// When they cannot be read.
     pub async fn count_of(&self, user: &UserId, keep: Option<&SessionId>) -> Result<i64, SessionError> {
-        Ok(self.repository.count_of(user, keep, self.clock.now()).await?)
+        Ok(self.repository.count_of(user, Of::All(keep), self.clock.now()).await?)
+    }
+
+    /// How many of them end when the user becomes another by role or department.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn count_told(&self, user: &UserId) -> Result<i64, SessionError> {
+        Ok(self.repository.count_of(user, Of::Told, self.clock.now()).await?)
     }
 
     /// Deletes at most `limit` sessions that ended before `before`.

@@ -10,9 +10,9 @@ pub const MAX_DOCUMENTS: i64 = 10_000;
 /// Milliseconds after which a host has one more fetch, and how many it may have at once.
 const HOST_STEP: Millis = 1000;
 const HOST_BURST: Millis = 5;
-/// The same for what one network wants fetched that nobody asked for before.
+/// The same for what one network wants fetched before it has proven anything: half of what all have, so that it never takes all.
 const NETWORK_STEP: Millis = 1000;
-const NETWORK_BURST: Millis = 30;
+const NETWORK_BURST: Millis = 5;
 /// The same for all hosts together.
 const ALL_STEP: Millis = 100;
 const ALL_BURST: Millis = 10;
@@ -108,7 +108,7 @@ impl ClientRepository {
         Ok(granted)
     }
 
-    /// Takes a fetch of a document that is not known out of the budget of who asks for it.
+    /// Takes a fetch out of the budget of the network that asks for it.
     pub(crate) async fn take_newcomer(&self, network: &str, now: Millis) -> sqlx::Result<bool> {
         let mut tx = self.db.write_tx().await?;
         let granted = take(&mut tx, &format!("from {network}"), now, (NETWORK_STEP, NETWORK_BURST)).await?;

@@ -110,21 +110,20 @@ pub(crate) fn consents_end(user: &str, client: &str, now: Millis) -> Guard {
     }
 }
 
-/// Ends the grants that were given in a browser session and are not to outlive it, with their refresh tokens.
-pub(crate) fn grants_of_session_end(session: &str, now: Millis) -> [Guard; 2] {
-    let cells = || vec![now.into(), session.into()];
+/// Ends the grants that were given in a browser session and are not to outlive it, and their refresh tokens.
+pub(crate) fn grants_of_session_end(session: &str, reason: &str, now: Millis) -> [Guard; 2] {
     let refresh_tokens = sql!(
         "UPDATE oauth_refresh_tokens SET revoked_at = $1
          WHERE revoked_at IS NULL AND grant_id IN
              (SELECT grant_id FROM oauth_grants WHERE session_id = $2 AND offline = 0 AND revoked_at = $1)"
     );
     let grants = sql!(
-        "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = 'logout'
+        "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $3
          WHERE session_id = $2 AND offline = 0 AND revoked_at IS NULL"
     );
     [
-        Guard { name: "grants_end", sql: grants, cells: cells() },
-        Guard { name: "refresh_tokens_end", sql: refresh_tokens, cells: cells() },
+        Guard { name: "grants_end", sql: grants, cells: vec![now.into(), session.into(), reason.into()] },
+        Guard { name: "refresh_tokens_end", sql: refresh_tokens, cells: vec![now.into(), session.into()] },
     ]
 }
 

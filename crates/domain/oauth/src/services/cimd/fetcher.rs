@@ -1,7 +1,7 @@
 //! Fetching, recording and keeping metadata documents (ID-23 to ID-27). Errors and invalid documents are never kept, and a document
 //! that is no longer fresh is not used when its refresh fails.
 
-use super::{logo, take_budget, validator};
+use super::{Look, logo, take_budget, validator};
 use crate::error::OauthResult;
 use crate::models::cimd::{CimdFault, StoredDocument};
 use crate::models::clients::{ClientKind, ClientStatus, OAuthClient};
@@ -19,17 +19,17 @@ use url::Url;
 /// How exactly the last use of a document is known.
 const USE_STEP: Millis = 3_600_000;
 
-/// The client of a kept document, while that is fresh.
-pub(super) async fn fresh(state: &OAuthState, url: &str) -> OauthResult<Option<OAuthClient>> {
+/// The client of a kept document while that is fresh, or what there is in its place.
+pub(super) async fn kept(state: &OAuthState, url: &str) -> OauthResult<Look> {
     let now = state.now();
-    let Some(stored) = state.clients.document(url).await? else { return Ok(None) };
+    let Some(stored) = state.clients.document(url).await? else { return Ok(Look::Unknown) };
     if now >= stored.fresh_until {
-        return Ok(None);
+        return Ok(Look::Stale);
     }
     // What an earlier version accepted may be refused by this one.
-    let Ok(metadata) = validator::read(url, stored.document.as_bytes()) else { return Ok(None) };
+    let Ok(metadata) = validator::read(url, stored.document.as_bytes()) else { return Ok(Look::Stale) };
     state.clients.touch_document(url, now, now - USE_STEP).await?;
-    Ok(Some(client(metadata, &stored)))
+    Ok(Look::Fresh(Box::new(client(metadata, &stored))))
 }
 
 /// Fetches the document anew.

@@ -5,12 +5,15 @@ pub mod jwks;
 pub mod logo;
 pub mod validator;
 
-use crate::error::{OauthError, OauthResult};
+use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::models::cimd::CimdFault;
 use crate::models::clients::OAuthClient;
-use crate::state::{OAuthState, Settings};
+use crate::services::refusals::{Refusal, ip_prefix};
+use crate::state::OAuthState;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use systemprompt_config::profile::identity::CimdConfig;
+use systemprompt_audit::EntryKind;
+use systemprompt_models::RequestContext;
 
 /// What this node holds for the fetches of metadata.
 #[derive(Debug, Default)]
@@ -38,52 +41,94 @@ pub fn is_document_id(id: &str) -> bool {
     id.starts_with("https://")
 }
 
-/// The host of a document's address if nothing is fetched from it (ID-27).
-pub(crate) fn closed_host(settings: &Settings, id: &str) -> Option<String> {
-    let config = &settings.identity.cimd;
-    if !config.enabled || !is_document_id(id) {
-        return None;
-    }
-    let host = validator::check_address(id).ok()?;
-    validator::check_host(config, &host).is_err().then_some(host)
+/// What an id is, by what is known without a fetch.
+pub(crate) enum Look {
+    /// Its document is kept and fresh.
+    Fresh(Box<OAuthClient>),
+    /// Its document was kept, and must be fetched anew.
+    Stale,
+    /// Its document must be fetched.
+    Unknown,
+    /// Nothing is fetched from its host, which this is (ID-27).
+    Closed(String),
+    /// An address that is no client's.
+    Unfit,
+    /// Not the address of a document.
+    Other,
 }
 
-/// The client of a document's address; none if the address, the fetch or the document is not what it must be.
+/// What `id` is. A document that is used is noted as used.
+///
+/// # Errors
+/// A store that does not answer.
+pub(crate) async fn look(state: &OAuthState, id: &str) -> OauthResult<Look> {
+    if !is_document_id(id) {
+        return Ok(Look::Other);
+    }
+    let settings = state.settings();
+    let config = &settings.identity.cimd;
+    if !config.enabled {
+        return Ok(Look::Unfit);
+    }
+    let host = match validator::check_address(id) {
+        Ok(host) => host,
+        Err(fault) => {
+            tracing::debug!(reason = fault.reason(), "an address is no client id");
+            return Ok(Look::Unfit);
+        }
+    };
+    if validator::check_host(config, &host).is_err() {
+        return Ok(Look::Closed(host));
+    }
+    fetcher::kept(state, id).await
+}
+
+/// The client of a document's address that [`look`] found to be a client's; none if the fetch or the document is not what it must be.
 ///
 /// # Errors
 /// Too many fetches ([`OauthError::Throttled`]), or a store or ledger that does not answer.
-pub(crate) async fn client(state: &OAuthState, url: &str) -> OauthResult<Option<OAuthClient>> {
-    let settings = state.settings();
-    let config = &settings.identity.cimd;
-    if !may_be_fetched(config, url) {
-        return Ok(None);
-    }
-    if let Some(client) = fetcher::fresh(state, url).await? {
-        return Ok(Some(client));
-    }
+pub(crate) async fn fetched(state: &OAuthState, url: &str) -> OauthResult<Option<OAuthClient>> {
     let flight = state.cimd.flight(url);
     let _alone = flight.lock().await;
-    if let Some(client) = fetcher::fresh(state, url).await? {
-        return Ok(Some(client));
+    if let Look::Fresh(client) = fetcher::kept(state, url).await? {
+        return Ok(Some(*client));
     }
-    fetcher::refresh(state, config, url).await
+    fetcher::refresh(state, &state.settings().identity.cimd, url).await
 }
 
-/// Whether [`client`] would ask the host of a document now.
-pub(crate) async fn needs_fetch(state: &OAuthState, url: &str) -> OauthResult<bool> {
-    let settings = state.settings();
-    Ok(may_be_fetched(&settings.identity.cimd, url) && fetcher::fresh(state, url).await?.is_none())
+/// Records that a document was named on a host from which nothing is fetched.
+///
+/// # Errors
+/// What could not be recorded.
+pub(crate) async fn refuse_host(
+    state: &OAuthState,
+    context: &RequestContext,
+    host: String,
+) -> OauthResult<()> {
+    let refusal = Refusal {
+        kind: EntryKind::OauthCimdRefused,
+        endpoint: "client_id",
+        error: ErrorCode::InvalidClient.as_str(),
+        reason: Some(CimdFault::Host.reason()),
+        client_id: None,
+    };
+    if let Some(draft) = state.refusals.entry(context, &refusal, state.now()) {
+        state.record(draft.with("host", host)).await?;
+    }
+    Ok(())
 }
 
-fn may_be_fetched(config: &CimdConfig, url: &str) -> bool {
-    if !config.enabled {
-        return false;
+/// Takes a fetch out of the share of whoever's network asks for it.
+///
+/// # Errors
+/// [`OauthError::Throttled`] where the share is used up; a store that does not answer.
+pub(crate) async fn take_share(state: &OAuthState, context: &RequestContext) -> OauthResult<()> {
+    match ip_prefix(context) {
+        Some(network) if !state.clients.take_newcomer(&network, state.now()).await? => {
+            Err(OauthError::Throttled { retry_after: 1 })
+        }
+        _ => Ok(()),
     }
-    let checked = validator::check_address(url).and_then(|host| validator::check_host(config, &host));
-    if let Err(fault) = &checked {
-        tracing::debug!(reason = fault.reason(), "an address is no client id");
-    }
-    checked.is_ok()
 }
 
 /// Takes a place among the fetches: one a second from a host with five at once, ten a second in all.

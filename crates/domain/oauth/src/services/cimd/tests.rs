@@ -12,6 +12,7 @@ use systemprompt_database::on_tx;
 use systemprompt_models::Millis;
 use systemprompt_net::HostRules;
 use systemprompt_net::testing::{Stub, untrusted};
+use systemprompt_security::keys::SigningAlgorithm;
 use tokio::net::TcpListener;
 
 /// A listener that counts who connects, and answers nobody: its port and the count.
@@ -149,11 +150,17 @@ async fn id_27_a_host_that_is_not_allowed_is_on_record_and_not_asked() {
             let told = ask(host).await;
             assert_eq!((&told["detail"]["host"], &told["reason"]), (&json!(host), &json!(reason)));
         }
-        // Nobody fills the ledger with names.
-        for n in 0..3 {
-            ask(&format!("n{n}.example")).await;
+        // Nobody fills the ledger with names: of one network ten a minute are told one by one.
+        plane.clock.advance(60_000);
+        drop(plane.state.refusals.take(plane.state.now()));
+        let before = plane.records("oauth.cimd.refused").await.len();
+        for n in 0..15 {
+            let id = format!("https://n{n}.example/c.json");
+            assert!(plane.state.client_named(&context(), &id).await.unwrap().is_none());
         }
-        assert_eq!(plane.records("oauth.cimd.refused").await.len(), 6);
+        assert_eq!(plane.records("oauth.cimd.refused").await.len() - before, 10);
+        let rest = plane.state.refusals.take(plane.state.now() + 60_000);
+        assert_eq!(rest.len(), 1, "and five in one");
     }
 }
 
@@ -170,6 +177,32 @@ async fn kept(plane: &Plane, url: &str, fresh_until: Millis) {
         has_logo: false,
     };
     plane.state.clients.store_document(&stored, None, false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_documents_are_counted_among_those_that_need_a_key() {
+    for plane in planes().await {
+        let count = async |algorithm| plane.state.clients_signed_with(algorithm).await.unwrap();
+        let before = count(SigningAlgorithm::Rs256).await;
+        kept(&plane, "https://one.example/c.json", START + 1000).await;
+        assert_eq!(
+            (count(SigningAlgorithm::Rs256).await, count(SigningAlgorithm::Es256).await),
+            (before + 1, 0)
+        );
+        let es256 = StoredDocument {
+            url: "https://two.example/c.json".to_owned(),
+            document: json!({"id_token_signed_response_alg": "ES256"}).to_string(),
+            metadata_digest: String::new(),
+            fetched_at: START,
+            fresh_until: START,
+            has_logo: false,
+        };
+        plane.state.clients.store_document(&es256, None, false).await.unwrap();
+        assert_eq!(
+            (count(SigningAlgorithm::Rs256).await, count(SigningAlgorithm::Es256).await),
+            (before + 1, 1)
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,8 @@ const COST: (u32, u32, u32) = (19_456, 2, 1);
 /// Highest memory in KiB and passes of a hash that is imported.
 const MAX_IMPORTED: (u32, u32) = (262_144, 16);
 
-/// Memory of hashes that are done, for those that wait: to give 19 MiB back and get them again costs a third of a hash.
+/// Memory of hashes that are done, for those that wait: to give 19 MiB back and get them again costs a third of a hash. What it was
+/// filled with was made of passwords; the next hash writes over all of it, and it goes when nobody waits.
 static MEMORY: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
 
 /// Gives the memory back that nobody waits for.
@@ -49,13 +50,14 @@ pub(super) fn verify(password: &str, text: &str) -> bool {
     verified().unwrap_or_default()
 }
 
-/// Whether a hash costs as much as one that is made now.
+/// Whether a hash costs as much as one that is made now: as much memory, which is what hardware cannot save, and as much work.
 pub(super) fn is_present(text: &str) -> bool {
-    let cost = |params: &Params| u64::from(params.m_cost()) * u64::from(params.t_cost());
+    let work = |params: &Params| u64::from(params.m_cost()) * u64::from(params.t_cost());
     PasswordHash::new(text).is_ok_and(|hash| {
         hash.algorithm == Algorithm::Argon2id.ident()
-            && Params::try_from(&hash)
-                .is_ok_and(|params| cost(&params) >= u64::from(COST.0) * u64::from(COST.1))
+            && Params::try_from(&hash).is_ok_and(|params| {
+                params.m_cost() >= COST.0 && work(&params) >= u64::from(COST.0) * u64::from(COST.1)
+            })
     })
 }
 
@@ -96,6 +98,8 @@ mod tests {
     use super::*;
     use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 
+    const COST_OF_NOW: (u32, u32) = (COST.0, COST.1);
+
     #[test]
     fn hashes_are_those_of_the_library_in_new_memory_and_in_used() {
         for password in ["one", "two"] {
@@ -118,5 +122,19 @@ mod tests {
         let text = same_memory.hash_password_with_salt(b"one", &[9; 16]).unwrap().to_string();
         // Its memory has fewer blocks, and is not handed to those that need more.
         assert!(verify("one", &text) && is_present(&text) && hash("one", &[7; 16]).is_some());
+    }
+
+    #[test]
+    fn id_93_a_hash_of_less_memory_is_made_anew_however_many_passes_it_has() {
+        for ((memory, passes), want) in [
+            (COST_OF_NOW, true),
+            ((COST.0, COST.1 + 1), true),
+            ((COST.0 * 2, 1), true),
+            ((COST.0, 1), false),
+            ((COST.0 / 8, 16), false),
+        ] {
+            let text = format!("$argon2id$v=19$m={memory},t={passes},p=1$BwcHBwcHBwc$BwcHBwcHBwcHBwcHBwcHBw");
+            assert_eq!(is_present(&text), want, "{text}");
+        }
     }
 }

@@ -2,12 +2,11 @@
 
 use super::web_permissions;
 use crate::error::{ErrorCode, OauthError, OauthResult};
-use crate::repository::users::USER_CHANGED;
 use crate::services::refusals::ip_prefix;
 use crate::state::OAuthState;
 use crate::users::{User, UserKind, UserStatus};
 use std::time::Duration;
-use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
+use systemprompt_audit::{Draft, EntryKind, Unit};
 use systemprompt_models::ids::{SessionId, UserId};
 use systemprompt_models::{Millis, Permission, Principal, RateLimitTier, RequestContext, Secret, UserType};
 use systemprompt_security::jwt::PendingToken;
@@ -101,11 +100,16 @@ impl SessionCreationService<'_> {
     /// A person who may not act or may nothing, a guard of `unit` that did not hold, or what could not be written.
     pub async fn sign_in(&self, facts: SignInFacts<'_>, mut unit: Unit) -> OauthResult<SignedIn> {
         let state = self.0;
-        let user = facts.user;
+        state.sessions.wait_to_issue(&facts.user.id, None).await?;
+        // As they are now: what was read when the sign-in began may be some seconds old.
+        let now = match facts.is_new {
+            true => None,
+            false => state.users.find(facts.user.id.as_str()).await?,
+        };
+        let user = now.as_ref().unwrap_or(facts.user);
         if user.status != UserStatus::Active || user.kind != UserKind::Person {
             return Err(refused());
         }
-        state.sessions.wait_to_issue(&user.id, None).await?;
         let session_id = SessionId::generate();
         let pending = self.token(user, &session_id, i64::MAX)?;
         // Before the new one stands: what came from a session ends with it.
@@ -131,10 +135,7 @@ impl SessionCreationService<'_> {
             unit.require_first(user.stands());
         }
         unit.open(self.row(facts, session_id.clone(), anonymous).into_row(state.now()));
-        let permit = match state.ledger.commit(unit).await {
-            Err(LedgerError::Guard(USER_CHANGED)) => return Err(refused()),
-            other => other?,
-        };
+        let permit = state.ledger.commit(unit).await?;
         Ok(SignedIn { session_id, user_id: user.id.clone(), token: pending.release(permit) })
     }
 

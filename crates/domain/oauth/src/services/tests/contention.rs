@@ -7,6 +7,7 @@ use super::plane::{Plane, context, planes_with, word};
 use crate::services::clients::managed;
 use crate::services::grants::session_of;
 use crate::services::password;
+use crate::services::session::lookup;
 use crate::users::{UserChange, UserStatus};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -200,4 +201,29 @@ async fn a27_a_suspension_holds_whatever_refreshes_and_the_ledger_stays_ready() 
         let live = "SELECT COUNT(*) FROM oauth_grants WHERE revoked_at IS NULL";
         assert_eq!(plane.count(live).await, 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_139_a_grant_that_is_given_while_its_session_ends_ends_with_it() {
+    let plane = plane().await;
+    let mut tx = plane.db.write_tx().await.unwrap();
+    run(&mut tx, SESSION, plane.session.as_str()).await.unwrap();
+    let given = "INSERT INTO oauth_grants (grant_id, user_id, client_id, session_id, kind, scopes, resources, offline, created_at,
+             family_expires_at)
+         SELECT 'grt_late', user_id, 'public', id, 'code', 'openid user', '', 0, 1, expires_at FROM user_sessions WHERE id = $1";
+    run(&mut tx, given, plane.session.as_str()).await.unwrap();
+    let ending = {
+        let plane = Arc::clone(&plane);
+        tokio::spawn(async move {
+            let mut principal = Principal::anonymous();
+            (principal.user_id, principal.session_id) = (plane.bob.clone(), plane.session.clone());
+            let me = RequestContext { principal: Arc::new(principal), ..context() };
+            lookup::end_own(&plane.state, &me, plane.session.as_str()).await.unwrap()
+        })
+    };
+    until_one_waits(&plane).await;
+    tx.commit().await.unwrap();
+    assert!(ending.await.unwrap());
+    let left = "SELECT COUNT(*) FROM oauth_grants WHERE revoked_at IS NULL";
+    assert_eq!(plane.count(left).await, 0, "it would be shown as live");
 }

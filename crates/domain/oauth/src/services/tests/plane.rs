@@ -23,7 +23,7 @@ use systemprompt_database::{on, on_tx};
 use systemprompt_extension::Extension as _;
 use systemprompt_models::ids::{GrantId, SessionId, TraceId, UserId};
 use systemprompt_models::{
-    Clock, JwtAudience, JwtClaims, ManualClock, Millis, Principal, RequestContext, Secret,
+    Clock, JwtAudience, JwtClaims, ManualClock, Millis, Principal, RequestContext, Secret, Tasks,
 };
 use systemprompt_net::{Egress, HostRules};
 use systemprompt_security::jwt::Verifier;
@@ -106,6 +106,7 @@ impl Plane {
             verifier: Arc::new(Verifier::new(ISSUER, classes, ring.keys(), shared)),
             settings,
             hosts: HostRules::default().with_loopback(),
+            tasks: Tasks::default(),
         })
         .unwrap();
         let bob = NewUser {

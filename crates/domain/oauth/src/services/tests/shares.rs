@@ -13,7 +13,7 @@ use systemprompt_net::testing::{Stub, untrusted};
 /// Calls of one network, ten a second: what all networks together may cause.
 const CALLS: usize = 150;
 /// What one network has at once, and within the fifteen seconds of the calls.
-const SHARE: usize = 30 + 15;
+const SHARE: usize = 5 + 15;
 
 async fn fetches(plane: &Plane) -> usize {
     plane.records("oauth.cimd.refused").await.len()
@@ -40,7 +40,7 @@ async fn id_26_an_assertion_of_nobody_takes_its_fetch_from_the_share_of_its_netw
             assert!(["invalid_client", "temporarily_unavailable"].contains(&answer), "{answer}");
             plane.clock.advance(100);
         }
-        assert!((30..=SHARE).contains(&fetches(&plane).await), "{}", fetches(&plane).await);
+        assert!((5..=SHARE).contains(&fetches(&plane).await), "{}", fetches(&plane).await);
     }
 }
 
@@ -72,6 +72,6 @@ async fn id_26_a_sign_out_fetches_no_document_that_nobody_came_with() {
             sign_out(n).await;
             plane.clock.advance(100);
         }
-        assert!((30..=SHARE).contains(&fetches(&plane).await), "{}", fetches(&plane).await);
+        assert!((5..=SHARE).contains(&fetches(&plane).await), "{}", fetches(&plane).await);
     }
 }

@@ -55,7 +55,7 @@ pub(crate) async fn verify(
         .await?
         .filter(|client| client.is_active() && client.auth_method == ClientAuthMethod::PrivateKeyJwt);
     let client = client.ok_or_else(refused)?;
-    if !is_signed(state, &client, &unverified).await? {
+    if !is_signed(state, context, &client, &unverified).await? {
         return Err(refused());
     }
     let (jti, end) = check_claims(state, &unverified.claims).ok_or_else(refused)?;
@@ -98,7 +98,12 @@ fn read(assertion: &str) -> Option<Unverified<'_>> {
     })
 }
 
-async fn is_signed(state: &OAuthState, client: &OAuthClient, token: &Unverified<'_>) -> OauthResult<bool> {
+async fn is_signed(
+    state: &OAuthState,
+    context: &RequestContext,
+    client: &OAuthClient,
+    token: &Unverified<'_>,
+) -> OauthResult<bool> {
     let by = |keys: &ClientKeys| {
         keys.find(token.kid.as_deref(), &token.alg)
             .is_some_and(|key| key.verifies(&token.alg, token.input, &token.signature))
@@ -110,7 +115,7 @@ async fn is_signed(state: &OAuthState, client: &OAuthClient, token: &Unverified<
     }
     let Some(uri) = &client.jwks_uri else { return Ok(false) };
     let found = |keys: &ClientKeys| keys.find(token.kid.as_deref(), &token.alg).is_some();
-    let keys = jwks::keys(state, uri, found).await?;
+    let keys = jwks::keys(state, context, uri, found).await?;
     Ok(keys.is_some_and(|keys| by(&keys)))
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 use systemprompt_models::{Code, Refusal, Secret, parse_permissions};
-use systemprompt_oauth::OauthError;
+use systemprompt_oauth::{IdentityError, OauthError};
 use systemprompt_runtime::AppContext;
 use systemprompt_runtime::revocation::{Revocation, RevokeError};
 use systemprompt_security::session::CutoffKind;
@@ -131,10 +131,21 @@ pub(super) fn refused(error: RevokeError) -> crate::Error {
     match error {
         RevokeError::NotOurs(error) => invalid("token", error.to_string()).into(),
         RevokeError::Ledger(error) | RevokeError::Oauth(OauthError::Ledger(error)) => error.into(),
-        RevokeError::Session(error) => crate::Error::internal(error),
+        RevokeError::User(error @ (IdentityError::Database(_) | IdentityError::Session(_))) => {
+            unwritten(error)
+        }
         RevokeError::User(error) => error.into(),
+        RevokeError::Session(error) => unwritten(error),
+        RevokeError::Oauth(error @ (OauthError::Database(_) | OauthError::Session(_))) => unwritten(error),
         RevokeError::Oauth(error) => crate::Error::internal(error),
     }
+}
+
+/// A store that does not take the end of what was to end: nothing has ended, and the call may come again (ID-6).
+fn unwritten(error: impl std::error::Error + 'static) -> crate::Error {
+    tracing::error!(%error, source = ?error.source(), "a revocation was not written");
+    let reason = "the revocation cannot be written now; try again shortly";
+    Refusal::new(Code::RevocationUnavailable, reason).with_retry_after(1).into()
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -174,4 +185,23 @@ async fn issue(
     let token = token.map_err(crate::Error::internal)?;
     let body = json!({"token": token.expose().as_str(), "token_type": "Bearer", "expires_in": ttl});
     Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use systemprompt_security::session::SessionError;
+
+    #[test]
+    fn id_6_an_end_that_the_store_does_not_take_is_503_with_a_time_to_come_again() {
+        for error in [
+            RevokeError::Session(SessionError::ClockBehind),
+            RevokeError::User(IdentityError::Session(SessionError::ClockBehind)),
+            RevokeError::Oauth(OauthError::Session(SessionError::ClockBehind)),
+        ] {
+            let told = format!("{error:?}");
+            let refusal = refused(error).0;
+            assert_eq!((refusal.status(), refusal.retry_after), (503, Some(1)), "{told}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The end of sessions and tokens before their time: written, then in force on this node.
 
 use super::super::revoked::{Cutoff, CutoffKind, Revoked};
-use super::{KEEP_REVOKED, SessionError, Sessions};
+use super::{KEEP_REVOKED, MAX_REVOKED, SessionError, Sessions};
 use crate::jwt::sign::MAX_TOKEN_LIFE;
 use crate::repository::ends::{cut_off, end_client, end_told, end_user};
 use crate::repository::tokens::RevokedRow;
@@ -29,7 +29,8 @@ pub enum UserEnd<'a> {
     Told(&'a EntryId),
 }
 
-/// What a transaction ended; it counts on this node once it was given to [`Sessions::apply_end`].
+/// What a transaction ended; it counts on this node once it was given to [`Sessions::apply_end`], or what was read before its unit
+/// to [`Sessions::apply_written`].
 #[derive(Debug)]
 #[must_use = "this node goes on taking the tokens until it is applied"]
 pub struct Ended {
@@ -163,6 +164,20 @@ impl Sessions {
         self.apply_ended(ended.sessions)
     }
 
+    /// As [`Self::apply_end`] of what was read before the unit that ended it: sessions that were added meanwhile ended in their rows,
+    /// which are read once more. Where that fails this node learns of them with its next look, within a second.
+    pub async fn apply_written(&self, ended: Ended) -> usize {
+        let count = self.apply_end(ended);
+        // The progress is not moved: what else it would show is for those who wait for it.
+        let known = self.progress.lock().await.0;
+        let (now, limit) = (self.clock.now(), MAX_REVOKED as i64 + 1);
+        match self.repository.revoked_sessions(known, (now, KEEP_REVOKED), limit).await {
+            Ok(sessions) => self.merge(sessions, Vec::new(), &[], None),
+            Err(error) => tracing::warn!(%error, "sessions that have just ended could not be read again"),
+        }
+        count
+    }
+
     /// Ends one token; `expires_at` is its own end. Returns whether it was not revoked before.
     ///
     /// # Errors
@@ -171,6 +186,14 @@ impl Sessions {
         let (is_new, _) = self.repository.revoke_token(jti, expires_at, None, self.clock.now()).await?;
         self.apply(|revoked| revoked.add_token(jti.clone(), expires_at));
         Ok(is_new)
+    }
+
+    /// How many sessions end with a token by [`Self::revoke_claims`].
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn count_exchanged(&self, claims: &JwtClaims) -> Result<i64, SessionError> {
+        Ok(self.repository.count_exchanged(claims, self.clock.now()).await?)
     }
 
     /// Ends one token with what was exchanged for it. Returns whether it was not revoked before, and how many sessions ended.

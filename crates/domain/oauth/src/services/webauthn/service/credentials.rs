@@ -61,32 +61,53 @@ pub async fn remove(state: &OAuthState, context: &RequestContext, id: &str) -> O
     if !webauthn::has_another_way(&state.db, user.as_str(), id, passwords).await? {
         return Err(refused(state, context, id).await);
     }
-    state.record(removal(context, "ok", id)).await?;
-    retry_contended(|| removed(state, context, &passkey, passwords)).await?;
-    Ok(true)
+    let all = list(state, user).await?;
+    let is_last = !all.iter().any(|other| other.id != passkey.id && other.status == "active");
+    let draft = removal(context, "ok", id);
+    let draft = match is_last {
+        true => draft.with("sessions", state.sessions.count_of(user, None).await?),
+        false => draft,
+    };
+    state.record(draft).await?;
+    retry_contended(|| removed(state, context, &passkey, passwords)).await
 }
 
-/// Removes a passkey; with the last one that counts, every session and grant ends.
+/// Removes a passkey; with the last one that counts, every session and grant ends. False when somebody else has removed it.
 async fn removed(
     state: &OAuthState,
     context: &RequestContext,
     passkey: &Passkey,
     passwords: bool,
-) -> OauthResult<()> {
+) -> OauthResult<bool> {
     let (user, id) = (&context.principal.user_id, passkey.id.as_str());
     let mut tx = state.db.write_tx().await?;
     let told = notices::tell(context, user, NoticeKind::PasskeyRemoved, Some(&passkey.name), state.now());
     for guard in [webauthn::lock_user(user.as_str()), webauthn::remove(user.as_str(), id, passwords), told] {
         if !guard.holds_in(&mut tx).await? {
-            // Nobody else writes while this one is open.
             tx.rollback().await?;
-            return Err(refused(state, context, id).await);
+            return not_removed(state, context, id, guard.name).await;
         }
     }
     // Without any, the way in is another one from here on, and so must be what goes on (ID-51).
     let is_last = !webauthn::has_usable(&mut tx, user.as_str()).await?;
     state.users.end_with(tx, user, is_last.then_some(UserEnd::All), "last_passkey_removed").await?;
-    Ok(())
+    Ok(true)
+}
+
+/// What is told where a guard did not hold: a second click finds nothing, and who was suspended meanwhile may do nothing.
+async fn not_removed(
+    state: &OAuthState,
+    context: &RequestContext,
+    id: &str,
+    guard: &'static str,
+) -> OauthResult<bool> {
+    if guard == webauthn::USER {
+        return Err(OauthError::new(ErrorCode::AccessDenied, "this account may not sign in"));
+    }
+    if get(state, &context.principal.user_id, id).await?.is_none() {
+        return Ok(false);
+    }
+    Err(refused(state, context, id).await)
 }
 
 /// The last way to sign in stays, on record.

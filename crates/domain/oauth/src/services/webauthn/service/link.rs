@@ -15,7 +15,7 @@ use crate::users::{User, UserKind, UserStatus};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use systemprompt_audit::{Guard, LedgerError, Unit};
+use systemprompt_audit::{Draft, EntryKind, Guard, LedgerError, Unit};
 use systemprompt_database::retry_contended;
 use systemprompt_models::Secret;
 use systemprompt_security::session::UserEnd;
@@ -44,19 +44,20 @@ impl WebAuthnService<'_> {
     /// # Errors
     /// A token that does not count; without one, no session or one whose sign-in is too old.
     pub async fn link_start(&self, token: Option<&Secret<String>>) -> OauthResult<LinkStarted> {
-        let user = match token {
+        let (user, recovers) = match token {
             Some(token) => {
                 let token = setup::look_up(self.state, token).await?;
                 if token.purpose.registers() {
                     let purpose = token.purpose.as_str();
                     return Ok(LinkStarted::Register { purpose, email: token.email });
                 }
-                self.holder(token.user_id.as_deref()).await?
+                (self.holder(token.user_id.as_deref()).await?, token.purpose == Purpose::Recovery)
             }
-            None => self.recent().await?,
+            None => (self.recent().await?, false),
         };
         let rows = webauthn::passkeys_of(&self.state.db, user.id.as_str()).await?;
-        if rows.len() >= webauthn::MAX_PASSKEYS as usize {
+        // Who comes back cannot remove one first: then one gives way.
+        if rows.len() >= webauthn::MAX_PASSKEYS as usize && !recovers {
             return Err(OauthError::new(ErrorCode::Conflict, "there are 20 passkeys; remove one first"));
         }
         // One that is suspect does not stand in the way of its authenticator.
@@ -128,13 +129,16 @@ impl WebAuthnService<'_> {
         token: &SetupToken,
         (method, credential): (Method, &str),
     ) -> OauthResult<SignedIn> {
-        unit.record(token.draft(self.context(), user.id.as_str()));
+        let used = token.draft(self.context(), user.id.as_str());
         guards.push(token.used(self.state.now()));
         if token.purpose == Purpose::Recovery {
+            unit.record(used.with("sessions", self.state.sessions.count_of(&user.id, None).await?));
+            self.make_room(user, &mut unit, &mut guards).await?;
             self.state.ledger.append(unit).await?;
             retry_contended(|| self.recover(user, &guards)).await?;
             unit = Unit::new();
         } else {
+            unit.record(used);
             require(&mut unit, guards);
         }
         let facts = SignInFacts {
@@ -146,6 +150,27 @@ impl WebAuthnService<'_> {
             before: self.browser.visitor,
         };
         SessionCreationService(self.state).sign_in(facts, unit).await.map_err(refused)
+    }
+
+    /// Lets a passkey go where there are as many as there may be: one that is suspect, or else the one whose use is longest ago.
+    async fn make_room(&self, user: &User, unit: &mut Unit, guards: &mut Vec<Guard>) -> OauthResult<()> {
+        let rows = webauthn::passkeys_of(&self.state.db, user.id.as_str()).await?;
+        if rows.len() < webauthn::MAX_PASSKEYS as usize {
+            return Ok(());
+        }
+        let worth = |row: &&PasskeyRow| (row.status == "active", row.last_used_at.unwrap_or(row.created_at));
+        let Some(old) = rows.iter().min_by_key(worth) else { return Ok(()) };
+        unit.record(
+            Draft::new(EntryKind::OauthWebauthnRemoved, self.context(), "ok")
+                .with_reason("made_room")
+                .with_subject("user", user.id.as_str())
+                .with("credential", old.credential_id.chars().take(12).collect::<String>()),
+        );
+        // Behind the lock of the user, in front of the one that is added.
+        guards.insert(1, webauthn::make_room(user.id.as_str(), &old.credential_id));
+        let kind = NoticeKind::PasskeyRemoved;
+        guards.push(notices::tell(self.context(), &user.id, kind, Some(&old.name), self.state.now()));
+        Ok(())
     }
 
     /// Adds the passkey and puts whoever had the account before out, all of it or nothing: the owner is let in behind it.

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::session::UserEnd;
+use systemprompt_audit::{Draft, EntryKind, Unit};
 use systemprompt_database::{WriteTx, on, on_tx};
 
 /// A unit under way: it keeps `parent` alive and has added a session of somebody else beneath it, which nobody sees yet.
@@ -73,5 +74,32 @@ async fn id_139_a_session_that_is_added_while_its_parent_ends_ends_with_it() {
             assert!(row.revoked_at.is_some(), "{how}");
         }
         assert_eq!(ask(&sessions, &child, "usr_bot", "j", NOW).await, Err(JwtError::SessionEnded), "{how}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_added_between_the_look_and_the_end_counts_here_no_more_at_once() {
+    for engine in engines().await {
+        let sessions = node(&engine, &ManualClock::at(NOW)).await;
+        let root = opened(&sessions, Some("usr_ada")).await;
+        let ending = sessions.ending(Root::Session(&root), "test").await.unwrap();
+        let mut child = NewSession::new(
+            SessionId::generate(),
+            Some("usr_bot".into()),
+            SessionSource::Exchange,
+            NOW + HOUR,
+        );
+        child.facts.parent = Some(root.clone());
+        sessions.open(child.clone()).await;
+        assert!(ask(&sessions, &child.id, "usr_bot", "j", NOW).await.is_ok(), "and is known here as alive");
+        let mut unit = Unit::new();
+        unit.record(Draft::system(EntryKind::OauthSessionRevoked, "ok"));
+        let ended = ending.add_to(&mut unit);
+        engine.ledger.append(unit).await.unwrap();
+        assert_eq!(sessions.apply_written(ended).await, 1);
+        for (id, user) in [(&root, "usr_ada"), (&child.id, "usr_bot")] {
+            assert_eq!(ask(&sessions, id, user, "j", NOW).await, Err(JwtError::SessionEnded), "{user}");
+        }
+        assert!(sessions.refresh().await.unwrap(), "whoever waits for the epoch is told of it");
     }
 }
