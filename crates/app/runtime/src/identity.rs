@@ -4,6 +4,7 @@ use crate::context::AppContext;
 use std::time::Duration;
 use systemprompt_audit::{LedgerError, Unit};
 use systemprompt_models::ids::SessionId;
+use systemprompt_models::session::{CreateSessionInput, SessionSource};
 use systemprompt_models::{Millis, Permission, RequestContext, Secret, UserType};
 use systemprompt_oauth::api_keys::Leaked;
 use systemprompt_oauth::{IdentityError, User, UserChange};
@@ -11,7 +12,7 @@ use systemprompt_security::jwt::IssueError;
 use systemprompt_security::keys::{
     KeyDescription, KeyError, KeyInfo, KeyRing, KeyState, KeyUse, Rotation, SigningAlgorithm,
 };
-use systemprompt_security::session::{NewSession, SessionError, SessionParams, SessionSource, SessionUse};
+use systemprompt_security::session::{SessionError, SessionOpened, SessionParams, SessionUse};
 
 /// Why a token was not issued.
 #[derive(Debug, thiserror::Error)]
@@ -129,8 +130,9 @@ impl AppContext {
         unit.require(user.stands());
         let now = self.clock.now();
         let expires_at = now + life.as_millis() as Millis;
-        let session = NewSession::new(session_id, Some(user.id.clone()), SessionSource::Cli, expires_at);
-        unit.open(session.into_row(now));
+        let session =
+            CreateSessionInput::new(session_id, Some(user.id.clone()), SessionSource::Cli, expires_at);
+        unit.open(SessionOpened::new(session, now));
         let permit = self.ledger.commit(unit).await?;
         Ok(pending.release(permit))
     }

@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use systemprompt_audit::{Draft, EntryKind, Ledger, Payload, Role, Unit};
 use systemprompt_database::Db;
+use systemprompt_models::auth::scope_of;
 use systemprompt_models::ids::{ApiKeyId, SessionId, UserId};
-use systemprompt_models::permission::scope_of;
 use systemprompt_models::{
     Clock, CredentialKind, JwtAudience, Millis, Permission, Principal, RequestContext, Secret, UserType,
     parse_permissions,

@@ -20,8 +20,8 @@ use systemprompt_database::Db;
 use systemprompt_models::{Clock, JwtAudience, Millis, Permission, RequestContext, Tasks};
 use systemprompt_net::Egress;
 use systemprompt_net::egress::{Class, EgressError, HostRules, Policy, client_under};
-use systemprompt_security::jwt::{AccessTokens, Verifier};
-use systemprompt_security::keys::{SharedKeys, SigningAlgorithm};
+use systemprompt_security::jwt::Verifier;
+use systemprompt_security::keys::{SharedKeys, SigningAlgorithm, TokenAuthority};
 use systemprompt_security::session::{SessionGenerator, Sessions};
 
 /// The configuration as the endpoints use it; replaced whole by a reload.
@@ -127,7 +127,7 @@ pub struct Inner {
     pub users: Users,
     pub sessions: Arc<Sessions>,
     pub session_tokens: SessionGenerator,
-    pub tokens: AccessTokens,
+    pub tokens: TokenAuthority,
     pub verifier: Arc<Verifier>,
     pub keys: SharedKeys,
     /// Fetches what outsiders name: metadata documents, keys, logos.
@@ -167,7 +167,7 @@ impl OAuthState {
         let egress = client_under(Class::Untrusted, Policy::default(), hosts)?;
         parts.users.permit(parts.settings.identity.role_permissions.clone());
         Ok(Self(Arc::new(Inner {
-            tokens: AccessTokens::new(
+            tokens: TokenAuthority::new(
                 parts.settings.issuer.as_str(),
                 Arc::clone(&parts.keys),
                 Arc::clone(&parts.clock),

@@ -14,7 +14,7 @@ use systemprompt_audit::{Draft, EntryKind, Guard, Ledger, Unit};
 use systemprompt_config::profile::identity::IdentityConfig;
 use systemprompt_database::{Db, WriteTx, retry_contended};
 use systemprompt_models::ids::{EntryId, UserId};
-use systemprompt_models::{Clock, Millis, Permission, RequestContext, Secret};
+use systemprompt_models::{AuthenticatedUser, Clock, Millis, Permission, RequestContext, Secret};
 use systemprompt_security::session::{Cutoff, Ended, Sessions, UserEnd};
 
 /// How often grants and sessions end by turns: each turn needs a unit that was written during the one before.
@@ -117,6 +117,20 @@ impl User {
     /// Whether the user administers the deployment: active, with the role `admin`.
     pub fn is_administrator(&self) -> bool {
         self.status == UserStatus::Active && self.roles.iter().any(|role| role == "admin")
+    }
+
+    /// The user as tokens name them, with these permissions.
+    pub fn with_permissions(&self, permissions: Vec<Permission>) -> AuthenticatedUser {
+        AuthenticatedUser {
+            department: self.department.clone(),
+            ..AuthenticatedUser::new_with_roles(
+                self.id.clone(),
+                self.username.as_str(),
+                self.email.clone().unwrap_or_default(),
+                permissions,
+                self.roles.clone(),
+            )
+        }
     }
 
     /// Holds while the user is active and as they were read: what is given to whom they were then does not outlive a change.

@@ -1,6 +1,7 @@
 //! Keys of tokens. Asymmetric ones live in a ring and are published (RFC 7517); those of session tokens are derived from
 //! `jwt_secret`. Each is parsed once and kept.
 
+pub mod authority;
 mod der;
 pub mod derived;
 pub mod file;
@@ -10,6 +11,7 @@ pub mod private;
 pub mod ring;
 pub mod set;
 
+pub use authority::TokenAuthority;
 pub use derived::{ClassKeys, TokenClass};
 pub use jwk::{Jwk, PublicKey};
 pub use private::PrivateKey;

@@ -1,7 +1,7 @@
 //! What travels with a request: who, from where, and the ids that correlate its records.
 
+use crate::auth::Principal;
 use crate::ids::{ContextId, TaskId, TraceId};
-use crate::principal::Principal;
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -14,12 +14,13 @@ use systemprompt_events::Hub;
 use systemprompt_extension::Extension as _;
 use systemprompt_leak::Scanner;
 use systemprompt_models::ids::{SessionId, UserId};
+use systemprompt_models::session::{CreateSessionInput, SessionSource};
 use systemprompt_models::{Clock, Permission, RateLimitTier, Secret, SystemClock, Tasks, UserType};
 use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::jwt::{Surface, Verifier};
 use systemprompt_security::keys::{ClassKeys, KeyRing, PublicKey, SigningAlgorithm};
 use systemprompt_security::session::{
-    NewSession, SessionGenerator, SessionParams, SessionSource, SessionUse, Sessions, TokensExtension,
+    SessionGenerator, SessionOpened, SessionParams, SessionUse, Sessions, TokensExtension,
 };
 
 /// Sessions with a token each.
@@ -133,10 +134,10 @@ impl House {
             let id = SessionId::generate();
             let pending = self.generator.generate_for(SessionUse::Cli, &params(&id))?;
             let user = Some(UserId::new("usr_bench"));
-            let session = NewSession::new(id, user, SessionSource::Cli, pending.expires_at());
+            let session = CreateSessionInput::new(id, user, SessionSource::Cli, pending.expires_at());
             let mut unit = Unit::new();
             pending.record(&mut unit, None);
-            unit.open(session.into_row(SystemClock.now()));
+            unit.open(SessionOpened::new(session, SystemClock.now()));
             let token = pending.release(self.ledger.commit(unit).await?);
             let mut headers = HeaderMap::new();
             headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {}", token.expose()))?);

@@ -12,7 +12,7 @@ use crate::wire::reply::{
 use http::{StatusCode, header};
 use systemprompt_audit::LedgerError;
 use systemprompt_models::Refusal;
-use systemprompt_models::permission::scope_of;
+use systemprompt_models::auth::scope_of;
 use systemprompt_security::jwt::Surface;
 
 pub(super) fn ledger(error: LedgerError) -> RpcError {

@@ -4,8 +4,8 @@ use crate::api_keys::ApiKey;
 use crate::at_rest::Digest;
 use systemprompt_audit::Guard;
 use systemprompt_database::{Db, on, on_tx, sql};
+use systemprompt_models::auth::scope_of;
 use systemprompt_models::ids::{ApiKeyId, UserId};
-use systemprompt_models::permission::scope_of;
 use systemprompt_models::{Millis, parse_permissions};
 use systemprompt_security::session::next_epoch;
 

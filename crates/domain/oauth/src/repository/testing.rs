@@ -14,14 +14,13 @@ use systemprompt_database::sql;
 use systemprompt_database::testing::{TestDb, databases};
 use systemprompt_extension::Extension as _;
 use systemprompt_models::ids::{SessionId, TraceId};
+use systemprompt_models::session::{CreateSessionInput, SessionSource, SignIn};
 use systemprompt_models::{ManualClock, Millis, Principal, RequestContext, Secret, Tasks, UserType};
 use systemprompt_net::HostRules;
 use systemprompt_security::authz::AuthzExtension;
 use systemprompt_security::jwt::Verifier;
 use systemprompt_security::keys::{ClassKeys, KeyRing, SigningAlgorithm};
-use systemprompt_security::session::{
-    NewSession, SessionGenerator, SessionSource, Sessions, SignIn, TokensExtension,
-};
+use systemprompt_security::session::{SessionGenerator, SessionOpened, Sessions, TokensExtension};
 
 pub(crate) const NOW: Millis = 1_800_000_000_000;
 pub(crate) const URL: &str = "http://localhost:8080";
@@ -94,7 +93,7 @@ impl Fixture {
     /// A browser session of a person who has just signed in.
     pub(crate) async fn signed_in(&self, user: &User) -> Principal {
         let now = self.state.clock.now();
-        let mut session = NewSession::new(
+        let mut session = CreateSessionInput::new(
             SessionId::generate(),
             Some(user.id.clone()),
             SessionSource::Web,
@@ -146,10 +145,10 @@ impl Fixture {
 
 /// Somebody from nowhere in particular.
 /// Opens a session in the unit of its record.
-pub(crate) async fn open_session(state: &OAuthState, new: NewSession) {
+pub(crate) async fn open_session(state: &OAuthState, new: CreateSessionInput) {
     let mut unit = Unit::new();
     unit.record(Draft::system(EntryKind::OauthSessionCreated, "ok"));
-    unit.open(new.into_row(state.now()));
+    unit.open(SessionOpened::new(new, state.now()));
     drop(state.ledger.commit(unit).await.unwrap());
 }
 

@@ -11,20 +11,18 @@ use crate::repository::bridge_host_prefs::BridgeHostPrefsRepository;
 use crate::repository::bridge_session::{Beat, BridgeSessionRepository};
 use crate::repository::exchange_code;
 use crate::repository::users::USER_CHANGED;
-use crate::services::generation::{
-    JwtConfig, JwtSigningParams, TokenUser, describe, draft, end_of, generate_jwt,
-};
+use crate::services::generation::{JwtConfig, JwtSigningParams, describe, draft, end_of, generate_jwt};
 use crate::services::refusals::{Refusal, ip_prefix};
-use crate::services::scopes::Scopes;
 use crate::services::session::web_permissions;
 use crate::state::OAuthState;
 use crate::users::{User, UserKind, UserStatus};
 use serde::Deserialize;
 use systemprompt_audit::{Draft, EntryKind, Guard, LedgerError, Unit};
 use systemprompt_models::ids::{ClientId, SessionId, UserId};
+use systemprompt_models::session::{CreateSessionInput, SessionSource, SignIn};
 use systemprompt_models::{CredentialKind, JwtAudience, Millis, Permission, RequestContext, Secret};
 use systemprompt_security::opaque;
-use systemprompt_security::session::{NewSession, SessionSource, SignIn};
+use systemprompt_security::session::SessionOpened;
 
 pub use client::{BridgeClient, provision};
 
@@ -165,17 +163,13 @@ async fn issue(
     }
     let client_id = ClientId::new(SP_BRIDGE);
     let session_id = SessionId::generate();
-    let config = JwtConfig {
-        scopes: Scopes { permissions, oidc: Vec::new() },
-        audiences: origin.audiences,
-        life: ttl,
-        ..JwtConfig::default()
-    };
+    let config = JwtConfig { audiences: origin.audiences, life: ttl, ..JwtConfig::default() };
     let algorithm = state.settings().algorithm;
     let params = JwtSigningParams { client_id: &client_id, session_id: &session_id, algorithm };
-    let signed = generate_jwt(state, TokenUser::from(user), config, params).await?;
+    let signed = generate_jwt(state, user.with_permissions(permissions), config, params).await?;
     let end = end_of(&signed);
-    let mut session = NewSession::new(session_id.clone(), Some(user.id.clone()), SessionSource::Bridge, end);
+    let mut session =
+        CreateSessionInput::new(session_id.clone(), Some(user.id.clone()), SessionSource::Bridge, end);
     session.facts = SignIn {
         ends_at: Some(end),
         ip_prefix: ip_prefix(context),
@@ -189,7 +183,7 @@ async fn issue(
     unit.record(describe(entry, "bridge", &signed));
     unit.require(user.stands());
     unit.require(origin.guard);
-    unit.open(session.into_row(state.now()));
+    unit.open(SessionOpened::new(session, state.now()));
     let permit = state.ledger.commit(unit).await?;
     drop(permit);
     Ok(BridgeToken { token: signed.token, ttl, user_id: user.id.clone(), session_id })

@@ -17,7 +17,7 @@ use crate::state::OAuthState;
 use askama::Template;
 use subtle::ConstantTimeEq as _;
 use systemprompt_audit::{Draft, EntryKind};
-use systemprompt_models::permission::OIDC_SCOPES;
+use systemprompt_models::auth::OIDC_SCOPES;
 use systemprompt_models::{Permission, RequestContext, Secret};
 
 /// Most characters of a client's name that are shown.

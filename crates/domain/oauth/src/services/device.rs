@@ -23,9 +23,10 @@ use crate::state::OAuthState;
 use crate::users::{User, UserStatus};
 use systemprompt_audit::{ActorKind, Draft, EntryKind, LedgerError, Unit};
 use systemprompt_models::ids::{ClientId, GrantId, SessionId, UserId};
+use systemprompt_models::session::SessionSource;
 use systemprompt_models::{Millis, Permission, RequestContext, Secret};
 use systemprompt_security::opaque;
-use systemprompt_security::session::{SESSION_ENDED, SessionSource, session_lives};
+use systemprompt_security::session::{SESSION_ENDED, SessionOpened, session_lives};
 
 /// Letters of a user code: no vowels, so that no words come about, and none that look alike (RFC 8628 section 6.1).
 const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
@@ -378,7 +379,7 @@ pub(crate) async fn exchange(
     let mut unit = family.unit(GrantType::DeviceCode, &access, &asked);
     unit.record(family.draft(EntryKind::OauthDeviceIssued, "issued").with("grant", row.grant_id.as_deref()));
     unit.require(device_used(&row.device_digest, now));
-    unit.open(family.session(SessionSource::Device, &signed_in, &access).into_row(now));
+    unit.open(SessionOpened::new(family.session(SessionSource::Device, &signed_in, &access), now));
     let refresh = family.first_refresh(&mut unit, &access)?;
     let answer = family.answer(access, refresh, &signed_in)?;
     match state.ledger.commit(unit).await {

@@ -8,7 +8,7 @@ use crate::state::{OAuthState, Settings};
 use serde_json::{Value, json};
 use systemprompt_config::profile::identity::RegistrationPolicy;
 use systemprompt_models::Permission;
-use systemprompt_models::permission::OIDC_SCOPES;
+use systemprompt_models::auth::OIDC_SCOPES;
 use systemprompt_security::jwt::Surface;
 use systemprompt_security::keys::SigningAlgorithm;
 

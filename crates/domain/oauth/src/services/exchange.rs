@@ -8,7 +8,7 @@ use crate::models::oauth::GrantType;
 use crate::repository::oauth::federated::TOKEN_REPLAYED;
 use crate::services::generation::{
     JwtConfig, JwtSigningParams, TokenResponse, client_audiences, describe, draft, end_of, generate_jwt,
-    life, owner, response,
+    life, owner, response, told_to,
 };
 use crate::services::http::Parameters;
 use crate::services::refusals::ip_prefix;
@@ -18,11 +18,12 @@ use crate::services::validation::audience;
 use crate::state::OAuthState;
 use subject::Subject;
 use systemprompt_audit::{EntryKind, LedgerError, Unit};
-use systemprompt_models::claims::MAX_ACT_DEPTH;
+use systemprompt_models::auth::MAX_ACT_DEPTH;
 use systemprompt_models::ids::SessionId;
-use systemprompt_models::{Actor, JwtAudience};
+use systemprompt_models::session::{CreateSessionInput, SessionSource, SignIn};
+use systemprompt_models::{Actor, AuthenticatedUser, JwtAudience};
 use systemprompt_security::session::{
-    NewSession, SESSION_ENDED, SessionSource, SignIn, TOKEN_ENDED, session_lives, token_stands,
+    SESSION_ENDED, SessionOpened, TOKEN_ENDED, session_lives, token_stands,
 };
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -68,10 +69,12 @@ async fn issue(
     let left = subject.expires_at - state.clock.now_seconds();
     let session_id = SessionId::generate();
     let chain = act.chain();
-    let user = subject.user.clone().told_to(client, &scopes);
+    let life = life(&settings, &scopes.permissions).min(left);
+    let user = AuthenticatedUser { permissions: scopes.permissions, ..subject.user.clone() };
+    let user = told_to(user, client, &scopes.oidc);
     let config = JwtConfig {
-        life: life(&settings, &scopes.permissions).min(left),
-        scopes,
+        life,
+        oidc_scopes: scopes.oidc,
         audiences,
         auth_time: subject.auth_time,
         act: Some(act),
@@ -88,8 +91,12 @@ async fn issue(
     };
     let signed = generate_jwt(state, user, config, params).await?;
     let now = state.now();
-    let mut session =
-        NewSession::new(session_id.clone(), Some(user_id.clone()), SessionSource::Exchange, end_of(&signed));
+    let mut session = CreateSessionInput::new(
+        session_id.clone(),
+        Some(user_id.clone()),
+        SessionSource::Exchange,
+        end_of(&signed),
+    );
     session.facts = SignIn {
         ends_at: Some(end_of(&signed)),
         auth_time: subject.auth_time,
@@ -119,7 +126,7 @@ async fn issue(
             unit.require(token_stands(parent, jti));
         }
     }
-    unit.open(session.into_row(now));
+    unit.open(SessionOpened::new(session, now));
     match state.ledger.commit(unit).await {
         Ok(permit) => drop(permit),
         Err(LedgerError::Guard(SESSION_ENDED | TOKEN_ENDED | TOKEN_REPLAYED)) => {

@@ -10,7 +10,8 @@ use systemprompt_audit::{Filter, LedgerRow};
 use systemprompt_models::Millis;
 use systemprompt_models::clock::iso8601;
 use systemprompt_models::ids::{Jti, SessionId};
-use systemprompt_security::session::{SessionError, SessionRow, SessionSource};
+use systemprompt_models::session::SessionSource;
+use systemprompt_security::session::{SessionError, SessionRow};
 
 /// Kinds of entries that name the `jti` of a new token.
 const ISSUED: &str = "oauth.token,oauth.exchange,oauth.bridge.exchanged";

@@ -10,15 +10,16 @@ use crate::services::refusals::ip_prefix;
 use crate::services::scopes::{Cuts, Scopes};
 use crate::state::{OAuthState, Settings};
 use crate::users::{User, UserStatus};
-pub use subject::{ClientUser, build_client_user, client_user_id};
+pub use subject::{build_client_user, client_user_id};
 use systemprompt_audit::{ActorKind, Draft, EntryKind, Unit};
 use systemprompt_models::ids::{ClientId, SessionId, UserId};
+use systemprompt_models::session::{CreateSessionInput, SessionSource, SignIn};
 use systemprompt_models::{
-    Actor, JwtAudience, Millis, Permission, RequestContext, Secret, parse_permissions,
+    Actor, AuthenticatedUser, JwtAudience, Millis, Permission, RequestContext, Secret, parse_permissions,
 };
 use systemprompt_security::jwt::{AccessFacts, SignedAccess};
 use systemprompt_security::keys::SigningAlgorithm;
-use systemprompt_security::session::{NewSession, SessionSource, SignIn};
+use systemprompt_security::session::SessionOpened;
 
 /// What the token endpoint answers (RFC 6749 section 5.1). It is rendered in one place.
 pub struct TokenResponse {
@@ -39,49 +40,30 @@ impl std::fmt::Debug for TokenResponse {
     }
 }
 
-/// Who a token stands for, as it says of them.
-#[derive(Clone, Debug)]
-pub struct TokenUser {
-    pub id: UserId,
-    pub username: String,
-    pub email: String,
-    pub roles: Vec<String>,
-    pub department: Option<String>,
-}
-
-impl TokenUser {
-    /// As a client may read of a person. An access token of ours is open to whoever holds it, and no surface of ours needs these
-    /// names: a program that is not ours is told them only where the person allowed it.
-    pub(crate) fn told_to(mut self, client: &OAuthClient, scopes: &Scopes) -> Self {
-        let is_person = self.id.as_str().starts_with(UserId::PREFIX);
-        if is_person && !client.first_party {
-            if !scopes.oidc.contains(&"profile") {
-                self.username.clear();
-            }
-            if !scopes.oidc.contains(&"email") {
-                self.email.clear();
-            }
+/// What a token that a client gets may tell of its person. An access token of ours is open to whoever holds it, and no surface of ours
+/// needs these names: a program that is not ours is told them only where the person allowed it.
+pub(crate) fn told_to(
+    mut user: AuthenticatedUser,
+    client: &OAuthClient,
+    oidc_scopes: &[&'static str],
+) -> AuthenticatedUser {
+    let is_person = user.id.as_str().starts_with(UserId::PREFIX);
+    if is_person && !client.first_party {
+        if !oidc_scopes.contains(&"profile") {
+            user.username.clear();
         }
-        self
-    }
-}
-
-impl From<&User> for TokenUser {
-    fn from(user: &User) -> Self {
-        Self {
-            id: user.id.clone(),
-            username: user.username.clone(),
-            email: user.email.clone().unwrap_or_default(),
-            roles: user.roles.clone(),
-            department: user.department.clone(),
+        if !oidc_scopes.contains(&"email") {
+            user.email.clear();
         }
     }
+    user
 }
 
-/// What a token may be used for, and how long.
+/// Where a token counts, how long, and what it says beside its user.
 #[derive(Clone, Debug, Default)]
 pub struct JwtConfig {
-    pub scopes: Scopes,
+    /// Of [`systemprompt_models::auth::OIDC_SCOPES`].
+    pub oidc_scopes: Vec<&'static str>,
     pub audiences: Vec<JwtAudience>,
     pub plugin_id: Option<String>,
     /// Epoch seconds.
@@ -99,13 +81,13 @@ pub struct JwtSigningParams<'a> {
     pub algorithm: SigningAlgorithm,
 }
 
-/// Signs an access token. It begins once tokens of this user and client count again after a cut.
+/// Signs an access token with the permissions of `user`. It begins once tokens of this user and client count again after a cut.
 ///
 /// # Errors
 /// No key on this node, a token that would be too large, or a client that was disabled or deleted meanwhile.
 pub async fn generate_jwt(
     state: &OAuthState,
-    user: TokenUser,
+    user: AuthenticatedUser,
     config: JwtConfig,
     params: JwtSigningParams<'_>,
 ) -> OauthResult<SignedAccess> {
@@ -116,8 +98,8 @@ pub async fn generate_jwt(
         user_id: user.id,
         username: user.username,
         email: user.email,
-        permissions: config.scopes.permissions,
-        oidc_scopes: config.scopes.oidc,
+        permissions: user.permissions,
+        oidc_scopes: config.oidc_scopes,
         roles: user.roles,
         department: user.department.filter(|department| !department.is_empty()),
         client_id: params.client_id.clone(),
@@ -242,14 +224,9 @@ pub async fn generate_client_tokens(
     let plugin_id = plugin(client, options.plugin_id)?;
     let session_id = SessionId::generate();
     let life = life(&settings, &permissions);
-    let user = client_user(client, &permissions, owner.as_ref());
-    let config = JwtConfig {
-        scopes: Scopes { permissions, oidc: Vec::new() },
-        audiences,
-        plugin_id,
-        life,
-        ..JwtConfig::default()
-    };
+    let mut user = build_client_user(client.client_id.as_str(), &permissions);
+    user.department = owner.as_ref().and_then(|owner| owner.department.clone());
+    let config = JwtConfig { audiences, plugin_id, life, ..JwtConfig::default() };
     let params = JwtSigningParams {
         client_id: &client.client_id,
         session_id: &session_id,
@@ -259,7 +236,7 @@ pub async fn generate_client_tokens(
 
     let user_id = client.user_id.clone();
     let mut session =
-        NewSession::new(session_id.clone(), Some(user_id), SessionSource::Oauth, end_of(&signed));
+        CreateSessionInput::new(session_id.clone(), Some(user_id), SessionSource::Oauth, end_of(&signed));
     session.facts = SignIn {
         ends_at: Some(end_of(&signed)),
         ip_prefix: ip_prefix(context),
@@ -278,7 +255,7 @@ pub async fn generate_client_tokens(
     if let Some(owner) = &owner {
         unit.require_first(owner.stands());
     }
-    unit.open(session.into_row(state.now()));
+    unit.open(SessionOpened::new(session, state.now()));
     drop(state.ledger.commit(unit).await?);
     Ok(response(signed))
 }
@@ -353,21 +330,6 @@ pub(crate) async fn owner(state: &OAuthState, client: &OAuthClient) -> OauthResu
     let owner = state.users.find(id.as_str()).await?;
     let is_active = |owner: &User| owner.id == *id && owner.status == UserStatus::Active;
     owner.filter(is_active).map(Some).ok_or_else(OauthError::invalid_client)
-}
-
-/// The user that a client's own tokens stand for (ID-56).
-pub(crate) fn client_user(
-    client: &OAuthClient,
-    permissions: &[Permission],
-    owner: Option<&User>,
-) -> TokenUser {
-    TokenUser {
-        id: client.user_id.clone(),
-        username: format!("client:{}", client.client_id),
-        email: format!("{}@client.local", client.client_id),
-        roles: permissions.iter().map(|permission| permission.as_str().to_owned()).collect(),
-        department: owner.and_then(|owner| owner.department.clone()),
-    }
 }
 
 /// What tokens of a person may say: of somebody who may act.

@@ -3,7 +3,7 @@
 use crate::models::clients::OAuthClient;
 use serde_json::{Map, Value};
 use systemprompt_models::Permission;
-use systemprompt_models::permission::{OIDC_SCOPES, scope_of};
+use systemprompt_models::auth::{OIDC_SCOPES, scope_of};
 
 /// A scope, word by word. Words that are neither are dropped (ID-38).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

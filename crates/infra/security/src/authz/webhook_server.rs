@@ -15,7 +15,7 @@ use std::time::Instant;
 use systemprompt_audit::{Ledger, LedgerError, Unit};
 use systemprompt_config::profile::governance::ActorCheck;
 use systemprompt_database::Db;
-use systemprompt_models::claims::MAX_ACT_DEPTH;
+use systemprompt_models::auth::MAX_ACT_DEPTH;
 use systemprompt_models::ids::{CallId, ClientId, DecisionId, SessionId, TraceId, UserId};
 use systemprompt_models::{Clock, Code, Permission, Principal, Refusal, RequestContext, Secret, UserType};
 

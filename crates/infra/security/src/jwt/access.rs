@@ -1,16 +1,13 @@
-//! Access tokens (RFC 9068) and ID tokens (OpenID Connect Core 1.0 section 2), signed by the key ring.
+//! What an access token says (RFC 9068), and the token as it was signed by [`crate::keys::TokenAuthority`].
 
-use super::sign::{IssueError, compact, header};
-use crate::keys::{KeyError, SharedKeys, SigningAlgorithm};
+use super::sign::IssueError;
+use crate::keys::{KeyError, SigningAlgorithm};
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Serialize;
-use std::sync::Arc;
-use systemprompt_models::claims::MAX_ACT_DEPTH;
-use systemprompt_models::ids::{ClientId, Jti, SessionId, UserId};
-use systemprompt_models::permission::{OIDC_SCOPES, scope_of};
-use systemprompt_models::{Actor, Clock, JwtAudience, JwtClaims, Permission, Secret, UserType};
+use systemprompt_models::auth::{OIDC_SCOPES, scope_of};
+use systemprompt_models::ids::{ClientId, SessionId, UserId};
+use systemprompt_models::{Actor, JwtAudience, JwtClaims, Permission, Secret};
 
 /// Longest access token, in bytes (ID-45).
 pub const MAX_ACCESS_TOKEN: usize = 4096;
@@ -77,106 +74,5 @@ impl SignedAccess {
         let hash = digest(kind, self.token.expose().as_bytes());
         let hash = hash.as_ref();
         URL_SAFE_NO_PAD.encode(hash.get(..hash.len() / 2).unwrap_or_default())
-    }
-}
-
-/// Signs access and ID tokens.
-#[derive(Clone)]
-pub struct AccessTokens {
-    issuer: Arc<str>,
-    keys: SharedKeys,
-    clock: Arc<dyn Clock>,
-}
-
-impl std::fmt::Debug for AccessTokens {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AccessTokens").field("issuer", &self.issuer).finish_non_exhaustive()
-    }
-}
-
-impl AccessTokens {
-    /// `issuer` is `security.jwt_issuer`.
-    pub fn new(issuer: impl Into<Arc<str>>, keys: SharedKeys, clock: Arc<dyn Clock>) -> Self {
-        Self { issuer: issuer.into(), keys, clock }
-    }
-
-    pub fn issuer(&self) -> &str {
-        &self.issuer
-    }
-
-    /// Signs an access token that begins now.
-    ///
-    /// # Errors
-    /// No key of this algorithm on this node, a chain of actors that is too long, a hook scope without the audience `hook`, or a
-    /// token that would be too large.
-    pub fn access(&self, algorithm: SigningAlgorithm, facts: AccessFacts) -> Result<SignedAccess, SignError> {
-        let user_type = UserType::of(&facts.permissions);
-        let is_hook = facts.permissions.iter().any(|permission| permission.is_hook_scope());
-        if is_hook && !facts.audiences.contains(&JwtAudience::Hook) {
-            return Err(IssueError::HookScope.into());
-        } else if facts.life < 1 {
-            return Err(IssueError::TooShort.into());
-        } else if facts.act.as_ref().is_some_and(|act| act.chain().len() > MAX_ACT_DEPTH) {
-            return Err(IssueError::Build.into());
-        }
-        let now = self.clock.now_seconds();
-        let scope = facts.scope();
-        let claims = JwtClaims {
-            iss: self.issuer.to_string(),
-            sub: facts.user_id,
-            aud: facts.audiences,
-            exp: now + facts.life,
-            nbf: now,
-            iat: now,
-            jti: Jti::generate(),
-            scope,
-            username: facts.username,
-            email: facts.email,
-            user_type,
-            roles: facts.roles,
-            department: facts.department,
-            client_id: Some(facts.client_id),
-            session_id: facts.session_id,
-            rate_limit_tier: user_type.tier(),
-            plugin_id: facts.plugin_id,
-            auth_time: facts.auth_time,
-            act: facts.act,
-        };
-        let token = self.sign(algorithm, "at+jwt", &claims)?;
-        let size = token.expose().len();
-        if size > MAX_ACCESS_TOKEN {
-            return Err(SignError::TooLarge(size));
-        }
-        Ok(SignedAccess { claims, token })
-    }
-
-    /// Signs the claims of an ID token; `iss` is the caller's to set.
-    ///
-    /// # Errors
-    /// No key of this algorithm on this node.
-    pub fn id_token(
-        &self,
-        algorithm: SigningAlgorithm,
-        claims: &impl Serialize,
-    ) -> Result<Secret<String>, SignError> {
-        self.sign(algorithm, "JWT", claims)
-    }
-
-    fn sign(
-        &self,
-        algorithm: SigningAlgorithm,
-        typ: &str,
-        claims: &impl Serialize,
-    ) -> Result<Secret<String>, SignError> {
-        let key = self.keys.load().signer(algorithm)?;
-        let claims = serde_json::to_vec(claims).map_err(|_| IssueError::Build)?;
-        let mut failed = None;
-        let token = compact(&header(typ, algorithm.as_str(), key.kid()), &claims, |input| {
-            key.sign(input).unwrap_or_else(|error| {
-                failed = Some(error);
-                Vec::new()
-            })
-        });
-        failed.map_or(Ok(token), |error| Err(error.into()))
     }
 }

@@ -19,10 +19,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use subtle::ConstantTimeEq as _;
 use systemprompt_audit::Permit;
-use systemprompt_models::claims::MAX_ACT_DEPTH;
+use systemprompt_models::auth::MAX_ACT_DEPTH;
+use systemprompt_models::auth::scope_of;
 use systemprompt_models::ids::{Jti, SessionId, UserId};
 use systemprompt_models::json::{JsonFault, check_object};
-use systemprompt_models::permission::scope_of;
 use systemprompt_models::{
     Actor, Clock, CredentialKind, Permission, Principal, RequestContext, Secret, UserType, parse_permissions,
 };

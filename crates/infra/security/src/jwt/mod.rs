@@ -13,7 +13,7 @@ pub mod unverified;
 mod vectors;
 pub mod verifier;
 
-pub use access::{AccessFacts, AccessTokens, SignError, SignedAccess};
+pub use access::{AccessFacts, SignError, SignedAccess};
 pub use assertion::{AssertionError, AssertionIssuer, VerifiedAssertion};
 pub use foreign::verify_foreign;
 pub use sign::{IssueError, PendingToken};

@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::time::Duration;
 use systemprompt_audit::{Draft, EntryKind, Permit, Unit};
+use systemprompt_models::auth::scope_of;
 use systemprompt_models::ids::{EntryId, Jti, SessionId, UserId};
-use systemprompt_models::permission::scope_of;
 use systemprompt_models::{
     JwtAudience, JwtClaims, Millis, Permission, RateLimitTier, RequestContext, Secret, UserType,
 };

@@ -6,10 +6,10 @@ use super::surface::{Surface, Target};
 use crate::error::JwtError;
 use crate::keys::TokenClass;
 use serde::Deserialize;
-use systemprompt_models::claims::MAX_ACT_DEPTH;
+use systemprompt_models::auth::MAX_ACT_DEPTH;
+use systemprompt_models::auth::{OIDC_SCOPES, scope_of};
 use systemprompt_models::ids::{ClientId, Jti, SessionId, UserId};
 use systemprompt_models::json::{JsonFault, check_object};
-use systemprompt_models::permission::{OIDC_SCOPES, scope_of};
 use systemprompt_models::{
     Actor, JwtAudience, JwtClaims, Permission, RateLimitTier, UserType, parse_permissions,
 };

@@ -1,11 +1,12 @@
 //! The rows of sessions: how the ledger's writer inserts one, how one is read for a list, and the guards that hold one while a unit
 //! is written.
 
-use crate::session::row::{NewSession, SessionRow, SessionSource};
+use crate::session::row::SessionRow;
 use systemprompt_audit::{Cell, Col, Guard, OpenRow, Table};
 use systemprompt_database::sql;
 use systemprompt_models::Millis;
 use systemprompt_models::ids::{ClientId, GrantId, Jti, SessionId, UserId};
+use systemprompt_models::session::{CreateSessionInput, SessionSource};
 
 /// Sessions whose rows the ledger's writer inserts. It vouches for none of them: they end and go.
 pub(crate) static SESSIONS: Table = Table {
@@ -35,11 +36,18 @@ pub(crate) static SESSIONS: Table = Table {
     mirror_closed: &[],
 };
 
-/// The row of a new session, for a unit.
+/// The row of a new session, to be opened in the unit of the record that tells of it.
 #[derive(Debug)]
 pub struct SessionOpened {
-    pub(crate) session: NewSession,
-    pub(crate) now: Millis,
+    session: CreateSessionInput,
+    now: Millis,
+}
+
+impl SessionOpened {
+    /// The row of a session that begins at `now`.
+    pub fn new(session: CreateSessionInput, now: Millis) -> Self {
+        Self { session, now }
+    }
 }
 
 impl OpenRow for SessionOpened {
@@ -48,7 +56,7 @@ impl OpenRow for SessionOpened {
     fn cells(self) -> Vec<Cell> {
         let text = |text: &str| Cell::Text(text.into());
         let maybe = |text: Option<&str>| text.map_or(Cell::Null, |text| Cell::Text(text.into()));
-        let NewSession { id, user_id, source, expires_at, facts } = self.session;
+        let CreateSessionInput { id, user_id, source, expires_at, facts } = self.session;
         vec![
             text(id.as_str()),
             maybe(user_id.as_ref().map(UserId::as_str)),

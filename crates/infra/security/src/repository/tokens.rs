@@ -3,9 +3,10 @@
 
 use super::sessions::ListRow;
 use crate::session::revoked::{Cutoff, CutoffKind};
-use crate::session::row::{SessionRow, SessionSource};
+use crate::session::row::SessionRow;
 use systemprompt_database::{Db, Deleted, WriteTx, on, on_tx, retry_contended, sql};
 use systemprompt_models::ids::{ClientId, Jti, SessionId, UserId};
+use systemprompt_models::session::SessionSource;
 use systemprompt_models::{JwtClaims, Millis};
 
 /// Reads and writes sessions and revocations.

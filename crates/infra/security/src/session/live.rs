@@ -9,7 +9,7 @@
 pub(super) mod ends;
 
 use super::revoked::{Cutoff, Revoked};
-use super::row::{SessionRow, SessionSource};
+use super::row::SessionRow;
 use crate::error::{AuthError, JwtError};
 use crate::jwt::sign::MAX_TOKEN_LIFE;
 use crate::repository::tokens::{RevokedRow, SessionFacts, TokenRepository};
@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use systemprompt_database::{Db, Deleted};
 use systemprompt_models::ids::{ClientId, Jti, SessionId, UserId};
+use systemprompt_models::session::SessionSource;
 use systemprompt_models::{Clock, JwtClaims, Millis};
 
 /// Longest time that the copy may stay unconfirmed (SEC-2).

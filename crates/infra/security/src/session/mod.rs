@@ -20,4 +20,4 @@ pub use generator::{SessionGenerator, SessionParams, SessionUse};
 pub use live::ends::{Ended, UserEnd};
 pub use live::{SessionError, Sessions};
 pub use revoked::{Cutoff, CutoffKind, EVERYBODY};
-pub use row::{NewSession, SessionRow, SessionSource, SignIn};
+pub use row::SessionRow;

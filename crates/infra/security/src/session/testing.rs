@@ -1,11 +1,12 @@
 //! Sessions opened and ended as the product does it, for the tests of this crate.
 
-use super::{NewSession, Sessions, TokensExtension, UserEnd};
+use super::{SessionOpened, Sessions, TokensExtension, UserEnd};
 use systemprompt_audit::{Draft, EntryKind, Ledger, Unit};
 use systemprompt_database::{Db, Migration};
 use systemprompt_extension::Extension as _;
 use systemprompt_models::Millis;
 use systemprompt_models::ids::UserId;
+use systemprompt_models::session::CreateSessionInput;
 
 pub(crate) fn migrations() -> Vec<Migration> {
     let mut migrations = systemprompt_audit::testing::migrations();
@@ -18,10 +19,10 @@ pub(crate) async fn ledger(db: &Db) -> Ledger {
 }
 
 /// Opens a session in the unit of its record.
-pub(crate) async fn open(ledger: &Ledger, new: NewSession, now: Millis) {
+pub(crate) async fn open(ledger: &Ledger, new: CreateSessionInput, now: Millis) {
     let mut unit = Unit::new();
     unit.record(Draft::system(EntryKind::OauthSessionCreated, "ok"));
-    unit.open(new.into_row(now));
+    unit.open(SessionOpened::new(new, now));
     drop(ledger.commit(unit).await.unwrap());
 }
 

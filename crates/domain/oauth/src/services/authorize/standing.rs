@@ -8,7 +8,8 @@ use crate::repository::oauth::consents::Consent;
 use crate::state::OAuthState;
 use crate::users::{User, UserStatus};
 use systemprompt_models::Principal;
-use systemprompt_security::session::{SessionRow, SessionSource};
+use systemprompt_models::session::SessionSource;
+use systemprompt_security::session::SessionRow;
 
 /// A person with the browser session in which they signed in.
 #[derive(Clone, Debug)]

@@ -10,9 +10,9 @@ use crate::services::clients::{ClientError, Origin, client_of, create, rotate_se
 use crate::state::OAuthState;
 use crate::users::User;
 use systemprompt_models::ids::ClientId;
+use systemprompt_models::session::SessionSource;
 use systemprompt_models::{JwtAudience, Millis, Permission, RequestContext, Secret};
 use systemprompt_security::keys::SigningAlgorithm;
-use systemprompt_security::session::SessionSource;
 
 /// What consoles show.
 const BRIDGE_NAME: &str = "Bridge";

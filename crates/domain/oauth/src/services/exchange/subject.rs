@@ -5,7 +5,7 @@ use crate::error::{OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::repository::oauth::federated::{self, foreign_token_used};
 use crate::repository::users;
-use crate::services::generation::{TokenUser, active_user};
+use crate::services::generation::active_user;
 use crate::services::grants;
 use crate::services::id_token::is_sid_of;
 use crate::services::scopes::Scopes;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use systemprompt_audit::{Draft, EntryKind, Guard, LedgerError, Payload, Role, Unit};
 use systemprompt_config::profile::security::{SigningAlgorithm as Configured, SubjectMapping, TrustedIssuer};
 use systemprompt_models::ids::{Jti, SessionId, UserId, uuid_v4};
-use systemprompt_models::{Actor, JwtAudience, JwtClaims, RequestContext};
+use systemprompt_models::{Actor, AuthenticatedUser, JwtAudience, JwtClaims, RequestContext};
 use systemprompt_security::jwt::foreign::unverified_kid;
 use systemprompt_security::jwt::{UnverifiedClaims, verify_foreign};
 use systemprompt_security::keys::{SigningAlgorithm, TokenClass};
@@ -25,7 +25,7 @@ const MAX_FOREIGN_ID: usize = 255;
 
 /// Whom a token stands for, and what of it goes on.
 pub(super) struct Subject {
-    pub user: TokenUser,
+    pub user: AuthenticatedUser,
     /// What it may now.
     pub scopes: Scopes,
     /// Where it counts; absent if it is bound to nothing here.
@@ -85,10 +85,11 @@ async fn own(state: &OAuthState, token: &str) -> OauthResult<Subject> {
         // A client's own token: what the client may is what it may have.
         Some(client) if client.is_active() => {
             let scopes = scopes.and(&Scopes::of_client(&client));
-            let user = TokenUser {
+            let user = AuthenticatedUser {
                 id: claims.sub.clone(),
                 username: claims.username.clone(),
                 email: claims.email.clone(),
+                permissions: scopes.permissions.clone(),
                 roles: claims.roles.clone(),
                 department: claims.department.clone(),
             };
@@ -99,7 +100,7 @@ async fn own(state: &OAuthState, token: &str) -> OauthResult<Subject> {
             let user = active_user(state, &claims.sub).await.map_err(unless_ours)?;
             guards.push(user.stands());
             let scopes = scopes.permitted(&state.settings().permissions_of_user(&user));
-            (TokenUser::from(&user), scopes)
+            (user.with_permissions(scopes.permissions.clone()), scopes)
         }
     };
     Ok(Subject {
@@ -153,7 +154,7 @@ async fn by_id_token(state: &OAuthState, client: &OAuthClient, token: &str) -> O
     Ok(Subject {
         session: Some(grants::session_of(&grant.grant_id)),
         jti: None,
-        user: TokenUser::from(&user),
+        user: user.with_permissions(scopes.permissions.clone()),
         scopes,
         audiences,
         act: None,
@@ -191,9 +192,10 @@ async fn foreign(
     let until = expires_at.saturating_add(FOREIGN_LEEWAY_SECONDS).saturating_mul(1000);
     // The id of a token of another issuer is taken once.
     let spent = jti.map(|jti| foreign_token_used(&trusted.issuer, jti, until));
+    let scopes = Scopes { permissions, oidc: Vec::new() }.for_persons();
     Ok(Subject {
-        user: TokenUser::from(&user),
-        scopes: Scopes { permissions, oidc: Vec::new() }.for_persons(),
+        user: user.with_permissions(scopes.permissions.clone()),
+        scopes,
         audiences: None,
         session: None,
         jti: None,

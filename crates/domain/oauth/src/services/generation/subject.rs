@@ -1,18 +1,8 @@
 //! Whom tokens stand for.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use systemprompt_models::Permission;
 use systemprompt_models::ids::{UserId, uuid_from_bits};
-
-/// The user that stands for a client in its own tokens (ID-56).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientUser {
-    pub id: UserId,
-    pub username: String,
-    pub email: String,
-    pub permissions: Vec<Permission>,
-    pub roles: Vec<String>,
-}
+use systemprompt_models::{AuthenticatedUser, Permission};
 
 /// The id of a client's user. It has the form of no person's id, so that the two cannot meet.
 pub fn client_user_id(client_id: &str) -> UserId {
@@ -21,15 +11,15 @@ pub fn client_user_id(client_id: &str) -> UserId {
     UserId::new(uuid_from_bits(bits).to_string())
 }
 
-/// The user of a client that was granted `permissions`.
-pub fn build_client_user(client_id: &str, permissions: &[Permission]) -> ClientUser {
-    ClientUser {
-        id: client_user_id(client_id),
-        username: format!("client:{client_id}"),
-        email: format!("{client_id}@client.local"),
-        permissions: permissions.to_vec(),
-        roles: permissions.iter().map(|permission| permission.as_str().to_owned()).collect(),
-    }
+/// The user that stands for a client in its own tokens, in which it was granted `permissions` (ID-56).
+pub fn build_client_user(client_id: &str, permissions: &[Permission]) -> AuthenticatedUser {
+    AuthenticatedUser::new_with_roles(
+        client_user_id(client_id),
+        format!("client:{client_id}"),
+        format!("{client_id}@client.local"),
+        permissions.to_vec(),
+        permissions.iter().map(|permission| permission.as_str().to_owned()).collect(),
+    )
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use crate::users::{User, UserKind, UserStatus};
 use std::time::Duration;
 use systemprompt_audit::{Draft, EntryKind, Unit};
 use systemprompt_models::ids::{SessionId, UserId};
+use systemprompt_models::session::{CreateSessionInput, SessionSource, SignIn};
 use systemprompt_models::{Millis, Permission, Principal, RateLimitTier, RequestContext, Secret, UserType};
 use systemprompt_security::jwt::PendingToken;
-use systemprompt_security::session::{NewSession, SessionParams, SessionSource, SignIn};
+use systemprompt_security::session::{SessionOpened, SessionParams};
 
 /// How a person proved who they are (ID-69).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +135,8 @@ impl SessionCreationService<'_> {
         } else {
             unit.require_first(user.stands());
         }
-        unit.open(self.row(facts, session_id.clone(), anonymous).into_row(state.now()));
+        let row = self.row(facts, session_id.clone(), anonymous);
+        unit.open(SessionOpened::new(row, state.now()));
         let permit = state.ledger.commit(unit).await?;
         Ok(SignedIn { session_id, user_id: user.id.clone(), token: pending.release(permit) })
     }
@@ -163,12 +165,12 @@ impl SessionCreationService<'_> {
             })
             .map_err(systemprompt_security::jwt::SignError::from)?;
         let end = state.now() + life * 1000;
-        let mut new = NewSession::new(session_id.clone(), None, SessionSource::Anonymous, end);
+        let mut new = CreateSessionInput::new(session_id.clone(), None, SessionSource::Anonymous, end);
         new.facts.ends_at = Some(end);
         new.facts.ip_prefix = ip_prefix(context);
         let mut unit = Unit::new();
         pending.record(&mut unit, Some(context));
-        unit.open(new.into_row(state.now()));
+        unit.open(SessionOpened::new(new, state.now()));
         let permit = state.ledger.commit(unit).await?;
         Ok((session_id, pending.release(permit), life))
     }
@@ -195,13 +197,14 @@ impl SessionCreationService<'_> {
         Ok(self.0.session_tokens.generate(&params).map_err(systemprompt_security::jwt::SignError::from)?)
     }
 
-    fn row(&self, facts: SignInFacts<'_>, id: SessionId, parent: Option<&Principal>) -> NewSession {
+    fn row(&self, facts: SignInFacts<'_>, id: SessionId, parent: Option<&Principal>) -> CreateSessionInput {
         let state = self.0;
         let times = &state.settings().identity.session;
         let now = state.now();
         let ends_at = now + Millis::from(times.absolute) * 1000;
         let expires_at = (now + Millis::from(times.idle) * 1000).min(ends_at);
-        let mut new = NewSession::new(id, Some(facts.user.id.clone()), SessionSource::Web, expires_at);
+        let mut new =
+            CreateSessionInput::new(id, Some(facts.user.id.clone()), SessionSource::Web, expires_at);
         new.facts = SignIn {
             ends_at: Some(ends_at),
             auth_time: Some(state.clock.now_seconds()),

@@ -8,8 +8,9 @@ use crate::state::OAuthState;
 use serde::Serialize;
 use systemprompt_audit::{Draft, EntryKind, Unit};
 use systemprompt_models::ids::SessionId;
+use systemprompt_models::session::SessionSource;
 use systemprompt_models::{JwtClaims, Millis, Principal, RequestContext, Secret};
-use systemprompt_security::session::{SessionRow, SessionSource, UserEnd};
+use systemprompt_security::session::{SessionRow, UserEnd};
 
 /// A browser's session as it stands.
 pub struct Found {

@@ -3,7 +3,7 @@
 use super::plane::{planes, planes_with, word};
 use crate::constants::MAX_HOOK_TOKEN_SECONDS;
 use systemprompt_models::JwtAudience;
-use systemprompt_security::session::SessionSource;
+use systemprompt_models::session::SessionSource;
 
 const OF: &str = "grant_type=client_credentials&scope=";
 

@@ -13,8 +13,8 @@ use crate::services::http::Parameters;
 use crate::services::templating::Frame;
 use std::sync::Arc;
 use systemprompt_models::ids::SessionId;
+use systemprompt_models::session::{CreateSessionInput, SessionSource};
 use systemprompt_models::{Clock as _, Secret};
-use systemprompt_security::session::{NewSession, SessionSource};
 
 async fn begin(plane: &Plane, form: &str) -> OauthResult<DeviceAuthorization> {
     let parameters = Parameters::parse(form.as_bytes())?;
@@ -113,7 +113,8 @@ async fn id_65_five_wrong_codes_a_session_and_twenty_a_network_an_hour() {
         let person = async || {
             let id = SessionId::generate();
             let end = plane.clock.now() + 86_400_000;
-            let mut new = NewSession::new(id.clone(), Some(plane.bob.clone()), SessionSource::Web, end);
+            let mut new =
+                CreateSessionInput::new(id.clone(), Some(plane.bob.clone()), SessionSource::Web, end);
             new.facts.auth_time = Some(plane.clock.now() / 1000);
             open_session(&plane.state, new).await;
             let session = plane.state.sessions.find(&id).await.unwrap().unwrap();

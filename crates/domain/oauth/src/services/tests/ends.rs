@@ -11,8 +11,9 @@ use crate::users::{UserChange, UserStatus};
 use serde_json::json;
 use std::sync::Arc;
 use systemprompt_models::ids::{EntryId, SessionId};
+use systemprompt_models::session::{CreateSessionInput, SessionSource};
 use systemprompt_models::{Principal, RequestContext, Secret};
-use systemprompt_security::session::{Cutoff, CutoffKind, NewSession, SessionSource, Sessions};
+use systemprompt_security::session::{Cutoff, CutoffKind, Sessions};
 
 const OLD: &str = "purple-otter-sings";
 const NEW: &str = "green-otter-sings";
@@ -32,9 +33,10 @@ fn bob(plane: &Plane) -> RequestContext {
     RequestContext { principal: Arc::new(principal), ..context() }
 }
 
-async fn session(plane: &Plane, change: impl FnOnce(&mut NewSession)) -> SessionId {
+async fn session(plane: &Plane, change: impl FnOnce(&mut CreateSessionInput)) -> SessionId {
     let end = plane.state.now() + 3_600_000;
-    let mut new = NewSession::new(SessionId::generate(), Some(plane.bob.clone()), SessionSource::Web, end);
+    let mut new =
+        CreateSessionInput::new(SessionId::generate(), Some(plane.bob.clone()), SessionSource::Web, end);
     change(&mut new);
     let id = new.id.clone();
     open_session(&plane.state, new).await;

@@ -22,6 +22,7 @@ use systemprompt_database::testing::TestDb;
 use systemprompt_database::{on, on_tx};
 use systemprompt_extension::Extension as _;
 use systemprompt_models::ids::{GrantId, SessionId, TraceId, UserId};
+use systemprompt_models::session::{CreateSessionInput, SessionSource};
 use systemprompt_models::{
     Clock, JwtAudience, JwtClaims, ManualClock, Millis, Principal, RequestContext, Secret, Tasks,
 };
@@ -29,9 +30,7 @@ use systemprompt_net::{Egress, HostRules};
 use systemprompt_security::jwt::Verifier;
 use systemprompt_security::keys::{ClassKeys, KeyRing, SigningAlgorithm};
 use systemprompt_security::opaque;
-use systemprompt_security::session::{
-    NewSession, SessionGenerator, SessionSource, Sessions, TokensExtension,
-};
+use systemprompt_security::session::{SessionGenerator, Sessions, TokensExtension};
 use tempfile::TempDir;
 
 pub const ISSUER: &str = "http://localhost:8080";
@@ -118,8 +117,12 @@ impl Plane {
         };
         let bob = users.create(&context(), bob).await.unwrap().id;
         let session = SessionId::generate();
-        let mut new =
-            NewSession::new(session.clone(), Some(bob.clone()), SessionSource::Web, START + 86_400_000);
+        let mut new = CreateSessionInput::new(
+            session.clone(),
+            Some(bob.clone()),
+            SessionSource::Web,
+            START + 86_400_000,
+        );
         new.facts.auth_time = Some(START / 1000 - 60);
         new.facts.acr = Some("phrh".into());
         new.facts.amr = Some("hwk user".into());

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use systemprompt_audit::Unit;
 use systemprompt_models::ids::SessionId;
+use systemprompt_models::session::{CreateSessionInput, SessionSource};
 use systemprompt_models::{Permission, Principal, RequestContext, Secret};
 use systemprompt_security::auth::ApiKeyProvider as _;
-use systemprompt_security::session::{NewSession, SessionSource};
 
 fn suspended() -> UserChange {
     UserChange { status: Some(UserStatus::Suspended), ..UserChange::default() }
@@ -155,8 +155,11 @@ async fn id_81_signing_out_everywhere_reaches_sessions_behind_many_newer_ones() 
         let end = plane.state.now() + 3_600_000;
         let open = async |source| {
             let id = SessionId::generate();
-            open_session(&plane.state, NewSession::new(id.clone(), Some(plane.bob.clone()), source, end))
-                .await;
+            open_session(
+                &plane.state,
+                CreateSessionInput::new(id.clone(), Some(plane.bob.clone()), source, end),
+            )
+            .await;
             id
         };
         let stolen = open(SessionSource::Web).await;

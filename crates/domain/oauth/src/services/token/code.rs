@@ -22,8 +22,9 @@ use std::collections::HashSet;
 use subtle::ConstantTimeEq as _;
 use systemprompt_audit::{Draft, EntryKind, LedgerError};
 use systemprompt_models::Millis;
+use systemprompt_models::session::SessionSource;
 use systemprompt_security::opaque;
-use systemprompt_security::session::SessionSource;
+use systemprompt_security::session::SessionOpened;
 
 /// Fewest characters of a verifier that differ (ID-37).
 const MIN_DISTINCT: usize = 5;
@@ -91,7 +92,7 @@ async fn issue(
     let access = family.access(scopes, &resources, &signed_in).await?;
     let mut unit = family.unit(GrantType::AuthorizationCode, &access, &asked);
     unit.require(code_spent(&code.code_digest, &code.client_id, state.now()));
-    unit.open(family.session(SessionSource::Oauth, &signed_in, &access).into_row(state.now()));
+    unit.open(SessionOpened::new(family.session(SessionSource::Oauth, &signed_in, &access), state.now()));
     let refresh = family.first_refresh(&mut unit, &access)?;
     let answer = family.answer(access, refresh, &signed_in)?;
     match state.ledger.commit(unit).await {

@@ -10,8 +10,8 @@ use crate::repository::oauth::grants::{GRANT_ENDED, Grant, grant_used};
 use crate::repository::oauth::refresh_token::{RefreshToken, refresh_issued};
 use crate::services::claims::still_registered;
 use crate::services::generation::{
-    JwtConfig, JwtSigningParams, TokenResponse, TokenUser, describe, draft, end_of, generate_jwt, life,
-    response,
+    JwtConfig, JwtSigningParams, TokenResponse, describe, draft, end_of, generate_jwt, life, response,
+    told_to,
 };
 use crate::services::grants::{is_live, session_of};
 use crate::services::id_token::{IdTokenFacts, id_token};
@@ -22,10 +22,11 @@ use crate::state::OAuthState;
 use crate::users::User;
 use systemprompt_audit::{EntryKind, LedgerError, Unit};
 use systemprompt_models::ids::{ClientId, GrantId, SessionId, UserId};
+use systemprompt_models::session::{CreateSessionInput, SessionSource, SignIn};
 use systemprompt_models::{Millis, Permission, RequestContext, Secret};
 use systemprompt_security::jwt::SignedAccess;
 use systemprompt_security::opaque;
-use systemprompt_security::session::{NewSession, SESSION_ENDED, SessionSource, SignIn, session_lives};
+use systemprompt_security::session::{SESSION_ENDED, session_lives};
 
 /// How a person signed in, as tokens tell it.
 #[derive(Clone, Debug, Default)]
@@ -109,10 +110,11 @@ impl<'a> Family<'a> {
         signed_in: &SignedIn,
     ) -> OauthResult<SignedAccess> {
         let settings = self.state.settings();
-        let user = TokenUser::from(&self.user).told_to(self.client, &scopes);
+        let life = life(&settings, &scopes.permissions);
+        let user = told_to(self.user.with_permissions(scopes.permissions), self.client, &scopes.oidc);
         let config = JwtConfig {
-            life: life(&settings, &scopes.permissions),
-            scopes,
+            life,
+            oidc_scopes: scopes.oidc,
             audiences: audience::of_resources(&settings, resources),
             auth_time: Some(signed_in.auth_time),
             ..JwtConfig::default()
@@ -126,14 +128,19 @@ impl<'a> Family<'a> {
     }
 
     /// The grant's session, which begins with its first tokens.
-    pub fn session(&self, source: SessionSource, signed_in: &SignedIn, access: &SignedAccess) -> NewSession {
+    pub fn session(
+        &self,
+        source: SessionSource,
+        signed_in: &SignedIn,
+        access: &SignedAccess,
+    ) -> CreateSessionInput {
         let end = if self.client.has_grant(GrantType::RefreshToken) {
             self.grant.family_expires_at.max(end_of(access))
         } else {
             end_of(access)
         };
         let id = session_of(&self.grant.grant_id);
-        let mut session = NewSession::new(id, Some(self.user.id.clone()), source, end);
+        let mut session = CreateSessionInput::new(id, Some(self.user.id.clone()), source, end);
         session.facts = SignIn {
             ends_at: Some(end),
             auth_time: Some(signed_in.auth_time),

@@ -21,8 +21,8 @@ use authenticator::{PRESENT, SoftAuthenticator, VERIFIED};
 use std::sync::Arc;
 use systemprompt_config::profile::identity::Wanted;
 use systemprompt_database::on_tx;
+use systemprompt_models::session::SessionSource;
 use systemprompt_models::{Permission, Principal, RequestContext, Secret};
-use systemprompt_security::session::SessionSource;
 
 /// A browser with its flow cookie.
 struct Visit {

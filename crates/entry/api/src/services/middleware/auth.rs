@@ -5,7 +5,7 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Method, header};
 use std::net::IpAddr;
 use std::sync::Arc;
-use systemprompt_models::permission::scope_of;
+use systemprompt_models::auth::scope_of;
 use systemprompt_models::{Code, Principal, Refusal};
 use systemprompt_runtime::AppContext;
 use systemprompt_security::auth::{AuthMode, CredentialSource, Shown, csrf};

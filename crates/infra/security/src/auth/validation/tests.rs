@@ -5,7 +5,7 @@ use crate::jwt::sign::{compact, header};
 use crate::jwt::{AdminTokenParams, JwtService};
 use crate::keys::set::tests::set_of;
 use crate::keys::{ClassKeys, KeyState, PrivateKey, SharedKeys, SigningAlgorithm};
-use crate::session::{NewSession, SessionGenerator, SessionParams, SessionSource, SessionUse, testing};
+use crate::session::{SessionGenerator, SessionParams, SessionUse, testing};
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use std::sync::atomic::AtomicUsize;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use systemprompt_audit::Ledger;
 use systemprompt_database::testing::TestDb;
 use systemprompt_models::ids::{Jti, SessionId, UserId};
+use systemprompt_models::session::{CreateSessionInput, SessionSource};
 use systemprompt_models::{
     Code, CredentialKind, ManualClock, Millis, Permission, RateLimitTier, Refusal, Secret, UserType,
 };
@@ -73,7 +74,7 @@ impl Fixture {
     async fn session(&self, user: Option<&str>) -> SessionId {
         let id = SessionId::generate();
         let user_id = user.map(UserId::from);
-        let new = NewSession::new(id.clone(), user_id, SessionSource::Cli, NOW + 24 * HOUR);
+        let new = CreateSessionInput::new(id.clone(), user_id, SessionSource::Cli, NOW + 24 * HOUR);
         testing::open(&self.ledger, new, NOW).await;
         id
     }

@@ -1,12 +1,13 @@
 mod late;
 
 use super::*;
-use crate::session::{CutoffKind, EVERYBODY, NewSession, Root, testing};
+use crate::session::{CutoffKind, EVERYBODY, Root, testing};
 use std::ops::Deref;
 use systemprompt_audit::Ledger;
 use systemprompt_database::testing::{TestDb, databases};
 use systemprompt_models::ManualClock;
 use systemprompt_models::ids::EntryId;
+use systemprompt_models::session::CreateSessionInput;
 
 const NOW: Millis = 1_800_000_000_000;
 const HOUR: Millis = 3_600_000;
@@ -43,7 +44,7 @@ impl Deref for Node {
 }
 
 impl Node {
-    async fn open(&self, new: NewSession) {
+    async fn open(&self, new: CreateSessionInput) {
         testing::open(&self.ledger, new, self.clock.now()).await;
     }
 }
@@ -56,7 +57,7 @@ async fn node(engine: &Engine, clock: &ManualClock) -> Node {
 async fn opened(node: &Node, user: Option<&str>) -> SessionId {
     let id = SessionId::generate();
     let user = user.map(UserId::from);
-    node.open(NewSession::new(id.clone(), user, SessionSource::Cli, NOW + HOUR)).await;
+    node.open(CreateSessionInput::new(id.clone(), user, SessionSource::Cli, NOW + HOUR)).await;
     id
 }
 
@@ -326,7 +327,7 @@ async fn a_session_takes_those_that_came_from_it_along() {
         let clock = ManualClock::at(NOW);
         let sessions = node(&engine, &clock).await;
         let parent = opened(&sessions, Some("usr_ada")).await;
-        let mut child = NewSession::new(
+        let mut child = CreateSessionInput::new(
             SessionId::generate(),
             Some("usr_ada".into()),
             SessionSource::Exchange,
@@ -334,8 +335,12 @@ async fn a_session_takes_those_that_came_from_it_along() {
         );
         child.facts.parent = Some(parent.clone());
         sessions.open(child.clone()).await;
-        let mut grandchild =
-            NewSession::new(SessionId::generate(), Some("usr_bot".into()), SessionSource::Oauth, NOW + HOUR);
+        let mut grandchild = CreateSessionInput::new(
+            SessionId::generate(),
+            Some("usr_bot".into()),
+            SessionSource::Oauth,
+            NOW + HOUR,
+        );
         grandchild.facts.parent = Some(child.id.clone());
         grandchild.facts.grant_id = Some("grt_1".into());
         sessions.open(grandchild).await;
@@ -357,7 +362,8 @@ async fn a_revoked_session_is_held_no_longer_than_a_token_of_it_can_live() {
         let (here, there) = (node(&engine, &clock).await, node(&engine, &clock).await);
         // A grant's session lives for months.
         let (long, short) = (SessionId::generate(), opened(&here, Some("ada")).await);
-        let new = NewSession::new(long.clone(), Some("ada".into()), SessionSource::Oauth, NOW + 90 * DAY);
+        let new =
+            CreateSessionInput::new(long.clone(), Some("ada".into()), SessionSource::Oauth, NOW + 90 * DAY);
         here.open(new).await;
         for id in [&long, &short] {
             here.revoke(id, "signed out").await.unwrap();

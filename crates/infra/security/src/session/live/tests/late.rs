@@ -57,8 +57,12 @@ async fn id_139_a_session_that_is_added_while_its_parent_ends_ends_with_it() {
     let engine = Engine::on(TestDb::postgres(&testing::migrations()).await).await;
     let sessions = Arc::new(node(&engine, &ManualClock::at(NOW)).await);
     for how in ["session", "user", "cut", "client", "others", "told"] {
-        let mut parent =
-            NewSession::new(SessionId::generate(), Some("ada".into()), SessionSource::Exchange, NOW + HOUR);
+        let mut parent = CreateSessionInput::new(
+            SessionId::generate(),
+            Some("ada".into()),
+            SessionSource::Exchange,
+            NOW + HOUR,
+        );
         parent.facts.client_id = Some("app".into());
         sessions.open(parent.clone()).await;
         let (unit, child) = exchange(&engine.db, &parent.id).await;

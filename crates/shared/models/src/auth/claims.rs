@@ -1,7 +1,7 @@
 //! The claims of the tokens that this deployment signs (RFC 7519, RFC 9068, RFC 8693 section 4.1 for `act`).
 
+use super::permission::{Permission, RateLimitTier, UserType};
 use crate::ids::{ClientId, Jti, SessionId, UserId};
-use crate::permission::{Permission, RateLimitTier, UserType};
 use serde::{Deserialize, Serialize};
 
 /// Deepest chain of actors (RFC 8693) that a token may carry.

@@ -1,8 +1,8 @@
 //! The verified subject of a request.
 
-use crate::claims::JwtClaims;
+use super::claims::{Actor, JwtClaims};
+use super::permission::{Permission, RateLimitTier, UserType};
 use crate::ids::{ApiKeyId, ClientId, Jti, SessionId, UserId};
-use crate::permission::{Permission, RateLimitTier, UserType};
 use serde::Serialize;
 
 /// How the principal proved itself.
@@ -37,9 +37,6 @@ pub struct Principal {
     pub plugin_id: Option<String>,
 }
 
-/// The name that the identity plane's documents use for a principal that is a person.
-pub type AuthenticatedUser = Principal;
-
 impl Principal {
     /// The caller who showed no credential.
     pub fn anonymous() -> Self {
@@ -70,7 +67,7 @@ impl Principal {
             roles: claims.roles.clone(),
             department: claims.department.clone().filter(|d| !d.is_empty()),
             tier: claims.rate_limit_tier,
-            act_chain: claims.act.as_ref().map(super::claims::Actor::chain).unwrap_or_default(),
+            act_chain: claims.act.as_ref().map(Actor::chain).unwrap_or_default(),
             credential: CredentialKind::Token { jti: claims.jti.clone() },
             owner: None,
             plugin_id: claims.plugin_id.clone(),
