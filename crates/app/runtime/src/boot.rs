@@ -26,6 +26,7 @@ use systemprompt_models::ids::{DecisionId, uuid_v7};
 use systemprompt_models::{Clock, Millis, SystemClock, Tasks};
 use systemprompt_oauth::at_rest::AtRest;
 use systemprompt_oauth::services::clients::seed::first_party;
+use systemprompt_oauth::services::providers::JwtValidationProviderImpl;
 use systemprompt_oauth::{ApiKeys, OAuthParts, OAuthState, Settings, Users};
 use systemprompt_security::auth::AuthValidationService;
 use systemprompt_security::authz::hook::{HookParts, from_config};
@@ -249,6 +250,8 @@ async fn boot_loaded(
         tasks: tasks.clone(),
     })
     .map_err(|e| BootError::Egress(e.to_string()))?;
+    let session_claims =
+        Arc::new(JwtValidationProviderImpl::new(Arc::clone(&verifier), Arc::clone(&sessions)));
     let auth =
         AuthValidationService::new(verifier, Arc::clone(&sessions)).with_api_keys(Arc::new(api_keys.clone()));
     steps.done("caches");
@@ -331,7 +334,9 @@ async fn boot_loaded(
         replays,
         decisions_for_others,
         pipeline_parts: parts,
+        people: Arc::new(users.clone()),
         users,
+        session_claims,
         api_keys,
         oauth,
         auth: Arc::new(auth),

@@ -18,6 +18,7 @@ use systemprompt_events::{Bridge, Hub};
 use systemprompt_gateway::ClaudeGatewayService;
 use systemprompt_leak::{Hold, Scanner};
 use systemprompt_mcp::McpService;
+use systemprompt_models::auth::{JwtValidationProvider, UserProvider};
 use systemprompt_models::ids::TraceId;
 use systemprompt_models::{Clock, Millis, Principal, RequestContext, Tasks, UserType};
 use systemprompt_oauth::{ApiKeys, OAuthState, Users};
@@ -69,10 +70,14 @@ pub struct Inner {
     pub decisions_for_others: DecisionService,
     pub(crate) pipeline_parts: Parts,
     pub users: Users,
+    /// Who a user is, for whoever names one.
+    pub people: Arc<dyn UserProvider>,
     pub api_keys: ApiKeys,
     /// The authorization server.
     pub oauth: OAuthState,
     pub auth: Arc<AuthValidationService>,
+    /// What the tokens of sessions say, for pages and programs that keep theirs.
+    pub session_claims: Arc<dyn JwtValidationProvider>,
     /// What hooks of coding agents tell.
     pub hook_events: HookEvents,
     /// This node among the others of its database.

@@ -172,7 +172,8 @@ impl AppContext {
             }
             if let Some(id) = call.id.as_deref().filter(|id| id.starts_with(UserId::PREFIX)) {
                 // A name that cannot be read is left out; the id is what counts.
-                call.name = self.users.find(id).await.ok().flatten().map(|user| user.username);
+                let user = self.people.user(&UserId::new(id)).await.ok().flatten();
+                call.name = user.map(|user| user.username);
             }
             calls.push(call);
         }

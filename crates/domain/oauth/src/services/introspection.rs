@@ -7,6 +7,7 @@ use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::repository::oauth::refresh_token::RefreshState;
 use crate::services::grants::{is_live, session_of};
+use crate::services::jwt::{AuthService, TokenValidator};
 use crate::services::token::{ClientRequest, refused};
 use crate::services::validation::client_credentials::authenticate;
 use crate::state::OAuthState;
@@ -14,7 +15,6 @@ use serde::Serialize;
 use systemprompt_audit::EntryKind;
 use systemprompt_models::ids::{ClientId, SessionId, UserId};
 use systemprompt_models::{Actor, JwtAudience, JwtClaims, RequestContext};
-use systemprompt_security::keys::TokenClass;
 use systemprompt_security::opaque;
 
 /// What is told of a token (RFC 7662 section 2.2). One that does not count is `{"active":false}`, and nothing more.
@@ -104,12 +104,9 @@ fn may_see(client: &OAuthClient, facts: &TokenFacts) -> bool {
 }
 
 async fn access_token(state: &OAuthState, token: &str) -> OauthResult<Option<TokenFacts>> {
-    let Ok(verified) = state.verifier.verify_own(token) else { return Ok(None) };
-    if verified.class != TokenClass::Access || !state.sessions.is_token_live(&verified.claims).await? {
-        return Ok(None);
-    }
+    let Some(claims) = AuthService(state).validate(token).await? else { return Ok(None) };
     let JwtClaims { iss, sub, aud, exp, nbf, iat, jti, scope, username, client_id, session_id, act, .. } =
-        verified.claims;
+        claims;
     Ok(Some(TokenFacts {
         scope,
         client_id,

@@ -1,13 +1,13 @@
 //! What a client learns of the person it acts for (OpenID Connect Core section 5.3; ID-70).
 
-use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::error::OauthResult;
 use crate::repository::oauth::grants::Grant;
 use crate::services::claims::{self, ClaimsRequest, claim, of_scope};
+use crate::services::jwt::AuthService;
 use crate::state::OAuthState;
-use crate::users::{User, UserStatus};
+use crate::users::User;
 use serde_json::{Map, Value};
-use systemprompt_models::{JwtClaims, UserType};
-use systemprompt_security::keys::TokenClass;
+use systemprompt_models::JwtClaims;
 
 /// The claims about the person of an access token.
 ///
@@ -18,24 +18,9 @@ pub async fn userinfo(state: &OAuthState, token: &str) -> OauthResult<Map<String
 }
 
 async fn told(state: &OAuthState, token: &str) -> OauthResult<Map<String, Value>> {
-    let wrong = || OauthError::new(ErrorCode::InvalidToken, "the access token does not count");
-    let verified = state.verifier.verify_own(token).map_err(|_| wrong())?;
-    if verified.class != TokenClass::Access {
-        return Err(wrong());
-    }
-    let claims = verified.claims;
-    state.sessions.check_claims(&claims).await?;
-    if !claims.has_scope("openid") {
-        return Err(OauthError::new(ErrorCode::InsufficientScope, "the scope openid is missing"));
-    }
-    let user = state.users.find(claims.sub.as_str()).await?.filter(|user| user.status == UserStatus::Active);
-    let user = user.ok_or_else(wrong)?;
-    if claims.user_type == UserType::Service {
-        return Err(OauthError::new(
-            ErrorCode::InsufficientScope,
-            "the token is of a client, not of a person",
-        ));
-    }
+    let service = AuthService(state);
+    let claims = service.authenticate(token).await?;
+    let user = service.person(&claims).await?;
     let mut told = claims_of(&user, &claims);
     // The grant whose session the token is of, and what it asked for one by one.
     if let Some(grant) = state.oauth.find_grant_of_session(&claims.session_id).await? {

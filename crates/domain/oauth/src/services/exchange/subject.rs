@@ -8,20 +8,17 @@ use crate::repository::users;
 use crate::services::generation::active_user;
 use crate::services::grants;
 use crate::services::id_token::is_sid_of;
+use crate::services::jwt::{AuthService, IssuerTokens, Standing, TokenValidator};
 use crate::services::scopes::Scopes;
+use crate::services::validation::jwt::{ForeignClaims, number, text};
 use crate::state::OAuthState;
 use crate::users::{User, UserKind, UserStatus, check, normal_roles, user_draft};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use systemprompt_audit::{Draft, EntryKind, Guard, LedgerError, Payload, Role, Unit};
-use systemprompt_config::profile::security::{SigningAlgorithm as Configured, SubjectMapping, TrustedIssuer};
+use systemprompt_config::profile::security::{SubjectMapping, TrustedIssuer};
 use systemprompt_models::ids::{Jti, SessionId, UserId, uuid_v4};
 use systemprompt_models::{Actor, AuthenticatedUser, JwtAudience, JwtClaims, RequestContext};
-use systemprompt_security::jwt::foreign::unverified_kid;
-use systemprompt_security::jwt::{UnverifiedClaims, verify_foreign};
-use systemprompt_security::keys::{SigningAlgorithm, TokenClass};
-
-/// Longest `jti` and `sub` of another issuer that are taken.
-const MAX_FOREIGN_ID: usize = 255;
+use systemprompt_security::jwt::UnverifiedClaims;
 
 /// Whom a token stands for, and what of it goes on.
 pub(super) struct Subject {
@@ -70,39 +67,13 @@ pub(super) async fn read(
 
 /// The claims of an access token of ours that counts, asked of the tables.
 pub(super) async fn own_access(state: &OAuthState, token: &str) -> OauthResult<JwtClaims> {
-    let verified = state.verifier.verify_own(token).map_err(|_| invalid())?;
-    if verified.class != TokenClass::Access || !state.sessions.is_token_live(&verified.claims).await? {
-        return Err(invalid());
-    }
-    Ok(verified.claims)
+    AuthService(state).validate(token).await?.ok_or_else(invalid)
 }
 
 async fn own(state: &OAuthState, token: &str) -> OauthResult<Subject> {
     let claims = own_access(state, token).await?;
-    let scopes = Scopes::of(&claims.scope);
-    let mut guards = Vec::new();
-    let (user, scopes) = match client_of(state, &claims).await? {
-        // A client's own token: what the client may is what it may have.
-        Some(client) if client.is_active() => {
-            let scopes = scopes.and(&Scopes::of_client(&client));
-            let user = AuthenticatedUser {
-                id: claims.sub.clone(),
-                username: claims.username.clone(),
-                email: claims.email.clone(),
-                permissions: scopes.permissions.clone(),
-                roles: claims.roles.clone(),
-                department: claims.department.clone(),
-            };
-            (user, scopes)
-        }
-        Some(_) => return Err(invalid()),
-        None => {
-            let user = active_user(state, &claims.sub).await.map_err(unless_ours)?;
-            guards.push(user.stands());
-            let scopes = scopes.permitted(&state.settings().permissions_of_user(&user));
-            (user.with_permissions(scopes.permissions.clone()), scopes)
-        }
-    };
+    let Standing { user, scopes, guards } =
+        AuthService(state).standing(&claims).await?.ok_or_else(invalid)?;
     Ok(Subject {
         user,
         scopes,
@@ -117,13 +88,6 @@ async fn own(state: &OAuthState, token: &str) -> OauthResult<Subject> {
         issuer: claims.iss,
         guards,
     })
-}
-
-/// The client whose own token this is.
-async fn client_of(state: &OAuthState, claims: &JwtClaims) -> OauthResult<Option<OAuthClient>> {
-    let Some(id) = &claims.client_id else { return Ok(None) };
-    let client = state.client(id.as_str()).await?;
-    Ok(client.filter(|client| client.user_id == claims.sub))
 }
 
 /// An ID token counts where it was given to, while the session counts that it tells of.
@@ -173,25 +137,13 @@ async fn foreign(
     trusted: &TrustedIssuer,
     token: &str,
 ) -> OauthResult<Subject> {
-    let kid = unverified_kid(token).map_err(|_| invalid())?;
-    let keys = state.issuer_keys.of(state, trusted, &kid).await.ok_or_else(invalid)?;
-    let algorithms: Vec<SigningAlgorithm> = trusted.algorithms.iter().copied().map(algorithm).collect();
-    let claims = verify_foreign(token, &keys, &algorithms).map_err(|_| invalid())?;
-    let expires_at = check_foreign(&claims, trusted, state.clock.now_seconds()).ok_or_else(invalid)?;
-    let sub = text(&claims, "sub").filter(|sub| is_id(sub)).ok_or_else(invalid)?;
-    let jti = text(&claims, "jti");
-    if claims.contains_key("jti") && !jti.is_some_and(is_id) {
-        return Err(invalid());
-    }
-    let act = match claims.get("act") {
-        None => None,
-        Some(act) => Some(serde_json::from_value(act.clone()).map_err(|_| invalid())?),
-    };
-    let user = user_of(state, context, trusted, sub, &claims).await?;
+    let tokens = IssuerTokens { state, trusted };
+    let claims = tokens.validate(token).await?.ok_or_else(invalid)?;
+    let user = user_of(state, context, trusted, &claims).await?;
     let permissions = state.settings().permissions_of_user(&user);
-    let until = expires_at.saturating_add(FOREIGN_LEEWAY_SECONDS).saturating_mul(1000);
+    let until = claims.expires_at.saturating_add(FOREIGN_LEEWAY_SECONDS).saturating_mul(1000);
     // The id of a token of another issuer is taken once.
-    let spent = jti.map(|jti| foreign_token_used(&trusted.issuer, jti, until));
+    let spent = claims.jti.map(|jti| foreign_token_used(&trusted.issuer, &jti, until));
     let scopes = Scopes { permissions, oidc: Vec::new() }.for_persons();
     Ok(Subject {
         user: user.with_permissions(scopes.permissions.clone()),
@@ -199,43 +151,14 @@ async fn foreign(
         audiences: None,
         session: None,
         jti: None,
-        act: act.map(|act| named(act, &trusted.issuer)),
-        may_act: claims.get("may_act").cloned(),
+        act: claims.act,
+        may_act: claims.may_act,
         plugin_id: None,
-        expires_at,
-        auth_time: number(&claims, "auth_time"),
+        expires_at: claims.expires_at,
+        auth_time: claims.auth_time,
         issuer: trusted.issuer.clone(),
         guards: spent.into_iter().chain([user.stands()]).collect(),
     })
-}
-
-/// An actor of another issuer is named with it, so that nobody there can be taken for somebody here.
-fn named(actor: Actor, issuer: &str) -> Actor {
-    Actor {
-        iss: actor.iss.or_else(|| Some(issuer.to_owned())),
-        act: actor.act.map(|inner| Box::new(named(*inner, issuer))),
-        ..actor
-    }
-}
-
-/// The end of a token of another issuer, if its claims hold.
-fn check_foreign(claims: &Map<String, Value>, trusted: &TrustedIssuer, now: i64) -> Option<i64> {
-    let audience = match claims.get("aud")? {
-        Value::String(one) => *one == trusted.audience,
-        Value::Array(many) => many.iter().any(|one| one.as_str() == Some(&trusted.audience)),
-        _ => false,
-    };
-    let (exp, iat) = (number(claims, "exp")?, number(claims, "iat")?);
-    let nbf = if claims.contains_key("nbf") { number(claims, "nbf")? } else { iat };
-    let latest = now.saturating_add(FOREIGN_LEEWAY_SECONDS);
-    let holds = text(claims, "iss")? == trusted.issuer
-        && audience
-        && exp > iat
-        && now < exp.saturating_add(FOREIGN_LEEWAY_SECONDS)
-        && iat <= latest
-        && nbf <= latest
-        && now.saturating_sub(iat) <= i64::from(trusted.max_age).saturating_add(FOREIGN_LEEWAY_SECONDS);
-    holds.then_some(exp)
 }
 
 /// The user that a subject of another issuer is here, as the configuration maps it.
@@ -243,14 +166,12 @@ async fn user_of(
     state: &OAuthState,
     context: &RequestContext,
     trusted: &TrustedIssuer,
-    sub: &str,
-    claims: &Map<String, Value>,
+    claims: &ForeignClaims,
 ) -> OauthResult<User> {
+    let (sub, email) = (claims.sub.as_str(), claims.email.as_deref());
     if let Some(id) = state.oauth.linked_user(&trusted.issuer, sub).await? {
         return active_user(state, &UserId::new(id)).await.map_err(unless_ours);
     }
-    let is_verified = claims.get("email_verified").and_then(Value::as_bool) == Some(true);
-    let email = text(claims, "email").filter(|_| is_verified);
     match trusted.subject_mapping {
         SubjectMapping::Linked => return Err(invalid()),
         SubjectMapping::VerifiedEmail => {
@@ -350,76 +271,4 @@ fn new_user(state: &OAuthState, email: Option<&str>) -> User {
 /// Keeps what failed here, and makes of everything else the one text.
 fn unless_ours(error: OauthError) -> OauthError {
     if error.is_ours() { error } else { invalid() }
-}
-
-fn algorithm(configured: Configured) -> SigningAlgorithm {
-    match configured {
-        Configured::RS256 => SigningAlgorithm::Rs256,
-        Configured::ES256 => SigningAlgorithm::Es256,
-        Configured::EdDSA => SigningAlgorithm::EdDsa,
-    }
-}
-
-fn is_id(text: &str) -> bool {
-    (1..=MAX_FOREIGN_ID).contains(&text.len()) && !text.contains('\0')
-}
-
-fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
-    claims.get(name).and_then(Value::as_str)
-}
-
-fn number(claims: &Map<String, Value>, name: &str) -> Option<i64> {
-    let value = claims.get(name)?;
-    value.as_i64().or_else(|| value.as_f64().filter(|n| n.is_finite() && n.abs() < 1e12).map(|n| n as i64))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a26_claims_of_another_issuer_hold_for_one_audience_and_for_their_time() {
-        let trusted: TrustedIssuer = serde_json::from_value(json!({
-            "issuer": "https://idp.example", "jwks_uri": "https://idp.example/jwks", "audience": "here", "max_age": 600
-        }))
-        .unwrap();
-        let good = json!({"iss": "https://idp.example", "aud": "here", "sub": "s", "iat": 1000, "exp": 1300});
-        let rows = [
-            (json!({}), true),
-            (json!({"aud": ["there", "here"]}), true),
-            (json!({"nbf": 1010}), true),
-            (json!({"exp": 1071}), true),
-            (json!({"iss": "https://idp.example/"}), false),
-            (json!({"iss": "https://IDP.example"}), false),
-            (json!({"aud": "there"}), false),
-            (json!({"aud": []}), false),
-            (json!({"exp": 1070}), false),
-            (json!({"exp": null}), false),
-            (json!({"iat": null}), false),
-            (json!({"iat": 1131}), false),
-            (json!({"nbf": 1131}), false),
-            (json!({"iat": 469, "exp": 1300}), false),
-            (json!({"exp": "1300"}), false),
-        ];
-        for (change, want) in rows {
-            let mut claims = good.as_object().unwrap().clone();
-            for (name, value) in change.as_object().unwrap() {
-                claims.insert(name.clone(), value.clone());
-                if value.is_null() {
-                    claims.remove(name);
-                }
-            }
-            assert_eq!(check_foreign(&claims, &trusted, 1100).is_some(), want, "{change}");
-        }
-    }
-
-    #[test]
-    fn actors_of_another_issuer_keep_its_name() {
-        let inner =
-            Actor::new("a", Some(Box::new(Actor { iss: Some("other".into()), ..Actor::new("b", None) })));
-        let named = named(inner, "https://idp.example");
-        assert_eq!(named.iss.as_deref(), Some("https://idp.example"));
-        assert_eq!(named.act.unwrap().iss.as_deref(), Some("other"));
-    }
 }

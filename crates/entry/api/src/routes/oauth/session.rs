@@ -76,12 +76,7 @@ async fn shown(context: &AppContext, headers: &HeaderMap) -> Option<JwtClaims> {
 
 /// The claims of a session token that counts.
 async fn counting(context: &AppContext, token: &Secret<String>) -> Option<JwtClaims> {
-    let verified = context.auth.read_own(token.expose()).ok()?;
-    if !verified.class.is_session_class() {
-        return None;
-    }
-    context.sessions.check_claims(&verified.claims).await.ok()?;
-    Some(verified.claims)
+    context.session_claims.validate(token).await.ok()?
 }
 
 fn is_program(headers: &HeaderMap) -> bool {

@@ -15,6 +15,7 @@ use systemprompt_audit::LedgerRow;
 use systemprompt_audit::erase::Erasure;
 use systemprompt_audit::payload::Class;
 use systemprompt_models::clock::iso8601;
+use systemprompt_models::ids::UserId;
 use systemprompt_models::{Code, Refusal, RequestContext};
 use systemprompt_runtime::AppContext;
 use systemprompt_runtime::retention::RetentionStatus;
@@ -60,8 +61,8 @@ async fn erase(
     let erasure = Erasure { subject_user: new.subject_user, classes, reason: new.reason };
     erasure.check()?;
     let user = &erasure.subject_user;
-    let found = context.users.find(user).await?;
-    let is_user = found.is_some_and(|found| found.id.as_str() == user);
+    let found = context.people.user(&UserId::new(user.as_str())).await.map_err(crate::Error::internal)?;
+    let is_user = found.is_some();
     if !is_user && !context.ledger.keeps_of(user).await.map_err(crate::Error::internal)? {
         return Err(Refusal::new(Code::NotFound, "there is no such user, and nothing is kept of one").into());
     }
