@@ -1,6 +1,6 @@
 //! Accounts on a running server, on both engines: passwords, administration, keys that are bound, clients that serve somebody.
 
-use crate::http::{Answer, Client};
+use crate::http::{Answer, Client, FORM};
 use crate::stores;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,6 @@ use systemprompt_tests::{Options, Server};
 
 const ME: &str = "/api/v1/core/users/me";
 const USERS: &str = "/api/v1/admin/users";
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 /// bcrypt of `U*U` (Openwall crypt_blowfish, public domain).
 const BCRYPT: &str = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
 
@@ -22,7 +21,7 @@ struct Tried {
 
 async fn tried(change: impl Fn(Options) -> Options) -> Vec<Tried> {
     let mut all = Vec::new();
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let server = change(options.without_limits()).start().unwrap();
         let client = Client::without_redirects(&server);
         let ada = format!("Bearer {}", server.admin_token());

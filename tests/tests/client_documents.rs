@@ -1,7 +1,6 @@
 //! Clients that are named by the address of their metadata document, which a TLS server of the test serves in every wrong way.
 
-use crate::http::Client;
-use crate::oauth_clients::engines;
+use crate::http::{Client, FORM};
 use crate::stores;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -20,7 +19,6 @@ use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{ServerConfig, version};
 
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 const CALLBACK: &str = "https://app.example/cb";
 
 /// How the token endpoint refuses a refresh of a client that has nothing to refresh.
@@ -189,7 +187,7 @@ fn respond(address: SocketAddr, path: &str, count: usize) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a23_a_metadata_document_counts_only_if_everything_about_it_is_right() {
     let documents = Documents::start().await;
-    for options in engines().await {
+    for options in stores::unlimited().await {
         let server = documents.trusted_by(options);
         let http = Client::new(&server);
         let answer = async |path: &str| word(&http, &format!("client_id={}", documents.client(path))).await;
@@ -263,7 +261,7 @@ async fn a23_a_deployment_with_a_public_address_fetches_nothing_from_this_comput
 #[tokio::test(flavor = "multi_thread")]
 async fn id_131_a_thousand_unknown_kids_cause_one_fetch_of_the_keys() {
     let documents = Documents::start().await;
-    for options in engines().await {
+    for options in stores::unlimited().await {
         let server = documents.trusted_by(options);
         let http = Client::new(&server);
         let client = documents.client("/signs");

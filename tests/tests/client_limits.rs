@@ -1,7 +1,6 @@
 //! What clients may over HTTP, and how often: limits of each, the client of a bridge, and tokens for the whole deployment.
 
-use crate::http::{Answer, Client};
-use crate::oauth_clients::engines;
+use crate::http::{Answer, Client, FORM};
 use crate::stores;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +10,6 @@ use systemprompt_tests::Server;
 const TOKEN: &str = "/api/v1/core/oauth/token";
 /// Where a bridge gets its client.
 const OWN_CLIENT: &str = "/v1/auth/bridge/oauth-client";
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")))
@@ -99,7 +97,7 @@ async fn id_94_a_call_that_is_dear_uses_up_as_many_of_its_groups_as_it_costs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn id_101_a_bridge_gets_its_client_by_its_token_alone() {
-    for options in engines().await {
+    for options in stores::unlimited().await {
         let server = options.start().unwrap();
         let http = Client::new(&server);
         let modes = http.get("/v1/auth/bridge/capabilities", &[]).await.json();

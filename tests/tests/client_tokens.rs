@@ -1,14 +1,12 @@
 //! Case A24, row by row over HTTP and on both engines: what a client that an administrator made gets for itself, and what not.
 
-use crate::http::Client;
-use crate::oauth_clients::engines;
+use crate::http::{Client, FORM, claims_of};
 use crate::stores;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use systemprompt_tests::Server;
 
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 const GRANT: &str = "grant_type=client_credentials";
 /// The first 16 bytes of SHA-256 of `client.acme-ci`.
 const ACME: &str = "7fcf8e60-2588-20bf-6863-a5ab358a5bc8";
@@ -39,14 +37,13 @@ impl Deployment {
     async fn claims(&self, client: &str, more: &str) -> Value {
         let (status, body) = self.ask(client, more).await;
         assert_eq!(status, 200, "{more}: {body}");
-        let part = body["access_token"].as_str().unwrap().split('.').nth(1).unwrap();
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+        claims_of(body["access_token"].as_str().unwrap())
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a24_the_rows_of_the_seed_over_http() {
-    for options in engines().await {
+    for options in stores::unlimited().await {
         let server =
             options.env("SYSTEMPROMPT__SECURITY__JWT_ACCESS_TOKEN_EXPIRATION", "90").start().unwrap();
         let http = Client::new(&server);

@@ -161,7 +161,7 @@ async fn case_12_what_an_untrusted_peer_says_of_itself_has_no_effect() {
 
 #[tokio::test]
 async fn a_banned_address_gets_nothing_but_the_refusal_and_can_be_let_in_again() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let server = behind_proxy(options).start().unwrap();
         let client = Client::new(&server);
         let out = server.succeed(&[

@@ -1,17 +1,16 @@
 //! What administrators learn of tokens and end of keys: explanations over HTTP and on the command line, and reports of leaked keys.
 
-use crate::http::Client;
-use crate::oauth_clients::engines;
+use crate::http::{Client, FORM, claims_of};
+use crate::stores;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 const REPORT: &str = "/api/v1/admin/keys/report";
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn id_137_explain_tells_what_a_clients_token_rests_on_and_by_what_it_was_cut() {
-    for options in engines().await {
+    for options in stores::unlimited().await {
         let server = options.start().unwrap();
         let http = Client::new(&server);
         let admin = format!("Bearer {}", server.admin_token());
@@ -26,8 +25,7 @@ async fn id_137_explain_tells_what_a_clients_token_rests_on_and_by_what_it_was_c
         let path = "/api/v1/core/oauth/token";
         let token = http.raw(path, &[FORM, ("authorization", &basic)], form).await.unwrap().json();
         assert_eq!(token["scope"], "user", "{token}");
-        let part = token["access_token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
-        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
+        let claims = claims_of(token["access_token"].as_str().unwrap());
         let jti = claims["jti"].as_str().unwrap();
 
         let told = http.get(&format!("/api/v1/explain/{jti}"), &[("authorization", &admin)]).await.json();
@@ -57,7 +55,7 @@ async fn id_137_explain_tells_what_a_clients_token_rests_on_and_by_what_it_was_c
 
 #[tokio::test(flavor = "multi_thread")]
 async fn id_141_leaked_keys_are_ended_by_a_report_and_nothing_of_them_is_repeated() {
-    for options in engines().await {
+    for options in stores::unlimited().await {
         let server = options.start().unwrap();
         let http = Client::new(&server);
         let key = || {
@@ -104,7 +102,7 @@ async fn id_141_leaked_keys_are_ended_by_a_report_and_nothing_of_them_is_repeate
 
 #[tokio::test(flavor = "multi_thread")]
 async fn id_136_doctor_identity_tries_the_rules_on_a_live_server_and_changes_nothing() {
-    for options in engines().await {
+    for options in stores::unlimited().await {
         let server = options.start().unwrap();
         let db = crate::stores::open(&server).await;
         let entries = async || crate::stores::count(&db, "SELECT COUNT(*) FROM ledger_entries").await;
@@ -124,7 +122,7 @@ async fn id_136_doctor_identity_tries_the_rules_on_a_live_server_and_changes_not
 
 #[tokio::test(flavor = "multi_thread")]
 async fn id_30_the_key_that_clients_ask_for_is_not_retired_and_one_that_is_gone_is_named() {
-    for options in engines().await {
+    for options in stores::unlimited().await {
         let server = options.start().unwrap();
         let http = Client::without_redirects(&server);
         let admin = format!("Bearer {}", server.admin_token());

@@ -47,7 +47,7 @@ fn bearer(token: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_11_an_export_is_verified_in_an_empty_folder_by_its_key_alone() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let mut server = options.start().unwrap();
         let client = Client::new(&server);
         let bob = bearer(server.user_token());
@@ -286,7 +286,7 @@ async fn case_15_a_tail_that_breaks_off_goes_on_with_none_missing_and_none_twice
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_is_read_by_administrators_and_auditors_and_by_others_only_where_it_is_their_own() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let server = options.start().unwrap();
         let client = Client::new(&server);
         let (ada, bob) = (bearer(server.admin_token()), bearer(server.user_token()));
@@ -440,7 +440,7 @@ async fn a_tail_ends_when_its_reader_is_no_auditor_any_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nul_is_refused_wherever_it_is_asked_for_and_a_cursor_outside_its_filter() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let server = options.start().unwrap();
         let client = Client::new(&server);
         let (ada, bob) = (bearer(server.admin_token()), bearer(server.user_token()));
@@ -511,7 +511,7 @@ async fn a_nul_is_refused_wherever_it_is_asked_for_and_a_cursor_outside_its_filt
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledgers_key_is_rotated_and_old_and_new_key_verify_everything() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let server = options.start().unwrap();
         let old = vkey(&server);
         let said = expect(&server, &["admin", "keys", "rotate", "--ledger"], 0, "checkpoints are signed by");

@@ -74,7 +74,7 @@ async fn an_absolute_address_goes_on_working_and_is_guarded_by_the_same_lock() {
 
 #[tokio::test]
 async fn doctor_notices_a_tail_that_was_cut_off() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let mut server = options.start().unwrap();
         assert!(server.terminate().unwrap().success());
         server.healthy().unwrap();

@@ -70,7 +70,7 @@ fn question() -> Value {
 
 #[tokio::test]
 async fn case_8_a_signed_question_is_answered_once_and_a_wrong_one_is_not() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let node = Node::start(options.secret("authz_webhook_secret", SECRET));
         node.allow("shared", "dev").await;
         let answer = node.signed(SECRET, "msg_1", 0, &question()).await;
@@ -234,7 +234,7 @@ async fn case_19_each_mode_does_what_it_says_and_a_wrong_acknowledgement_does_no
 
 #[tokio::test]
 async fn id_58_what_is_denied_to_an_owner_is_denied_to_the_client_that_another_house_asks_about() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let node = Node::start(options.secret("authz_webhook_secret", SECRET));
         node.allow("shared", "dev").await;
         let rule = json!({"entity_type": "plugin", "entity_id": "shared", "rule_type": "user",

@@ -80,7 +80,7 @@ async fn burst(nodes: &[(&Client, &str)], count: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_25_of_301_calls_in_one_burst_exactly_300_are_admitted() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let server = calls(options, 300).start().unwrap();
         let client = Client::new(&server);
         assert_eq!(burst(&[(&client, server.user_token())], 301).await, 300);
@@ -259,7 +259,7 @@ async fn an_agent_that_takes_a_changed_input_runs_the_tool_with_marks_in_place_o
             "tool_input":{{"command":"aws configure {key}","timeout":1.50,"z":1,"a":12345678901234567890123}}}}"#
         )
     };
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let options = options.env("SYSTEMPROMPT__GOVERNANCE__HOOKS__ON_REDACT", "rewrite");
         let server = redacting(options).start().unwrap();
         let client = Client::new(&server);
@@ -333,7 +333,7 @@ async fn a_call_to_be_redacted_is_refused_unless_the_operator_says_that_agents_t
 #[tokio::test]
 async fn what_a_hook_tells_is_stored_once_without_its_secrets_and_the_answer_is_always_empty() {
     let key = ["AKIA", "QYLPMN5HHHFPZAM2"].concat();
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let server = options.start().unwrap();
         let client = Client::new(&server);
         let user = bearer(server.user_token());
@@ -371,7 +371,7 @@ async fn a_model_provider_is_answered_by_its_signature_alone() {
     let key = b"0123456789abcdef0123456789abcdef";
     let secret = format!("whsec_{}", STANDARD.encode(key));
     let leaked = ["ghp_", "0123456789abcdefABCDEF0123456789abcd"].concat();
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let server = options.secret("inference_hook_secret", &secret).start().unwrap();
         let client = Client::new(&server);
         let ask = async |id: &str, time: i64, signed: &str, sent: &str| {

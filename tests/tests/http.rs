@@ -1,9 +1,29 @@
 //! A small HTTP client for the tests: any method, any status, the whole answer in memory.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use systemprompt_tests::Server;
+
+/// Where the endpoints of the authorization server are.
+pub const OAUTH: &str = "/api/v1/core/oauth";
+/// The header of a form.
+pub const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+/// The headers of an answer that is stored nowhere and told to nobody.
+pub const UNSTORED: [(&str, &str); 4] = [
+    ("cache-control", "no-store"),
+    ("pragma", "no-cache"),
+    ("referrer-policy", "no-referrer"),
+    ("x-content-type-options", "nosniff"),
+];
+
+/// What a token says, whoever signed it.
+pub fn claims_of(token: &str) -> Value {
+    let part = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
 
 /// A client of one server.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use crate::http::{Answer, Client};
 use crate::stores;
 use serde_json::{Value, json};
-use systemprompt_tests::{Options, Server};
+use systemprompt_tests::Server;
 
 const ROWS: &str = "SELECT COALESCE(call_id, '') || ' ' || COALESCE(tool_name, '') || ' ' || COALESCE(plugin_id, '') || ' ' || \
     COALESCE(agent_id, '') || ' ' || COALESCE(agent_scope, '') || ' ' || COALESCE(entity_id, '') || ' ' || COALESCE(trace_id, '') \
@@ -12,10 +12,6 @@ const ROWS: &str = "SELECT COALESCE(call_id, '') || ' ' || COALESCE(tool_name, '
 /// A key of the published form that belongs to nobody, put together here so that no file holds one.
 fn aws_key() -> String {
     ["AKIA", "QYLPMN5HM7PZXA2R"].concat()
-}
-
-async fn engines() -> [Options; 2] {
-    [stores::sqlite(), stores::postgres().await]
 }
 
 struct Doors {
@@ -65,7 +61,7 @@ fn decision(answer: &Answer) -> (String, String) {
 
 #[tokio::test]
 async fn a_value_in_use_passes_no_door() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let mut server = options.start().unwrap();
         let value = server.secret("demo_crm_token").unwrap();
         let doors = Doors::of(&server);
@@ -113,7 +109,7 @@ async fn a_value_in_use_passes_no_door() {
 
 #[tokio::test]
 async fn a_secret_in_the_ids_of_a_hook_call_denies_it_and_is_not_stored() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let mut server = options.start().unwrap();
         let (key, doors) = (aws_key(), Doors::of(&server));
         for changes in [
@@ -150,7 +146,7 @@ async fn a_secret_in_the_ids_of_a_hook_call_denies_it_and_is_not_stored() {
 #[tokio::test]
 async fn the_digest_of_a_finding_is_the_same_after_a_restart_and_another_elsewhere() {
     let mut digests = Vec::new();
-    for options in engines().await {
+    for options in stores::engines().await {
         let mut server = options.start().unwrap();
         for _ in 0..2 {
             let doors = Doors::of(&server);

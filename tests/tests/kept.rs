@@ -6,11 +6,7 @@ use crate::stores;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use systemprompt_tests::{Options, Server};
-
-async fn engines() -> [Options; 2] {
-    [stores::sqlite(), stores::postgres().await]
-}
+use systemprompt_tests::Server;
 
 /// Stands in every text that a person types, and in nothing else.
 const MARK: &str = "zzpersonzz";
@@ -147,7 +143,7 @@ async fn leave_marks(server: &Server, admin: &Admin) {
 
 #[tokio::test]
 async fn aud_7_nothing_that_a_person_typed_or_came_from_stands_in_the_chain() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let mut server = options.start().unwrap();
         leave_marks(&server, &Admin::of(&server)).await;
         server.terminate().unwrap();
@@ -209,7 +205,7 @@ async fn aud_7_nothing_that_a_person_typed_or_came_from_stands_in_the_chain() {
 
 #[tokio::test]
 async fn bodies_are_redacted_read_by_who_may_and_erased_for_good() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let server = options.start().unwrap();
         let admin = Admin::of(&server);
         let secret = ["AKIA", "QYLPMN5HM7PZXA2R"].concat();
@@ -284,7 +280,7 @@ async fn bodies_are_redacted_read_by_who_may_and_erased_for_good() {
 
 #[tokio::test]
 async fn a_payload_that_is_changed_in_the_database_fails_verification() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let server = options.start().unwrap();
         let admin = Admin::of(&server);
         for text in ["one", "two"] {

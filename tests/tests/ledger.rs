@@ -31,7 +31,7 @@ fn keep(folder: &Path, name: &str, text: &str) -> String {
 #[tokio::test]
 async fn proofs_and_checkpoints_are_checked_away_from_the_server_on_both_engines() {
     let away = tempfile::tempdir().unwrap();
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let witness = away.path().join("witness.notes");
         let _ = std::fs::remove_file(&witness);
         let profile = format!("[{{type: file, path: {}}}]", witness.display());

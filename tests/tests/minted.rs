@@ -3,9 +3,9 @@
 
 mod search;
 
-use crate::http::Answer;
+use crate::http::{Answer, FORM, OAUTH};
 use crate::people::{SoftAuthenticator, ceremony, cookie, setup, value};
-use crate::rfc9700::{Browser, CALLBACK, FORM, OAUTH, VERIFIER, encoded, filled, hidden, parameter};
+use crate::rfc9700::{Browser, CALLBACK, VERIFIER, encoded, filled, hidden, parameter};
 use crate::stores;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -331,7 +331,7 @@ async fn all(options: Options) -> (Browser, Minted) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a28_no_minted_secret_of_any_kind_stays_in_database_log_export_or_folder() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let (mut browser, minted) = all(options).await;
         for (kind, prefix) in PREFIXES {
             assert!(minted.0.iter().any(|(_, secret)| secret.starts_with(prefix)), "no {kind} was minted");

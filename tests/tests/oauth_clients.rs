@@ -1,22 +1,16 @@
 //! Clients over HTTP on both engines: registration (RFC 7591, RFC 7592), management, and the client of the demo.
 
 use crate::client_documents::word;
-use crate::http::{Answer, Client};
+use crate::http::{Answer, Client, FORM};
 use crate::stores;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use serde_json::{Value, json};
-use systemprompt_tests::Options;
 
 const REGISTER: &str = "/api/v1/core/oauth/register";
 const CLIENTS: &str = "/api/v1/core/oauth/clients";
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 const CALLBACK: &str = "https://app.example/cb";
-
-pub async fn engines() -> [Options; 2] {
-    [stores::sqlite().without_limits(), stores::postgres().await.without_limits()]
-}
 
 fn bearer(token: &str) -> String {
     format!("Bearer {token}")
@@ -38,7 +32,7 @@ fn managed(answer: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn id_18_to_20_a_client_registers_and_manages_itself() {
-    for options in engines().await {
+    for options in stores::unlimited().await {
         let server = options.start().unwrap();
         let http = Client::new(&server);
         let made =
@@ -213,7 +207,7 @@ async fn id_18_and_21_the_door_is_open_closed_or_for_users_and_always_bounded() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn id_16_clients_are_managed_over_http_and_on_the_command_line() {
-    for options in engines().await {
+    for options in stores::unlimited().await {
         let server = options.start().unwrap();
         let http = Client::new(&server);
         let admin = server.admin_token().to_owned();

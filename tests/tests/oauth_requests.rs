@@ -1,8 +1,8 @@
 //! What holds for every endpoint of the authorization server (ID-1 to ID-3, ID-33): the form of a request, and that nobody keeps an
 //! answer.
 
-use crate::http::{Answer, Client};
-use crate::rfc9700::{Browser, FORM, OAUTH};
+use crate::http::{Answer, Client, FORM, OAUTH, UNSTORED};
+use crate::rfc9700::Browser;
 use crate::stores;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -121,12 +121,7 @@ async fn id_3_nobody_keeps_an_answer_whether_it_went_well_or_not() {
     let (good, bad): (Vec<_>, Vec<_>) = answers.iter().partition(|(_, answer)| answer.status < 400);
     assert!(good.len() > 10 && bad.len() > 6, "{} {}", good.len(), bad.len());
     for (name, answer) in &answers {
-        for (header, want) in [
-            ("cache-control", "no-store"),
-            ("pragma", "no-cache"),
-            ("referrer-policy", "no-referrer"),
-            ("x-content-type-options", "nosniff"),
-        ] {
+        for (header, want) in UNSTORED {
             assert_eq!(answer.header(header), want, "{name} {}: {header}", answer.status);
         }
     }

@@ -1,18 +1,16 @@
 //! The endpoints that clients call without a browser, over HTTP: what they answer byte for byte, and that no token stays where it
 //! was not meant to be.
 
-use crate::http::{Answer, Client};
+use crate::http::{Answer, Client, FORM, OAUTH, UNSTORED, claims_of};
 use crate::stores;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use systemprompt_database::{Db, on, on_tx};
 use systemprompt_models::Secret;
 use systemprompt_oauth::at_rest::{AtRest, Label};
 use systemprompt_tests::{Options, Server};
 
-const BASE: &str = "/api/v1/core/oauth";
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 
@@ -21,10 +19,6 @@ struct Plane {
     http: Client,
     db: Db,
     at_rest: AtRest,
-}
-
-async fn engines() -> [Options; 2] {
-    [stores::sqlite(), stores::postgres().await]
 }
 
 async fn start(options: Options) -> Plane {
@@ -101,14 +95,14 @@ impl Plane {
     /// The server's clock, from a token that it signs.
     async fn seconds(&self) -> i64 {
         let tokens = self.post("/token", Some("ci"), "grant_type=client_credentials&scope=user").await.json();
-        claims(tokens["access_token"].as_str().unwrap())["iat"].as_i64().unwrap()
+        claims_of(tokens["access_token"].as_str().unwrap())["iat"].as_i64().unwrap()
     }
 
     async fn post(&self, path: &str, client: Option<&str>, form: &str) -> Answer {
         let authorization = client.map(|id| format!("Basic {}", STANDARD.encode(format!("{id}:sps_{id}"))));
         let mut headers = vec![FORM];
         headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
-        self.http.raw(&format!("{BASE}{path}"), &headers, form.to_owned()).await.unwrap()
+        self.http.raw(&format!("{OAUTH}{path}"), &headers, form.to_owned()).await.unwrap()
     }
 
     async fn exchange(&self, code: &str) -> Answer {
@@ -120,28 +114,18 @@ async fn exchange(http: &Client, code: &str) -> Answer {
     let form = format!(
         "grant_type=authorization_code&client_id=app&code={code}&redirect_uri=https://app.example/cb&code_verifier={VERIFIER}"
     );
-    http.raw(&format!("{BASE}/token"), &[FORM], form).await.unwrap()
-}
-
-fn claims(token: &str) -> Value {
-    let part = token.split('.').nth(1).unwrap();
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+    http.raw(&format!("{OAUTH}/token"), &[FORM], form).await.unwrap()
 }
 
 fn is_unstored(answer: &Answer) {
-    for (name, value) in [
-        ("cache-control", "no-store"),
-        ("pragma", "no-cache"),
-        ("referrer-policy", "no-referrer"),
-        ("x-content-type-options", "nosniff"),
-    ] {
+    for (name, value) in UNSTORED {
         assert_eq!(answer.header(name), value, "{name} of {}", answer.body);
     }
 }
 
 #[tokio::test]
 async fn a24_client_credentials_over_http_make_a_token_that_counts() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let plane = start(options.env("SYSTEMPROMPT__SECURITY__JWT_ACCESS_TOKEN_EXPIRATION", "90")).await;
         let answer =
             plane.post("/token", Some("ci"), "grant_type=client_credentials&scope=user+service").await;
@@ -152,7 +136,7 @@ async fn a24_client_credentials_over_http_make_a_token_that_counts() {
         let names: Vec<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(names, ["access_token", "expires_in", "scope", "token_type"]);
         assert_eq!((&body["scope"], &body["expires_in"]), (&"user service".into(), &90.into()));
-        let said = claims(token);
+        let said = claims_of(token);
         assert_eq!(said["exp"].as_i64().unwrap() - said["iat"].as_i64().unwrap(), 90);
 
         // It is verified like any other, and its end is known at once.
@@ -173,7 +157,7 @@ async fn a24_client_credentials_over_http_make_a_token_that_counts() {
 
 #[tokio::test]
 async fn a3_a_code_is_exchanged_once_of_32_and_then_its_token_is_dead() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let plane = start(options).await;
         let good = plane.exchange(&plane.code("openid user").await).await;
         assert_eq!(good.status, 200, "{}", good.body);
@@ -197,7 +181,7 @@ async fn a3_a_code_is_exchanged_once_of_32_and_then_its_token_is_dead() {
         let token = won[0].json()["access_token"].as_str().unwrap().to_owned();
         let bearer = format!("Bearer {}", plane.server.admin_token());
         let headers = [FORM, ("authorization", bearer.as_str())];
-        let path = format!("{BASE}/introspect");
+        let path = format!("{OAUTH}/introspect");
         let seen = plane.http.raw(&path, &headers, format!("token={token}")).await.unwrap();
         assert_eq!((seen.status, seen.body.as_str()), (200, r#"{"active":false}"#));
     }
@@ -285,7 +269,7 @@ async fn id_132_each_error_has_its_status_and_its_body() {
         let challenge = if status == 401 && client.is_some() { "Basic realm=\"oauth\"" } else { "" };
         assert_eq!(answer.header("www-authenticate"), challenge, "{path} {form}");
     }
-    let path = format!("{BASE}/token");
+    let path = format!("{OAUTH}/token");
     let json = plane.http.post(&path, &[], &json!({"grant_type": "client_credentials"})).await;
     assert_eq!((json.status, &json.json()["error"]), (415, &"invalid_request".into()));
     let query = plane
@@ -298,13 +282,13 @@ async fn id_132_each_error_has_its_status_and_its_body() {
     assert_eq!(large.status, 413, "{}", large.body);
     let bob = format!("Bearer {}", plane.server.user_token());
     let headers = [FORM, ("authorization", bob.as_str())];
-    let asked = plane.http.raw(&format!("{BASE}/introspect"), &headers, "token=x".into()).await.unwrap();
+    let asked = plane.http.raw(&format!("{OAUTH}/introspect"), &headers, "token=x".into()).await.unwrap();
     assert_eq!((asked.status, asked.header("www-authenticate")), (401, "Bearer error=\"invalid_token\""));
 }
 
 #[tokio::test]
 async fn id_64_a_device_is_answered_with_the_members_of_the_standard_and_waits() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let plane = start(options).await;
         let device = plane.post("/device_authorization", None, "client_id=app&scope=user").await;
         is_unstored(&device);
@@ -348,7 +332,7 @@ async fn to_both(nodes: [&Client; 2], form: &str) -> Vec<Answer> {
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..32 {
         let (http, form) = (nodes[n % 2].clone(), form.to_owned());
-        tasks.spawn(async move { http.raw(&format!("{BASE}/token"), &[FORM], form).await.unwrap() });
+        tasks.spawn(async move { http.raw(&format!("{OAUTH}/token"), &[FORM], form).await.unwrap() });
     }
     tasks.join_all().await
 }

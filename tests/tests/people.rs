@@ -3,12 +3,12 @@
 #[path = "../../crates/domain/oauth/src/services/webauthn/tests/authenticator.rs"]
 pub(crate) mod authenticator;
 
-use crate::http::{Answer, Client};
+use crate::http::{Answer, Client, FORM};
 use crate::stores;
 pub(crate) use authenticator::SoftAuthenticator;
 use reqwest::Method;
 use serde_json::{Value, json};
-use systemprompt_tests::{Options, Server};
+use systemprompt_tests::Server;
 
 const BASE: &str = "/api/v1/core/oauth/webauthn";
 const ME: &str = "/api/v1/core/users/me";
@@ -16,10 +16,6 @@ const ME: &str = "/api/v1/core/users/me";
 /// A browser of today; the root is a page, and scanners get none.
 const BROWSER: &str =
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
-
-async fn engines() -> [Options; 2] {
-    [stores::sqlite().without_limits(), stores::postgres().await.without_limits()]
-}
 
 /// The value of a cookie that an answer sets.
 pub(crate) fn cookie(answer: &Answer, name: &str) -> Option<String> {
@@ -61,7 +57,7 @@ pub(crate) async fn ceremony(
 
 #[tokio::test]
 async fn a12_the_set_up_link_leads_to_the_first_administrator_and_a_passkey_signs_in() {
-    for options in engines().await {
+    for options in stores::unlimited().await {
         let server = options.start().unwrap();
         let client = Client::without_redirects(&server);
         let (origin, token) = setup(&server);
@@ -113,7 +109,7 @@ async fn a12_the_set_up_link_leads_to_the_first_administrator_and_a_passkey_sign
 
 #[tokio::test]
 async fn a_first_administrator_is_told_what_is_next_and_makes_recovery_codes() {
-    for options in engines().await {
+    for options in stores::unlimited().await {
         let server = options.start().unwrap();
         let client = Client::without_redirects(&server);
         let (origin, token) = setup(&server);
@@ -158,9 +154,8 @@ async fn a_first_administrator_is_told_what_is_next_and_makes_recovery_codes() {
         let page = client.get("/login", &own).await.body;
         let (_, rest) = page.split_once("name=\"csrf\" value=\"").unwrap();
         let csrf = format!("csrf={}", rest.split('"').next().unwrap());
-        let form = ("content-type", "application/x-www-form-urlencoded");
         let ask = async |session: &str, origin: &str, csrf: &str| {
-            let headers = [form, ("host", host), ("cookie", session), ("origin", origin)];
+            let headers = [FORM, ("host", host), ("cookie", session), ("origin", origin)];
             client.raw("/login/recovery-codes", &headers, csrf.to_owned()).await.unwrap()
         };
         assert_eq!(ask(value(&session), "https://evil.example", &csrf).await.status, 403);
@@ -177,7 +172,7 @@ async fn a_first_administrator_is_told_what_is_next_and_makes_recovery_codes() {
         let (_, rest) = flow.body.split_once("name=\"csrf\" value=\"").unwrap();
         let body = format!("csrf={}&recovery=1&code={}", rest.split('"').next().unwrap(), codes[3]);
         let flow = cookie(&flow, "sp_flow").unwrap();
-        let headers = [form, ("host", host), ("cookie", value(&flow)), ("origin", origin.as_str())];
+        let headers = [FORM, ("host", host), ("cookie", value(&flow)), ("origin", origin.as_str())];
         let used = client.raw("/login", &headers, body).await.unwrap();
         assert_eq!(used.status, 303, "{}", used.body);
         assert!(client.get("/login", &own).await.body.contains("Recovery codes left: 9"));
@@ -223,9 +218,8 @@ async fn pages_are_framed_by_nobody_and_stand_under_one_host() {
             assert!(cookie(&moved, "sp_flow").is_none());
         }
     }
-    let form =
-        [("host", format!("127.0.0.1:{port}")), ("content-type", "application/x-www-form-urlencoded".into())];
-    let form = form.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let named = format!("127.0.0.1:{port}");
+    let form = [("host", named.as_str()), FORM];
     let again = client
         .raw("/api/v1/core/oauth/authorize", &form, "client_id=x&state=%C3%A4+%25&scope=a+b".into())
         .await
@@ -239,11 +233,7 @@ async fn pages_are_framed_by_nobody_and_stand_under_one_host() {
     );
     let device = client.get("/device?user_code=bcdf%20ghjk", &[("host", host)]).await;
     assert_eq!((device.status, device.header("location")), (303, "/login?request=BCDF-GHJK"));
-    let hidden = client.raw(
-        "/login",
-        &[("content-type", "application/x-www-form-urlencoded")],
-        "username=a&password=b".into(),
-    );
+    let hidden = client.raw("/login", &[FORM], "username=a&password=b".into());
     assert_eq!(hidden.await.unwrap().status, 404);
 }
 
@@ -346,7 +336,7 @@ async fn id_79_a_session_is_anonymous_until_somebody_signs_in_and_its_token_is_f
 
 #[tokio::test]
 async fn administrators_make_links_and_suspend_people() {
-    for options in engines().await {
+    for options in stores::unlimited().await {
         let server = options.start().unwrap();
         let client = Client::without_redirects(&server);
         let (origin, _) = setup(&server);

@@ -1,15 +1,12 @@
 //! Another `oauth_at_rest_pepper` in the place of the present one (ID-103), as an operator does it: by the secrets file and a restart.
 
-use crate::http::Client;
-use crate::rfc9700::OAUTH;
+use crate::http::{Client, FORM, OAUTH};
 use crate::stores;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::path::Path;
 use systemprompt_tests::{Options, Server};
-
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 /// What somebody was given before the change.
 struct Given {

@@ -128,7 +128,7 @@ async fn a_bad_reload_is_refused_with_its_place_and_every_health_route_says_so()
 async fn what_the_configuration_declares_is_registered_by_itself() {
     const SERVER: &str = "mcp_servers:\n  tools:\n    type: internal\n    binary: demo\n    display_name: Tools\n    secrets: [demo_crm_token]\n";
     const ACCESS: &str = "entities:\n  - {type: skill, id: report}\nrules:\n  - {entity_type: skill, entity_id: report, roles: [user]}\n";
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let node = node(options.file("services/access-control/access.yaml", ACCESS).start().unwrap());
         assert_eq!(node.can("role:user", "skill:report").await["decision"], "allow", "read at the start");
         assert_eq!(node.can("user:bob", "mcp_server:tools").await["known"], false);

@@ -31,7 +31,7 @@ fn replayed(server: &Server, draft: &str, words: &[&str]) -> (Option<i32>, Strin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_30_a_draft_of_policies_flips_what_a_count_in_sql_says_on_both_engines() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let server = options.start().unwrap();
         for n in 0..CALLS {
             let tool = ["Read", "Bash", "Grep"][n % 3];

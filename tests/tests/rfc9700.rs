@@ -1,7 +1,7 @@
 //! Rows of the RFC 9700 checklist (ID-112 to ID-133) that only a running server with a browser before it can show. The others stand
 //! beside what they try: `id_112_…` in the crate of the authorization server, and so on.
 
-use crate::http::{Answer, Client};
+use crate::http::{Answer, Client, FORM, OAUTH};
 use crate::people::{SoftAuthenticator, ceremony, cookie, setup, value};
 use crate::stores;
 use base64::Engine as _;
@@ -11,8 +11,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use systemprompt_tests::{Options, Server};
 
-pub(crate) const OAUTH: &str = "/api/v1/core/oauth";
-pub(crate) const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 pub(crate) const CALLBACK: &str = "https://app.example/cb";
 pub(crate) const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
@@ -209,7 +207,7 @@ impl Browser {
 
 #[tokio::test]
 async fn id_118_signing_out_ends_what_was_not_offline_and_a_password_change_ends_everything() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let options = options.env("SYSTEMPROMPT__SECURITY__IDENTITY__PASSWORD__ENABLED", "true");
         let mut browser = Browser::signed_in(options).await;
         let bound = browser.tokens("scope=openid%20user").await;
@@ -335,7 +333,7 @@ fn is_let_in(answer: &Answer) -> bool {
 
 #[tokio::test]
 async fn id_123_an_access_token_opens_the_doors_of_its_audience_alone() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let server = options.without_limits().start().unwrap();
         let client = Client::new(&server);
         let demo = &server.ready()["demo"];

@@ -47,7 +47,7 @@ fn is(status: u16, code: &str) -> (u16, String) {
 
 #[tokio::test]
 async fn rules_and_entities_are_changed_on_the_version_that_was_seen() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let node = Node::new(options.start().unwrap());
         let made =
             node.ask(Method::POST, RULES, &[("idempotency-key", "k1")], Some(&rule("crm", "dev"))).await;

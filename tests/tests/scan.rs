@@ -30,7 +30,7 @@ async fn govern(client: &Client, token: &str, event: &Value) -> (String, Answer)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_in_any_member_of_a_hooks_body_is_refused() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let server = options.start().unwrap();
         let client = Client::new(&server);
         let token = server.user_token();
@@ -53,7 +53,7 @@ async fn a_secret_in_any_member_of_a_hooks_body_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_of_the_allow_list_lets_one_value_pass_until_it_is_removed() {
-    for options in [stores::sqlite(), stores::postgres().await] {
+    for options in stores::engines().await {
         let server = options.start().unwrap();
         let client = Client::new(&server);
         let (user, admin) = (server.user_token(), format!("Bearer {}", server.admin_token()));

@@ -1,16 +1,15 @@
 //! The sign-in pages of a browser that comes from a client: where their forms may end, in which language they are, and what comes
 //! back to the client.
 
-use crate::http::Answer;
+use crate::http::{Answer, FORM, OAUTH};
 use crate::people::authenticator::PRESENT;
 use crate::people::{SoftAuthenticator, ceremony};
-use crate::rfc9700::{Browser, OAUTH, encoded, filled, hidden, parameter};
+use crate::rfc9700::{Browser, encoded, filled, hidden, parameter};
 use crate::stores;
 use reqwest::Method;
 use serde_json::json;
 
 const PASSWORD: &str = "purple-otter-sings";
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 /// A person with a password, whose browser has forgotten that they were signed in.
 async fn signed_out() -> Browser {

@@ -19,7 +19,17 @@ pub async fn postgres() -> Options {
     Options::demo().unwrap().postgres(&url)
 }
 
-/// The same, where the server reaches its database through what `between` makes: given the database's host and port, it says
+/// One of each.
+pub async fn engines() -> [Options; 2] {
+    [sqlite(), postgres().await]
+}
+
+/// One of each, for tests that ask more often than an outsider may.
+pub async fn unlimited() -> [Options; 2] {
+    engines().await.map(Options::without_limits)
+}
+
+/// The same as [`postgres`], where the server reaches its database through what `between` makes: given the database's host and port, it says
 /// where it listens itself.
 pub async fn postgres_through(between: impl AsyncFnOnce(String) -> SocketAddr) -> Options {
     let database = TestDb::postgres(&[]).await;

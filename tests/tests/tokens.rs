@@ -1,8 +1,10 @@
 //! Keys and tokens on a running server, on both engines: how a key is replaced, how tokens end before their time, what an assertion
 //! between nodes is worth, and that no credential stays anywhere it was refused.
 
-use crate::http::Client;
+use crate::http::{Client, claims_of};
 use crate::stores;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -16,10 +18,6 @@ use tokio::net::UnixStream;
 
 const MCP: &str = "/api/v1/mcp/demo/mcp";
 
-async fn engines() -> [Options; 2] {
-    [stores::sqlite(), stores::postgres().await]
-}
-
 fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
@@ -32,50 +30,21 @@ fn issued(server: &Server, user: &str) -> String {
     server.succeed(&["admin", "token", "issue", user]).unwrap().trim().to_owned()
 }
 
-fn claims_of(token: &str) -> Value {
-    let part = token.split('.').nth(1).unwrap();
-    serde_json::from_slice(&from_base64url(part)).unwrap()
-}
-
 fn listed(server: &Server, words: &[&str]) -> Vec<Value> {
     let text = server.succeed(&[words, &["--output", "json"]].concat()).unwrap();
     let page: Value = serde_json::from_str(&text).unwrap();
     page["items"].as_array().unwrap().clone()
 }
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
-fn base64url(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let word =
-            chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for place in 0..=chunk.len() {
-            text.push(char::from(ALPHABET[(word >> (18 - 6 * place)) as usize & 63]));
-        }
-    }
-    text
-}
-
-fn from_base64url(text: &str) -> Vec<u8> {
-    let (mut bytes, mut word, mut bits) = (Vec::new(), 0_u32, 0);
-    for digit in text.bytes() {
-        word = word << 6 | ALPHABET.iter().position(|known| *known == digit).unwrap() as u32;
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push((word >> bits) as u8);
-        }
-    }
-    bytes
-}
-
 fn signed(key: &PrivateKey, typ: &str, claims: &Value) -> String {
     let header = json!({"typ": typ, "alg": key.algorithm().as_str(), "kid": key.kid()});
-    let input =
-        format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
+    let input = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header.to_string()),
+        URL_SAFE_NO_PAD.encode(claims.to_string())
+    );
     let signature = key.sign(input.as_bytes()).unwrap();
-    format!("{input}.{}", base64url(&signature))
+    format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 /// The private part of a key of the running server.
@@ -87,7 +56,7 @@ fn private_key(server: &Server, is_wanted: impl Fn(&Value) -> bool) -> PrivateKe
 
 #[tokio::test]
 async fn a_key_is_published_then_signs_then_only_verifies() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let server = options.start().unwrap();
         let client = Client::new(&server);
         let published =
@@ -143,7 +112,7 @@ async fn a_key_is_published_then_signs_then_only_verifies() {
 
 #[tokio::test]
 async fn tokens_end_one_by_one_with_their_session_or_all_at_once() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let server = options.start().unwrap();
         let client = Client::new(&server);
         let admin = bearer(server.admin_token());
@@ -289,14 +258,14 @@ fn assertion(server: &Server, of: &str, body: &str, number: u32) -> Value {
         "iss": bob["iss"], "aud": format!("mcp:{of}"), "sub": bob["sub"], "session_id": bob["session_id"],
         "scope": bob["scope"], "roles": bob["roles"], "department": bob["department"],
         "act": {"sub": format!("mcp:{of}")}, "jti": format!("jti_test_{number}"),
-        "iat": now(), "exp": now() + 30, "bind": base64url(bind.as_ref()),
+        "iat": now(), "exp": now() + 30, "bind": URL_SAFE_NO_PAD.encode(bind.as_ref()),
     })
 }
 
 #[tokio::test]
 async fn case_32_an_assertion_counts_once_for_its_server_its_body_and_half_a_minute() {
     const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}"#;
-    for options in engines().await {
+    for options in stores::engines().await {
         let server = internal(options).start().unwrap();
         let socket = server.data_dir().join("run/internal.sock");
         let key = private_key(&server, |key| key["use"] == "internal");
@@ -386,7 +355,7 @@ fn canaries(server: &Server) -> BTreeMap<&'static str, String> {
 
 #[tokio::test]
 async fn case_33_no_credential_stays_where_it_was_refused() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let options = internal(options).without_limits().env("SYSTEMPROMPT__RUNTIME__LOG_LEVEL", "trace");
         let mut server = options.start().unwrap();
         let client = Client::new(&server);

@@ -104,10 +104,6 @@ impl Node {
     }
 }
 
-async fn engines() -> [Options; 2] {
-    [stores::sqlite(), stores::postgres().await]
-}
-
 /// Asks until an answer is as wanted; what is followed in the background takes a moment.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(15);
@@ -119,7 +115,7 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn case_13_a_ban_outlives_the_database_and_then_nobody_is_served() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let node = Node::boot(options).await;
         let ban = json!({"network": "203.0.113.7"});
         let made = node.ask("127.0.0.1", "POST", "/api/v1/admin/bans", &node.admin, &ban).await;
@@ -163,7 +159,7 @@ async fn case_13_a_ban_outlives_the_database_and_then_nobody_is_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_that_cannot_be_confirmed_for_a_minute_allow_nothing() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let node = Node::boot(options).await;
         assert_eq!(node.model().await.status, 200);
         node.rename("authz_epoch", "gone").await;
@@ -182,7 +178,7 @@ async fn rules_that_cannot_be_confirmed_for_a_minute_allow_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn revocations_that_cannot_be_confirmed_for_half_a_minute_let_nobody_in() {
-    for options in engines().await {
+    for options in stores::engines().await {
         let node = Node::boot(options).await;
         assert_eq!(node.model().await.status, 200);
         node.rename("oauth_jti_revocations", "gone").await;

@@ -2,7 +2,7 @@
 
 use crate::load::Outcome;
 use crate::machine;
-use crate::options::{Engine, Options};
+use crate::options::{Engine, Options, database_url};
 use crate::report::{Report, finished, median};
 use anyhow::{Result, ensure};
 use std::path::Path;
@@ -15,7 +15,6 @@ use systemprompt_events::Hub;
 use systemprompt_leak::Scanner;
 use systemprompt_models::{SystemClock, Tasks};
 use tokio::task::JoinSet;
-use xtask::postgres::{Durability, Postgres};
 use xtask::process::target;
 
 pub fn bench(options: &Options) -> Result<()> {
@@ -45,12 +44,8 @@ fn measure(engine: Engine, callers: usize, options: &Options) -> Result<Vec<Stri
     let mut figures: [Vec<f64>; 4] = Default::default();
     for _ in 0..options.runs_or(3) {
         let folder = tempfile::tempdir_in(target())?;
-        let postgres = match engine {
-            Engine::Sqlite => None,
-            Engine::Postgres => Some(Postgres::start(Durability::Disk)?),
-        };
-        let url = postgres.as_ref().map(Postgres::url);
-        let url = url.unwrap_or_else(|| format!("sqlite:{}", folder.path().join("ledger.db").display()));
+        let server = engine.server()?;
+        let url = database_url(server.as_ref(), folder.path());
         let run = runtime.block_on(run(&url, folder.path(), callers, options))?;
         let values = [run.outcome.rate(), run.outcome.millis(50.0), run.outcome.millis(99.0), run.cpu_micros];
         figures.iter_mut().zip(values).for_each(|(list, value)| list.push(value));

@@ -1,7 +1,9 @@
 //! What the command line says.
 
 use anyhow::{Context, Result, bail};
+use std::path::Path;
 use std::time::Duration;
+use xtask::postgres::{Durability, Postgres};
 
 /// A storage engine to measure on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,19 @@ impl Engine {
             Self::Postgres => "PostgreSQL",
         }
     }
+
+    /// The server that holds its database, where there is one.
+    pub fn server(self) -> Result<Option<Postgres>> {
+        match self {
+            Self::Sqlite => Ok(None),
+            Self::Postgres => Postgres::start(Durability::Disk).map(Some),
+        }
+    }
+}
+
+/// The address of the database of `server`, or of a file in `folder`.
+pub fn database_url(server: Option<&Postgres>, folder: &Path) -> String {
+    server.map_or_else(|| format!("sqlite:{}", folder.join("ledger.db").display()), Postgres::url)
 }
 
 #[derive(Clone, Debug)]

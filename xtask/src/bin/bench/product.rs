@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use systemprompt_database::{Db, on, on_tx};
 use systemprompt_tests::{Options, Server};
-use xtask::postgres::{Durability, Postgres};
+use xtask::postgres::Postgres;
 
 /// A running product. The server ends before its database.
 #[derive(Debug)]
@@ -22,10 +22,7 @@ pub struct Product {
 impl Product {
     /// `up --demo` without limits and with `settings` of the profile.
     pub fn start(engine: Engine, settings: &[(&str, &str)]) -> Result<Self> {
-        let postgres = match engine {
-            Engine::Sqlite => None,
-            Engine::Postgres => Some(Postgres::start(Durability::Disk)?),
-        };
+        let postgres = engine.server()?;
         let mut options = Options::demo_with(binary()?).without_limits();
         for (name, value) in settings {
             options = options.env(name, value);

@@ -2,7 +2,7 @@
 //! verified with nothing else at hand.
 
 use crate::machine;
-use crate::options::{Engine, Options};
+use crate::options::{Engine, Options, database_url};
 use crate::report::{Report, finished, median};
 use anyhow::{Context, Result, ensure};
 use std::fs::File;
@@ -30,7 +30,6 @@ use systemprompt_security::authz::{
 use systemprompt_security::governance::replay::TriedPolicies;
 use systemprompt_security::governance::{Parts, RateLimiter, SecretScanner};
 use tokio::task::JoinSet;
-use xtask::postgres::{Durability, Postgres};
 use xtask::process::target;
 
 const RECORDS: usize = 1_000_000;
@@ -115,12 +114,8 @@ pub fn bench_verify(options: &Options) -> Result<()> {
 fn measure_replay(engine: Engine, options: &Options) -> Result<Vec<String>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let folder = tempfile::tempdir_in(target())?;
-    let postgres = match engine {
-        Engine::Sqlite => None,
-        Engine::Postgres => Some(Postgres::start(Durability::Disk)?),
-    };
-    let url = postgres.as_ref().map(Postgres::url);
-    let url = url.unwrap_or_else(|| format!("sqlite:{}", folder.path().join("ledger.db").display()));
+    let server = engine.server()?;
+    let url = database_url(server.as_ref(), folder.path());
     runtime.block_on(async {
         let filled = Filled::new(&url, folder.path()).await?;
         let (reader, tried) = (filled.ledger.reader(), draft());

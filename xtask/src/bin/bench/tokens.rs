@@ -1,5 +1,6 @@
 //! What measurements of tokens work on: keys, sessions and tokens of one deployment in a database of its own.
 
+use crate::ledger::options;
 use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,11 +9,9 @@ use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use systemprompt_audit::{GroupOptions, Ledger, LedgerOptions, Unit};
+use systemprompt_audit::{Ledger, Unit};
 use systemprompt_database::{Db, migrate};
-use systemprompt_events::Hub;
 use systemprompt_extension::Extension as _;
-use systemprompt_leak::Scanner;
 use systemprompt_models::ids::{SessionId, UserId};
 use systemprompt_models::session::{CreateSessionInput, SessionSource};
 use systemprompt_models::{Clock, Permission, RateLimitTier, Secret, SystemClock, Tasks, UserType};
@@ -62,19 +61,8 @@ impl House {
         migrations.extend(TokensExtension.migrations());
         migrate(&db, &migrations).await?;
         let (clock, tasks): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), Tasks::default());
-        let options = LedgerOptions {
-            node_id: "bench".to_owned(),
-            origin_host: "bench".to_owned(),
-            data_dir: folder.to_path_buf(),
-            min_free_bytes: 0,
-            group: GroupOptions::for_engine(db.engine()),
-            hub: Hub::default(),
-            leak: Scanner::default(),
-            checkpoints: None,
-            payloads: systemprompt_audit::payload::PayloadPolicy::default(),
-        };
         let tables = Vec::leak(TokensExtension.tables());
-        let ledger = Ledger::start(&db, tables, options, Arc::clone(&clock), &tasks).await?;
+        let ledger = Ledger::start(&db, tables, options(folder, &db), Arc::clone(&clock), &tasks).await?;
         let ring = KeyRing::open(db.clone(), folder.join("keys.json"), Arc::clone(&clock)).await?;
         for algorithm in SigningAlgorithm::ALL {
             ring.ensure(algorithm, &ledger).await?;

@@ -101,12 +101,12 @@ async fn end_exchanged(
     (epoch, now): (i64, Millis),
 ) -> Result<Vec<RevokedRow>, sqlx::Error> {
     let rows = on_tx!(*tx, conn => sqlx::query_as(sql!(
-        "UPDATE user_sessions SET revoked_at = $4, revoked_reason = $5, revoked_epoch = $6
-         WHERE parent_session_id = $1 AND source = 'exchange' AND created_at >= $2 AND expires_at <= $3
-             AND revoked_at IS NULL AND expires_at > $4 RETURNING id, expires_at"
+        "UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
+         WHERE parent_session_id = $4 AND source = 'exchange' AND created_at >= $5 AND expires_at <= $6
+             AND revoked_at IS NULL AND expires_at > $1 RETURNING id, expires_at"
     ))
-        .bind(claims.session_id.as_str()).bind(exchanged_from(claims)).bind(claims.exp.saturating_mul(1000))
-        .bind(now).bind(TOKEN_REVOKED).bind(epoch).fetch_all(&mut *conn).await)?;
+        .bind(now).bind(TOKEN_REVOKED).bind(epoch).bind(claims.session_id.as_str())
+        .bind(exchanged_from(claims)).bind(claims.exp.saturating_mul(1000)).fetch_all(&mut *conn).await)?;
     TreeEnd { epoch, reason: TOKEN_REVOKED, now, keep: None }.complete(tx, rows).await
 }
 
@@ -154,9 +154,9 @@ pub(crate) async fn end_client(
     let epoch = next_epoch(tx).await?;
     insert_cutoff(tx, cutoff, epoch, entry).await?;
     let rows = on_tx!(*tx, conn => sqlx::query_as(sql!(
-        "UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
-         WHERE client_id = $1 AND revoked_at IS NULL AND expires_at > $2 RETURNING id, expires_at"
-    )).bind(&cutoff.id).bind(now).bind(&cutoff.reason).bind(epoch).fetch_all(&mut *conn).await)?;
+        "UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
+         WHERE client_id = $4 AND revoked_at IS NULL AND expires_at > $1 RETURNING id, expires_at"
+    )).bind(now).bind(&cutoff.reason).bind(epoch).bind(&cutoff.id).fetch_all(&mut *conn).await)?;
     TreeEnd { epoch, reason: &cutoff.reason, now, keep: None }.complete(tx, rows).await
 }
 
@@ -169,11 +169,11 @@ async fn end_sessions(
     epoch: i64,
 ) -> Result<Vec<RevokedRow>, sqlx::Error> {
     let rows = on_tx!(*tx, conn => sqlx::query_as(sql!(
-        "UPDATE user_sessions SET revoked_at = $3, revoked_reason = $4, revoked_epoch = $5
-         WHERE (user_id = $1 OR owner_id = $1) AND id <> $2 AND revoked_at IS NULL AND expires_at > $3
+        "UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
+         WHERE (user_id = $4 OR owner_id = $4) AND id <> $5 AND revoked_at IS NULL AND expires_at > $1
          RETURNING id, expires_at"
     ))
-        .bind(user.as_str()).bind(keep.map_or("", SessionId::as_str)).bind(now).bind(reason).bind(epoch)
+        .bind(now).bind(reason).bind(epoch).bind(user.as_str()).bind(keep.map_or("", SessionId::as_str))
         .fetch_all(&mut *conn).await)?;
     TreeEnd { epoch, reason, now, keep }.complete(tx, rows).await
 }
@@ -223,9 +223,9 @@ pub(crate) async fn end_told(
     let epoch = next_epoch(tx).await?;
     insert_cutoff(tx, cutoff, epoch, entry).await?;
     let rows = on_tx!(*tx, conn => sqlx::query_as(sql!(
-        "UPDATE user_sessions SET revoked_at = $2, revoked_reason = $3, revoked_epoch = $4
-         WHERE (user_id = $1 AND grant_id IS NULL OR owner_id = $1) AND revoked_at IS NULL AND expires_at > $2
+        "UPDATE user_sessions SET revoked_at = $1, revoked_reason = $2, revoked_epoch = $3
+         WHERE (user_id = $4 AND grant_id IS NULL OR owner_id = $4) AND revoked_at IS NULL AND expires_at > $1
          RETURNING id, expires_at"
-    )).bind(&cutoff.id).bind(now).bind(&cutoff.reason).bind(epoch).fetch_all(&mut *conn).await)?;
+    )).bind(now).bind(&cutoff.reason).bind(epoch).bind(&cutoff.id).fetch_all(&mut *conn).await)?;
     TreeEnd { epoch, reason: &cutoff.reason, now, keep: None }.complete(tx, rows).await
 }

@@ -63,12 +63,6 @@ where
 
 impl Found {
     fn prover(self, id: &str) -> Prover {
-        let mut prover = self.read();
-        prover.client = prover.client.filter(|client| client.client_id.as_str() == id);
-        prover
-    }
-
-    fn read(self) -> Prover {
         let (mut secrets, mut blocked_until) = (Vec::new(), 0);
         let mut relations = ClientRelations::default();
         // Which comes first is not told by the database.
@@ -86,7 +80,9 @@ impl Found {
                 _ => blocked_until = value.parse().unwrap_or(Millis::MAX),
             }
         }
-        Prover { client: self.row.map(|row| row.client(relations)), secrets, blocked_until }
+        let client =
+            self.row.map(|row| row.client(relations)).filter(|client| client.client_id.as_str() == id);
+        Prover { client, secrets, blocked_until }
     }
 }
 
@@ -111,20 +107,17 @@ impl ClientRepository {
         owner: Option<&str>,
         limit: i64,
     ) -> sqlx::Result<Vec<OAuthClient>> {
-        let found: Vec<Found> = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT CAST(0 AS BIGINT) AS slot, c.client_id, name, kind, auth_method, application_type, first_party, status, user_id, owner_user_id,
-                 plugin_id, allowed_audiences, jwks, jwks_uri, client_uri, logo_uri, policy_uri, tos_uri, software_id, software_version,
-                 id_token_signed_response_alg, metadata_digest, created_at, updated_at, last_used_at, version,
-                 COALESCE((SELECT STRING_AGG(list || ' ' || REPLACE(value, $1, ' '), $1) FROM (
-                     SELECT kind AS list, value FROM oauth_client_redirect_uris WHERE client_id = c.client_id
-                     UNION ALL SELECT 'grant', value FROM oauth_client_grant_types WHERE client_id = c.client_id
-                     UNION ALL SELECT 'response', value FROM oauth_client_response_types WHERE client_id = c.client_id
-                     UNION ALL SELECT 'scope', value FROM oauth_client_scopes WHERE client_id = c.client_id
-                     UNION ALL SELECT 'contact', value FROM oauth_client_contacts WHERE client_id = c.client_id) beside), '') AS lists
-             FROM oauth_clients c
-             WHERE c.client_id > $2 AND (CAST($3 AS TEXT) IS NULL OR owner_user_id = $3) ORDER BY c.client_id LIMIT $4"
-        )).bind("\n").bind(after).bind(owner).bind(limit).fetch_all(pool).await)?;
-        Ok(found.into_iter().filter_map(|found| found.read().client).collect())
+        let ids = self.ids(after, owner, limit).await?;
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(SLOTS) {
+            let lookup = |id: &String| Lookup {
+                id: id.clone(),
+                now: Millis::MAX,
+                attempts: (String::new(), Millis::MAX),
+            };
+            found.extend(read(&self.db, ids.iter().map(lookup).collect()).await?);
+        }
+        Ok(found.into_iter().filter_map(|prover| prover.client).collect())
     }
 }
 

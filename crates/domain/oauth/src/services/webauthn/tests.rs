@@ -2,7 +2,9 @@
 
 pub(crate) mod authenticator;
 mod ends;
+mod invited;
 mod refused;
+mod sessions;
 mod unknown;
 
 use super::service::authentication::StartAuthentication;
@@ -51,9 +53,14 @@ fn code<T>(answer: OauthResult<T>) -> ErrorCode {
     answer.err().map(|error| error.code()).expect("a refusal")
 }
 
+/// The token in a link.
+fn token_of(link: &Secret<String>) -> Secret<String> {
+    Secret::from(link.expose().split_once("#token=").unwrap().1)
+}
+
 async fn first_token(fixture: &Fixture) -> Secret<String> {
     let link = setup::first_administrator(&fixture.state).await.unwrap().expect("nobody can sign in");
-    Secret::from(link.expose().split_once("#token=").unwrap().1)
+    token_of(&link)
 }
 
 fn asked(name: &str, token: Option<&Secret<String>>) -> StartRegistration {
@@ -201,114 +208,6 @@ async fn a25_a_mail_that_nobody_has_gets_the_same_shape() {
 }
 
 #[tokio::test]
-async fn id_91_two_uses_at_once_make_one_administrator() {
-    for fixture in fixtures().await {
-        let token = first_token(&fixture).await;
-        let (one, two) = tokio::join!(register(&fixture, "one", &token), register(&fixture, "two", &token));
-        let made = [one.1.is_ok(), two.1.is_ok()];
-        assert_eq!(made.iter().filter(|made| **made).count(), 1, "{made:?}");
-        let users = fixture.state.users.page("", &crate::UserFilter::default(), 10).await.unwrap();
-        assert_eq!(users.len(), 1);
-        assert!(setup::first_administrator(&fixture.state).await.unwrap().is_none());
-        let (_, late) = register(&fixture, "three", &token).await;
-        assert_eq!(code(late), ErrorCode::InvalidGrant);
-    }
-}
-
-#[tokio::test]
-async fn id_91_a_new_link_ends_the_one_before() {
-    for fixture in fixtures().await {
-        let (old, new) = (first_token(&fixture).await, first_token(&fixture).await);
-        assert_eq!(code(register(&fixture, "old", &old).await.1), ErrorCode::InvalidGrant);
-        register(&fixture, "new", &new).await.1.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn id_90_a_token_counts_once_for_its_purpose_and_for_a_day() {
-    for fixture in fixtures().await {
-        let (_, user) = administrator(&fixture).await;
-        let context = caller();
-        let link =
-            setup::for_user(&fixture.state, &context, &user, Purpose::CredentialLink).await.unwrap().url;
-        let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
-        let visit = Visit::new("token");
-        assert_eq!(
-            code(visit.at(&fixture).register_start(asked("eve", Some(&token))).await),
-            ErrorCode::InvalidGrant
-        );
-        let LinkStarted::Passkey(begun) = visit.at(&fixture).link_start(Some(&token)).await.unwrap() else {
-            panic!("no options")
-        };
-        let mut device = SoftAuthenticator::new(URL);
-        let credential = device.create(&begun.options);
-        let done = visit.at(&fixture).link_finish(finish(&begun, credential), Some(&token)).await.unwrap();
-        assert_eq!(done.user_id, user.id.as_str());
-        assert!(done.token.is_some());
-        assert_eq!(code(visit.at(&fixture).link_start(Some(&token)).await), ErrorCode::InvalidGrant);
-        let link = setup::invitation(&fixture.state, &context, Some("bob@example.com".into()), Vec::new())
-            .await
-            .unwrap()
-            .url;
-        let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
-        assert_eq!(
-            code(visit.at(&fixture).register_start(asked("eve", Some(&token))).await),
-            ErrorCode::InvalidRequest
-        );
-        let (_, done) = register(&fixture, "bob", &token).await;
-        let bob = fixture.state.users.get(&done.unwrap().user_id).await.unwrap();
-        assert_eq!((bob.roles.as_slice(), bob.email_verified), (["user".to_owned()].as_slice(), true));
-        let link = setup::invitation(&fixture.state, &context, None, Vec::new()).await.unwrap().url;
-        let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
-        fixture.clock.advance(86_401 * 1000);
-        assert_eq!(
-            code(visit.at(&fixture).register_start(asked("eve", Some(&token))).await),
-            ErrorCode::ExpiredToken
-        );
-    }
-}
-
-#[tokio::test]
-async fn id_84_a_taken_name_is_told_at_the_end_and_nobody_registers_uninvited() {
-    for fixture in fixtures().await {
-        administrator(&fixture).await;
-        let visit = Visit::new("late");
-        assert_eq!(
-            code(visit.at(&fixture).register_start(asked("eve", None)).await),
-            ErrorCode::AccessDenied
-        );
-        let link = setup::invitation(&fixture.state, &caller(), None, Vec::new()).await.unwrap().url;
-        let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
-        let (_, taken) = register(&fixture, "ADA", &token).await;
-        assert_eq!(code(taken), ErrorCode::Conflict);
-        // Nothing was written, the token neither.
-        register(&fixture, "eve", &token).await.1.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn id_84_a_key_without_user_verification_is_not_registered() {
-    for fixture in fixtures().await {
-        let token = first_token(&fixture).await;
-        let mut device = SoftAuthenticator::new(URL);
-        device.flags = PRESENT;
-        let visit = Visit::new("uv");
-        let begun = visit.at(&fixture).register_start(asked("ada", Some(&token))).await.unwrap();
-        let key = &begun.options["publicKey"];
-        assert_eq!(key["authenticatorSelection"]["residentKey"], "preferred");
-        assert_eq!(key["authenticatorSelection"]["userVerification"], "required");
-        assert_eq!(key["attestation"], "none");
-        let algorithms: Vec<_> =
-            key["pubKeyCredParams"].as_array().unwrap().iter().map(|p| p["alg"].as_i64().unwrap()).collect();
-        assert_eq!(algorithms, [-7, -8, -257]);
-        let credential = device.create(&begun.options);
-        assert_eq!(device.handle.len(), 64);
-        let done = visit.at(&fixture).register_finish(finish(&begun, credential), Some(&token)).await;
-        assert_eq!(code(done), ErrorCode::InvalidRequest);
-    }
-}
-
-#[tokio::test]
 async fn id_92_a_recovery_code_counts_once_and_puts_everybody_else_out() {
     for fixture in fixtures().await {
         let (mut device, user) = administrator(&fixture).await;
@@ -322,7 +221,7 @@ async fn id_92_a_recovery_code_counts_once_and_puts_everybody_else_out() {
             code(recovery::redeem(&fixture.state, &visit.context, &codes[3]).await),
             ErrorCode::InvalidCredential
         );
-        let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
+        let token = token_of(&link);
         let LinkStarted::Passkey(begun) = visit.at(&fixture).link_start(Some(&token)).await.unwrap() else {
             panic!("no options")
         };
@@ -336,51 +235,11 @@ async fn id_92_a_recovery_code_counts_once_and_puts_everybody_else_out() {
 }
 
 #[tokio::test]
-async fn id_81_people_see_and_end_their_own_sessions_only() {
-    for fixture in fixtures().await {
-        let (mut device, _) = administrator(&fixture).await;
-        let link = setup::invitation(&fixture.state, &caller(), None, Vec::new()).await.unwrap().url;
-        let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
-        let (mut other, bobs) = register(&fixture, "bob", &token).await;
-        let bob = caller_of(&fixture, &bobs.unwrap()).await;
-        sign_in(&fixture, &mut other, None).await.unwrap();
-        let me = caller_of(&fixture, &sign_in(&fixture, &mut device, None).await.unwrap()).await;
-        let foreign = bob.principal.session_id.as_str();
-        assert!(!lookup::end_own(&fixture.state, &me, foreign).await.unwrap());
-        assert_eq!(lookup::own(&fixture.state, &bob.principal).await.unwrap().len(), 2);
-        assert_eq!(lookup::end_all_own(&fixture.state, &bob, true).await.unwrap(), 1);
-        let left = lookup::own(&fixture.state, &bob.principal).await.unwrap();
-        assert!(left.len() == 1 && left[0].current);
-        assert!(lookup::end_own(&fixture.state, &bob, foreign).await.unwrap());
-        assert!(!lookup::end_own(&fixture.state, &bob, foreign).await.unwrap());
-    }
-}
-
-#[tokio::test]
-async fn id_79_a_session_is_renewed_when_over_half_its_token_is_gone() {
-    for fixture in fixtures().await {
-        let (mut device, _) = administrator(&fixture).await;
-        let done = sign_in(&fixture, &mut device, None).await.unwrap();
-        let claims = fixture.state.verifier.verify_own(done.token.unwrap().expose()).unwrap().claims;
-        let found = lookup::look_up(&fixture.state, &caller(), Some(&claims)).await.unwrap();
-        assert!(found.token.is_none());
-        assert_eq!(found.user_id.as_deref(), Some(done.user_id.as_str()));
-        fixture.clock.advance(1900 * 1000);
-        let found = lookup::look_up(&fixture.state, &caller(), Some(&claims)).await.unwrap();
-        assert_eq!((found.session_id.clone(), found.expires_in), (claims.session_id.clone(), 3600));
-        assert!(found.token.is_some());
-        let stranger = lookup::look_up(&fixture.state, &caller(), None).await.unwrap();
-        assert!(stranger.user_id.is_none() && stranger.session_id != found.session_id);
-        assert_eq!(stranger.expires_in, 86_400);
-    }
-}
-
-#[tokio::test]
 async fn id_51_whoever_may_not_act_cannot_sign_in() {
     for fixture in fixtures().await {
         let (_, ada) = administrator(&fixture).await;
         let link = setup::invitation(&fixture.state, &caller(), None, Vec::new()).await.unwrap().url;
-        let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
+        let token = token_of(&link);
         let (mut device, done) = register(&fixture, "bob", &token).await;
         let bob = done.unwrap().user_id;
         let change = UserChange { status: Some(UserStatus::Suspended), ..UserChange::default() };
@@ -426,26 +285,6 @@ async fn id_95_failures_of_one_account_wait_longer_each_time_and_success_forgets
         attempts::admit(&fixture.state, &[attempts::Subject::Account("ada", &elsewhere)]).await.unwrap();
         attempts::succeeded(&fixture.state, attempts::Subject::Account("ada", &context), &[]).await.unwrap();
         attempts::admit(&fixture.state, &[account]).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn id_81_a_sign_in_ends_the_session_of_somebody_unknown_and_names_it() {
-    for fixture in fixtures().await {
-        let (mut device, _) = administrator(&fixture).await;
-        let state = &fixture.state;
-        let (id, token, _) = SessionCreationService(state).anonymous(&caller()).await.unwrap();
-        let unknown = Principal::from_claims(&state.verifier.verify_own(token.expose()).unwrap().claims);
-        let (context, flow) = (caller(), Secret::from("fl_unknown"));
-        let browser = Browser { context: &context, visitor: Some(&unknown), flow: &flow };
-        let service = WebAuthnService { state, browser };
-        let begun = service.auth_start(StartAuthentication::default()).await.unwrap();
-        let credential = device.get(&begun.options);
-        let done = service.auth_finish(finish(&begun, credential)).await.unwrap();
-        let me = caller_of(&fixture, &done).await;
-        let row = state.sessions.find(&me.principal.session_id).await.unwrap().unwrap();
-        assert!(row.is_live(state.clock.now()) && row.parent_session_id.as_ref() == Some(&id));
-        assert!(state.sessions.find(&id).await.unwrap().unwrap().revoked_at.is_some());
     }
 }
 

@@ -2,7 +2,7 @@
 //! written, nothing has changed.
 
 use super::authenticator::SoftAuthenticator;
-use super::{Visit, administrator, caller_of, code, finish, fixtures, prefer, sign_in};
+use super::{Visit, administrator, caller_of, code, finish, fixtures, prefer, sign_in, token_of};
 use crate::error::ErrorCode;
 use crate::repository::testing::{Fixture, URL, caller};
 use crate::services::password;
@@ -79,7 +79,7 @@ async fn id_51_an_account_is_taken_back_with_the_end_of_all_it_had_or_not_at_all
         let (mut device, user) = administrator(&fixture).await;
         let me = caller_of(&fixture, &sign_in(&fixture, &mut device, None).await.unwrap()).await;
         let link = setup::for_user(&fixture.state, &caller(), &user, Purpose::Recovery).await.unwrap().url;
-        let token = Secret::from(link.expose().split_once("#token=").unwrap().1);
+        let token = token_of(&link);
         let visit = Visit::new("back");
         let come_back = async || {
             let started = visit.at(&fixture).link_start(Some(&token)).await?;
