@@ -5,6 +5,7 @@ use super::queries::OAuthClientRow;
 use crate::constants::SP_WEB;
 use crate::models::clients::{ClientRelations, OAuthClient};
 use crate::models::oauth::GrantType;
+use crate::models::oauth::api::Page;
 use systemprompt_database::{Db, on, sql};
 use systemprompt_models::Millis;
 
@@ -104,13 +105,8 @@ impl ClientRepository {
         self.provers.ask(lookup, |lookups| read(&self.db, lookups)).await
     }
 
-    /// At most `limit` clients behind `after`, by id; of one owner where one is named.
-    pub(crate) async fn page(
-        &self,
-        after: &str,
-        owner: Option<&str>,
-        limit: i64,
-    ) -> sqlx::Result<Vec<OAuthClient>> {
+    /// A page of clients, by id; of one owner where one is named.
+    pub(crate) async fn page(&self, page: Page<'_>, owner: Option<&str>) -> sqlx::Result<Vec<OAuthClient>> {
         let found: Vec<Found> = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT CAST(0 AS BIGINT) AS slot, c.client_id, name, kind, auth_method, application_type, first_party, status, user_id, owner_user_id,
                  plugin_id, allowed_audiences, jwks, jwks_uri, client_uri, logo_uri, policy_uri, tos_uri, software_id, software_version,
@@ -123,7 +119,7 @@ impl ClientRepository {
                      UNION ALL SELECT 'contact', value FROM oauth_client_contacts WHERE client_id = c.client_id) beside), '') AS lists
              FROM oauth_clients c
              WHERE c.client_id > $2 AND (CAST($3 AS TEXT) IS NULL OR owner_user_id = $3) ORDER BY c.client_id LIMIT $4"
-        )).bind("\n").bind(after).bind(owner).bind(limit).fetch_all(pool).await)?;
+        )).bind("\n").bind(page.after).bind(owner).bind(page.limit).fetch_all(pool).await)?;
         Ok(found.into_iter().filter_map(|found| found.read().client).collect())
     }
 }

@@ -139,11 +139,4 @@ impl ClientRepository {
         )).bind(now).bind(id).fetch_optional(pool).await)?;
         Ok(row.into_iter().flat_map(|(present, old)| [present, old]).flatten().collect())
     }
-
-    /// The kind of a user: `person`, `client` or `service`.
-    pub(crate) async fn user_kind(&self, id: &str) -> sqlx::Result<Option<String>> {
-        let row: Option<(String,)> = on!(&self.db, pool => sqlx::query_as(sql!("SELECT kind FROM users WHERE id = $1"))
-            .bind(id).fetch_optional(pool).await)?;
-        Ok(row.map(|(kind,)| kind))
-    }
 }
