@@ -270,6 +270,7 @@ const EXPOSES: &[(&str, &str)] = &[
         "the demo's tokens and the set-up link, shown once, and the address of a new database",
     ),
     ("crates/domain/oauth/src/services/webauthn", "the flow cookie and set-up tokens, for their digests"),
+    ("crates/domain/oauth/src/services/providers.rs", "a session's token, which is verified"),
     ("crates/domain/oauth/src/services/setup.rs", "a new set-up token, for its digest and its link"),
     ("crates/domain/oauth/src/services/bridge.rs", "exchange codes, for their digests"),
     ("crates/entry/api/src/routes/bridge.rs", "a bridge's token or code, in the one answer that shows it"),

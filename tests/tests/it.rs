@@ -25,6 +25,7 @@ mod kept;
 mod ledger;
 mod lost_commits;
 mod minted;
+mod names;
 mod nodes;
 mod oauth_clients;
 mod oauth_requests;

@@ -2,6 +2,7 @@
 
 use crate::at_rest::{AtRest, Label};
 use crate::error::IdentityError;
+use crate::models::oauth::api::Page;
 use crate::repository::api_keys::ApiKeyRepository;
 use crate::users::Users;
 use ipnet::IpNet;
@@ -250,17 +251,12 @@ impl ApiKeys {
         if self.repository.revoke(id, now).await? { Ok(()) } else { Err(revoked(now)) }
     }
 
-    /// At most `limit` keys behind the id `after`, by id; of one user, if given.
+    /// A page of keys, by id; of one user, if given.
     ///
     /// # Errors
     /// When the rows cannot be read.
-    pub async fn page(
-        &self,
-        after: &str,
-        user_id: Option<&str>,
-        limit: i64,
-    ) -> Result<Vec<ApiKey>, IdentityError> {
-        Ok(self.repository.page(after, user_id, limit).await?)
+    pub async fn page(&self, page: Page<'_>, user_id: Option<&str>) -> Result<Vec<ApiKey>, IdentityError> {
+        Ok(self.repository.page(page, user_id).await?)
     }
 
     /// Whether the key is one of this user.

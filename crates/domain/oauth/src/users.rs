@@ -5,6 +5,7 @@ pub mod create;
 pub mod merge;
 
 use crate::error::IdentityError;
+use crate::models::oauth::api::Page;
 use crate::repository::users::{UserFilter, UserRepository, close_doors, end_grants, end_refresh_tokens};
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
@@ -368,17 +369,12 @@ impl Users {
         Ok(self.repository.by_email(&mail.to_lowercase()).await?)
     }
 
-    /// At most `limit` users behind the id `after`, by id, whom `filter` fits.
+    /// A page of users, by id, whom `filter` fits.
     ///
     /// # Errors
     /// When the rows cannot be read.
-    pub async fn page(
-        &self,
-        after: &str,
-        filter: &UserFilter<'_>,
-        limit: i64,
-    ) -> Result<Vec<User>, IdentityError> {
-        Ok(self.repository.page(after, filter, limit).await?)
+    pub async fn page(&self, page: Page<'_>, filter: &UserFilter<'_>) -> Result<Vec<User>, IdentityError> {
+        Ok(self.repository.page(page, filter).await?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::exit::{CliError, Exit};
 use std::time::Duration;
+use systemprompt_oauth::models::oauth::api::Page;
 use systemprompt_oauth::{IdentityError, NewUser, User, UserFilter};
 use systemprompt_runtime::AppContext;
 
@@ -29,7 +30,10 @@ async fn administrator(context: &AppContext) -> Result<User, IdentityError> {
     loop {
         let page = context
             .users
-            .page(&after, &UserFilter { role: Some("admin"), ..UserFilter::default() }, 200)
+            .page(
+                Page { after: &after, limit: 200 },
+                &UserFilter { role: Some("admin"), ..UserFilter::default() },
+            )
             .await?;
         let Some(last) = page.last() else { break };
         after = last.id.to_string();

@@ -1,5 +1,6 @@
 //! The types of the authorization server.
 
+pub mod analytics;
 pub mod cimd;
 pub mod clients;
 pub mod oauth;

@@ -2,6 +2,7 @@
 
 use crate::api_keys::ApiKey;
 use crate::at_rest::Digest;
+use crate::models::oauth::api::Page;
 use systemprompt_audit::Guard;
 use systemprompt_database::{Db, on, on_tx, sql};
 use systemprompt_models::auth::scope_of;
@@ -149,19 +150,14 @@ impl ApiKeyRepository {
         tx.commit().await
     }
 
-    pub(crate) async fn page(
-        &self,
-        after: &str,
-        user_id: Option<&str>,
-        limit: i64,
-    ) -> sqlx::Result<Vec<ApiKey>> {
+    pub(crate) async fn page(&self, page: Page<'_>, user_id: Option<&str>) -> sqlx::Result<Vec<ApiKey>> {
         let rows: Vec<KeyRow> = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT id, user_id, name, prefix, suffix, scopes, audiences, allowed_cidrs, created_at, expires_at,
                     last_used_at, revoked_at
              FROM user_api_keys
              WHERE id > $1 AND (CAST($2 AS TEXT) IS NULL OR user_id = $2)
              ORDER BY id LIMIT $3"
-        )).bind(after).bind(user_id).bind(limit).fetch_all(pool).await)?;
+        )).bind(page.after).bind(user_id).bind(page.limit).fetch_all(pool).await)?;
         Ok(rows.into_iter().filter_map(KeyRow::key).collect())
     }
 

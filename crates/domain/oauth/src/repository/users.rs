@@ -2,6 +2,7 @@
 
 use super::passwords;
 use super::turns::turn;
+use crate::models::oauth::api::Page;
 use crate::users::{User, UserKind, UserStatus};
 use systemprompt_audit::{Cell, Guard};
 use systemprompt_database::{Db, WriteTx, on, on_tx, sql};
@@ -123,12 +124,7 @@ impl UserRepository {
         Ok(row.map(UserRow::user))
     }
 
-    pub(crate) async fn page(
-        &self,
-        after: &str,
-        filter: &UserFilter<'_>,
-        limit: i64,
-    ) -> sqlx::Result<Vec<User>> {
+    pub(crate) async fn page(&self, page: Page<'_>, filter: &UserFilter<'_>) -> sqlx::Result<Vec<User>> {
         let prefix = filter
             .query
             .map(str::to_lowercase)
@@ -147,8 +143,8 @@ impl UserRepository {
                AND (CAST($5 AS TEXT) IS NULL OR department = $5)
              ORDER BY id LIMIT $6"
         ))
-            .bind(after).bind(prefix).bind(filter.status.map(UserStatus::as_str)).bind(filter.role)
-            .bind(filter.department).bind(limit).fetch_all(pool).await)?;
+            .bind(page.after).bind(prefix).bind(filter.status.map(UserStatus::as_str)).bind(filter.role)
+            .bind(filter.department).bind(page.limit).fetch_all(pool).await)?;
         Ok(rows.into_iter().map(UserRow::user).collect())
     }
 

@@ -11,7 +11,8 @@ use super::templating::{Frame, Texts, initial};
 use crate::at_rest::Label;
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
-use crate::repository::oauth::consents::GrantListed;
+use crate::models::oauth::api::Page;
+use crate::repository::oauth::grants::GrantListed;
 use crate::services::grants;
 use crate::state::OAuthState;
 use askama::Template;
@@ -219,17 +220,12 @@ async fn deny(
     Ok(Next::Client(Answer::error(&state.settings().issuer, asked, &error)))
 }
 
-/// The grants of the caller, the newest first.
+/// A page of the grants of the caller, the newest first.
 ///
 /// # Errors
 /// When they cannot be read.
-pub async fn grants(
-    state: &OAuthState,
-    user: &str,
-    after: Option<&str>,
-    limit: i64,
-) -> OauthResult<Vec<GrantListed>> {
-    Ok(state.oauth.grants_of(user, after, state.now(), limit).await?)
+pub async fn grants(state: &OAuthState, user: &str, page: Page<'_>) -> OauthResult<Vec<GrantListed>> {
+    Ok(state.oauth.grants_of(user, page, state.now()).await?)
 }
 
 /// Takes a grant back, with its consent and every token. Returns false if the person has no such grant.

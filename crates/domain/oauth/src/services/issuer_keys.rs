@@ -35,11 +35,10 @@ impl Known {
         is_kept.then(|| Arc::clone(&self.keys))
     }
 
-    /// The answer where nothing is to be fetched: keys that have `kid`, or what there is while nobody is asked.
-    fn answer(&self, kid: &str, now: Millis) -> Option<Option<Arc<[Jwk]>>> {
+    /// Whether nothing is to be fetched: there are keys that have `kid`, or nobody may be asked now.
+    fn suffices(&self, kid: &str, now: Millis) -> bool {
         let kept = self.kept(now);
-        let is_there = kept.as_ref().is_some_and(|keys| keys.iter().any(|key| key.kid == kid));
-        (is_there || !self.may_ask(now)).then_some(kept)
+        kept.is_some_and(|keys| keys.iter().any(|key| key.kid == kid)) || !self.may_ask(now)
     }
 
     /// Once a minute; and once more where keys are old, whatever was asked while they were not: a `kid` that nobody knows does not put
@@ -87,13 +86,12 @@ impl IssuerKeys {
         kid: &str,
     ) -> Option<Arc<[Jwk]>> {
         let cached = self.entry(issuer);
-        let known = || cached.known().answer(kid, state.now());
-        if let Some(keys) = known() {
-            return keys;
+        if cached.known().suffices(kid, state.now()) {
+            return cached.known().kept(state.now());
         }
         let turn = Arc::clone(&cached.flight).lock_owned().await;
-        if let Some(keys) = known() {
-            return keys;
+        if cached.known().suffices(kid, state.now()) {
+            return cached.known().kept(state.now());
         }
         let (cached, issuer, of) = (Arc::clone(&cached), issuer.clone(), state.clone());
         let read = async move {

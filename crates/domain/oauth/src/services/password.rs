@@ -1,12 +1,11 @@
 //! Passwords, where they are switched on (ID-93): Argon2id, a bounded number at a time, and the same work for whom there is not.
 
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::models::analytics::Method;
 use crate::repository::notices::{self, NoticeKind};
 use crate::repository::passwords;
 use crate::services::attempts::{self, Subject};
-use crate::services::session::{
-    Method, SessionCreationService, SignInFacts, SignedIn, lookup, record_failure,
-};
+use crate::services::session::{SessionCreationService, SignInFacts, SignedIn, lookup, record_failure};
 use crate::services::webauthn::service::authentication::HalfSignIn;
 use crate::services::webauthn::token::{Browser, Kind, look, take};
 use crate::state::OAuthState;

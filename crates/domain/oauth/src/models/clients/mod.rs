@@ -1,5 +1,7 @@
 //! OAuth clients.
 
+pub mod api;
+
 use crate::models::oauth::{ClientAuthMethod, GrantType, words};
 use serde::{Deserialize, Serialize};
 use systemprompt_models::ids::{ClientId, UserId};

@@ -1,5 +1,6 @@
 //! Words of OAuth 2.1 and OpenID Connect.
 
+pub mod api;
 pub mod dynamic_registration;
 
 use serde::{Deserialize, Serialize};

@@ -2,6 +2,7 @@
 
 pub mod cleanup;
 pub mod documents;
+pub mod inserts;
 pub mod mutations;
 mod prover;
 pub mod queries;

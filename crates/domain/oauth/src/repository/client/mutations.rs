@@ -1,6 +1,7 @@
 //! Making, changing and ending clients.
 
 use super::ClientRepository;
+use super::inserts::{insert_lists, insert_secret, insert_user};
 use crate::at_rest::Digest;
 use crate::models::clients::{ClientKind, OAuthClient};
 use crate::repository::turns::turn;
@@ -94,7 +95,7 @@ impl ClientRepository {
             return Ok(if known.is_some() { Inserted::Taken } else { Inserted::Full });
         }
         insert_user(&mut tx, client).await?;
-        super::relations::insert(&mut tx, client).await?;
+        insert_lists(&mut tx, client).await?;
         if let Some(secret) = &credentials.secret {
             insert_secret(&mut tx, id, secret, client.created_at).await?;
         }
@@ -297,26 +298,6 @@ pub(crate) enum Cut {
     Nothing,
     Consents,
     Everything,
-}
-
-/// The user that a client's own tokens stand for. The row of a client that was deleted comes back with it. The mail that such tokens
-/// name is nobody's address and stands in no row: a person who has it must not be in the way.
-async fn insert_user(tx: &mut WriteTx, client: &OAuthClient) -> sqlx::Result<()> {
-    let name = format!("client:{}", client.client_id);
-    on_tx!(*tx, conn => sqlx::query(sql!(
-        "INSERT INTO users (id, username, username_key, display_name, status, created_at, updated_at, version, kind)
-         VALUES ($1, $2, $2, $3, 'active', $4, $4, 1, 'client')
-         ON CONFLICT (id) DO UPDATE SET status = 'active', display_name = excluded.display_name,
-             updated_at = excluded.updated_at, version = users.version + 1"
-    ))
-        .bind(client.user_id.as_str()).bind(&name).bind(&client.name).bind(client.created_at)
-        .execute(&mut *conn).await.map(drop))
-}
-
-async fn insert_secret(tx: &mut WriteTx, id: &str, secret: &Digest, now: Millis) -> sqlx::Result<()> {
-    on_tx!(*tx, conn => sqlx::query(sql!(
-        "INSERT INTO oauth_client_secrets (client_id, secret_digest, pepper_id, created_at) VALUES ($1, $2, $3, $4)"
-    )).bind(id).bind(&secret.hex).bind(&*secret.pepper_id).bind(now).execute(&mut *conn).await.map(drop))
 }
 
 /// Ends what people consented to for a client.

@@ -5,6 +5,7 @@ use super::queries::OAuthClientRow;
 use crate::constants::SP_WEB;
 use crate::models::clients::{ClientRelations, OAuthClient};
 use crate::models::oauth::GrantType;
+use crate::models::oauth::api::Page;
 use systemprompt_database::{Db, on, sql};
 use systemprompt_models::Millis;
 
@@ -100,14 +101,9 @@ impl ClientRepository {
         self.provers.ask(lookup, |lookups| read(&self.db, lookups)).await
     }
 
-    /// At most `limit` clients behind `after`, by id; of one owner where one is named.
-    pub(crate) async fn page(
-        &self,
-        after: &str,
-        owner: Option<&str>,
-        limit: i64,
-    ) -> sqlx::Result<Vec<OAuthClient>> {
-        let ids = self.ids(after, owner, limit).await?;
+    /// A page of clients, by id; of one owner where one is named.
+    pub(crate) async fn page(&self, page: Page<'_>, owner: Option<&str>) -> sqlx::Result<Vec<OAuthClient>> {
+        let ids = self.ids(page, owner).await?;
         let mut found = Vec::with_capacity(ids.len());
         for ids in ids.chunks(SLOTS) {
             let lookup = |id: &String| Lookup {

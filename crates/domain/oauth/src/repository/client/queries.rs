@@ -3,6 +3,7 @@
 use super::ClientRepository;
 use crate::models::clients::{ApplicationType, ClientKind, ClientRelations, ClientStatus, OAuthClient};
 use crate::models::oauth::ClientAuthMethod;
+use crate::models::oauth::api::Page;
 use systemprompt_database::{on, sql};
 use systemprompt_models::ids::{ClientId, UserId};
 use systemprompt_models::{JwtAudience, Millis};
@@ -117,17 +118,12 @@ impl ClientRepository {
         Ok(count)
     }
 
-    /// Ids of at most `limit` clients behind `after`, by id; of one owner where one is named.
-    pub(crate) async fn ids(
-        &self,
-        after: &str,
-        owner: Option<&str>,
-        limit: i64,
-    ) -> sqlx::Result<Vec<String>> {
+    /// Ids of a page of clients, in their order; of one owner where one is named.
+    pub(crate) async fn ids(&self, page: Page<'_>, owner: Option<&str>) -> sqlx::Result<Vec<String>> {
         let rows: Vec<(String,)> = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT client_id FROM oauth_clients
              WHERE client_id > $1 AND (CAST($2 AS TEXT) IS NULL OR owner_user_id = $2) ORDER BY client_id LIMIT $3"
-        )).bind(after).bind(owner).bind(limit).fetch_all(pool).await)?;
+        )).bind(page.after).bind(owner).bind(page.limit).fetch_all(pool).await)?;
         Ok(rows.into_iter().map(|(id,)| id).collect())
     }
 
@@ -138,12 +134,5 @@ impl ClientRepository {
              FROM oauth_clients WHERE client_id = $2"
         )).bind(now).bind(id).fetch_optional(pool).await)?;
         Ok(row.into_iter().flat_map(|(present, old)| [present, old]).flatten().collect())
-    }
-
-    /// The kind of a user: `person`, `client` or `service`.
-    pub(crate) async fn user_kind(&self, id: &str) -> sqlx::Result<Option<String>> {
-        let row: Option<(String,)> = on!(&self.db, pool => sqlx::query_as(sql!("SELECT kind FROM users WHERE id = $1"))
-            .bind(id).fetch_optional(pool).await)?;
-        Ok(row.map(|(kind,)| kind))
     }
 }

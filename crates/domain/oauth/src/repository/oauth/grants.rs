@@ -1,6 +1,8 @@
 //! Rows of `oauth_grants`: one act of authorising a client, and its end.
 
 use super::OAuthRepository;
+use crate::models::oauth::api::Page;
+use serde::Serialize;
 use systemprompt_audit::Guard;
 use systemprompt_database::{on, sql};
 use systemprompt_models::Millis;
@@ -41,7 +43,31 @@ impl Grant {
     }
 }
 
+/// A grant of a person, as their list shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct GrantListed {
+    pub grant_id: String,
+    pub client_id: String,
+    pub kind: String,
+    pub scopes: String,
+    pub resources: String,
+    pub created_at: Millis,
+    pub last_used_at: Option<Millis>,
+    pub family_expires_at: Millis,
+}
+
 impl OAuthRepository {
+    /// A page of the live grants of a person, the newest first.
+    pub async fn grants_of(&self, user: &str, page: Page<'_>, now: Millis) -> sqlx::Result<Vec<GrantListed>> {
+        let after = (!page.after.is_empty()).then_some(page.after);
+        on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT grant_id, client_id, kind, scopes, resources, created_at, last_used_at, family_expires_at FROM oauth_grants
+             WHERE user_id = $1 AND revoked_at IS NULL AND family_expires_at > $2
+               AND (CAST($3 AS TEXT) IS NULL OR grant_id < $3)
+             ORDER BY grant_id DESC LIMIT $4"
+        )).bind(user).bind(now).bind(after).bind(page.limit).fetch_all(pool).await)
+    }
+
     pub(crate) async fn find_grant(&self, id: &str) -> sqlx::Result<Option<Grant>> {
         on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT grant_id, user_id, client_id, session_id, kind, scopes, resources, offline, created_at, family_expires_at,

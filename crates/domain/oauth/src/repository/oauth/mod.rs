@@ -4,11 +4,12 @@ pub mod assertions;
 pub mod auth_code;
 pub mod authorize;
 pub(crate) mod cleanup;
-pub mod consents;
 pub mod device;
 pub mod federated;
 pub mod grants;
 pub mod refresh_token;
+pub mod scopes;
+pub mod user;
 
 use systemprompt_database::Db;
 

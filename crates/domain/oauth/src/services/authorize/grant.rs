@@ -8,7 +8,7 @@ use crate::constants::{AUTH_CODE_PREFIX, AUTH_CODE_TTL_SECONDS};
 use crate::error::{OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
 use crate::repository::oauth::authorize::{NewCode, NewGrant, take_request};
-use crate::repository::oauth::consents::{self, Consent};
+use crate::repository::oauth::scopes::{self, Consent};
 use crate::services::scopes::{Cuts, Scopes};
 use crate::state::OAuthState;
 use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
@@ -34,7 +34,7 @@ impl Authorization<'_> {
     pub(crate) async fn grant(self, state: &OAuthState, context: &RequestContext) -> OauthResult<Answer> {
         let mut unit = Unit::new();
         if self.remembered {
-            unit.require(consents::used(self.consent_key(), state.now()));
+            unit.require(scopes::used(self.consent_key(), state.now()));
         }
         self.give(state, context, unit).await
     }
@@ -52,7 +52,7 @@ impl Authorization<'_> {
             metadata_digest: self.client.metadata_digest.clone(),
         };
         unit.record(self.draft(state, EntryKind::OauthConsentGiven, context));
-        unit.require(consents::give(self.consent_key(), &consent, state.now()));
+        unit.require(scopes::give(self.consent_key(), &consent, state.now()));
         self.give(state, context, unit).await
     }
 

@@ -4,7 +4,7 @@ use super::request::{AuthorizationRequest, Prompt};
 use crate::constants::SP_WEB;
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::clients::OAuthClient;
-use crate::repository::oauth::consents::Consent;
+use crate::repository::oauth::scopes::Consent;
 use crate::state::OAuthState;
 use crate::users::{User, UserStatus};
 use systemprompt_models::Principal;

@@ -1,53 +1,21 @@
 //! Clients that people manage (ID-16): an administrator all of them, a user their own.
 
-use super::{ClientError, Created, Origin, client_of, with_metadata};
-use crate::constants;
-use crate::error::ErrorCode;
+use super::{ClientError, Origin, client_of, with_metadata};
+use crate::models::clients::api::{Created, audiences, check_members, fault, is_client_id};
 use crate::models::clients::{ClientKind, ClientStatus, OAuthClient};
 use crate::models::oauth::ClientAuthMethod;
-use crate::models::oauth::dynamic_registration::{ClientMetadata, Limits, MetadataFault};
+use crate::models::oauth::api::Page;
+use crate::models::oauth::dynamic_registration::{ClientMetadata, Limits};
 use crate::state::OAuthState;
 use serde_json::{Map, Value};
-use std::borrow::Cow;
 use systemprompt_models::ids::{ClientId, UserId, uuid_v4};
-use systemprompt_models::{JwtAudience, Millis, Permission, RequestContext, Secret};
+use systemprompt_models::{Millis, Permission, RequestContext, Secret};
 
 /// Longest overlap of two secrets, and the one where none is named.
 pub const MAX_OVERLAP_SECONDS: i64 = 30 * 86_400;
 pub const DEFAULT_OVERLAP_SECONDS: i64 = 86_400;
 /// Most clients that a user may have.
 pub const MAX_OWN: i64 = 50;
-const MAX_AUDIENCES: usize = 32;
-
-/// Members that say what a client may, beside those of registration.
-const OWN_MEMBERS: [&str; 6] =
-    ["client_id", "owner_user_id", "plugin_id", "allowed_audiences", "status", "first_party"];
-const METADATA_MEMBERS: [&str; 18] = [
-    "client_name",
-    "redirect_uris",
-    "post_logout_redirect_uris",
-    "grant_types",
-    "response_types",
-    "scope",
-    "contacts",
-    "token_endpoint_auth_method",
-    "application_type",
-    "id_token_signed_response_alg",
-    "jwks",
-    "jwks_uri",
-    "client_uri",
-    "logo_uri",
-    "policy_uri",
-    "tos_uri",
-    "software_id",
-    "software_version",
-];
-/// Members of an answer that a caller may send back and that mean nothing.
-const READ_ONLY: [&str; 5] = ["kind", "user_id", "created_at", "updated_at", "last_used_at"];
-
-fn fault(member: &'static str, rule: impl Into<Cow<'static, str>>) -> ClientError {
-    MetadataFault { code: ErrorCode::InvalidClientMetadata, member, rule: rule.into() }.into()
-}
 
 fn is_admin(by: &RequestContext) -> bool {
     by.principal.has(Permission::Admin)
@@ -55,11 +23,6 @@ fn is_admin(by: &RequestContext) -> bool {
 
 fn limits(is_admin: bool) -> Limits {
     if is_admin { Limits::Full } else { Limits::Owner }
-}
-
-/// A client as its manager sees it.
-pub fn view(client: &OAuthClient) -> Map<String, Value> {
-    super::shown(client)
 }
 
 /// The client of this id that the caller may see: an administrator any, a user their own.
@@ -80,11 +43,10 @@ pub async fn get(state: &OAuthState, by: &RequestContext, id: &str) -> Result<OA
 pub async fn page(
     state: &OAuthState,
     by: &RequestContext,
-    after: &str,
-    limit: i64,
+    page: Page<'_>,
 ) -> Result<Vec<OAuthClient>, ClientError> {
     let owner = (!is_admin(by)).then(|| by.principal.user_id.as_str());
-    Ok(state.clients.page(after, owner, limit).await?)
+    Ok(state.clients.page(page, owner).await?)
 }
 
 /// Makes a client.
@@ -130,12 +92,12 @@ async fn create_with(
         set_standing(state, &mut client, members).await?;
     } else {
         let owner = by.principal.user_id.as_str();
-        let found = state.clients.user_kind(owner).await?;
+        let found = state.oauth.user_kind(owner).await?;
         if found.as_deref() != Some("person") {
             return Err(ClientError::Conflict("only a person can have clients"));
         }
         // What is refused here leaves no record of a client; what decides is the statement that writes it.
-        if state.clients.ids("", Some(owner), MAX_OWN).await?.len() >= MAX_OWN as usize {
+        if state.clients.ids(Page::first(MAX_OWN), Some(owner)).await?.len() >= MAX_OWN as usize {
             return Err(too_many());
         }
         client.owner_user_id = Some(by.principal.user_id.clone());
@@ -165,14 +127,15 @@ pub async fn replace(
     }
     check_members(is_admin(by), members)?;
     if is_admin(by) && members.get("client_id").is_some_and(|value| value.as_str() != Some(id)) {
-        return Err(fault("client_id", "the id of a client does not change"));
+        return Err(fault("client_id", "the id of a client does not change").into());
     }
     let metadata = ClientMetadata::read(members, before.auth_method, limits(is_admin(by)))?;
     if has_secrets(metadata.auth_method) && !has_secrets(before.auth_method) {
         return Err(fault(
             "token_endpoint_auth_method",
             "a client without secrets gets none; make another one",
-        ));
+        )
+        .into());
     }
     if !is_admin(by) {
         // What an administrator has given stays, and is not a user's to take over with another key or address.
@@ -220,7 +183,7 @@ pub async fn rotate_secret(
 ) -> Result<(OAuthClient, Secret<String>), ClientError> {
     let overlap = overlap.unwrap_or(DEFAULT_OVERLAP_SECONDS);
     if !(0..=MAX_OVERLAP_SECONDS).contains(&overlap) {
-        return Err(fault("overlap_seconds", "0 to 2592000"));
+        return Err(fault("overlap_seconds", "0 to 2592000").into());
     }
     let client = get(state, by, id).await?;
     let secret = super::rotate_secret(state, by, &client, Millis::from(overlap) * 1000).await?;
@@ -242,36 +205,6 @@ pub async fn renew_secret(
 
 fn has_secrets(method: ClientAuthMethod) -> bool {
     matches!(method, ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost)
-}
-
-/// An id that an administrator may choose: none of a family that means something, and no colon, which splits Basic credentials.
-fn is_client_id(id: &str) -> bool {
-    let families = ["sp_", "client_", "sys_", "bridge_", "http"];
-    (3..=128).contains(&id.len())
-        && id.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
-        && !families.iter().any(|family| id.starts_with(family))
-        && ![constants::SP_WEB, constants::SP_CLI].contains(&id)
-}
-
-/// Unknown members are refused here, where a misspelt one would mean a client that may more or less than was meant.
-fn check_members(is_admin: bool, members: &Map<String, Value>) -> Result<(), ClientError> {
-    let known = |name: &str| {
-        OWN_MEMBERS.contains(&name) || METADATA_MEMBERS.contains(&name) || READ_ONLY.contains(&name)
-    };
-    if !members.keys().all(|name| known(name)) {
-        let names = METADATA_MEMBERS.into_iter().chain(OWN_MEMBERS).collect::<Vec<_>>().join(", ");
-        return Err(fault("body", format!("unknown member; allowed: {names}")));
-    }
-    if is_admin {
-        return Ok(());
-    }
-    let reserved = ["owner_user_id", "plugin_id", "allowed_audiences", "status", "first_party", "client_id"];
-    let is_set = |name: &&&str| members.get(**name).is_some_and(|value| !value.is_null());
-    match reserved.iter().find(is_set) {
-        Some(name) => Err(fault(name, "only an administrator sets it")),
-        None => Ok(()),
-    }
 }
 
 /// What only an administrator sets; an absent member stays as it is.
@@ -315,7 +248,7 @@ async fn set_standing(
                 let named = value.as_str().ok_or_else(unknown)?;
                 let found = state.users.find(named).await.map_err(|error| match error {
                     crate::IdentityError::Database(source) => ClientError::Database(source),
-                    _ => unknown(),
+                    _ => unknown().into(),
                 })?;
                 let user = found.filter(|user| !user.username.starts_with("client:")).ok_or_else(unknown)?;
                 Some(UserId::new(user.id.as_str()))
@@ -323,54 +256,4 @@ async fn set_standing(
         };
     }
     Ok(())
-}
-
-fn audiences(value: &Value) -> Option<Vec<JwtAudience>> {
-    let items = value.as_array().filter(|items| items.len() <= MAX_AUDIENCES)?;
-    let mut audiences: Vec<JwtAudience> = Vec::with_capacity(items.len());
-    for item in items {
-        let text = item.as_str().filter(|text| !text.contains(char::is_whitespace) && text.len() <= 2048)?;
-        let audience = JwtAudience::from(text);
-        if matches!(audience, JwtAudience::Resource(_)) {
-            let url = url::Url::parse(text).ok()?;
-            if url.fragment().is_some() {
-                return None;
-            }
-        }
-        if !audiences.contains(&audience) {
-            audiences.push(audience);
-        }
-    }
-    Some(audiences)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn id_11_an_administrator_chooses_ids_of_no_family() {
-        for id in ["acme-ci", "abc", "A.b_c~d-e", "123"] {
-            assert!(is_client_id(id), "{id}");
-        }
-        let long = "x".repeat(129);
-        for id in [
-            "",
-            "ab",
-            "-abc",
-            "a:b",
-            "a b",
-            "sp_web",
-            "sp_x",
-            "client_x",
-            "sys_x",
-            "bridge_x",
-            "https://a.example/x",
-            "httpx",
-            "\u{e4}bc",
-            long.as_str(),
-        ] {
-            assert!(!is_client_id(id), "{id}");
-        }
-    }
 }

@@ -9,18 +9,19 @@ pub mod seed;
 use crate::at_rest::Label;
 use crate::constants::{CLIENT_SECRET_PREFIX, REGISTRATION_TOKEN_PREFIX};
 use crate::error::{ErrorCode, OauthError};
+use crate::models::clients::api::{Created, shown};
 use crate::models::clients::{ClientKind, ClientStatus, OAuthClient};
 use crate::models::oauth::ClientAuthMethod;
-use crate::models::oauth::dynamic_registration::{ClientMetadata, MetadataFault, document};
+use crate::models::oauth::dynamic_registration::{ClientMetadata, MetadataFault};
 use crate::repository::client::mutations::{Bound, CLIENT_DISABLED, Credentials, Cut, Inserted, end_issued};
 use crate::services::generation::client_user_id;
 use crate::state::OAuthState;
 use aws_lc_rs::digest::{SHA256, digest};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use systemprompt_audit::{Draft, EntryKind, LedgerError, Payload, Role, Unit};
 use systemprompt_database::{WriteTx, is_contended, retry_contended};
 use systemprompt_models::ids::{ClientId, EntryId};
-use systemprompt_models::{Code, JwtAudience, Millis, Refusal, RequestContext, Secret};
+use systemprompt_models::{Code, Millis, Refusal, RequestContext, Secret};
 use systemprompt_security::keys::SigningAlgorithm;
 use systemprompt_security::opaque::{self, NoRandomness};
 use systemprompt_security::session::SessionError;
@@ -97,13 +98,6 @@ impl From<ClientError> for Refusal {
             }
         }
     }
-}
-
-/// A client as it was made, with the secrets that are shown once.
-pub struct Created {
-    pub client: OAuthClient,
-    pub secret: Option<Secret<String>>,
-    pub registration_token: Option<Secret<String>>,
 }
 
 /// Digest of what a person is shown of a client and of what proves it: a consent is given for one.
@@ -373,28 +367,6 @@ pub(crate) async fn rotate_secret(
 
 fn draft(kind: EntryKind, by: &RequestContext, client: &OAuthClient) -> Draft {
     Draft::new(kind, by, "ok").with_subject("client", client.client_id.as_str())
-}
-
-/// A client as records and answers have it: never with a secret, and its keys are public ones.
-pub(crate) fn shown(client: &OAuthClient) -> Map<String, Value> {
-    let mut members = document(client);
-    let audiences: Vec<&str> = client.allowed_audiences.iter().map(JwtAudience::as_str).collect();
-    for (name, value) in [
-        ("client_id", json!(client.client_id)),
-        ("kind", client.kind.as_str().into()),
-        ("status", client.status.as_str().into()),
-        ("first_party", client.first_party.into()),
-        ("user_id", json!(client.user_id)),
-        ("owner_user_id", json!(client.owner_user_id)),
-        ("plugin_id", client.plugin_id.clone().into()),
-        ("allowed_audiences", json!(audiences)),
-        ("created_at", client.created_at.into()),
-        ("updated_at", client.updated_at.into()),
-        ("last_used_at", client.last_used_at.into()),
-    ] {
-        members.insert(name.to_owned(), value);
-    }
-    members
 }
 
 /// Names of the members that differ.

@@ -1,10 +1,11 @@
 //! Dynamic registration (RFC 7591) and its management (RFC 7592). The management token is the only credential of the latter;
 //! cookies and tokens of users count for nothing there.
 
-use super::{ClientError, Created, Origin, client_of, with_metadata};
+use super::{ClientError, Origin, client_of, with_metadata};
 use crate::at_rest::Label;
 use crate::constants::REGISTRATION_TOKEN_PREFIX;
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::models::clients::api::Created;
 use crate::models::clients::{ClientKind, OAuthClient};
 use crate::models::oauth::ClientAuthMethod;
 use crate::models::oauth::dynamic_registration::{ClientMetadata, Limits, document};
@@ -65,7 +66,7 @@ async fn admit(
     let id = ClientId::new(format!("client_{}", uuid_v4().simple()));
     let mut client = client_of(id, ClientKind::Registered, metadata, state.now());
     if is_signed_in && !is_admin {
-        let kind = state.clients.user_kind(by.principal.user_id.as_str()).await?;
+        let kind = state.oauth.user_kind(by.principal.user_id.as_str()).await?;
         if kind.as_deref() != Some(UserKind::Person.as_str()) {
             return Err(OauthError::new(ErrorCode::AccessDenied, "only a person can have clients"));
         }

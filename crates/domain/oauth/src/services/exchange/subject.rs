@@ -11,10 +11,11 @@ use crate::services::id_token::is_sid_of;
 use crate::services::jwt::{AuthService, IssuerTokens, Standing, TokenValidator};
 use crate::services::scopes::Scopes;
 use crate::services::validation::jwt::{ForeignClaims, number, text};
+use crate::services::webauthn::{Newcomer, UserCreationService};
 use crate::state::OAuthState;
-use crate::users::{User, UserKind, UserStatus, check, normal_roles, user_draft};
+use crate::users::{User, check};
 use serde_json::Value;
-use systemprompt_audit::{Draft, EntryKind, Guard, LedgerError, Payload, Role, Unit};
+use systemprompt_audit::{Draft, EntryKind, Guard, LedgerError, Unit};
 use systemprompt_config::profile::security::{SubjectMapping, TrustedIssuer};
 use systemprompt_models::ids::{Jti, SessionId, UserId, uuid_v4};
 use systemprompt_models::{Actor, AuthenticatedUser, JwtAudience, JwtClaims, RequestContext};
@@ -228,16 +229,19 @@ async fn provision(
 ) -> OauthResult<()> {
     // Two entries of one mail cannot be: who has it already is not this subject.
     let email = email.filter(|email| check(None, Some(email), None, None).is_ok());
+    let service = UserCreationService(state);
     for email in [email, None] {
-        let user = new_user(state, email);
+        let user = service.person(Newcomer {
+            // Nobody can tell the name beforehand, nor does anything follow from it.
+            username: format!("fed-{}", uuid_v4().simple()),
+            email: email.map(str::to_owned),
+            ..Newcomer::default()
+        });
+        let (created, rows) = service.rows(context, &user, None);
         let mut unit = Unit::new();
-        unit.record(
-            user_draft(EntryKind::AdminUserCreated, context, &user.id)
-                .with_payload(Payload::of(Role::After, &user).about(user.id.as_str()))
-                .with("roles", user.roles.clone()),
-        );
-        for guard in users::add(&user, None) {
-            unit.require(guard);
+        unit.record(created);
+        for row in rows {
+            unit.require(row);
         }
         match link(state, context, (trusted, sub), user.id.as_str(), unit).await {
             Err(OauthError::Ledger(LedgerError::Guard(users::ACCOUNT))) if email.is_some() => {}
@@ -245,27 +249,6 @@ async fn provision(
         }
     }
     Err(invalid())
-}
-
-/// Nobody can tell the name beforehand, nor does anything follow from it.
-fn new_user(state: &OAuthState, email: Option<&str>) -> User {
-    let (id, now) = (UserId::generate(), state.now());
-    User {
-        username: format!("fed-{}", uuid_v4().simple()),
-        id,
-        kind: UserKind::Person,
-        email: email.map(str::to_owned),
-        email_verified: false,
-        email_vouched: false,
-        display_name: None,
-        status: UserStatus::Active,
-        roles: normal_roles(state.settings().identity.default_roles.clone()),
-        department: None,
-        locale: None,
-        created_at: now,
-        updated_at: now,
-        version: 1,
-    }
 }
 
 /// Keeps what failed here, and makes of everything else the one text.

@@ -2,6 +2,7 @@
 
 use super::web_permissions;
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::models::analytics::Method;
 use crate::services::refusals::ip_prefix;
 use crate::state::OAuthState;
 use crate::users::{User, UserKind, UserStatus};
@@ -12,58 +13,6 @@ use systemprompt_models::session::{CreateSessionInput, SessionSource, SignIn};
 use systemprompt_models::{Millis, Permission, Principal, RateLimitTier, RequestContext, Secret, UserType};
 use systemprompt_security::jwt::PendingToken;
 use systemprompt_security::session::{SessionOpened, SessionParams};
-
-/// How a person proved who they are (ID-69).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// With user verification; `synced` if the key can leave its device.
-    Passkey {
-        synced: bool,
-    },
-    /// A passkey that was there, without a look at who used it: for the session in which it was made, and no other.
-    Presence {
-        synced: bool,
-    },
-    Password,
-    /// Such a passkey and the password.
-    PresenceAndPassword {
-        synced: bool,
-    },
-}
-
-impl Method {
-    /// Authentication context class.
-    pub fn acr(self) -> &'static str {
-        match self {
-            Self::Passkey { synced: false } => "phrh",
-            Self::Passkey { synced: true } => "phr",
-            // Below every level (OpenID Connect Core section 2).
-            Self::Presence { .. } => "0",
-            Self::Password | Self::PresenceAndPassword { .. } => "pwd",
-        }
-    }
-
-    /// Methods in the words of RFC 8176.
-    pub fn amr(self) -> &'static str {
-        match self {
-            Self::Passkey { synced: false } => "hwk user",
-            Self::Passkey { synced: true } => "swk user",
-            Self::Presence { synced: false } => "hwk",
-            Self::Presence { synced: true } => "swk",
-            Self::PresenceAndPassword { synced: false } => "hwk pwd",
-            Self::PresenceAndPassword { synced: true } => "swk pwd",
-            Self::Password => "pwd",
-        }
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Passkey { .. } | Self::Presence { .. } => "passkey",
-            Self::PresenceAndPassword { .. } => "passkey_and_password",
-            Self::Password => "password",
-        }
-    }
-}
 
 /// Who signs in, how, and from where.
 #[derive(Clone, Copy, Debug)]
@@ -103,10 +52,7 @@ impl SessionCreationService<'_> {
         let state = self.0;
         state.sessions.wait_to_issue(&facts.user.id, None).await?;
         // As they are now: what was read when the sign-in began may be some seconds old.
-        let now = match facts.is_new {
-            true => None,
-            false => state.users.find(facts.user.id.as_str()).await?,
-        };
+        let now = if facts.is_new { None } else { state.users.find(facts.user.id.as_str()).await? };
         let user = now.as_ref().unwrap_or(facts.user);
         if user.status != UserStatus::Active || user.kind != UserKind::Person {
             return Err(refused());

@@ -3,9 +3,9 @@
 use super::SessionCreationService;
 use crate::constants::RECENT_SIGN_IN_SECONDS;
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::models::analytics::OwnSession;
 use crate::services::grants;
 use crate::state::OAuthState;
-use serde::Serialize;
 use systemprompt_audit::{Draft, EntryKind, Unit};
 use systemprompt_models::ids::SessionId;
 use systemprompt_models::session::SessionSource;
@@ -78,15 +78,6 @@ async fn renew(
     pending.record(&mut unit, Some(context));
     let permit = state.ledger.commit(unit).await?;
     Ok(Some((pending.release(permit), seconds)))
-}
-
-/// A session in its person's own list.
-#[derive(Clone, Debug, Serialize)]
-pub struct OwnSession {
-    #[serde(flatten)]
-    pub session: SessionRow,
-    /// Whether it is the one that asks.
-    pub current: bool,
 }
 
 /// The live sessions of the caller, the newest first, at most 200.

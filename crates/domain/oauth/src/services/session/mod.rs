@@ -3,7 +3,7 @@
 pub mod creation;
 pub mod lookup;
 
-pub use creation::{Method, SessionCreationService, SignInFacts, SignedIn};
+pub use creation::{SessionCreationService, SignInFacts, SignedIn};
 
 use crate::error::{ErrorCode, OauthResult};
 use crate::services::refusals::Refusal;

@@ -3,6 +3,8 @@
 use super::plane::{Plane, context, planes, planes_with, word};
 use crate::constants::SP_CLI;
 use crate::error::OauthResult;
+use crate::models::clients::api::shown;
+use crate::models::oauth::api::Page;
 use crate::services::clients::{ClientError, cleanup, managed, seed};
 use crate::services::validation::client_assertion::ASSERTION_TYPE;
 use aws_lc_rs::hmac;
@@ -287,7 +289,7 @@ async fn id_16_cut_scopes_or_addresses_end_consents_and_disabling_ends_grants() 
         ] {
             plane.change(consent).await;
             let client = managed::get(&plane.state, &by, "app").await.unwrap();
-            let mut body = managed::view(&client);
+            let mut body = shown(&client);
             body.insert(name.into(), value);
             let after = managed::replace(&plane.state, &by, "app", version, &body).await.unwrap();
             version = after.version;
@@ -302,7 +304,7 @@ async fn id_16_cut_scopes_or_addresses_end_consents_and_disabling_ends_grants() 
 
         let (tokens, _) = plane.signed_in("user", "").await;
         let public = managed::get(&plane.state, &by, "public").await.unwrap();
-        let mut body = managed::view(&public);
+        let mut body = shown(&public);
         body.insert("status".into(), "disabled".into());
         body.insert("redirect_uris".into(), json!([super::plane::REDIRECT]));
         body.insert("scope".into(), "openid user".into());
@@ -326,8 +328,11 @@ async fn id_16_a_user_manages_own_clients_and_gives_them_nothing_reserved() {
     let id = made.client_id.as_str();
     assert!(matches!(managed::get(&plane.state, &other, id).await, Err(ClientError::NotFound)));
     assert!(matches!(managed::get(&plane.state, &bob, "acme-ci").await, Err(ClientError::NotFound)));
-    assert_eq!(managed::page(&plane.state, &bob, "", 10).await.unwrap(), std::slice::from_ref(&made));
-    assert!(managed::page(&plane.state, &other, "", 10).await.unwrap().is_empty());
+    assert_eq!(
+        managed::page(&plane.state, &bob, Page::first(10)).await.unwrap(),
+        std::slice::from_ref(&made)
+    );
+    assert!(managed::page(&plane.state, &other, Page::first(10)).await.unwrap().is_empty());
     for (name, value) in [
         ("first_party", json!(true)),
         ("owner_user_id", json!("ada")),

@@ -4,6 +4,7 @@
 
 use super::clients::admin;
 use super::plane::{Plane, context, planes_with, word};
+use crate::models::clients::api::shown;
 use crate::services::clients::managed;
 use crate::services::grants::session_of;
 use crate::services::password;
@@ -62,7 +63,7 @@ async fn end(plane: &Plane, how: &str) {
         }
         "client" => {
             let by = admin();
-            let mut body = managed::view(&managed::get(&plane.state, &by, "public").await.unwrap());
+            let mut body = shown(&managed::get(&plane.state, &by, "public").await.unwrap());
             body.insert("status".into(), "disabled".into());
             body.insert("redirect_uris".into(), json!([super::plane::REDIRECT]));
             body.insert("scope".into(), "openid user".into());

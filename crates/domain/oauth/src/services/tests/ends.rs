@@ -3,6 +3,7 @@
 
 use super::clients::admin;
 use super::plane::{Plane, context, planes_with, word};
+use crate::models::clients::api::shown;
 use crate::repository::testing::open_session;
 use crate::services::clients::managed;
 use crate::services::generation::{ClientTokenOptions, generate_client_tokens};
@@ -134,7 +135,7 @@ async fn id_51_a_client_is_disabled_or_deleted_with_all_it_was_given_or_not_at_a
             })
             .await;
             let child = session(&plane, |new| new.facts.parent = Some(exchanged.clone())).await;
-            let mut body = managed::view(&managed::get(&plane.state, &by, "public").await.unwrap());
+            let mut body = shown(&managed::get(&plane.state, &by, "public").await.unwrap());
             body.insert("status".into(), "disabled".into());
             body.insert("redirect_uris".into(), json!([super::plane::REDIRECT]));
             body.insert("scope".into(), "openid user".into());

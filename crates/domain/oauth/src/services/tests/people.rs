@@ -2,6 +2,7 @@
 
 use super::plane::{Plane, START, at_once, context, planes, planes_with, word};
 use crate::error::{ErrorCode, IdentityError};
+use crate::models::oauth::api::Page;
 use crate::repository::recovery_codes;
 use crate::services::password;
 use crate::users::{NewUser, UserChange, UserKind, UserStatus};
@@ -274,7 +275,7 @@ async fn id_97_lists_are_filtered_by_status_role_and_department() {
         let change = |status| UserChange { status: Some(status), ..UserChange::default() };
         users.change(&context(), "cat", None, change(UserStatus::Temporary)).await.unwrap();
         let names = async |filter: UserFilter<'static>| {
-            let found = users.page("", &filter, 10).await.unwrap();
+            let found = users.page(Page::first(10), &filter).await.unwrap();
             found.into_iter().map(|user| user.username).collect::<Vec<_>>().join(" ")
         };
         let all = UserFilter::default();
@@ -329,7 +330,7 @@ async fn id_98_keys_of_services_are_bound_and_hold_what_their_roles_permit_now()
         assert_eq!((key.expires_at, key.audiences.join(" ")), (None, "api".to_owned()));
         let nets: Vec<String> = key.allowed_cidrs.iter().map(ToString::to_string).collect();
         assert_eq!(nets, ["10.0.0.0/8", "192.0.2.9/32"]);
-        let listed = keys.page("", Some(nightly.id.as_str()), 10).await.unwrap();
+        let listed = keys.page(Page::first(10), Some(nightly.id.as_str())).await.unwrap();
         assert_eq!(listed[0], key);
         let found = keys.verify(value.expose()).await.unwrap().unwrap();
         let scopes: Vec<&str> = found.principal.permissions.iter().map(|p| p.as_str()).collect();

@@ -3,7 +3,8 @@
 use super::clients::person;
 use super::plane::{Plane, context, planes, planes_with, word};
 use crate::error::{IdentityError, OauthResult};
-use crate::services::clients::{ClientError, Created, managed, registration};
+use crate::models::clients::api::Created;
+use crate::services::clients::{ClientError, managed, registration};
 use crate::services::discovery::server_metadata;
 use crate::users::NewUser;
 use serde_json::{Map, Value, json};

@@ -3,9 +3,10 @@
 
 use super::plane::{Plane, at_once, context, planes, word};
 use crate::error::ErrorCode;
+use crate::models::analytics::Method;
 use crate::repository::testing::open_session;
 use crate::services::bridge;
-use crate::services::session::{Method, SessionCreationService, SignInFacts, lookup};
+use crate::services::session::{SessionCreationService, SignInFacts, lookup};
 use crate::users::{UserChange, UserStatus};
 use crate::{ApiKeys, NewApiKey};
 use std::sync::Arc;

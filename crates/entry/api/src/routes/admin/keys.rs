@@ -15,6 +15,7 @@ use systemprompt_audit::signing_key::SigningKeyError;
 use systemprompt_models::{Code, Refusal, Secret};
 use systemprompt_oauth::NewApiKey;
 use systemprompt_oauth::api_keys::Leaked;
+use systemprompt_oauth::models::oauth::api::Page;
 use systemprompt_runtime::AppContext;
 use systemprompt_security::keys::{KeyError, KeyInfo, KeyUse, Rotation, SigningAlgorithm};
 
@@ -108,7 +109,7 @@ struct RotateKeys {
 async fn list(State(context): State<AppContext>, query: Query) -> crate::Result<Json<Value>> {
     query.only(&["user_id", "limit", "cursor"])?;
     let limit = query.limit(50, 200)?;
-    let keys = context.api_keys.page(&query.cursor()?, query.get("user_id"), limit + 1).await?;
+    let keys = context.api_keys.page(Page::with_next(&query.cursor()?, limit), query.get("user_id")).await?;
     Ok(page(keys, limit, |key| key.id.to_string()))
 }
 

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use systemprompt_models::{Code, Refusal, RequestContext};
+use systemprompt_oauth::models::oauth::api::Page;
 use systemprompt_oauth::services::setup::{self, Purpose};
 use systemprompt_oauth::{NewUser, User, UserChange, UserFilter, UserKind, UserStatus};
 use systemprompt_runtime::AppContext;
@@ -130,7 +131,7 @@ async fn list(State(context): State<AppContext>, query: Query) -> crate::Result<
         role: query.get("role"),
         department: query.get("department"),
     };
-    let users = context.users.page(&query.cursor()?, &filter, limit + 1).await?;
+    let users = context.users.page(Page::with_next(&query.cursor()?, limit), &filter).await?;
     Ok(page(users, limit, |user| user.id.to_string()))
 }
 

@@ -15,6 +15,8 @@ use serde_json::{Map, Value};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::{Code, Refusal, Secret};
 use systemprompt_oauth::models::clients::OAuthClient;
+use systemprompt_oauth::models::clients::api::shown;
+use systemprompt_oauth::models::oauth::api::Page;
 use systemprompt_oauth::services::cimd::logo;
 use systemprompt_oauth::services::clients::{ClientError, managed};
 use systemprompt_runtime::AppContext;
@@ -96,7 +98,7 @@ fn refused(error: ClientError) -> crate::Error {
 
 /// The one answer that shows a secret has it beside the client.
 fn answer(status: StatusCode, client: &OAuthClient, secret: Option<&Secret<String>>) -> Response {
-    let mut body = managed::view(client);
+    let mut body = shown(client);
     if let Some(secret) = secret {
         body.insert("client_secret".into(), secret.expose().as_str().into());
         body.insert("client_secret_expires_at".into(), 0.into());
@@ -111,9 +113,10 @@ async fn list(
 ) -> crate::Result<Json<Value>> {
     query.only(&["limit", "cursor"])?;
     let limit = query.limit(50, 200)?;
-    let clients =
-        managed::page(&context.oauth, &caller, &query.cursor()?, limit + 1).await.map_err(refused)?;
-    let shown: Vec<Map<String, Value>> = clients.iter().map(managed::view).collect();
+    let clients = managed::page(&context.oauth, &caller, Page::with_next(&query.cursor()?, limit))
+        .await
+        .map_err(refused)?;
+    let shown: Vec<Map<String, Value>> = clients.iter().map(shown).collect();
     let place = |client: &Map<String, Value>| {
         client.get("client_id").and_then(Value::as_str).unwrap_or_default().to_owned()
     };

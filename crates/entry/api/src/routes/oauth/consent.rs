@@ -17,6 +17,7 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 use systemprompt_config::profile::rate_limits::RateGroup;
 use systemprompt_models::envelope::Envelope;
 use systemprompt_models::{Code, Principal, Refusal, RequestContext};
+use systemprompt_oauth::models::oauth::api;
 use systemprompt_oauth::services::authorize::Browser;
 use systemprompt_oauth::services::consent;
 use systemprompt_oauth::services::templating::Page;
@@ -114,9 +115,8 @@ async fn grants(State(context): State<AppContext>, Context(caller): Context, que
     let listed = async {
         query.only(&["limit", "cursor"])?;
         let (limit, cursor) = (query.limit(50, 200)?, query.cursor()?);
-        let after = (!cursor.is_empty()).then_some(cursor.as_str());
         let user = caller.principal.user_id.as_str();
-        let rows = consent::grants(&context.oauth, user, after, limit + 1).await;
+        let rows = consent::grants(&context.oauth, user, api::Page::with_next(&cursor, limit)).await;
         Ok::<_, crate::Error>(rows.map(|rows| list_page(rows, limit, |grant| grant.grant_id.clone())))
     };
     match listed.await {

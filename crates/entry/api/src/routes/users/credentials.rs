@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use systemprompt_models::Secret;
 use systemprompt_oauth::NewApiKey;
+use systemprompt_oauth::models::oauth::api::Page;
 use systemprompt_oauth::services::session::lookup;
 use systemprompt_oauth::services::webauthn::service::credentials;
 use systemprompt_oauth::services::{notices, password, recovery};
@@ -178,7 +179,7 @@ async fn api_keys(
     query.only(&["limit", "cursor"])?;
     let limit = query.limit(50, 200)?;
     let user = caller.principal.user_id.as_str();
-    let keys = context.api_keys.page(&query.cursor()?, Some(user), limit + 1).await?;
+    let keys = context.api_keys.page(Page::with_next(&query.cursor()?, limit), Some(user)).await?;
     Ok(page(keys, limit, |key| key.id.to_string()))
 }
 

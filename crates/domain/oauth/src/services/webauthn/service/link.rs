@@ -5,13 +5,14 @@ use super::super::token::{Kind, Started, take};
 use super::registration::{added, refused};
 use super::{Done, Finish, Holder, NewPasskey, WebAuthnService, destination, method_of, name_of, new_handle};
 use crate::error::{ErrorCode, OauthError, OauthResult};
+use crate::models::analytics::Method;
 use crate::repository::notices::{self, NoticeKind};
 use crate::repository::users::close_doors;
 use crate::repository::webauthn;
 use crate::services::password;
-use crate::services::session::{Method, SessionCreationService, SignInFacts, SignedIn, lookup};
+use crate::services::session::{SessionCreationService, SignInFacts, SignedIn};
 use crate::services::setup::{self, Purpose, SetupToken};
-use crate::users::{User, UserKind, UserStatus};
+use crate::users::User;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -51,9 +52,9 @@ impl WebAuthnService<'_> {
                     let purpose = token.purpose.as_str();
                     return Ok(LinkStarted::Register { purpose, email: token.email });
                 }
-                (self.holder(token.user_id.as_deref()).await?, token.purpose == Purpose::Recovery)
+                (self.tokens().holder(token.user_id.as_deref()).await?, token.purpose == Purpose::Recovery)
             }
-            None => (self.recent().await?, false),
+            None => (self.tokens().recent(self.browser.visitor).await?, false),
         };
         let rows = webauthn::passkeys_of(&self.state.db, user.id.as_str()).await?;
         // Who comes back cannot remove one first: then one gives way.
@@ -92,8 +93,8 @@ impl WebAuthnService<'_> {
             _ => return Err(OauthError::invalid_request("token is not that of the beginning")),
         };
         let user = match &token {
-            Some(token) => self.holder(token.user_id.as_deref()).await?,
-            None => self.recent().await?,
+            Some(token) => self.tokens().holder(token.user_id.as_deref()).await?,
+            None => self.tokens().recent(self.browser.visitor).await?,
         };
         if user_id.as_deref() != Some(user.id.as_str()) {
             return Err(OauthError::invalid_request("challenge_id is of another user"));
@@ -184,22 +185,6 @@ impl WebAuthnService<'_> {
         close_doors(&mut tx, user.id.as_str(), self.state.now()).await?;
         self.state.users.end_with(tx, &user.id, Some(UserEnd::All), "recovered").await?;
         Ok(())
-    }
-
-    /// The active person that a token names.
-    async fn holder(&self, id: Option<&str>) -> OauthResult<User> {
-        let user = self.state.users.find(id.unwrap_or_default()).await?;
-        user.filter(|user| user.kind == UserKind::Person && user.status == UserStatus::Active)
-            .ok_or_else(|| OauthError::new(ErrorCode::AccessDenied, "this account may not sign in"))
-    }
-
-    /// The person of the session, whose sign-in is recent.
-    async fn recent(&self) -> OauthResult<User> {
-        let visitor = self.browser.visitor;
-        let visitor =
-            visitor.ok_or_else(|| OauthError::new(ErrorCode::LoginRequired, "sign in, or bring a token"))?;
-        lookup::need_recent(self.state, visitor).await?;
-        self.holder(Some(visitor.user_id.as_str())).await
     }
 
     async fn handle(&self, user: &User) -> OauthResult<String> {

@@ -6,11 +6,12 @@ pub mod link;
 pub mod registration;
 
 use super::config::{ALGORITHMS, WebAuthnConfig};
+use super::jwt::JwtTokenValidator;
 use super::token::{Browser, Kind, begin};
 use crate::constants::AUTHORIZE_REQUEST_PREFIX;
 use crate::error::{OauthError, OauthResult};
+use crate::models::analytics::Method;
 use crate::services::device_page;
-use crate::services::session::Method;
 use crate::state::OAuthState;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -75,6 +76,10 @@ struct Holder<'a> {
 impl WebAuthnService<'_> {
     fn context(&self) -> &RequestContext {
         self.browser.context
+    }
+
+    fn tokens(&self) -> JwtTokenValidator<'_> {
+        JwtTokenValidator(self.state)
     }
 
     /// Options for a new passkey, with the state that its ceremony keeps.

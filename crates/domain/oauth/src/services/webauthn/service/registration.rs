@@ -2,19 +2,19 @@
 
 use super::super::registry::PasskeyRow;
 use super::super::token::{Kind, Started, take};
+use super::super::user_service::{Newcomer, UserCreationService};
 use super::{
     Done, Finish, Holder, NewPasskey, WebAuthnService, destination, method_of, name_of, new_handle,
     other_half, waiting,
 };
 use crate::error::{ErrorCode, OauthError, OauthResult};
-use crate::repository::{users, webauthn};
-use crate::services::session::{Method, SessionCreationService, SignInFacts};
+use crate::models::analytics::Method;
+use crate::repository::webauthn;
+use crate::services::session::{SessionCreationService, SignInFacts};
 use crate::services::setup::{self, Purpose, SetupToken};
-use crate::users::{User, UserKind, UserStatus};
 use serde::{Deserialize, Serialize};
-use systemprompt_audit::{Draft, EntryKind, LedgerError, Payload, Role, Unit};
+use systemprompt_audit::{Draft, EntryKind, LedgerError, Unit};
 use systemprompt_models::Secret;
-use systemprompt_models::ids::UserId;
 
 /// Who wants to be a user.
 #[derive(Deserialize)]
@@ -98,23 +98,20 @@ impl WebAuthnService<'_> {
             _ => return Err(closed()),
         };
         let (credential, raw) = self.created(&about.passkey, answer.credential)?;
-        let user = self.new_user(&about, token.as_ref());
+        let users = UserCreationService(self.state);
+        let user = users.person(newcomer(&about, token.as_ref()));
         let name = name_of(answer.name.as_deref())?;
         let row = PasskeyRow::new(user.id.as_str(), &credential, &raw, &name, self.state.now())?;
         let mut unit = Unit::new();
-        unit.record(
-            Draft::new(EntryKind::AdminUserCreated, self.context(), "ok")
-                .with_subject("user", user.id.as_str())
-                .with_payload(Payload::of(Role::After, &user).about(user.id.as_str()))
-                .with("roles", user.roles.clone()),
-        );
+        let (created, rows) = users.rows(self.context(), &user, Some(&about.passkey.handle));
+        unit.record(created);
         unit.record(added(self.context(), &row));
         if let Some(token) = &token {
             unit.record(token.draft(self.context(), user.id.as_str()));
             unit.require(token.used(self.state.now()));
         }
-        for guard in users::add(&user, Some(&about.passkey.handle)) {
-            unit.require(guard);
+        for row in rows {
+            unit.require(row);
         }
         unit.require(webauthn::add(&row));
         let method = method_of(&credential);
@@ -153,31 +150,17 @@ impl WebAuthnService<'_> {
     fn sealed(&self, token: &Secret<String>) -> String {
         self.state.at_rest.digest(crate::at_rest::Label::SetupToken, token.expose()).hex
     }
+}
 
-    fn new_user(&self, about: &Registering, token: Option<&SetupToken>) -> User {
-        let now = self.state.now();
-        let roles = match token {
-            Some(token) => token.roles.clone(),
-            None => self.state.settings().identity.default_roles.clone(),
-        };
-        User {
-            id: UserId::generate(),
-            kind: UserKind::Person,
-            username: about.username.clone(),
-            email: Some(about.email.clone()),
-            // The link of an invitation came to this address; anybody else only says so.
-            email_verified: token
-                .is_some_and(|token| token.purpose == Purpose::Invite && token.email.is_some()),
-            email_vouched: false,
-            display_name: about.full_name.clone(),
-            status: UserStatus::Active,
-            roles: crate::users::normal_roles(roles),
-            department: None,
-            locale: None,
-            created_at: now,
-            updated_at: now,
-            version: 1,
-        }
+/// Who comes, as they said at the beginning and as the token says that they brought.
+fn newcomer(about: &Registering, token: Option<&SetupToken>) -> Newcomer {
+    Newcomer {
+        username: about.username.clone(),
+        email: Some(about.email.clone()),
+        // The link of an invitation came to this address; anybody else only says so.
+        email_verified: token.is_some_and(|token| token.purpose == Purpose::Invite && token.email.is_some()),
+        display_name: about.full_name.clone(),
+        roles: token.map(|token| token.roles.clone()),
     }
 }
 

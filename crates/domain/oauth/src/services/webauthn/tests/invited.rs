@@ -9,7 +9,7 @@ async fn id_91_two_uses_at_once_make_one_administrator() {
         let (one, two) = tokio::join!(register(&fixture, "one", &token), register(&fixture, "two", &token));
         let made = [one.1.is_ok(), two.1.is_ok()];
         assert_eq!(made.iter().filter(|made| **made).count(), 1, "{made:?}");
-        let users = fixture.state.users.page("", &crate::UserFilter::default(), 10).await.unwrap();
+        let users = fixture.state.users.page(Page::first(10), &crate::UserFilter::default()).await.unwrap();
         assert_eq!(users.len(), 1);
         assert!(setup::first_administrator(&fixture.state).await.unwrap().is_none());
         let (_, late) = register(&fixture, "three", &token).await;

@@ -1,7 +1,6 @@
-//! Remembered consents.
+//! Which scopes people let clients have: remembered consents (ID-74).
 
 use super::OAuthRepository;
-use serde::Serialize;
 use systemprompt_audit::{Cell, Guard};
 use systemprompt_database::{on, sql};
 use systemprompt_models::Millis;
@@ -22,19 +21,6 @@ pub(crate) struct ConsentGiven {
     pub scopes: String,
     pub granted_at: Millis,
     pub revoked_at: Option<Millis>,
-}
-
-/// A grant of a person, as their list shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
-pub struct GrantListed {
-    pub grant_id: String,
-    pub client_id: String,
-    pub kind: String,
-    pub scopes: String,
-    pub resources: String,
-    pub created_at: Millis,
-    pub last_used_at: Option<Millis>,
-    pub family_expires_at: Millis,
 }
 
 /// Writes a consent, in place of the one before for the same client and redirect URI.
@@ -98,21 +84,5 @@ impl OAuthRepository {
             "SELECT redirect_uri, scopes, granted_at, revoked_at FROM oauth_consents
              WHERE user_id = $1 AND client_id = $2 ORDER BY granted_at DESC LIMIT 20"
         )).bind(user).bind(client).fetch_all(pool).await)
-    }
-
-    /// The live grants of a person, the newest first, behind `after`.
-    pub async fn grants_of(
-        &self,
-        user: &str,
-        after: Option<&str>,
-        now: Millis,
-        limit: i64,
-    ) -> sqlx::Result<Vec<GrantListed>> {
-        on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT grant_id, client_id, kind, scopes, resources, created_at, last_used_at, family_expires_at FROM oauth_grants
-             WHERE user_id = $1 AND revoked_at IS NULL AND family_expires_at > $2
-               AND (CAST($3 AS TEXT) IS NULL OR grant_id < $3)
-             ORDER BY grant_id DESC LIMIT $4"
-        )).bind(user).bind(now).bind(after).bind(limit).fetch_all(pool).await)
     }
 }
