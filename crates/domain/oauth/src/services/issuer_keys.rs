@@ -35,11 +35,10 @@ impl Known {
         is_kept.then(|| Arc::clone(&self.keys))
     }
 
-    /// The answer where nothing is to be fetched: keys that have `kid`, or what there is while nobody is asked.
-    fn answer(&self, kid: &str, now: Millis) -> Option<Option<Arc<[Jwk]>>> {
-        let kept = self.kept(now);
-        let is_there = kept.as_ref().is_some_and(|keys| keys.iter().any(|key| key.kid == kid));
-        (is_there || !self.may_ask(now)).then_some(kept)
+    /// Whether nothing is to be fetched: a key has `kid`, or nobody is asked now.
+    fn is_enough(&self, kid: &str, now: Millis) -> bool {
+        let is_there = self.kept(now).is_some_and(|keys| keys.iter().any(|key| key.kid == kid));
+        is_there || !self.may_ask(now)
     }
 
     /// Once a minute; and once more where keys are old, whatever was asked while they were not: a `kid` that nobody knows does not put
@@ -87,13 +86,13 @@ impl IssuerKeys {
         kid: &str,
     ) -> Option<Arc<[Jwk]>> {
         let cached = self.entry(issuer);
-        let known = || cached.known().answer(kid, state.now());
-        if let Some(keys) = known() {
-            return keys;
+        let is_enough = || cached.known().is_enough(kid, state.now());
+        if is_enough() {
+            return cached.known().kept(state.now());
         }
         let turn = Arc::clone(&cached.flight).lock_owned().await;
-        if let Some(keys) = known() {
-            return keys;
+        if is_enough() {
+            return cached.known().kept(state.now());
         }
         let (cached, issuer, of) = (Arc::clone(&cached), issuer.clone(), state.clone());
         let read = async move {

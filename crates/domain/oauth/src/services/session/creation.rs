@@ -103,10 +103,7 @@ impl SessionCreationService<'_> {
         let state = self.0;
         state.sessions.wait_to_issue(&facts.user.id, None).await?;
         // As they are now: what was read when the sign-in began may be some seconds old.
-        let now = match facts.is_new {
-            true => None,
-            false => state.users.find(facts.user.id.as_str()).await?,
-        };
+        let now = if facts.is_new { None } else { state.users.find(facts.user.id.as_str()).await? };
         let user = now.as_ref().unwrap_or(facts.user);
         if user.status != UserStatus::Active || user.kind != UserKind::Person {
             return Err(refused());

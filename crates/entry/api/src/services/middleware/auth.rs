@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn id_29_a_challenge_of_an_agent_names_that_agents_metadata() {
-        let access = Access::Signed { surface: Surface::A2a, mode: AuthMode::Required, any_of: &[], in_person: false };
+        let access =
+            Access::Signed { surface: Surface::A2a, mode: AuthMode::Required, any_of: &[], in_person: false };
         let told = challenge(access, "/api/v1/agents/x/anything", "https://here.example", false).unwrap();
         let told = told.to_str().unwrap();
         let metadata = "https://here.example/.well-known/oauth-protected-resource/api/v1/agents/x";

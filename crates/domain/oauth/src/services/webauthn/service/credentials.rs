@@ -64,10 +64,8 @@ pub async fn remove(state: &OAuthState, context: &RequestContext, id: &str) -> O
     let all = list(state, user).await?;
     let is_last = !all.iter().any(|other| other.id != passkey.id && other.status == "active");
     let draft = removal(context, "ok", id);
-    let draft = match is_last {
-        true => draft.with("sessions", state.sessions.count_of(user, None).await?),
-        false => draft,
-    };
+    let draft =
+        if is_last { draft.with("sessions", state.sessions.count_of(user, None).await?) } else { draft };
     state.record(draft).await?;
     retry_contended(|| removed(state, context, &passkey, passwords)).await
 }
