@@ -7,8 +7,8 @@ use crate::services::session::lookup;
 use crate::users::{UserChange, UserStatus};
 use std::sync::Arc;
 use systemprompt_models::ids::{SessionId, UserId};
+use systemprompt_models::session::{CreateSessionInput, SessionSource};
 use systemprompt_models::{Principal, RequestContext, Secret};
-use systemprompt_security::session::{NewSession, SessionSource};
 
 fn bob(plane: &Plane) -> RequestContext {
     let mut principal = Principal::anonymous();
@@ -16,9 +16,10 @@ fn bob(plane: &Plane) -> RequestContext {
     RequestContext { principal: Arc::new(principal), ..context() }
 }
 
-async fn session(plane: &Plane, user: &UserId, change: impl FnOnce(&mut NewSession)) -> SessionId {
+async fn session(plane: &Plane, user: &UserId, change: impl FnOnce(&mut CreateSessionInput)) -> SessionId {
     let end = plane.state.now() + 3_600_000;
-    let mut new = NewSession::new(SessionId::generate(), Some(user.clone()), SessionSource::Exchange, end);
+    let mut new =
+        CreateSessionInput::new(SessionId::generate(), Some(user.clone()), SessionSource::Exchange, end);
     change(&mut new);
     let id = new.id.clone();
     open_session(&plane.state, new).await;

@@ -87,7 +87,7 @@ async fn what_is_added_between_the_look_and_the_end_counts_here_no_more_at_once(
         let sessions = node(&engine, &ManualClock::at(NOW)).await;
         let root = opened(&sessions, Some("usr_ada")).await;
         let ending = sessions.ending(Root::Session(&root), "test").await.unwrap();
-        let mut child = NewSession::new(
+        let mut child = CreateSessionInput::new(
             SessionId::generate(),
             Some("usr_bot".into()),
             SessionSource::Exchange,
