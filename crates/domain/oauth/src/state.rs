@@ -243,12 +243,13 @@ impl OAuthState {
         }
     }
 
-    /// How many active clients have their ID tokens signed with an algorithm.
+    /// How many active clients, those of kept metadata documents among them, have their ID tokens signed with an algorithm.
     ///
     /// # Errors
     /// When the rows cannot be read.
     pub async fn clients_signed_with(&self, algorithm: SigningAlgorithm) -> sqlx::Result<i64> {
-        self.clients.count_signed_with(algorithm).await
+        let of_documents = cimd::fetcher::signed_with(self, algorithm).await?;
+        Ok(self.clients.count_signed_with(algorithm).await? + of_documents)
     }
 
     /// The client of an id that a stranger names. Each network has its share of the fetches that this causes.

@@ -35,10 +35,10 @@ impl Known {
         is_kept.then(|| Arc::clone(&self.keys))
     }
 
-    /// Whether nothing is to be fetched: there are keys that have `kid`, or nobody may be asked now.
-    fn suffices(&self, kid: &str, now: Millis) -> bool {
-        let kept = self.kept(now);
-        kept.is_some_and(|keys| keys.iter().any(|key| key.kid == kid)) || !self.may_ask(now)
+    /// Whether nothing is to be fetched: a key has `kid`, or nobody is asked now.
+    fn is_enough(&self, kid: &str, now: Millis) -> bool {
+        let is_there = self.kept(now).is_some_and(|keys| keys.iter().any(|key| key.kid == kid));
+        is_there || !self.may_ask(now)
     }
 
     /// Once a minute; and once more where keys are old, whatever was asked while they were not: a `kid` that nobody knows does not put
@@ -86,11 +86,12 @@ impl IssuerKeys {
         kid: &str,
     ) -> Option<Arc<[Jwk]>> {
         let cached = self.entry(issuer);
-        if cached.known().suffices(kid, state.now()) {
+        let is_enough = || cached.known().is_enough(kid, state.now());
+        if is_enough() {
             return cached.known().kept(state.now());
         }
         let turn = Arc::clone(&cached.flight).lock_owned().await;
-        if cached.known().suffices(kid, state.now()) {
+        if is_enough() {
             return cached.known().kept(state.now());
         }
         let (cached, issuer, of) = (Arc::clone(&cached), issuer.clone(), state.clone());

@@ -321,7 +321,8 @@ impl Place {
     fn take() -> Option<Self> {
         let took =
             WAITING.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < QUEUE).then_some(n + 1));
-        took.is_ok().then_some(Self)
+        // Not `then_some`, which would make a place for whoever gets none, and its drop would let one more in.
+        took.ok().map(|_| Self)
     }
 }
 
@@ -390,7 +391,8 @@ mod tests {
             let word = Secret::from("purple-otter-sings");
             for _ in 0..8 {
                 let sent_away = super::sign_in(&fixture.state, &caller(), None, "ada", &word).await;
-                assert!(matches!(sent_away.err(), Some(OauthError::Throttled { retry_after: 1 })));
+                let error = sent_away.err();
+                assert!(matches!(error, Some(OauthError::Throttled { retry_after: 1 })), "{error:?}");
             }
             drop(full);
             let here = caller();

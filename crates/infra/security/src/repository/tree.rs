@@ -73,13 +73,13 @@ impl TokenRepository {
         let (count,): (i64,) = on!(&self.db, pool => sqlx::query_as(sql!(
             "WITH RECURSIVE tree (id) AS (
                  SELECT id FROM user_sessions
-                 WHERE (user_id = $1 AND (CAST($4 AS BIGINT) = 0 OR grant_id IS NULL) OR owner_id = $1)
-                     AND id <> $2 AND revoked_at IS NULL AND expires_at > $3
+                 WHERE (user_id = $1 AND (CAST($2 AS BIGINT) = 0 OR grant_id IS NULL) OR owner_id = $1)
+                     AND id <> $3 AND revoked_at IS NULL AND expires_at > $4
                  UNION
                  SELECT s.id FROM user_sessions s JOIN tree ON s.parent_session_id = tree.id)
              SELECT COUNT(*) FROM user_sessions
-             WHERE id IN (SELECT id FROM tree) AND id <> $2 AND revoked_at IS NULL AND expires_at > $3"
-        )).bind(user.as_str()).bind(keep).bind(now).bind(told).fetch_one(pool).await)?;
+             WHERE id IN (SELECT id FROM tree) AND id <> $3 AND revoked_at IS NULL AND expires_at > $4"
+        )).bind(user.as_str()).bind(told).bind(keep).bind(now).fetch_one(pool).await)?;
         Ok(count)
     }
 }

@@ -44,6 +44,13 @@ impl ClientRepository {
         }))
     }
 
+    /// At most `limit` kept documents behind the address `after`, by address: (address, document).
+    pub(crate) async fn documents(&self, after: &str, limit: i64) -> sqlx::Result<Vec<(String, String)>> {
+        on!(&self.db, pool => sqlx::query_as(sql!(
+            "SELECT url, CAST(document AS TEXT) AS document FROM oauth_cimd_documents WHERE url > $1 ORDER BY url LIMIT $2"
+        )).bind(after).bind(limit).fetch_all(pool).await)
+    }
+
     pub(crate) async fn document_logo(&self, url: &str) -> sqlx::Result<Option<Logo>> {
         let row: Option<(Option<Vec<u8>>, Option<String>)> = on!(&self.db, pool => sqlx::query_as(sql!(
             "SELECT logo, logo_type FROM oauth_cimd_documents WHERE url = $1"

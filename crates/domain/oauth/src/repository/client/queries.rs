@@ -110,11 +110,8 @@ impl ClientRepository {
     /// How many active clients have their ID tokens signed with an algorithm.
     pub(crate) async fn count_signed_with(&self, algorithm: SigningAlgorithm) -> sqlx::Result<i64> {
         let (count,): (i64,) = on!(&self.db, pool => sqlx::query_as(sql!(
-            "SELECT (SELECT COUNT(*) FROM oauth_clients
-                     WHERE id_token_signed_response_alg = $1 AND status = 'active')
-                  + (SELECT COUNT(*) FROM oauth_cimd_documents
-                     WHERE COALESCE(document ->> 'id_token_signed_response_alg', $2) = $1)"
-        )).bind(algorithm.as_str()).bind(SigningAlgorithm::Rs256.as_str()).fetch_one(pool).await)?;
+            "SELECT COUNT(*) FROM oauth_clients WHERE id_token_signed_response_alg = $1 AND status = 'active'"
+        )).bind(algorithm.as_str()).fetch_one(pool).await)?;
         Ok(count)
     }
 

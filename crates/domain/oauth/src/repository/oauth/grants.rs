@@ -144,11 +144,11 @@ pub(crate) fn grants_of_session_end(session: &str, reason: &str, now: Millis) ->
              (SELECT grant_id FROM oauth_grants WHERE session_id = $2 AND offline = 0 AND revoked_at = $1)"
     );
     let grants = sql!(
-        "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $3
-         WHERE session_id = $2 AND offline = 0 AND revoked_at IS NULL"
+        "UPDATE oauth_grants SET revoked_at = $1, revoked_reason = $2
+         WHERE session_id = $3 AND offline = 0 AND revoked_at IS NULL"
     );
     [
-        Guard { name: "grants_end", sql: grants, cells: vec![now.into(), session.into(), reason.into()] },
+        Guard { name: "grants_end", sql: grants, cells: vec![now.into(), reason.into(), session.into()] },
         Guard { name: "refresh_tokens_end", sql: refresh_tokens, cells: vec![now.into(), session.into()] },
     ]
 }

@@ -14,10 +14,14 @@ use systemprompt_config::profile::identity::CimdConfig;
 use systemprompt_models::Millis;
 use systemprompt_models::ids::ClientId;
 use systemprompt_net::{EgressError, Fetched, Wanted};
+use systemprompt_security::keys::SigningAlgorithm;
 use url::Url;
 
 /// How exactly the last use of a document is known.
 const USE_STEP: Millis = 3_600_000;
+
+/// Documents that are read at once where all are.
+const PAGE: i64 = 200;
 
 /// The client of a kept document while that is fresh, or what there is in its place.
 pub(super) async fn kept(state: &OAuthState, url: &str) -> OauthResult<Look> {
@@ -30,6 +34,22 @@ pub(super) async fn kept(state: &OAuthState, url: &str) -> OauthResult<Look> {
     let Ok(metadata) = validator::read(url, stored.document.as_bytes()) else { return Ok(Look::Stale) };
     state.clients.touch_document(url, now, now - USE_STEP).await?;
     Ok(Look::Fresh(Box::new(client(metadata, &stored))))
+}
+
+/// How many clients of kept documents have their ID tokens signed with an algorithm. Each is read, a page at a time: the members of a
+/// document stand in no columns.
+pub(crate) async fn signed_with(state: &OAuthState, algorithm: SigningAlgorithm) -> sqlx::Result<i64> {
+    let (mut count, mut after) = (0, String::new());
+    loop {
+        let page = state.clients.documents(&after, PAGE).await?;
+        let Some((last, _)) = page.last() else { return Ok(count) };
+        after.clone_from(last);
+        let is_meant = |(url, document): &&(String, String)| {
+            validator::read(url, document.as_bytes())
+                .is_ok_and(|metadata| metadata.id_token_signed_response_alg == algorithm)
+        };
+        count += page.iter().filter(is_meant).count() as i64;
+    }
 }
 
 /// Fetches the document anew.

@@ -189,9 +189,14 @@ async fn clients_of_documents_are_counted_among_those_that_need_a_key() {
             (count(SigningAlgorithm::Rs256).await, count(SigningAlgorithm::Es256).await),
             (before + 1, 0)
         );
+        let url = "https://two.example/c.json";
+        let document = json!({
+            "client_id": url, "client_name": "App", "redirect_uris": ["https://app.example/cb"],
+            "id_token_signed_response_alg": "ES256",
+        });
         let es256 = StoredDocument {
-            url: "https://two.example/c.json".to_owned(),
-            document: json!({"id_token_signed_response_alg": "ES256"}).to_string(),
+            url: url.to_owned(),
+            document: document.to_string(),
             metadata_digest: String::new(),
             fetched_at: START,
             fresh_until: START,

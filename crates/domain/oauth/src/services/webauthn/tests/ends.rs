@@ -103,7 +103,7 @@ async fn id_51_an_account_is_taken_back_with_the_end_of_all_it_had_or_not_at_all
     }
 }
 
-/// Copies of the one passkey that there is, under other ids, each used a millisecond after the one before.
+/// Copies of the one passkey that there is, under other ids, each used a millisecond after the one before, and before that one.
 async fn copies(fixture: &Fixture, count: i64) {
     let mut tx = fixture.db.write_tx().await.unwrap();
     for n in 0..count {
@@ -111,7 +111,7 @@ async fn copies(fixture: &Fixture, count: i64) {
             "INSERT INTO webauthn_credentials (credential_id, user_id, passkey, counter, backup_eligible, backup_state, aaguid,
                  transports, name, status, created_at, last_used_at)
              SELECT $1, user_id, passkey, counter, backup_eligible, backup_state, aaguid, transports, $1, 'active', created_at,
-                 created_at + CAST($2 AS BIGINT)
+                 created_at - 1000 + CAST($2 AS BIGINT)
              FROM webauthn_credentials WHERE name NOT LIKE 'copy%'"
         ).bind(format!("copy{n:04}")).bind(n).execute(&mut *conn).await.map(drop))
         .unwrap();
