@@ -1,6 +1,7 @@
 //! Who registers: the first administrator by the link of the start, whoever has a link, and nobody else.
 
 use super::*;
+use crate::models::oauth::api::Page;
 
 #[tokio::test]
 async fn id_91_two_uses_at_once_make_one_administrator() {
