@@ -224,8 +224,11 @@ pub async fn generate_client_tokens(
     let plugin_id = plugin(client, options.plugin_id)?;
     let session_id = SessionId::generate();
     let life = life(&settings, &permissions);
-    let mut user = build_client_user(client.client_id.as_str(), &permissions);
-    user.department = owner.as_ref().and_then(|owner| owner.department.clone());
+    let user = AuthenticatedUser {
+        id: client.user_id.clone(),
+        department: owner.as_ref().and_then(|owner| owner.department.clone()),
+        ..build_client_user(client.client_id.as_str(), &permissions)
+    };
     let config = JwtConfig { audiences, plugin_id, life, ..JwtConfig::default() };
     let params = JwtSigningParams {
         client_id: &client.client_id,
