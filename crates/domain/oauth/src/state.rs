@@ -324,7 +324,7 @@ impl OAuthState {
         Health {
             keys: keys.signer(self.settings().algorithm).is_ok()
                 && keys.signer(SigningAlgorithm::Rs256).is_ok(),
-            database: self.clients.find_client_by_id("").await.is_ok(),
+            database: self.db.ping().await.is_ok(),
             ledger: self.ledger.condition().is_ready(),
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::error::LedgerError;
 use crate::ledger::Receipt;
-use crate::unit::RenderedUnit;
+use crate::unit::{RenderedUnit, RowWrite};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -166,6 +166,13 @@ impl RenderedUnit {
     /// Whether it touches rows that other transactions may hold.
     pub(crate) fn shares_rows(&self) -> bool {
         !self.guards.is_empty() || !self.changes.is_empty()
+    }
+
+    /// Tables of the rows that it opens and closes.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &'static str> {
+        self.rows.iter().map(|row| match row {
+            RowWrite::Open { table, .. } | RowWrite::Close { table, .. } => table.name,
+        })
     }
 
     pub(crate) fn bytes(&self) -> usize {

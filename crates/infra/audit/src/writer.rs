@@ -181,20 +181,24 @@ impl Writer {
     }
 
     /// Each unit in a transaction of its own, so that it holds no rows but its own. When the batch has waited too long, those with
-    /// guards are not tried any more, and none is when one without met a lock: then somebody holds what all need.
+    /// guards are not tried any more, nor those with rows of a table on which one without guards met a lock.
     fn write_each(&mut self, units: &[RenderedUnit], now: Millis, started: Instant) -> Vec<Outcome> {
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(units.len());
-        let mut all_wait = false;
+        let mut locked: Vec<&'static str> = Vec::new();
         for unit in units.chunks(1) {
             let shares_rows = unit.iter().any(RenderedUnit::shares_rows);
-            let is_late = started.elapsed() >= CONTENDED_FOR && (shares_rows || all_wait);
+            let tables = || unit.iter().flat_map(RenderedUnit::tables);
+            let waits = shares_rows || tables().any(|table| locked.contains(&table));
+            let is_late = waits && started.elapsed() >= CONTENDED_FOR;
             let mut outcome = match outcomes.last() {
                 // What has failed meanwhile fails for the rest too.
                 Some(Err(error @ (LedgerError::Unavailable(_) | LedgerError::Fenced))) => repeat(error, 1),
                 _ if is_late => repeat(&LedgerError::Contended, 1),
                 _ => self.write_all(unit, now, (Instant::now(), 1)),
             };
-            all_wait |= !shares_rows && matches!(outcome.last(), Some(Err(LedgerError::Contended)));
+            if !shares_rows && matches!(outcome.last(), Some(Err(LedgerError::Contended))) {
+                locked.extend(tables());
+            }
             outcomes.append(&mut outcome);
         }
         outcomes

@@ -79,8 +79,8 @@ pub struct Deleted {
 }
 
 impl Db {
-    /// Runs a `DELETE` of at most `limit` rows (`$2`) whose time was over before `before` (`$1`), a transaction of its own without
-    /// statements around it: under load the way to the connection and back is longer than what happens there, and all writers of
+    /// Runs a `DELETE` of at most `limit` rows (the last parameter) whose time was over before `before` (`$1`) and, where the statement
+    /// asks for it, whose key is less than `below` (`$2`), a transaction of its own without statements around it: under load the way to the connection and back is longer than what happens there, and all writers of
     /// SQLite wait meanwhile.
     ///
     /// # Errors
@@ -89,18 +89,25 @@ impl Db {
         &self,
         statement: &'static str,
         before: i64,
+        below: Option<&str>,
         limit: i64,
     ) -> Result<Deleted, sqlx::Error> {
         match self {
             Self::Sqlite(db) => {
                 let _turn = db.gate().writer().await;
                 let began = Instant::now();
-                let done = sqlx::query(statement).bind(before).bind(limit).execute(db.writer()).await?;
+                let query = sqlx::query(statement).bind(before);
+                let query = if let Some(below) = below { query.bind(below) } else { query };
+                let done = query.bind(limit).execute(db.writer()).await?;
                 Ok(Deleted { rows: done.rows_affected(), held: began.elapsed() })
             }
             Self::Postgres(pool) => {
                 let began = Instant::now();
-                let run = || sqlx::query(statement).bind(before).bind(limit).execute(pool);
+                let run = || {
+                    let query = sqlx::query(statement).bind(before);
+                    let query = if let Some(below) = below { query.bind(below) } else { query };
+                    query.bind(limit).execute(pool)
+                };
                 let done = retry_contended(run).await?;
                 Ok(Deleted { rows: done.rows_affected(), held: began.elapsed() })
             }

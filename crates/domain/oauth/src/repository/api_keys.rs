@@ -4,7 +4,7 @@ use crate::api_keys::ApiKey;
 use crate::at_rest::Digest;
 use crate::models::oauth::api::Page;
 use systemprompt_audit::Guard;
-use systemprompt_database::{Db, on, on_tx, sql};
+use systemprompt_database::{Db, Deleted, on, on_tx, sql};
 use systemprompt_models::auth::scope_of;
 use systemprompt_models::ids::{ApiKeyId, UserId};
 use systemprompt_models::{Millis, parse_permissions};
@@ -175,18 +175,15 @@ impl ApiKeyRepository {
         tx.commit().await
     }
 
-    /// Deletes at most `limit` keys that ended before `before`; returns how many. Their ids tell when they were made, so that no younger
+    /// Deletes at most `limit` keys that ended before `before`. Their ids tell when they were made, so that no younger
     /// one is looked at.
-    pub(crate) async fn delete_ended(&self, before: Millis, limit: i64) -> sqlx::Result<u64> {
-        let mut tx = self.db.write_tx().await?;
-        let deleted = on_tx!(tx, conn => sqlx::query(sql!(
+    pub(crate) async fn delete_ended(&self, before: Millis, limit: i64) -> sqlx::Result<Deleted> {
+        let statement = sql!(
             "DELETE FROM user_api_keys WHERE id IN
-                 (SELECT id FROM user_api_keys WHERE id < $1 AND (revoked_at < $2 OR expires_at < $2) ORDER BY id LIMIT $3)"
-        ))
-            .bind(format!("{}{before:012x}", ApiKeyId::PREFIX)).bind(before).bind(limit)
-            .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
-        tx.commit().await?;
-        Ok(deleted)
+                 (SELECT id FROM user_api_keys WHERE (revoked_at < $1 OR expires_at < $1) AND id < $2 ORDER BY id LIMIT $3)"
+        );
+        let below = format!("{}{before:012x}", ApiKeyId::PREFIX);
+        self.db.delete_some(statement, before, Some(&below), limit).await
     }
 
     /// Ends a live key; false when it is none. The epoch of revocations rises with it, so that other nodes forget the key.

@@ -1,6 +1,6 @@
 //! Rows of what bridges tell of themselves.
 
-use systemprompt_database::{Db, on, on_tx, sql};
+use systemprompt_database::{Db, Deleted, on, on_tx, sql};
 use systemprompt_models::Millis;
 use systemprompt_models::ids::SessionId;
 
@@ -60,19 +60,16 @@ impl BridgeSessionRepository {
         Ok(true)
     }
 
-    /// Deletes at most `limit` rows of bridges that were last seen before `before`; returns how many. Ids of sessions tell when they
+    /// Deletes at most `limit` rows of bridges that were last seen before `before`. Ids of sessions tell when they
     /// began, so that no younger one is looked at.
-    pub(crate) async fn delete_unseen(&self, before: Millis, limit: i64) -> sqlx::Result<u64> {
-        let mut tx = self.db.write_tx().await?;
-        let deleted = on_tx!(tx, conn => sqlx::query(sql!(
+    pub(crate) async fn delete_unseen(&self, before: Millis, limit: i64) -> sqlx::Result<Deleted> {
+        let statement = sql!(
             "DELETE FROM bridge_sessions WHERE session_id IN
-                 (SELECT session_id FROM bridge_sessions WHERE session_id < $1 AND last_seen_at < $2
+                 (SELECT session_id FROM bridge_sessions WHERE last_seen_at < $1 AND session_id < $2
                   ORDER BY session_id LIMIT $3)"
-        ))
-            .bind(format!("{}{before:012x}", SessionId::PREFIX)).bind(before).bind(limit)
-            .execute(&mut *conn).await.map(|done| done.rows_affected()))?;
-        tx.commit().await?;
-        Ok(deleted)
+        );
+        let below = format!("{}{before:012x}", SessionId::PREFIX);
+        self.db.delete_some(statement, before, Some(&below), limit).await
     }
 
     /// (forwarded, tokens in, tokens out) of a session.

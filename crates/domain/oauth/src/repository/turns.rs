@@ -7,7 +7,7 @@ use systemprompt_audit::Guard;
 use systemprompt_database::sql;
 
 /// Takes the turn of `whose` in `what`, until the end of the transaction. There are 256 of each kind, so that few wait for somebody
-/// else; the clean-up job takes the rows away.
+/// else; their rows stay.
 pub(crate) fn turn(what: &str, whose: &str) -> Guard {
     let digest = hex::encode(digest(&SHA256, whose.as_bytes()));
     let name = format!("#{what} {}", digest.get(..2).unwrap_or_default());

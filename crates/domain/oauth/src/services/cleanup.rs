@@ -10,7 +10,7 @@ use crate::state::OAuthState;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use systemprompt_database::{Deleted, Engine};
+use systemprompt_database::Engine;
 use systemprompt_models::Millis;
 
 /// How often the job is due.
@@ -131,6 +131,7 @@ impl OAuthState {
             (Ended::CimdDocuments, DAY),
             (Ended::UserRequests, 0),
             (Ended::UserNotices, NOTICE_MEMORY),
+            (Ended::FetchBudgets, 0),
         ] {
             let count = self.drain(&mut run, Rows::Of(ended), began - memory).await?;
             report.deleted.insert(ended.table(), count);
@@ -148,8 +149,9 @@ impl OAuthState {
             let count = self.drain(&mut run, rows, began - memory).await?;
             report.deleted.insert(table, count);
         }
-        report.deleted.insert("oauth_clients", clients::unused_clients(self, BATCH).await?);
-        report.deleted.insert("oauth_fetch_budget", clients::fetch_budgets(self, BATCH).await?);
+        if run.has_job {
+            report.deleted.insert("oauth_clients", clients::unused_clients(self, BATCH).await?);
+        }
         for (table, rows) in &report.deleted {
             self.meter.cleaned(table, *rows);
         }
@@ -187,23 +189,13 @@ impl OAuthState {
         Ok(total)
     }
 
-    async fn timed(&self, deletion: impl Future<Output = sqlx::Result<u64>>) -> sqlx::Result<Deleted> {
-        let began = self.now();
-        let rows = deletion.await?;
-        Ok(Deleted { rows, held: Duration::from_millis((self.now() - began).max(0).cast_unsigned()) })
-    }
-
     /// One transaction and the rest after it; renews the lease when that is due.
     async fn delete_batch(&self, run: &mut Run, rows: Rows, before: Millis) -> OauthResult<u64> {
         let deleted = match rows {
             Rows::Of(ended) => self.oauth.delete_ended(ended, before, run.batch).await?,
-            Rows::ApiKeys => {
-                let keys = ApiKeyRepository::new(self.db.clone());
-                self.timed(keys.delete_ended(before, run.batch)).await?
-            }
+            Rows::ApiKeys => ApiKeyRepository::new(self.db.clone()).delete_ended(before, run.batch).await?,
             Rows::BridgeSessions => {
-                let bridges = BridgeSessionRepository::new(self.db.clone());
-                self.timed(bridges.delete_unseen(before, run.batch)).await?
+                BridgeSessionRepository::new(self.db.clone()).delete_unseen(before, run.batch).await?
             }
             Rows::Sessions => self.sessions.delete_ended(before, run.batch).await?,
             Rows::Revocations => self.sessions.delete_revocations(before, run.batch).await?,

@@ -114,7 +114,7 @@ pub async fn generate_jwt(
 }
 
 /// Refuses a client that has lost its right since it was read. One that is named by its metadata document has none to lose.
-async fn still_active(state: &OAuthState, id: &ClientId) -> OauthResult<()> {
+pub(crate) async fn still_active(state: &OAuthState, id: &ClientId) -> OauthResult<()> {
     if id.as_str().starts_with("https://") {
         return Ok(());
     }

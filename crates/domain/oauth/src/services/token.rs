@@ -7,7 +7,7 @@ mod refresh;
 use crate::error::{ErrorCode, OauthError, OauthResult};
 use crate::models::oauth::GrantType;
 use crate::repository::users::USER_CHANGED;
-use crate::services::generation::{ClientTokenOptions, TokenResponse, generate_client_tokens};
+use crate::services::generation::{ClientTokenOptions, TokenResponse, generate_client_tokens, still_active};
 use crate::services::http::Parameters;
 use crate::services::refusals::Refusal;
 use crate::services::validation::audience;
@@ -15,7 +15,7 @@ use crate::services::validation::client_credentials::{AuthenticatedClient, Clien
 use crate::services::{device, exchange};
 use crate::state::OAuthState;
 use systemprompt_audit::{EntryKind, LedgerError};
-use systemprompt_models::RequestContext;
+use systemprompt_models::{Millis, RequestContext};
 
 /// How often a token is made whose person is changed meanwhile.
 const MOST_TRIES: usize = 3;
@@ -46,6 +46,9 @@ pub async fn token(state: &OAuthState, request: ClientRequest<'_>) -> OauthResul
     answer
 }
 
+/// How soon a token is made after its client was read.
+const SOON: Millis = 1_000;
+
 async fn answer(
     state: &OAuthState,
     request: ClientRequest<'_>,
@@ -55,6 +58,7 @@ async fn answer(
     let grant = GrantType::parse(parameters.need("grant_type")?).ok_or_else(|| {
         OauthError::new(ErrorCode::UnsupportedGrantType, "grant_type is none of those that are served")
     })?;
+    let began = state.now();
     let asking = known.insert(authenticate(state, request).await?);
     if !asking.client.has_grant(grant) {
         return Err(unauthorized());
@@ -68,6 +72,11 @@ async fn answer(
             break;
         }
         answer = serve(state, request, grant, asking).await;
+    }
+    // The end of a client reaches a few seconds ahead (`Sessions::end_client_in`), and this took longer than most do: what was made
+    // behind that reach leaves only if the client still has its right.
+    if answer.is_ok() && state.now() - began > SOON {
+        still_active(state, &asking.client.client_id).await?;
     }
     answer
 }

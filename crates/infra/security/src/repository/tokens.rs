@@ -166,7 +166,7 @@ impl TokenRepository {
             "DELETE FROM user_sessions WHERE id IN
                  (SELECT id FROM user_sessions WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
         );
-        self.db.delete_some(statement, before, limit).await
+        self.db.delete_some(statement, before, None, limit).await
     }
 
     /// Whether a token was revoked by its id, from the table.
@@ -207,7 +207,7 @@ impl TokenRepository {
             "DELETE FROM oauth_jti_revocations WHERE jti IN
                  (SELECT jti FROM oauth_jti_revocations WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
         );
-        self.db.delete_some(statement, before, limit).await
+        self.db.delete_some(statement, before, None, limit).await
     }
 
     /// The same of cuts that no token is left of.
@@ -216,7 +216,7 @@ impl TokenRepository {
             "DELETE FROM token_cutoffs WHERE (kind, id) IN
                  (SELECT kind, id FROM token_cutoffs WHERE expires_at < $1 ORDER BY kind, id LIMIT $2)"
         );
-        self.db.delete_some(statement, before, limit).await
+        self.db.delete_some(statement, before, None, limit).await
     }
 
     /// Notes when sessions were last seen, in one transaction.

@@ -40,8 +40,8 @@ const SEEN_EVERY: Millis = 60_000;
 const MAX_SEEN: usize = 10_000;
 /// Most sessions or cuts that a list shows.
 const MAX_LIST: i64 = 200;
-/// Longest wait for the second behind a cut; it is one second but for nodes whose clocks differ.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+/// Longest wait for the second behind a cut: one second, three more behind the end of a client, and what clocks of nodes differ.
+const MAX_WAIT: Duration = Duration::from_secs(8);
 
 /// Why sessions or revocations could not be looked at or changed.
 #[derive(Debug, thiserror::Error)]

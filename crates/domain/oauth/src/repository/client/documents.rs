@@ -122,17 +122,6 @@ impl ClientRepository {
         tx.commit().await?;
         Ok(granted)
     }
-
-    /// Removes at most `limit` budgets that are whole again. Returns how many.
-    pub(crate) async fn clean_budgets(&self, now: Millis, limit: i64) -> sqlx::Result<u64> {
-        let mut tx = self.db.write_tx().await?;
-        let removed = on_tx!(tx, conn => sqlx::query(sql!(
-            "DELETE FROM oauth_fetch_budget WHERE name IN (
-                 SELECT name FROM oauth_fetch_budget WHERE full_at < $1 ORDER BY full_at LIMIT $2)"
-        )).bind(now).bind(limit).execute(&mut *conn).await.map(|done| done.rows_affected()))?;
-        tx.commit().await?;
-        Ok(removed)
-    }
 }
 
 /// One guarded statement: each fetch moves the time when the budget is whole again, and none may move it further than the burst.

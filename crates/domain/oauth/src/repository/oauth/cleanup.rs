@@ -21,6 +21,7 @@ pub(crate) enum Ended {
     CimdDocuments,
     UserRequests,
     UserNotices,
+    FetchBudgets,
 }
 
 impl Ended {
@@ -40,6 +41,7 @@ impl Ended {
             Self::CimdDocuments => "oauth_cimd_documents",
             Self::UserRequests => "user_requests",
             Self::UserNotices => "user_notices",
+            Self::FetchBudgets => "oauth_fetch_budget",
         }
     }
 }
@@ -120,8 +122,13 @@ impl OAuthRepository {
                 "DELETE FROM user_notices WHERE id IN
                      (SELECT id FROM user_notices WHERE created_at < $1 ORDER BY created_at LIMIT $2)"
             ),
+            // Turns stay: there are few, and each is taken again at once.
+            Ended::FetchBudgets => sql!(
+                "DELETE FROM oauth_fetch_budget WHERE name IN
+                     (SELECT name FROM oauth_fetch_budget WHERE full_at > 0 AND full_at < $1 ORDER BY full_at LIMIT $2)"
+            ),
         };
-        self.db.delete_some(statement, before, limit).await
+        self.db.delete_some(statement, before, None, limit).await
     }
 
     /// Takes the job until `until`, if nobody has it and it was not begun since `due`; returns its number.

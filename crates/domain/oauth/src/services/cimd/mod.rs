@@ -88,12 +88,19 @@ pub(crate) async fn look(state: &OAuthState, id: &str) -> OauthResult<Look> {
 /// # Errors
 /// Too many fetches ([`OauthError::Throttled`]), or a store or ledger that does not answer.
 pub(crate) async fn fetched(state: &OAuthState, url: &str) -> OauthResult<Option<OAuthClient>> {
-    let flight = state.cimd.flight(url);
-    let _alone = flight.lock().await;
+    let turn = state.cimd.flight(url).lock_owned().await;
     if let Look::Fresh(client) = fetcher::kept(state, url).await? {
         return Ok(Some(*client));
     }
-    fetcher::refresh(state, &state.settings().identity.cimd, url).await
+    let (of, url) = (state.clone(), url.to_owned());
+    let refresh = async move {
+        let refreshed = fetcher::refresh(&of, &of.settings().identity.cimd, &url).await;
+        drop(turn);
+        refreshed
+    };
+    // Its record is written whoever leaves meanwhile.
+    let stopping = || OauthError::new(ErrorCode::TemporarilyUnavailable, "the server stops");
+    state.to_the_end("a metadata document", refresh).await.ok_or_else(stopping)?
 }
 
 /// Records that a document was named on a host from which nothing is fetched.

@@ -51,14 +51,6 @@ pub(super) async fn make_room(state: &OAuthState) -> Result<bool, ClientError> {
     }
 }
 
-/// Removes at most `limit` budgets of hosts that are whole again. Returns how many.
-///
-/// # Errors
-/// When the rows cannot be written.
-pub async fn fetch_budgets(state: &OAuthState, limit: i64) -> Result<u64, ClientError> {
-    Ok(state.clients.clean_budgets(state.now(), limit).await?)
-}
-
 /// The installation itself.
 fn system() -> RequestContext {
     let mut principal = Principal::anonymous();

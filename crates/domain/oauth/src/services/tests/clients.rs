@@ -5,6 +5,7 @@ use crate::constants::SP_CLI;
 use crate::error::OauthResult;
 use crate::models::clients::api::shown;
 use crate::models::oauth::api::Page;
+use crate::repository::oauth::cleanup::Ended;
 use crate::services::clients::{ClientError, cleanup, managed, seed};
 use crate::services::validation::client_assertion::ASSERTION_TYPE;
 use aws_lc_rs::hmac;
@@ -409,7 +410,7 @@ async fn id_26_fetches_are_one_a_second_a_host_and_ten_in_all() {
         plane.clock.advance(1000);
         assert!(take("a.example").await && !take("a.example").await, "one more after a second");
         plane.clock.advance(10_000);
-        cleanup::fetch_budgets(&plane.state, 100).await.unwrap();
+        plane.state.oauth.delete_ended(Ended::FetchBudgets, plane.clock.now(), 100).await.unwrap();
         assert_eq!(plane.count("SELECT COUNT(*) FROM oauth_fetch_budget").await, 0);
     }
 }

@@ -166,7 +166,7 @@ async fn id_51_a_client_is_disabled_or_deleted_with_all_it_was_given_or_not_at_a
 }
 
 /// Deletes `acme-ci`, as a node that has yet to learn of it sees it: the rows are written, its own copy knows nothing.
-async fn deleted_elsewhere(plane: &Plane) {
+pub(super) async fn deleted_elsewhere(plane: &Plane) {
     let deleted = plane.state.clients.delete("acme-ci", None, "client_deleted", plane.state.now()).await;
     let mut tx = deleted.unwrap().unwrap();
     let entry = EntryId::generate();

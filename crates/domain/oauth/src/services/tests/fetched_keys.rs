@@ -1,6 +1,8 @@
 //! Keys that are fetched while somebody asks for a token: of trusted issuers (ID-60, ID-131) and of clients (ID-26). A caller who goes
 //! away changes nothing for the others.
 
+use super::ends::deleted_elsewhere;
+use super::exchange::signed;
 use super::plane::{Plane, START, context, planes, planes_with, word};
 use crate::models::cimd::StoredDocument;
 use crate::services::cimd::jwks;
@@ -62,14 +64,42 @@ impl Slow {
 
 /// An issuer with a key, and a server that trusts it.
 async fn issuer() -> (Slow, Plane, TrustedIssuer, String) {
+    let (keys, plane, trusted, key) = issuer_with_key().await;
+    (keys, plane, trusted, key.kid().to_owned())
+}
+
+async fn issuer_with_key() -> (Slow, Plane, TrustedIssuer, PrivateKey) {
     let key = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
     let keys = Slow::of(json!({"keys": [key.public().to_jwk()]})).await;
-    let trusted = json!([{"issuer": "https://idp.example", "jwks_uri": keys.address, "audience": "here"}]);
+    let trusted = json!([{"issuer": "https://idp.example", "jwks_uri": keys.address, "audience": "here",
+        "subject_mapping": "verified_email"}]);
     let [plane, _] =
         planes_with(|settings| settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap())
             .await;
     let trusted = plane.state.settings().trusted_issuers[0].clone();
-    (keys, plane, trusted, key.kid().to_owned())
+    (keys, plane, trusted, key)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_51_a_client_that_ends_while_it_waits_for_an_issuers_keys_gets_nothing() {
+    let (keys, plane, trusted, key) = issuer_with_key().await;
+    let now = START / 1000;
+    let claims = json!({"iss": trusted.issuer, "sub": "s-1", "aud": "here", "iat": now, "exp": now + 600,
+        "email": "bob@example.org", "email_verified": true});
+    let form = format!(
+        "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&scope=user&subject_token={}\
+         &subject_token_type=urn:ietf:params:oauth:token-type:jwt",
+        signed(&key, key.kid(), &claims)
+    );
+    let ends = async {
+        while keys.asked() < 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        deleted_elsewhere(&plane).await;
+        plane.clock.advance(4_000);
+    };
+    let (refused, ()) = tokio::join!(plane.token(Some("acme-ci"), &form), ends);
+    assert_eq!(word(&refused), "invalid_client");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,6 +94,9 @@ async fn a_locked_table_refuses_units_without_guards_too_and_the_ledger_stays_re
             tokio::spawn(async move { ledger.append(opening(&format!("c{number}"), "search")).await })
         })
         .collect();
+    // It comes behind them, and needs nothing that is locked.
+    let record = ledger.clone();
+    let record = tokio::spawn(async move { record.append(adding(&[])).await });
     let mut contended = 0;
     for unit in many {
         match unit.await.unwrap() {
@@ -105,6 +108,8 @@ async fn a_locked_table_refuses_units_without_guards_too_and_the_ledger_stays_re
         assert!(ledger.condition().is_ready());
     }
     assert!(contended > 0);
+    let written = record.await.unwrap();
+    assert!(matches!(written, Ok(_) | Err(LedgerError::Busy)), "{written:?}");
     ledger.append(adding(&["a"])).await.unwrap();
     other.rollback().await.unwrap();
     ledger.append(opening("c", "search")).await.unwrap();

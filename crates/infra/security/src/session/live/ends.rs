@@ -13,8 +13,7 @@ use systemprompt_database::{WriteTx, retry_contended};
 use systemprompt_models::ids::{ClientId, EntryId, Jti, SessionId, UserId};
 use systemprompt_models::{JwtClaims, Millis};
 
-/// How far ahead a client's end reaches: another node learns of it within a second, and a token is signed soon after its client was
-/// read.
+/// How far ahead a client's end reaches: a token is signed soon after its client was read, and who takes longer reads it again.
 const UNDER_WAY: Millis = 3_000;
 
 /// What a change of a user ends.

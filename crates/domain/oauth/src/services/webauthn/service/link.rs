@@ -69,7 +69,8 @@ impl WebAuthnService<'_> {
             .collect();
         let handle = self.handle(&user).await?;
         let (options, passkey) = self.creation(&Holder {
-            alone: !password::is_set(self.state, &user.id).await?,
+            // Who comes back may have forgotten the password.
+            alone: recovers || !password::is_set(self.state, &user.id).await?,
             handle: &handle,
             name: &user.username,
             display_name: user.display_name.as_deref().unwrap_or(&user.username),
