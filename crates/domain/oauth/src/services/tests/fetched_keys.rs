@@ -72,7 +72,7 @@ async fn issuer_with_key() -> (Slow, Plane, TrustedIssuer, PrivateKey) {
     let key = PrivateKey::generate(SigningAlgorithm::EdDsa).unwrap();
     let keys = Slow::of(json!({"keys": [key.public().to_jwk()]})).await;
     let trusted = json!([{"issuer": "https://idp.example", "jwks_uri": keys.address, "audience": "here",
-        "subject_mapping": "verified_email"}]);
+        "subject_mapping": "provision"}]);
     let [plane, _] =
         planes_with(|settings| settings.trusted_issuers = serde_json::from_value(trusted.clone()).unwrap())
             .await;
