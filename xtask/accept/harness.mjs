@@ -48,19 +48,26 @@ export const insecure = { execute: [oidc.allowInsecureRequests] };
 export const browser = await chromium.launch({ executablePath: given.chromium, args: ["--no-sandbox"] });
 export const violations = [];
 
-/** The ceremonies that came to their end in a browser: what was asked, and what was answered. */
-export const ceremonies = [];
+/** What servers sent to begin ceremonies, by their id, and the ceremonies that came to their end in a browser. */
 const challenges = new Map();
+const begun = [];
+const ended = [];
 
-async function keep(answer) {
+/** The ceremonies that ended: what was asked, which may be read later than the answer, and what was answered. */
+export async function ceremonies() {
+  await Promise.all(begun);
+  return ended.map(({ id, ...ceremony }) => ({ ...ceremony, challenge: challenges.get(id) }));
+}
+
+function keep(answer) {
   const [, kind, part] = answer.url().match(/\/webauthn\/(register|auth|link)\/(start|finish)$/) ?? [];
   if (!part || answer.status() !== 200) return;
   if (part === "start") {
-    const begun = await answer.json().catch(() => ({}));
-    if (begun.challenge_id) challenges.set(begun.challenge_id, begun.options.publicKey.challenge);
+    const note = ({ challenge_id, options }) => challenge_id && challenges.set(challenge_id, options.publicKey.challenge);
+    begun.push(answer.json().then(note, () => {}));
   } else {
     const { challenge_id, credential } = answer.request().postDataJSON();
-    ceremonies.push({ kind, challenge: challenges.get(challenge_id), credential });
+    ended.push({ kind, id: challenge_id, credential });
   }
 }
 
