@@ -144,14 +144,7 @@ async fn prove(
         None => None,
     };
     let hash = stored.clone().unwrap_or_else(|| NOBODY.clone());
-    let is_right = match verified(password, hash).await {
-        Ok(is_right) => is_right,
-        // Nobody looked at it, so that it was no guess.
-        Err(error) => {
-            attempts::give_back(state, &[account, everywhere[0]]).await?;
-            return Err(error);
-        }
-    };
+    let is_right = guessed(state, &[account, everywhere[0]], password, hash).await?;
     match (user, stored) {
         (Some(user), Some(stored)) if is_right => {
             attempts::succeeded(state, account, &everywhere).await?;
@@ -176,6 +169,22 @@ pub async fn is_set(state: &OAuthState, user: &UserId) -> OauthResult<bool> {
     Ok(passwords::hash(&state.db, user.as_str()).await?.is_some())
 }
 
+/// Whether a password is right that was counted as a guess of `counted`. Where nobody has looked at it, it was none.
+async fn guessed(
+    state: &OAuthState,
+    counted: &[Subject<'_>],
+    password: &Secret<String>,
+    hash: String,
+) -> OauthResult<bool> {
+    match verified(password, hash).await {
+        Err(error) => {
+            attempts::give_back(state, counted).await?;
+            Err(error)
+        }
+        looked_at => looked_at,
+    }
+}
+
 /// Sets the caller's password: the first after a recent sign-in, a further one with the old. Every grant and every other session
 /// ends in the transaction of the change (ID-51).
 ///
@@ -195,7 +204,7 @@ pub async fn change(
         (Some(stored), Some(old)) => {
             let account = Subject::Account(user.id.as_str(), context);
             attempts::take(state, &[account]).await?;
-            if !verified(old, stored.clone()).await? {
+            if !guessed(state, &[account], old, stored.clone()).await? {
                 return Err(OauthError::new(ErrorCode::InvalidCredential, "the old password is not right"));
             }
             attempts::succeeded(state, account, &[]).await?;
@@ -387,14 +396,21 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn id_93_whom_the_queue_sends_away_has_not_guessed() {
         for fixture in fixtures().await {
+            let user = fixture.user("bob", &["user"]).await;
+            let me = RequestContext { principal: Arc::new(fixture.signed_in(&user).await), ..caller() };
+            let old = Secret::from("yellow-otter-sings");
+            change(&fixture.state, &me, None, &old).await.unwrap();
             let full: Vec<Place> = (0..QUEUE).map(|_| Place::take().unwrap()).collect();
             let word = Secret::from("purple-otter-sings");
             for _ in 0..8 {
                 let sent_away = super::sign_in(&fixture.state, &caller(), None, "ada", &word).await;
                 let error = sent_away.err();
                 assert!(matches!(error, Some(OauthError::Throttled { retry_after: 1 })), "{error:?}");
+                let unchanged = change(&fixture.state, &me, Some(&old), &word).await;
+                assert!(matches!(unchanged, Err(OauthError::Throttled { retry_after: 1 })), "{unchanged:?}");
             }
             drop(full);
+            change(&fixture.state, &me, Some(&old), &word).await.unwrap();
             let here = caller();
             let account = Subject::Account("ada", &here);
             attempts::admit(&fixture.state, &[account, Subject::Everywhere("ada")]).await.unwrap();
